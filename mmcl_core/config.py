@@ -1,0 +1,399 @@
+"""Settings of a training run: frozen dataclasses, read from YAML and overridden by ``a.b=c``.
+
+An unknown key is refused and the nearest known one is named. A value is checked against the type of
+its field. :func:`load` is the one way in, :func:`to_dict` the one way out (what a run folder stores as
+``config.yaml``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from mmcl_core.errors import ConfigError
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "TrainConfig",
+    "config_hash",
+    "from_dict",
+    "load",
+    "to_dict",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which prepared set is used, and how it is split.
+
+    Attributes:
+        root: folder of the prepared set (see :mod:`mmcl_core.data.cache`).
+        train_split: name of the split to train on.
+        val_split: name of the split for validation; empty: take ``val_fraction`` of the training split.
+        val_fraction: share of the training split held out for validation, in [0, 1), stratified by class
+            and seeded. Used only where ``val_split`` is empty or absent from the set. 0: no validation.
+        label_share: share of the training samples that keep their label, in [0, 1]; the others become -1
+            (paper, Section IV-D). Stratified and seeded; the drawn keys are stored in the run folder.
+        resident: where the pictures live while training: ``device`` holds all of them in the memory of the
+            training device, ``memmap`` reads each batch from disk, ``auto`` takes ``device`` when they fit.
+    """
+
+    root: str = ""
+    train_split: str = "train"
+    val_split: str = "val"
+    val_fraction: float = 0.0
+    label_share: float = 1.0
+    resident: Literal["auto", "device", "memmap"] = "auto"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and what it is fed.
+
+    Attributes:
+        input_size: side of the square network input in pixels: 128, 64 or 32.
+        ndf: base width of the encoder (paper: 128).
+        nrkhs: width of the embedding (paper: 1024).
+        depth: residual units in a block (paper: 8).
+        unit_norm: BatchNorm inside the residual units (paper: off).
+        head_hidden: hidden width of the MLP classifier (paper: 1024).
+        dropout: dropout of the MLP classifier, in [0, 1) (paper: 0.2).
+        predict_with: which of the two classifier heads gives the answers.
+        depth_encoding: how metric depth becomes three channels, see :mod:`mmcl_core.depth`. ``stored`` takes
+            a depth picture that the data set already holds (HHA crops).
+        metric_size: whether the metric size of the crop is written into the channels the encoding leaves free.
+            Needs the camera intrinsics of the crop; an unknown camera is told to the network as such.
+        depth_range_m: nearest and farthest distance in metres that ``replicate`` maps to 0 and 255.
+        background_m: readings farther behind the median of the crop than this many metres count as none;
+            0 keeps all.
+        rgb_mean, rgb_std: normalisation of RGB, three values each, on the scale 0-255.
+        depth_mean, depth_std: normalisation of an 8-bit depth picture (``replicate``, ``hha``, ``stored``),
+            one or three values each, on the scale 0-255.
+        init_from: a run folder, a weights file, or a checkpoint of the authors' program whose encoder weights
+            the training starts from; empty: random.
+    """
+
+    input_size: int = 128
+    ndf: int = 128
+    nrkhs: int = 1024
+    depth: int = 8
+    unit_norm: bool = False
+    head_hidden: int = 1024
+    dropout: float = 0.2
+    predict_with: Literal["linear", "mlp"] = "mlp"
+    depth_encoding: Literal["replicate", "relative", "normals", "hha", "stored"] = "relative"
+    metric_size: bool = False
+    depth_range_m: tuple[float, float] = (0.0, 2.55)
+    background_m: float = 0.0
+    rgb_mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    rgb_std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    depth_mean: tuple[float, ...] = (91.094,)
+    depth_std: tuple[float, ...] = (61.873,)
+    init_from: str = ""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The contrastive and the classification loss (paper, Equations 1-8).
+
+    Attributes:
+        level_pairs: source and target feature maps, such as ``1-5``: the 1 x 1 map against the 5 x 5 map.
+            Paper: 1-5, 1-7, 5-7; the authors' program: 1-5, 1-7, 5-5.
+        direction_weight: factor on the sum over directions. 1 sums them (paper, Eq. 6), 0.5 halves the sum
+            (authors' program).
+        clip: bound c of the soft clip ``c tanh(score / c)``.
+        regulariser: weight of the mean squared score, taken before the clip.
+        contrastive_weight, classification_weight: weights of the two losses.
+        logit_clip: bound of the soft clip on class logits.
+        logit_regulariser: weight of the mean squared class logit, taken before the clip.
+        label_smoothing: mass spread over the other classes, in [0, 1) (paper: 0).
+        chunk: most source rows whose scores are held at once; more are worked off in chunks.
+    """
+
+    level_pairs: tuple[str, ...] = ("1-5", "1-7", "5-7")
+    direction_weight: float = 1.0
+    clip: float = 20.0
+    regulariser: float = 0.05
+    contrastive_weight: float = 1.0
+    classification_weight: float = 1.0
+    logit_clip: float = 10.0
+    logit_regulariser: float = 1e-3
+    label_smoothing: float = 0.0
+    chunk: int = 256
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of training crops (paper, Section III-D).
+
+    Attributes:
+        policy: ``paper`` takes the paper's RandAugment ranges, ``sound`` repairs those that destroy the picture,
+            ``none`` crops and flips only.
+        flip: probability of the horizontal flip, shared by all modalities of a sample.
+        scale, ratio: area share and aspect ratio of the random resized crop, drawn per modality.
+        rgb_ops, rgb_magnitude: N and M of RandAugment for RGB; N = 0 switches it off.
+        depth_set: the depth-safe operations: 1 (Table IV, footnote 1), 2 (footnote 2), 0 none.
+        depth_ops, depth_magnitude: N and M of RandAugment for depth.
+        depth_erase: probability that a rectangle of depth is erased (becomes "no reading").
+        depth_holes: largest share of depth pixels turned into simulated holes, in [0, 1).
+        depth_offset_m: largest shift of the whole crop along the viewing axis, in metres.
+        depth_background_m: background farther than this behind the object is dropped for half of the samples;
+            0: never.
+        camera_dropout: probability that the camera of a sample is hidden from a model that uses metric size.
+    """
+
+    policy: Literal["paper", "sound", "none"] = "sound"
+    flip: float = 0.5
+    scale: tuple[float, float] = (0.3, 1.0)
+    ratio: tuple[float, float] = (0.7, 1.4)
+    rgb_ops: int = 3
+    rgb_magnitude: float = 4.0
+    depth_set: Literal[0, 1, 2] = 2
+    depth_ops: int = 3
+    depth_magnitude: float = 4.0
+    depth_erase: float = 0.0
+    depth_holes: float = 0.0
+    depth_offset_m: float = 0.0
+    depth_background_m: float = 0.0
+    camera_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and schedule.
+
+    Attributes:
+        name: ``adam`` (weight decay coupled, the paper's) or ``adamw``.
+        lr, betas, eps, weight_decay: its settings.
+        warmup_steps: updates over which the rate grows linearly from 0.
+        schedule: ``multistep``, ``cosine`` (to 0 at the end of the stage) or ``constant``.
+        milestones: epochs at whose start a multi-step rate is multiplied by ``gamma``.
+        gamma: factor of the multi-step schedule.
+        clip_grad: bound on the global norm of the gradient; 0: none.
+        ema: decay of the moving average of the weights, in [0, 1); 0: none. The average is what is evaluated
+            and deployed.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.8, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-5
+    warmup_steps: int = 500
+    schedule: Literal["multistep", "cosine", "constant"] = "multistep"
+    milestones: tuple[int, ...] = (31, 46)
+    gamma: float = 0.2
+    clip_grad: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What is trained, for how long, and on what.
+
+    Attributes:
+        modalities: the modalities the encoder sees; the contrastive loss takes all ordered pairs.
+        target: the modality that is classified: one of ``modalities``, or ``both`` for all of them (one model
+            for whichever sensor a robot has).
+        epochs: epochs of the main stage.
+        head_epochs: epochs of the second stage of ``two_step``, heads on a frozen encoder.
+        batch: samples in an update, over all processes and accumulated parts together.
+        accumulate: parts a batch is worked off in; each part has its own negatives.
+        precision: ``bf16`` autocast, ``float32``, or ``auto`` (bf16 where the device multiplies it faster).
+        compile: torch.compile; ``auto`` is on for CUDA and off elsewhere.
+        channels_last: memory format of pictures and weights.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        threads: CPU threads; 0 leaves the choice to torch.
+        log_every: updates between two rows of the log.
+        save_every: updates between two saved states; 0: at the end of each epoch.
+        validate_every: epochs between two validations; 0: never.
+        keep: ``best`` deploys the weights with the best validation score, ``last`` those of the last epoch.
+        probe: epochs between two online probes (kNN and linear) of a self-supervised stage; 0: never.
+    """
+
+    modalities: tuple[str, ...] = ("rgb", "depth")
+    target: str = "both"
+    epochs: int = 130
+    head_epochs: int = 30
+    batch: int = 140
+    accumulate: int = 1
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    channels_last: bool = True
+    device: str = "auto"
+    threads: int = 0
+    log_every: int = 20
+    save_every: int = 0
+    validate_every: int = 1
+    keep: Literal["best", "last"] = "last"
+    probe: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run.
+
+    Attributes:
+        method: a name of :data:`mmcl_core.methods.METHODS`.
+        seed: the one seed that data order, augmentation, initial weights and dropout follow from.
+        out: run folder.
+    """
+
+    method: str = "mmcl"
+    seed: int = 0
+    out: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply overrides.
+
+    Args:
+        path: a YAML file; ``None`` starts from the defaults.
+        overrides: texts ``section.key=value`` as typed on a command line; the value is read as YAML.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: a missing or unreadable file, an unknown key, or a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    where = "the defaults"
+    if path is not None:
+        where = str(path)
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        if loaded is not None and not isinstance(loaded, Mapping):
+            raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping of settings is expected")
+        values = dict(loaded or {})
+    config = from_dict(values, where)
+    for text in overrides:
+        config = _override(config, text)
+    return config
+
+
+def from_dict(values: Mapping[str, Any], where: str = "settings") -> Config:
+    """Build a configuration from nested mappings.
+
+    Args:
+        values: settings by section and key; what is missing keeps its default.
+        where: named in error messages.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type.
+    """
+    return _build(Config, values, where, "")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain dictionaries and lists, ready for YAML or JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hexadecimal digits that name the settings, the run folder's place left out."""
+    plain = to_dict(config)
+    plain.pop("out")
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _override(config: Config, text: str) -> Config:
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip():
+        raise ConfigError(f"override {text!r} is not of the form section.key=value")
+    try:
+        parsed = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error
+    plain: dict[str, Any] = dataclasses.asdict(config)
+    *sections, key = name.strip().split(".")
+    place = plain
+    for section in sections:
+        inner = place.get(section)
+        if not isinstance(inner, dict):
+            raise ConfigError(f"command line: unknown section {section!r} in {name!r}{_hint(section, place)}")
+        place = inner
+    if key not in place:
+        raise ConfigError(f"command line: unknown setting {name!r}{_hint(key, place)}")
+    place[key] = parsed
+    return from_dict(plain, "command line")
+
+
+def _hint(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def _build(kind: type[T], values: Any, where: str, prefix: str) -> T:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{_hint(str(key), known)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            arguments[key] = _build(hint, value, where, f"{prefix}{key}.")
+        else:
+            arguments[key] = _convert(hint, value, where, prefix + key)
+    return kind(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        # YAML 1.1 reads a bare on/off as a truth value; the settings that offer these words mean the words.
+        if isinstance(value, bool) and {"on", "off"} <= set(inner):
+            value = "on" if value else "off"
+        if value not in inner or isinstance(value, bool):
+            raise ConfigError(f"{where}: {name} is {value!r}; choose from {', '.join(map(str, inner))}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if inner[-1] is not Ellipsis and len(items) != len(inner):
+            raise ConfigError(f"{where}: {name} takes {len(inner)} values, got {value!r}")
+        return tuple(_convert(inner[0], item, where, name) for item in items)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(inner[0], value, where, name)
+    if hint is float and isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-5 as text
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and value is None:
+        return ""
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{where}: {name} must be {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,46 @@
+"""The errors that users of the package see.
+
+Every message says what is wrong, where, and what to do about it. All of them derive from
+:class:`MmclError`, so that a program around the package can catch one class; those that are about a
+value somebody passed are :class:`ValueError` too.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "InputError",
+    "MmclError",
+    "TrainingError",
+    "UntrainedModalityError",
+]
+
+
+class MmclError(Exception):
+    """Base class of all errors raised on purpose by this project."""
+
+
+class ConfigError(MmclError, ValueError):
+    """A setting is unknown, of the wrong type, or contradicts another one."""
+
+
+class DataError(MmclError, ValueError):
+    """A data set on disk is missing, truncated, edited, or not in the stated layout."""
+
+
+class InputError(MmclError, ValueError):
+    """A picture or array handed to the recogniser or a network has the wrong shape, type or unit."""
+
+
+class UntrainedModalityError(MmclError, ValueError):
+    """A modality was asked for that the model never saw in training."""
+
+
+class CheckpointError(MmclError, ValueError):
+    """A weights file or training state is missing, corrupt, or made for another model."""
+
+
+class TrainingError(MmclError, RuntimeError):
+    """Training cannot go on: non-finite loss, out of memory, or a process that was lost."""
