@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine:
+#   make demo    environment, rendered data, training, evaluation and a report; no GPU, no download beyond packages
+#   make test    environment and the whole test suite
+# Settings: PYTHON (interpreter to build the environment with), VENV (where), DEMO (where the demo writes).
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+PY := $(VENV)/bin/python
+
+.PHONY: demo test lint env help clean
+
+help:
+	@sed -n '2,5p' Makefile | cut -c3-
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages into $(VENV) (PyTorch is large: some minutes)"
+	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) '.[test]'
+	@touch $@
+
+demo: env
+	PYTHON=$(PY) scripts/demo.sh $(DEMO)
+
+test: env
+	$(PY) -m pytest
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info
