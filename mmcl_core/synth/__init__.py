@@ -1,0 +1,1 @@
+"""Rendered RGB-D crops: meshes, scenes, ray casting, shading and the model of the depth sensor."""

@@ -1,0 +1,202 @@
+"""Textured triangle meshes, and folders of them.
+
+A folder of objects holds one sub-folder per class, named as the class. The mesh file lies in it, or in
+sub-folders of it, one per instance of the class. Of several mesh files in one folder ``textured.*`` wins,
+otherwise the first by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.errors import DataError
+
+__all__ = ["MESH_SUFFIXES", "Mesh", "ObjectModel", "load_mesh", "load_mesh_folder", "object_files", "smooth_normals"]
+
+MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
+_GREY = 150
+
+
+@dataclass
+class Mesh:
+    """A textured triangle mesh in metres.
+
+    Attributes:
+        vertices: float32 [V, 3], metres. Upright is +z. Where the mesh stands along z does not matter to the renderer.
+        faces: int32 [F, 3], counter-clockwise seen from outside (both sides are rendered all the same).
+        uv: float32 [V, 2], or [F, 3, 2] for each corner of each face. (0, 0) is the top left corner of the
+            texture, (1, 1) its bottom right corner (rows downwards); values outside [0, 1] repeat the texture.
+        texture: uint8 [H, W, 3], RGB.
+        gloss: strength of the highlight in [0, 1]: 0 chalk, 0.3 printed board or plastic, 1 polished metal.
+        normals: float32 [F, 3, 3], unit normals at the corners; left out, they are smoothed over edges
+            flatter than 40 degrees.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    texture: np.ndarray
+    gloss: float = 0.25
+    normals: np.ndarray = field(default_factory=lambda: np.empty((0, 3, 3), np.float32))
+
+    def __post_init__(self) -> None:
+        self.vertices = np.ascontiguousarray(self.vertices, np.float32)
+        self.faces = np.ascontiguousarray(self.faces, np.int32)
+        self.uv = np.ascontiguousarray(self.uv, np.float32)
+        if self.uv.ndim == 2:
+            self.uv = self.uv[self.faces]
+        if self.texture.dtype != np.uint8 or self.texture.ndim != 3 or self.texture.shape[2] != 3:
+            raise DataError(f"a texture must be uint8 [H, W, 3], not {self.texture.dtype} {self.texture.shape}")
+        if self.uv.shape != (len(self.faces), 3, 2):
+            raise DataError(
+                f"uv must have one pair per vertex or per corner; {self.uv.shape} for {len(self.faces)} faces"
+            )
+        if len(self.normals) != len(self.faces):
+            self.normals = smooth_normals(self.vertices, self.faces)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """Lowest and highest corner, float32 [2, 3], metres."""
+        return np.stack([self.vertices.min(0), self.vertices.max(0)])
+
+
+@dataclass
+class ObjectModel:
+    """One instance of a class of objects.
+
+    Attributes:
+        name: the class.
+        instance: which one of the class; the class itself where there is only one.
+        mesh: its shape and texture.
+    """
+
+    name: str
+    instance: str
+    mesh: Mesh
+
+
+def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0) -> np.ndarray:
+    """Unit normals at the corners of the faces.
+
+    The normal of a corner is the mean, weighted by area, of the faces around that point which are within
+    ``crease`` degrees of the face itself: round parts look round and edges stay sharp. Vertices at one
+    position (seams of the texture) count as one.
+
+    Args:
+        vertices: float [V, 3].
+        faces: int [F, 3].
+        crease: greatest angle between faces that are smoothed together, degrees.
+
+    Returns:
+        float32 [F, 3, 3].
+    """
+    corners = vertices[faces].astype(np.float64)
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    unit = area / np.maximum(np.linalg.norm(area, axis=1, keepdims=True), 1e-20)
+    point = np.unique(np.round(vertices.astype(np.float64), 6), axis=0, return_inverse=True)[1].reshape(-1)
+    corner_point = point[faces].reshape(-1)  # the point under each of the 3F corners
+    order = np.argsort(corner_point, kind="stable")
+    count = np.bincount(corner_point, minlength=int(corner_point.max()) + 1)
+    start = np.cumsum(count) - count
+    degree = count[corner_point]
+    corner = np.repeat(np.arange(len(corner_point)), degree)  # every corner, once per face around its point
+    step = np.arange(len(corner)) - np.repeat(np.cumsum(degree) - degree, degree)
+    other = order[start[corner_point[corner]] + step] // 3
+    near = np.einsum("ij,ij->i", unit[corner // 3], unit[other]) > np.cos(np.deg2rad(crease))
+    corner, other = corner[near], other[near]
+    total = np.stack([np.bincount(corner, area[other, k], len(corner_point)) for k in range(3)], axis=1)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    total = np.where(length > 1e-20, total / np.maximum(length, 1e-20), np.repeat(unit, 3, axis=0))
+    return total.reshape(-1, 3, 3).astype(np.float32)
+
+
+def object_files(folder: str | Path) -> list[tuple[str, str, Path]]:
+    """The mesh files of a folder of objects.
+
+    Args:
+        folder: one sub-folder per class (see the module).
+
+    Returns:
+        (class, instance, mesh file), ordered by class and instance.
+
+    Raises:
+        DataError: no such folder, or no mesh in it.
+    """
+    root = Path(folder)
+    expected = f"expected one sub-folder per class with a mesh ({' '.join(MESH_SUFFIXES)}) in it"
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}; {expected}, or the word household")
+    found: list[tuple[str, str, Path]] = []
+    for place in sorted(p for p in root.iterdir() if p.is_dir()):
+        own = _mesh_file(place)
+        if own is not None:
+            found.append((place.name, place.name, own))
+            continue
+        for inner in sorted(p for p in place.iterdir() if p.is_dir()):
+            path = _mesh_file(inner)
+            if path is not None:
+                found.append((place.name, f"{place.name}/{inner.name}", path))
+    if not found:
+        raise DataError(f"no mesh in {root}: {expected}, such as {root / 'mug' / 'textured.obj'}")
+    return found
+
+
+def load_mesh_folder(folder: str | Path) -> list[ObjectModel]:
+    """Load all meshes of a folder of objects; see :func:`object_files` for the layout and the errors."""
+    return [ObjectModel(name, instance, load_mesh(path)) for name, instance, path in object_files(folder)]
+
+
+def load_mesh(path: str | Path) -> Mesh:
+    """Load one mesh file with its texture. Vertex or plain colours serve where there is no texture; grey otherwise.
+
+    Args:
+        path: an .obj, .ply, .glb, .gltf, .stl or .off file in metres.
+
+    Raises:
+        DataError: the file cannot be read or holds no triangles.
+    """
+    import trimesh
+
+    try:
+        loaded: Any = trimesh.load(str(path), process=False, force="mesh")
+    except Exception as error:
+        raise DataError(f"cannot read the mesh {path}: {error}") from error
+    if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
+        raise DataError(f"{path} holds no triangles")
+    faces = np.asarray(loaded.faces)
+    image, uv = _picture(loaded.visual), getattr(loaded.visual, "uv", None)
+    if image is not None and uv is not None and len(uv) == len(loaded.vertices):
+        uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
+        return Mesh(loaded.vertices, faces, uv, image)
+    colours = np.asarray(loaded.visual.to_color().face_colors if image is None else [], np.uint8).reshape(-1, 4)
+    if len(colours) != len(faces):
+        colours = np.full((len(faces), 4), _GREY, np.uint8)
+    return Mesh(loaded.vertices, faces, *_coloured_faces(colours[:, :3]))
+
+
+def _mesh_file(folder: Path) -> Path | None:
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and p.is_file())
+    return next((p for p in files if p.stem == "textured"), files[0] if files else None)
+
+
+def _picture(visual: Any) -> np.ndarray | None:
+    material = getattr(visual, "material", None)
+    image = getattr(material, "image", None)
+    if image is None:
+        image = getattr(material, "baseColorTexture", None)
+    return None if image is None else np.array(image.convert("RGB"))
+
+
+def _coloured_faces(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A texture with a block of 4 x 4 pixels for every face (reduced pictures stay clean), and its uv."""
+    side = int(np.ceil(np.sqrt(len(colours))))
+    grid = np.full((side * side, 3), _GREY, np.uint8)
+    grid[: len(colours)] = colours
+    texture = grid.reshape(side, side, 3).repeat(4, 0).repeat(4, 1)
+    row, column = np.divmod(np.arange(len(colours)), side)
+    centre = (np.stack([column, row], axis=1) + 0.5) / side
+    return np.repeat(centre[:, None], 3, axis=1), texture
