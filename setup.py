@@ -1,0 +1,106 @@
+"""The pip build; colcon reads package.xml and CMakeLists.txt instead and never this file.
+
+``pip install .`` always installs the Python packages. Where the ROS 2 message generators are at hand (a sourced ROS 2,
+or its wheels in the environment) it also runs CMakeLists.txt and installs the messages, launch files, configuration and
+executables, with the environment as their prefix. The variable ``MMCL_ROS`` decides otherwise: ``off`` leaves the ROS
+part out, ``on`` makes its absence an error.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "mmcl_ros"
+SEARCH = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", "")])
+
+
+def ros_prefixes() -> list[str]:
+    """Folders that hold ROS 2 packages: those of a sourced workspace, then the environment itself."""
+    sourced = [folder for folder in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if folder]
+    return [folder for folder in dict.fromkeys([*sourced, sys.prefix]) if Path(folder, "share/ament_index").is_dir()]
+
+
+def ros_wanted() -> bool:
+    """Whether to build the messages; says on stderr why not."""
+    choice = os.environ.get("MMCL_ROS", "auto")
+    if choice not in ("auto", "on", "off"):
+        raise SystemExit(f"MMCL_ROS is {choice!r}; choose from auto, on, off")
+    if choice == "off":
+        return False
+    missing = [tool for tool in ("cmake", "c++") if not shutil.which(tool, path=SEARCH)]
+    if not any(Path(folder, "share/rosidl_default_generators").is_dir() for folder in ros_prefixes()):
+        missing.append("rosidl_default_generators (a sourced ROS 2, or the wheels of scripts/ros-kilted.txt)")
+    if missing and choice == "on":
+        raise SystemExit(f"MMCL_ROS=on, but not found: {', '.join(missing)}")
+    if missing:
+        print(f"{PACKAGE}: installing without ROS messages; not found: {', '.join(missing)}", file=sys.stderr)
+    return not missing
+
+
+ROS = ros_wanted()
+
+
+class PlatformDistribution(Distribution):
+    """A wheel with compiled messages is bound to the machine and the interpreter."""
+
+    def has_ext_modules(self) -> bool:
+        return ROS
+
+
+class BuildWithMessages(build_py):
+    """Adds what CMake installs to what setuptools installs."""
+
+    def run(self) -> None:
+        super().run()
+        if ROS:
+            self.collect(self.cmake())
+
+    def cmake(self) -> Path:
+        """Configure, build and install into a scratch prefix; an unchanged source is not compiled again."""
+        scratch = ROOT / "build" / f"pip-{hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]}"
+        prefix = scratch / "prefix"
+        shutil.rmtree(prefix, ignore_errors=True)
+        environment = dict(os.environ, PATH=SEARCH)
+        # pip's isolated build environment would hide the generators' Python packages from the interpreter CMake runs.
+        environment.pop("PYTHONPATH", None)
+        environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = os.pathsep.join(ros_prefixes())
+        configure = [
+            "cmake",
+            *("-S", str(ROOT), "-B", str(scratch / "build")),
+            f"-DCMAKE_INSTALL_PREFIX={prefix}",
+            f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'ros_wheels.cmake'}",
+            f"-DPython3_EXECUTABLE={sys.executable}",
+            "-DCMAKE_BUILD_TYPE=Release",
+            "-DBUILD_TESTING=OFF",
+        ]
+        if shutil.which("ninja", path=SEARCH):
+            configure += ["-G", "Ninja"]
+        subprocess.run(configure, env=environment, check=True)
+        subprocess.run(["cmake", "--build", str(scratch / "build"), "--target", "install"], env=environment, check=True)
+        return prefix
+
+    def collect(self, prefix: Path) -> None:
+        """Generated Python goes beside our sources, everything else to the same place under the environment."""
+        site = next(prefix.rglob(f"{PACKAGE}/msg/__init__.py")).parents[2]
+        data = {}
+        for file in sorted(path for path in prefix.rglob("*") if path.is_file()):
+            place = file.relative_to(prefix)
+            if file.is_relative_to(site):
+                inside = file.relative_to(site)
+                if inside.parts[0] == PACKAGE and inside.suffix in (".py", ".so") and not (ROOT / inside).exists():
+                    target = Path(self.build_lib) / inside
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(file, target)
+            elif place.parts[0] in ("lib", "share") and not {"__pycache__", "parent_prefix_path"} & set(place.parts):
+                data.setdefault(str(place.parent), []).append(os.path.relpath(file, ROOT))
+        self.distribution.data_files = sorted(data.items())
+
+
+setup(distclass=PlatformDistribution, cmdclass={"build_py": BuildWithMessages})
