@@ -1,0 +1,213 @@
+"""The cross-modal contrastive loss and the classification loss (paper, Section III-C).
+
+Both are computed in float32, under autocast too. In a data-parallel run negatives are those of the global
+batch and every mean is over the global batch; see :mod:`mmcl_core.nn.gather` for the rule of gradients.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmcl_core.errors import ConfigError
+from mmcl_core.nn.encoder import Features
+from mmcl_core.nn.gather import gather_with_grad, process_index, processes, total
+
+__all__ = ["LEVEL_PAIRS", "CrossModalNCE", "classification_loss", "draw_cells", "gather_with_grad", "soft_clip"]
+
+LEVEL_PAIRS: dict[str, tuple[int, int]] = {"1-5": (1, 5), "1-7": (1, 7), "5-5": (5, 5), "5-7": (5, 7), "1-1": (1, 1)}
+"""Names of the level pairs -> level of the source, level of the targets."""
+
+_ABSENT = torch.finfo(torch.float32).min  # stands for a score of no weight; -inf would make gradients NaN
+
+
+class CrossModalNCE(nn.Module):
+    """Noise-contrastive loss between the views of a batch, summed over all ordered pairs of views.
+
+    The score of source s and target t is ``<s, t> / sqrt(R)``. The source of a sample is compared with every
+    location of the same sample in the other view (positives); negatives are all locations of all other samples
+    there. A term is the mean over samples and locations of ``softplus(logsumexp(negatives) - positive)``
+    of soft-clipped scores (paper, Eq. 1-6).
+
+    Args:
+        level_pairs: among ``1-5``, ``1-7``, ``5-5``, ``5-7``, ``1-1``.
+        clip: bound c of the soft clip ``c tanh(score / c)``; 0: none.
+        regulariser: weight of the mean over all pairs of the squared score, taken before the clip.
+        direction_weight: factor on everything: 1 sums the directions (paper), 0.5 halves (authors' program).
+        chunk: most sources whose scores are held at once. More are worked off in chunks whose scores are computed
+            again in backward, so that memory grows with the batch and not with its square.
+
+    Raises:
+        ConfigError: an unknown level pair, or none.
+    """
+
+    def __init__(
+        self,
+        level_pairs: Sequence[str],
+        clip: float = 20.0,
+        regulariser: float = 0.05,
+        direction_weight: float = 1.0,
+        chunk: int = 256,
+    ) -> None:
+        super().__init__()
+        unknown = [pair for pair in level_pairs if pair not in LEVEL_PAIRS]
+        if unknown or not level_pairs:
+            wrong = f"unknown level pair {unknown[0]!r} in" if unknown else "no level pair in"
+            raise ConfigError(f"{wrong} loss.level_pairs; choose from {', '.join(LEVEL_PAIRS)}")
+        if chunk < 1:
+            raise ConfigError(f"loss.chunk must be positive, got {chunk}")
+        self.level_pairs = tuple(level_pairs)
+        self.clip = clip
+        self.regulariser = regulariser
+        self.direction_weight = direction_weight
+        self.chunk = chunk
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of the feature maps that the loss needs."""
+        return tuple(sorted({level for pair in self.level_pairs for level in LEVEL_PAIRS[pair]}))
+
+    def forward(
+        self,
+        features: Mapping[str, Features],
+        cells: Mapping[str, Tensor] | None = None,
+        valid: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss terms of a batch.
+
+        Args:
+            features: view -> embeddings of the same B samples (B alike on all processes).
+            cells: view -> int64 [B] in [0, 25), the cell of the 5 x 5 map that is the sample's source there; needed
+                for pairs with a source of level 5 (see :func:`draw_cells`).
+            valid: view -> bool [B], whether the sample has that view. One that has not is neither source, nor
+                positive, nor negative there.
+
+        Returns:
+            Terms ``"1-5 rgb->depth"`` ... and ``"regulariser"``; their sum is the loss. A term without any
+            negative is zero.
+        """
+        device = next(iter(features.values())).f1.device
+        target_levels = {LEVEL_PAIRS[pair][1] for pair in self.level_pairs}
+        terms: dict[str, Tensor] = {}
+        regulariser = torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):
+            targets = {
+                (view, level): gather_with_grad(_locations(features[view], level))
+                for view, level in itertools.product(features, target_levels)
+            }
+            here = {view: _presence(f.f1, valid[view] if valid else None) for view, f in features.items()}
+            everywhere = {view: gather_with_grad(present) for view, present in here.items()}
+            for pair, (source, target) in itertools.product(self.level_pairs, itertools.permutations(features, 2)):
+                at, to = LEVEL_PAIRS[pair]
+                loss, square = self._direction(
+                    _sources(features[source], at, cells[source] if cells else None),
+                    targets[target, to],
+                    here[source] * here[target],
+                    everywhere[target],
+                    masked=valid is not None,
+                )
+                terms[f"{pair} {source}->{target}"] = self.direction_weight * loss
+                regulariser = regulariser + self.direction_weight * self.regulariser * square
+        return {**terms, "regulariser": regulariser}
+
+    def _direction(
+        self, sources: Tensor, targets: Tensor, weight: Tensor, present: Tensor, masked: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss and mean squared score of sources [b, R] against targets [B, L, R] of all processes."""
+        rows, first = len(sources), process_index() * len(sources)
+        sources = sources / sources.shape[1] ** 0.5
+        loss = square = torch.zeros((), device=sources.device)
+        for start in range(0, rows, self.chunk):
+            part = slice(start, start + self.chunk)
+            arguments = (sources[part], targets, weight[part], present, first + start, self.clip, masked)
+            if rows > self.chunk and torch.is_grad_enabled():
+                sums = checkpoint(_sums, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                sums = _sums(*arguments)
+            loss, square = loss + sums[0], square + sums[1]
+        scale = processes() / (total(weight.sum()).clamp(min=1) * targets.shape[1])
+        return loss * scale, square * scale / present.sum().clamp(min=1)
+
+
+def draw_cells(batch: int, views: Sequence[str], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """For every view and sample the cell of the 5 x 5 map that is its source: int64 [batch], uniform in [0, 25)."""
+    return {view: torch.randint(25, (batch,), generator=generator) for view in views}
+
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, clip: float = 10.0, regulariser: float = 1e-3, smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of soft-clipped class scores plus a penalty on their squares, mean over the labelled samples.
+
+    Args:
+        logits: [B, C], unclipped.
+        labels: int64 [B]; -1 is unlabelled and counts for nothing.
+        clip: bound c of the soft clip ``c tanh(logit / c)``; 0: none.
+        regulariser: weight of the mean squared logit, taken before the clip.
+        smoothing: mass spread evenly over all classes, in [0, 1).
+
+    Returns:
+        Scalar; zero (and still part of the graph) when nothing is labelled.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
+        labelled = labels >= 0
+        clipped = soft_clip(logits, clip)
+        entropy = F.cross_entropy(clipped, labels, ignore_index=-1, label_smoothing=smoothing, reduction="sum")
+        squares = (logits.square().mean(1) * labelled).sum()
+        return (entropy + regulariser * squares) * processes() / total(labelled.sum()).clamp(min=1)
+
+
+def soft_clip(x: Tensor, bound: float) -> Tensor:
+    """``bound * tanh(x / bound)``; ``x`` itself for a bound of 0."""
+    return bound * torch.tanh(x / bound) if bound else x
+
+
+def _sums(
+    sources: Tensor, targets: Tensor, weight: Tensor, present: Tensor, first: int, clip: float, masked: bool
+) -> tuple[Tensor, Tensor]:
+    """Weighted sums of the losses and of the squared scores of some rows.
+
+    Source i [b, R] belongs to the sample first + i of the targets [B, L, R]: its positives are a diagonal of the
+    scores [b, B, L], and the negatives are what remains when that diagonal is blotted out.
+    """
+    scores = (sources @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
+    squares = (weight @ scores.square().sum(2)) @ present
+    scores = soft_clip(scores, clip)
+    positives = scores.diagonal(first, 0, 1)  # [L, b]
+    negatives = scores.diagonal_scatter(torch.full_like(positives, _ABSENT), first, 0, 1)
+    if masked:
+        negatives = negatives.masked_fill(present[:, None] == 0, _ABSENT)
+    losses = F.softplus(negatives.logsumexp((1, 2)) - positives)
+    return (losses * weight).sum(), squares
+
+
+def _locations(features: Features, level: int) -> Tensor:
+    """All targets of a level, float32 [B, L, R]; no copy for channels-last maps."""
+    return _map(features, level).flatten(2).transpose(1, 2)
+
+
+def _sources(features: Features, level: int, cells: Tensor | None) -> Tensor:
+    """One source per sample, float32 [B, R]."""
+    if level == 1:
+        return features.f1.float()
+    if cells is None:
+        raise ConfigError(f"a source of level {level} needs the cells drawn for every view")
+    locations = _locations(features, level)
+    return locations[torch.arange(len(cells), device=locations.device), cells.to(locations.device)]
+
+
+def _map(features: Features, level: int) -> Tensor:
+    feature = {1: features.f1[:, :, None, None], 5: features.f5, 7: features.f7}[level]
+    if feature is None:
+        raise ConfigError(f"the loss needs feature maps of level {level}, which the encoder was not asked for or lacks")
+    return feature.float()
+
+
+def _presence(f1: Tensor, valid: Tensor | None) -> Tensor:
+    return f1.new_ones(len(f1), dtype=torch.float32) if valid is None else valid.to(f1.device).float()

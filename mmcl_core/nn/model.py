@@ -1,0 +1,141 @@
+"""The recogniser as one network: raw pictures of any of its modalities to class scores and embedding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mmcl_core.config import ModelConfig
+from mmcl_core.errors import CheckpointError, ConfigError
+from mmcl_core.modality import InputSpec, to_network_input
+from mmcl_core.nn.authors import load_authors_state
+from mmcl_core.nn.encoder import LEVELS, Encoder, Features
+from mmcl_core.nn.heads import Classifier
+
+__all__ = ["RecognitionModel", "encoder_settings"]
+
+logger = logging.getLogger(__name__)
+
+
+class RecognitionModel(nn.Module):
+    """Input conversion, encoder and the two classifiers.
+
+    Args:
+        config: the network's settings.
+        modalities: names of the modalities it is made for, such as ``("rgb", "depth")``.
+        classes: number C of classes.
+        feature_heads: levels among 5 and 7 that get an embedding head; ``True``: both, ``False``: none. Only heads
+            that a loss uses are worth having: the others get no gradient.
+
+    Raises:
+        ConfigError: a setting that no network can be made of.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        modalities: Sequence[str],
+        classes: int,
+        feature_heads: bool | Collection[int] = True,
+    ) -> None:
+        super().__init__()
+        if classes < 1 or config.head_hidden < 1 or not 0 <= config.dropout < 1:
+            raise ConfigError(
+                f"classes ({classes}) and model.head_hidden ({config.head_hidden}) must be positive, "
+                f"model.dropout ({config.dropout}) in [0, 1)"
+            )
+        self.config = config
+        self.classes = classes
+        self.modalities = tuple(modalities)
+        self.inputs = InputSpec.from_config(config)
+        self.encoder = Encoder(
+            config.input_size,
+            config.ndf,
+            config.nrkhs,
+            config.depth,
+            config.unit_norm,
+            self.modalities,
+            feature_heads,
+        )
+        self.classifier = Classifier(config.nrkhs, classes, config.head_hidden, config.dropout, self.modalities)
+
+    def features(
+        self, picture: Tensor, modality: str, camera: Tensor | None = None, levels: Collection[int] = LEVELS
+    ) -> Features:
+        """Embed raw pictures of one modality.
+
+        Args:
+            picture: [B, C, size, size], see :func:`mmcl_core.modality.to_network_input` for units and ranges.
+            modality: its name.
+            camera: [B, 4] intrinsics of these very pictures, or ``None`` where they are unknown.
+            levels: the levels that are wanted.
+        """
+        return self.encoder(to_network_input(picture, modality, camera, self.inputs), modality, levels)
+
+    def forward(self, image: Tensor, modality: str, camera: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Class scores [B, C] of the deployed head, unclipped, and the embedding f1 [B, R] of raw pictures."""
+        f1 = self.features(image, modality, camera, levels=()).f1
+        logits = self.classifier(f1, modality)
+        return (logits.linear if self.config.predict_with == "linear" else logits.mlp), f1
+
+    def drop_feature_heads(self) -> None:
+        """Remove the heads of the 5 x 5 and 7 x 7 maps, which only the contrastive loss needs."""
+        self.encoder.heads.clear()
+
+    def init_from(self, path: str | Path) -> tuple[str, ...]:
+        """Start from the encoder of another run, a weights file, or a checkpoint of the authors' program.
+
+        The classifiers stay as they are: a transfer trains new ones, whatever the number of classes (paper, Section
+        IV-E). Feature heads and modalities the source does not have stay as they are, too.
+
+        Returns:
+            Names of the weights taken over.
+
+        Raises:
+            CheckpointError: no such file, or an encoder of other settings; the settings are named.
+        """
+        path = Path(path)
+        if path.is_dir() or path.suffix == ".safetensors":
+            from mmcl_core.weights import load_weights  # weights imports this module
+
+            state: Mapping[str, Tensor] = load_weights(path)[0]
+        else:
+            state = load_authors_state(path, self.modalities)
+        theirs, ours = encoder_settings(state), encoder_settings(self.state_dict())
+        different = [key for key in ours if theirs[key] != ours[key]]
+        if different:
+            made = ", ".join(f"model.{key}={theirs[key]}" for key in different)
+            here = ", ".join(f"model.{key}={ours[key]}" for key in different)
+            raise CheckpointError(f"the encoder in {path} was made with {made}; this model has {here}")
+        own = {f"encoder.{key}" for key in self.encoder.state_dict()}
+        taken = {key: value for key, value in state.items() if key in own}
+        fresh = sorted(own - set(taken))
+        missing = [key for key in fresh if ".heads." not in key and ".statistics." not in key]
+        if missing:
+            raise CheckpointError(f"{path} lacks weights of the encoder: {', '.join(missing)}")
+        self.load_state_dict(taken, strict=False)
+        logger.info("took %d weights of the encoder from %s; fresh: %s", len(taken), path, ", ".join(fresh) or "none")
+        return tuple(taken)
+
+
+def encoder_settings(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
+    """The settings of :class:`ModelConfig` an encoder was made with, read off the shapes of its weights.
+
+    Raises:
+        CheckpointError: weights of an encoder are missing.
+    """
+    try:
+        halves = "encoder.stem.1.weight" in state
+        blocks = len({key.split(".")[2] for key in state if key.startswith("encoder.to7.")})
+        return {
+            "input_size": 128 if halves else {3: 64, 2: 32}[blocks],
+            "ndf": state["encoder.stem.0.weight"].shape[0],
+            "nrkhs": state["encoder.norm.weight"].shape[0],
+            "depth": sum(key.startswith("encoder.to5.") and key.endswith(".conv1.weight") for key in state),
+            "unit_norm": "encoder.to1.norm.weight" in state,
+        }
+    except KeyError as error:
+        raise CheckpointError(f"the weights hold no complete encoder (looked for {error})") from error
