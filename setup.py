@@ -51,6 +51,7 @@ class PlatformDistribution(Distribution):
     """A wheel with compiled messages is bound to the machine and the interpreter."""
 
     def has_ext_modules(self) -> bool:
+        """Whether the wheel holds compiled code."""
         return ROS
 
 
@@ -58,6 +59,7 @@ class BuildWithMessages(build_py):
     """Adds what CMake installs to what setuptools installs."""
 
     def run(self) -> None:
+        """Copy the Python packages, then build and add the messages."""
         super().run()
         if ROS:
             self.collect(self.cmake())
