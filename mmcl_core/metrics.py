@@ -1,0 +1,310 @@
+"""Measures of classification, on numpy arrays alone: accuracy, macro-F1, calibration, intervals, fusion.
+
+Throughout, ``probabilities`` is float [N, C] with rows that sum to 1, ``labels`` is int [N] in [0, C), ``predictions``
+is int [N], and N is at least 1. Shares and scores lie in [0, 1]. Nothing depends on the state of a random generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmcl_core.errors import InputError
+
+__all__ = [
+    "CalibrationBins",
+    "Estimate",
+    "accuracy",
+    "bootstrap",
+    "calibration_bins",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "fit_temperature",
+    "fuse",
+    "group_means",
+    "hits",
+    "macro_f1",
+    "per_class",
+    "softmax",
+    "summarise",
+    "top_k",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_CHUNK = 4_000_000  # numbers of bootstrap weights held at once: 32 MB
+
+
+class Estimate(NamedTuple):
+    """A figure with the bounds of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class CalibrationBins(NamedTuple):
+    """Samples sorted into bins by confidence; mean confidence and accuracy are NaN in an empty bin.
+
+    Attributes:
+        edges: float [bins + 1].
+        samples: int [bins].
+        confidence: float [bins], mean probability of the predicted class.
+        accuracy: float [bins].
+    """
+
+    edges: Floats
+    samples: Ints
+    confidence: Floats
+    accuracy: Floats
+
+
+def softmax(logits: ArrayLike, temperature: float = 1.0) -> Floats:
+    """Probabilities of class scores [N, C] divided by ``temperature`` > 0."""
+    scores = np.asarray(logits, np.float64) / temperature
+    powers: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def fuse(parts: Sequence[ArrayLike]) -> Floats:
+    """Fuse several modalities: mean of log-probabilities, renormalised (a geometric mean of the distributions).
+
+    Args:
+        parts: at least one array of probabilities, all [N, C]. A zero counts as the smallest positive float32.
+
+    Returns:
+        Probabilities, float64 [N, C].
+
+    Raises:
+        InputError: no array, or differing shapes.
+    """
+    arrays = [np.asarray(part, np.float64) for part in parts]
+    if not arrays or any(array.shape != arrays[0].shape for array in arrays):
+        raise InputError(f"fuse takes arrays of one shape, got {[array.shape for array in arrays]}")
+    tiny = float(np.finfo(np.float32).tiny)
+    return softmax(np.mean([np.log(np.maximum(array, tiny)) for array in arrays], axis=0))
+
+
+def top_k(probabilities: ArrayLike, k: int) -> Ints:
+    """The ``min(k, C)`` most probable classes, best first; of equals the lower number. int64 [N, k]."""
+    order: Ints = np.argsort(-np.asarray(probabilities), axis=1, kind="stable")[:, :k]
+    return order
+
+
+def hits(probabilities: ArrayLike, labels: ArrayLike, k: int = 1) -> NDArray[np.bool_]:
+    """Whether the label is among the ``k`` most probable classes; bool [N].
+
+    Raises:
+        InputError: shapes that do not fit together, no sample, or a label outside [0, C).
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    found: NDArray[np.bool_] = (top_k(probabilities, k) == labels[:, None]).any(axis=1)
+    return found
+
+
+def accuracy(probabilities: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
+    """Top-k accuracy."""
+    return float(hits(probabilities, labels, k).mean())
+
+
+def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Ints:
+    """Counts, int64 [C, C]: row = label, column = prediction."""
+    labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def per_class(confusion: ArrayLike) -> dict[str, NDArray[Any]]:
+    """Precision, recall, F1 (float [C]) and support (int [C]) from a confusion matrix; a quotient of zeros is 0."""
+    counts = np.asarray(confusion, np.float64)
+    right, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    return {
+        "precision": _divide(right, predicted),
+        "recall": _divide(right, actual),
+        "f1": _divide(2 * right, actual + predicted),
+        "support": actual.astype(np.int64),
+    }
+
+
+def macro_f1(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
+    """Mean F1 over the classes that occur among the labels."""
+    scores = per_class(confusion_matrix(labels, predictions, classes))
+    return float(scores["f1"][scores["support"] > 0].mean())
+
+
+def calibration_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> CalibrationBins:
+    """Sort samples by the probability of the predicted class into ``bins`` equal, left-open intervals of (0, 1]."""
+    probabilities, labels = _checked(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    place = _bin_of(confidence, bins)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return CalibrationBins(
+            np.linspace(0, 1, bins + 1),
+            count,
+            np.bincount(place, confidence, bins) / count,
+            np.bincount(place, hits(probabilities, labels), bins) / count,
+        )
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Mean over samples of |accuracy - confidence| of the sample's bin (Guo et al., ICML 2017, Eq. 3)."""
+    sorted_in = calibration_bins(probabilities, labels, bins)
+    gap = np.abs(np.nan_to_num(sorted_in.accuracy - sorted_in.confidence))
+    return float((gap * sorted_in.samples).sum() / sorted_in.samples.sum())
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike, bounds: tuple[float, float] = (0.05, 20.0)) -> float:
+    """The temperature with the least cross-entropy on validation samples (Guo et al., ICML 2017, Section 4.2).
+
+    The cross-entropy is convex in 1 / T, so that a golden-section search over log T finds its minimum in ``bounds``.
+
+    Args:
+        logits: class scores [N, C] before the softmax.
+        labels: int [N].
+        bounds: least and greatest temperature.
+    """
+    scores, labels = _checked(logits, labels)
+
+    def loss(log_temperature: float) -> float:
+        scaled = scores / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(scaled).sum(axis=1))
+        return float((log_sum - scaled[np.arange(len(labels)), labels]).mean())
+
+    low, high = np.log(bounds)
+    golden = (np.sqrt(5) - 1) / 2
+    inner = [high - golden * (high - low), low + golden * (high - low)]
+    losses = [loss(x) for x in inner]
+    while high - low > 1e-5:
+        if losses[0] <= losses[1]:
+            high, inner[1], losses[1] = inner[1], inner[0], losses[0]
+            inner[0] = high - golden * (high - low)
+            losses[0] = loss(inner[0])
+        else:
+            low, inner[0], losses[0] = inner[0], inner[1], losses[1]
+            inner[1] = low + golden * (high - low)
+            losses[1] = loss(inner[1])
+    return float(np.exp((low + high) / 2))
+
+
+def group_means(values: ArrayLike, groups: Sequence[str], labels: ArrayLike) -> Floats:
+    """Mean of ``values`` [N] in each (group, class) pair that occurs, float64 [pairs].
+
+    A group is what a sample shares with its near-duplicates: the scene, or the instance. The mean over pairs does not
+    count twenty views of one object twenty times.
+    """
+    pairs = {pair: number for number, pair in enumerate(dict.fromkeys(_pairs(groups, labels)))}
+    place = np.array([pairs[pair] for pair in _pairs(groups, labels)])
+    return np.bincount(place, np.asarray(values, np.float64)) / np.bincount(place)
+
+
+def bootstrap(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of ``count`` samples is drawn in each of ``resamples`` resamples with replacement.
+
+    Yields:
+        Weights, float64 [r, count], rows that sum to ``count``; the r add up to ``resamples``.
+    """
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // count)
+    for start in range(0, resamples, rows):
+        number = min(rows, resamples - start)
+        drawn = generator.integers(count, size=(number, count)) + np.arange(number)[:, None] * count
+        yield np.bincount(drawn.ravel(), minlength=number * count).reshape(number, count).astype(np.float64)
+
+
+def summarise(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    bins: int = 15,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """The figures of one evaluation with percentile bootstrap intervals.
+
+    Args:
+        probabilities: float [N, C].
+        labels: int [N].
+        groups: name of each sample's group, see :func:`group_means`; ``None``: no ``group_mean``.
+        bins: of the calibration error.
+        resamples: of the bootstrap. Samples are resampled, for ``group_mean`` the (group, class) pairs.
+        level: of the interval, in (0, 1).
+        seed: of the bootstrap.
+
+    Returns:
+        ``top1``, ``top5``, ``macro_f1``, ``ece`` and, with groups, ``group_mean``.
+
+    Raises:
+        InputError: shapes that do not fit together, no sample, or a label outside [0, C).
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    top1, top5 = (hits(probabilities, labels, k) for k in (1, 5))
+    values = {
+        "top1": float(top1.mean()),
+        "top5": float(top5.mean()),
+        "macro_f1": macro_f1(labels, probabilities.argmax(axis=1), probabilities.shape[1]),
+        "ece": expected_calibration_error(probabilities, labels, bins),
+    }
+    drawn = _resampled(probabilities, labels, {"top1": top1, "top5": top5}, bins, resamples, seed)
+    if groups is not None:
+        means = group_means(top1, groups, labels)
+        values["group_mean"] = float(means.mean())
+        weights = bootstrap(len(means), resamples, seed)
+        drawn["group_mean"] = np.concatenate([w @ means / len(means) for w in weights])
+    tail = (1 - level) / 2
+    return {
+        name: Estimate(value, *(float(q) for q in np.quantile(drawn[name], [tail, 1 - tail])))
+        for name, value in values.items()
+    }
+
+
+def _resampled(
+    probabilities: Floats, labels: Ints, means: Mapping[str, NDArray[Any]], bins: int, resamples: int, seed: int
+) -> dict[str, Floats]:
+    """Every figure of every resample as a few matrix products: all of them are functions of weighted sums."""
+    count, classes = probabilities.shape
+    predictions = probabilities.argmax(axis=1)
+    right = predictions == labels
+    actual, predicted = np.eye(classes)[labels], np.eye(classes)[predictions]
+    binned_gap = np.eye(bins)[_bin_of(probabilities.max(axis=1), bins)]
+    binned_gap *= (right - probabilities.max(axis=1))[:, None]
+    results: dict[str, list[Floats]] = {name: [] for name in (*means, "macro_f1", "ece")}
+    for weights in bootstrap(count, resamples, seed):
+        for name, value in means.items():
+            results[name].append(weights @ value / count)
+        support = weights @ actual
+        f1 = _divide(2 * (weights @ (actual * right[:, None])), support + weights @ predicted)
+        results["macro_f1"].append((f1 * (support > 0)).sum(axis=1) / (support > 0).sum(axis=1))
+        results["ece"].append(np.abs(weights @ binned_gap).sum(axis=1) / count)
+    return {name: np.concatenate(parts) for name, parts in results.items()}
+
+
+def _bin_of(confidence: Floats, bins: int) -> Ints:
+    # The edges are compared, not multiplied out, so that a confidence on an edge falls into the bin below it.
+    return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+
+
+def _pairs(groups: Sequence[str], labels: ArrayLike) -> Iterator[tuple[str, int]]:
+    return zip(groups, np.asarray(labels).tolist(), strict=True)
+
+
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
+    scores, numbers = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
+    if scores.ndim != 2 or numbers.shape != scores.shape[:1] or not scores.size:
+        raise InputError(f"scores [N, C] and labels [N], N, C >= 1, expected, got {scores.shape}, {numbers.shape}")
+    if numbers.min() < 0 or numbers.max() >= scores.shape[1]:
+        raise InputError(
+            f"labels must lie in 0..{scores.shape[1] - 1}, found {numbers.min()}..{numbers.max()}; "
+            "leave unlabelled samples (-1) out"
+        )
+    return scores, numbers

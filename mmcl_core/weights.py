@@ -1,0 +1,256 @@
+"""The weights file: a network and everything needed to use it, in one safetensors file without pickle.
+
+The header of the file holds one JSON text under the key ``mmcl_core``:
+
+=======================  ==============================================================================================
+``version``              version of this format
+``package_version``      version of mmcl_core that wrote the file
+``modalities``           by name: ``kind``, ``unit`` and ``invalid`` value of a raw picture
+``trained_modalities``   modalities that the encoder and the classifier saw in training: those that can be recognised
+``encoded_modalities``   modalities that the encoder saw: those that have embeddings
+``input``                :class:`mmcl_core.modality.InputSpec`
+``model``                :class:`mmcl_core.config.ModelConfig`
+``feature_heads``        levels whose embedding heads are in the file
+``classes``              names, in the order of the outputs
+``temperature``          by modality: what class scores are divided by before the softmax (1.0 where nothing was fitted)
+``config_hash``          of the training's settings, see :func:`mmcl_core.config.config_hash`
+``seed``, ``method``     of the training
+=======================  ==============================================================================================
+
+The writer may add keys of its own; they come back as they were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import mmcl_core
+from mmcl_core.config import from_dict
+from mmcl_core.errors import CheckpointError
+from mmcl_core.modality import modality
+from mmcl_core.nn.norm import ModalityBatchNorm
+
+if TYPE_CHECKING:
+    from mmcl_core.nn.model import RecognitionModel
+
+__all__ = [
+    "FORMAT_VERSION",
+    "WEIGHTS_NAME",
+    "build_model",
+    "load_weights",
+    "model_id",
+    "read_metadata",
+    "save_weights",
+    "weights_file",
+]
+
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "weights.safetensors"
+_KEY = "mmcl_core"
+_HEADS = "encoder.heads."
+_REQUIRED = ("modalities", "trained_modalities", "input", "model", "feature_heads", "classes", "temperature")
+
+
+def save_weights(path: str | Path, model: RecognitionModel, metadata: Mapping[str, Any]) -> None:
+    """Write a network to a file, which holds the old or the new content at any moment, never a part of it.
+
+    Args:
+        path: the file, by custom ``weights.safetensors`` in the run folder; its folder must exist.
+        model: the network, on any device.
+        metadata: at least ``classes``, a list of names. ``temperature`` (by modality), ``config_hash``, ``seed`` and
+            ``method`` get defaults; what describes the network itself is filled in here.
+
+    Raises:
+        CheckpointError: the number of classes is not the network's, or the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    described = _describe(model, metadata)
+    tensors = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, {_KEY: json.dumps(described, sort_keys=True)})
+        _to_disk(part)
+        part.replace(path)
+        _to_disk(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write the weights {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights of a run.
+
+    Args:
+        path: a run folder or a weights file.
+        feature_heads: whether to read the heads of the 5 x 5 and 7 x 7 maps, which only training needs.
+
+    Returns:
+        The state of a :class:`mmcl_core.nn.model.RecognitionModel` on the CPU, and the metadata (see the module).
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one of another format.
+    """
+    file = weights_file(path)
+    with _opened(file) as reader:
+        metadata = _metadata(file, reader)
+        names = [name for name in reader.keys() if feature_heads or not name.startswith(_HEADS)]  # noqa: SIM118
+        state = {name: reader.get_tensor(name) for name in names}
+    if not feature_heads:
+        metadata["feature_heads"] = []
+    return state, metadata
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a run folder or weights file, without its weights.
+
+    Raises:
+        CheckpointError: as for :func:`load_weights`.
+    """
+    file = weights_file(path)
+    with _opened(file) as reader:
+        return _metadata(file, reader)
+
+
+def build_model(
+    path: str | Path, device: torch.device | str = "cpu", feature_heads: bool = False
+) -> tuple[RecognitionModel, dict[str, Any]]:
+    """The network of a run, ready for recognition: evaluation mode, no gradients.
+
+    Args:
+        path: a run folder or a weights file.
+        device: where its weights are put.
+        feature_heads: whether it has the heads that only training needs.
+
+    Returns:
+        The network and the metadata.
+
+    Raises:
+        CheckpointError: as for :func:`load_weights`, or weights that do not fit the settings stored with them.
+    """
+    from mmcl_core.nn.model import RecognitionModel  # which imports this module for transfer
+
+    state, metadata = load_weights(path, feature_heads)
+    try:
+        config = from_dict({"model": metadata["model"]}, str(path)).model
+        with torch.device("meta"):  # nothing is drawn or allocated for weights that are replaced at once
+            model = RecognitionModel(
+                config, list(metadata["modalities"]), len(metadata["classes"]), metadata["feature_heads"]
+            )
+        model.load_state_dict(state, assign=True)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the weights in {path} do not fit the settings stored with them: {error}") from error
+    return model.to(device).eval().requires_grad_(False), metadata
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights file of a run folder; a file is returned as it is.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    file = path / WEIGHTS_NAME if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise CheckpointError(f"the folder {path} holds no {WEIGHTS_NAME}: not a run, or one that has not saved yet")
+    raise CheckpointError(f"no weights at {path}; give a run folder or a .safetensors file")
+
+
+def model_id(path: str | Path) -> str:
+    """Name of a trained network: hash of its settings, then the first 8 digits of the SHA-256 of its file.
+
+    Raises:
+        CheckpointError: as for :func:`load_weights`.
+    """
+    file = weights_file(path)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return f"{read_metadata(file).get('config_hash') or 'unknown'}-{digest.hexdigest()[:8]}"
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _describe(model: RecognitionModel, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    classes = list(metadata["classes"])
+    if len(classes) != model.classes or len(set(classes)) != len(classes):
+        raise CheckpointError(f"the network has {model.classes} classes, the metadata names {len(set(classes))}")
+    encoded = _seen_by(model.encoder.norm, model)
+    trained = [name for name in _seen_by(model.classifier.norm, model) if name in encoded]
+    temperature = {name: 1.0 for name in trained} | dict(metadata.get("temperature", {}))
+    return {
+        "config_hash": "",
+        "seed": None,
+        "method": "",
+        **metadata,
+        "version": FORMAT_VERSION,
+        "package_version": mmcl_core.__version__,
+        "modalities": {
+            name: {"kind": modality(name).kind, "unit": modality(name).unit, "invalid": modality(name).invalid}
+            for name in model.modalities
+        },
+        "trained_modalities": trained,
+        "encoded_modalities": encoded,
+        "input": model.inputs.to_dict(),
+        "model": dataclasses.asdict(model.config),
+        "feature_heads": [int(level) for level in model.encoder.heads],
+        "classes": classes,
+        "temperature": temperature,
+    }
+
+
+def _seen_by(norm: ModalityBatchNorm, model: RecognitionModel) -> list[str]:
+    trained = norm.trained_modalities()
+    return [name for name in model.modalities if name in trained]
+
+
+def _opened(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read as a weights file: it is damaged, incomplete, or not safetensors ({error}); "
+            "copy it again from the run"
+        ) from error
+
+
+def _metadata(file: Path, reader: Any) -> dict[str, Any]:
+    text = (reader.metadata() or {}).get(_KEY)
+    try:
+        metadata = json.loads(text) if text else None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: the metadata is not valid JSON ({error}); the file was edited") from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{file} is a safetensors file of another program: it has no {_KEY} metadata")
+    if metadata.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file} has weights format {metadata.get('version')!r}, this program reads {FORMAT_VERSION}; "
+            f"it was written by mmcl_core {metadata.get('package_version', 'of unknown version')}"
+        )
+    missing = [key for key in _REQUIRED if key not in metadata]
+    if missing:
+        raise CheckpointError(f"{file}: the metadata lacks {', '.join(missing)}; the file was edited")
+    return metadata

@@ -1,0 +1,170 @@
+"""Metrics against slow loops and numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mmcl_core import metrics
+from mmcl_core.errors import InputError
+
+
+@pytest.fixture
+def answers():
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 6, 97)
+    labels[labels == 4] = 0  # a class that does not occur
+    scores = generator.normal(size=(97, 7)) + 1.5 * np.eye(7)[labels]
+    return metrics.softmax(scores), labels
+
+
+def test_softmax_and_temperature():
+    probabilities = metrics.softmax([[1.0, 2.0, 3.0], [1000.0, 0.0, 0.0]], temperature=2.0)
+    powers = [math.exp(x / 2) for x in (1, 2, 3)]
+    np.testing.assert_allclose(probabilities[0], [p / sum(powers) for p in powers])
+    np.testing.assert_allclose(probabilities[1], [1, 0, 0], atol=1e-12)
+
+
+def test_accuracy_and_top_k(answers):
+    probabilities, labels = answers
+    for k in (1, 2, 5, 9):
+        right = 0
+        for row, label in zip(probabilities, labels, strict=True):
+            right += label in sorted(range(7), key=lambda c: -row[c])[:k]
+        assert metrics.accuracy(probabilities, labels, k) == pytest.approx(right / 97)
+    assert metrics.top_k(probabilities, 9).shape == (97, 7)
+    np.testing.assert_array_equal(metrics.top_k([[0.2, 0.4, 0.4]], 3), [[1, 2, 0]])
+
+
+def test_confusion_per_class_and_macro_f1(answers):
+    probabilities, labels = answers
+    predictions = probabilities.argmax(axis=1)
+    confusion = metrics.confusion_matrix(labels, predictions, 7)
+    scores = metrics.per_class(confusion)
+    f1s = []
+    for c in range(7):
+        tp = sum(1 for a, b in zip(labels, predictions, strict=True) if a == c and b == c)
+        fp = sum(1 for a, b in zip(labels, predictions, strict=True) if a != c and b == c)
+        fn = sum(1 for a, b in zip(labels, predictions, strict=True) if a == c and b != c)
+        assert confusion[c, c] == tp
+        assert confusion[c].sum() == tp + fn == scores["support"][c]
+        assert scores["precision"][c] == pytest.approx(tp / (tp + fp) if tp + fp else 0)
+        assert scores["recall"][c] == pytest.approx(tp / (tp + fn) if tp + fn else 0)
+        if tp + fn:
+            f1s.append(2 * tp / (2 * tp + fp + fn))
+        assert scores["f1"][c] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0)
+    assert len(f1s) == 5
+    assert metrics.macro_f1(labels, predictions, 7) == pytest.approx(sum(f1s) / 5)
+
+
+def test_calibration_error(answers):
+    probabilities, labels = answers
+    total = 0.0
+    for b in range(15):
+        inside = [i for i, row in enumerate(probabilities) if b / 15 < max(row) <= (b + 1) / 15]
+        if inside:
+            right = sum(int(np.argmax(probabilities[i])) == labels[i] for i in inside) / len(inside)
+            sure = sum(max(probabilities[i]) for i in inside) / len(inside)
+            total += len(inside) / 97 * abs(right - sure)
+    assert metrics.expected_calibration_error(probabilities, labels) == pytest.approx(total)
+    sorted_in = metrics.calibration_bins(probabilities, labels)
+    assert sorted_in.samples.sum() == 97
+    assert np.isnan(sorted_in.accuracy[sorted_in.samples == 0]).all()
+
+
+def test_calibration_bins_are_left_open():
+    # Confidence 0.2 = the edge 3/15: it belongs to the bin (2/15, 3/15].
+    assert metrics.calibration_bins(np.full((1, 5), 0.2), [0]).samples[2] == 1
+    assert metrics.calibration_bins([[1.0, 0.0]], [0]).samples[14] == 1
+
+
+def test_fuse_is_the_renormalised_geometric_mean(answers):
+    rgb, depth = answers[0], answers[0][::-1]
+    fused = metrics.fuse([rgb, depth])
+    for i in range(5):
+        product = [math.sqrt(a * b) for a, b in zip(rgb[i], depth[i], strict=True)]
+        np.testing.assert_allclose(fused[i], [p / sum(product) for p in product])
+    certain = metrics.fuse([[[1.0, 0.0, 0.0]], [[0.2, 0.5, 0.3]]])
+    assert np.isfinite(certain).all()
+    assert certain[0, 0] > 0.999
+    with pytest.raises(InputError, match="one shape"):
+        metrics.fuse([rgb, depth[:3]])
+    with pytest.raises(InputError):
+        metrics.fuse([])
+
+
+def test_group_means():
+    values, groups, labels = [1, 0, 1, 1, 0], ["a", "a", "b", "a", "a"], [0, 0, 0, 1, 1]
+    np.testing.assert_allclose(sorted(metrics.group_means(values, groups, labels)), [0.5, 0.5, 1.0])
+    # Twenty more views of one pair leave the mean over pairs as it is.
+    more = metrics.group_means(values + [1] * 20, groups + ["b"] * 20, labels + [0] * 20)
+    assert more.mean() == pytest.approx(2 / 3)
+
+
+def test_bootstrap_draws_with_replacement():
+    chunks = list(metrics.bootstrap(50, 400, seed=1))
+    weights = np.concatenate(chunks)
+    assert weights.shape == (400, 50)
+    assert (weights.sum(axis=1) == 50).all()
+    assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.05)  # binomial(50, 1/50)
+    np.testing.assert_array_equal(weights, np.concatenate(list(metrics.bootstrap(50, 400, seed=1))))
+    assert (weights != np.concatenate(list(metrics.bootstrap(50, 400, seed=2)))).any()
+
+
+def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):
+    whole = np.concatenate(list(metrics.bootstrap(10, 30, seed=1)))
+    monkeypatch.setattr(metrics, "_CHUNK", 70)
+    chunks = list(metrics.bootstrap(10, 30, seed=1))
+    assert len(chunks) == 5
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+
+
+def test_intervals_are_those_of_a_loop_over_resamples(answers):
+    probabilities, labels = answers
+    groups = [f"g{i % 9}" for i in range(97)]
+    summary = metrics.summarise(probabilities, labels, groups, resamples=200, seed=5)
+    drawn = {name: [] for name in ("top1", "top5", "macro_f1", "ece")}
+    for weights in np.concatenate(list(metrics.bootstrap(97, 200, seed=5))).astype(int):
+        rows = np.repeat(np.arange(97), weights)
+        p, y = probabilities[rows], labels[rows]
+        drawn["top1"].append(metrics.accuracy(p, y))
+        drawn["top5"].append(metrics.accuracy(p, y, 5))
+        drawn["macro_f1"].append(metrics.macro_f1(y, p.argmax(axis=1), 7))
+        drawn["ece"].append(metrics.expected_calibration_error(p, y))
+    for name, values in drawn.items():
+        assert summary[name].low == pytest.approx(np.quantile(values, 0.025))
+        assert summary[name].high == pytest.approx(np.quantile(values, 0.975))
+    assert summary["top1"].value == metrics.accuracy(probabilities, labels)
+    assert summary["top1"].low < summary["top1"].value < summary["top1"].high
+    means = metrics.group_means(metrics.hits(probabilities, labels), groups, labels)
+    assert summary["group_mean"].value == pytest.approx(means.mean())
+    assert "group_mean" not in metrics.summarise(probabilities, labels, resamples=10)
+
+
+def test_temperature_has_the_least_cross_entropy():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(400, 5)) * 2
+    labels = np.array([generator.choice(5, p=row) for row in metrics.softmax(logits)])
+    overconfident = 3 * logits
+    best = metrics.fit_temperature(overconfident, labels)
+
+    def loss(temperature):
+        return -np.log(metrics.softmax(overconfident, temperature)[np.arange(400), labels]).mean()
+
+    grid = np.exp(np.linspace(math.log(0.05), math.log(20), 2000))
+    assert best == pytest.approx(grid[np.argmin([loss(t) for t in grid])], rel=0.01)
+    assert 2 < best < 4
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (np.zeros((0, 3)), [], "N, C >= 1"),
+        (np.ones((2, 3)), [0], "labels"),
+        (np.ones((2, 3)), [0, 3], r"0\.\.2"),
+        (np.ones((2, 3)), [0, -1], "unlabelled"),
+    ],
+)
+def test_shapes_and_labels_are_checked(probabilities, labels, message):
+    with pytest.raises(InputError, match=message):
+        metrics.summarise(probabilities, labels)

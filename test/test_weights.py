@@ -1,0 +1,162 @@
+"""The weights file: what goes in comes out, and what is no weights file is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmcl_core import weights
+from mmcl_core.config import ModelConfig
+from mmcl_core.errors import CheckpointError, UntrainedModalityError
+from mmcl_core.nn.model import RecognitionModel
+
+CONFIG = ModelConfig(input_size=32, ndf=8, nrkhs=16, depth=1, head_hidden=12, depth_range_m=(0.1, 3.0))
+METADATA = {"classes": ["mug", "ball", "pen"], "config_hash": "0123456789ab", "seed": 7, "method": "mmcl", "note": [1]}
+
+
+def make_model(seed=0, trained=("rgb",)):
+    torch.manual_seed(seed)
+    model = RecognitionModel(CONFIG, ["rgb", "depth"], 3)
+    for name in trained:
+        channels = 3 if name == "rgb" else 1
+        model(torch.rand(4, channels, 32, 32) * 200, name)
+    return model
+
+
+def test_round_trip(tmp_path):
+    model = make_model(trained=("rgb", "depth"))
+    weights.save_weights(tmp_path / "weights.safetensors", model, METADATA)
+    for path in (tmp_path, tmp_path / "weights.safetensors"):
+        state, metadata = weights.load_weights(path)
+        assert state.keys() == model.state_dict().keys()
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+    assert metadata == weights.read_metadata(tmp_path)
+    assert metadata["classes"] == METADATA["classes"]
+    assert metadata["modalities"]["depth"] == {"kind": "depth", "unit": "mm", "invalid": 0}
+    assert metadata["trained_modalities"] == metadata["encoded_modalities"] == ["rgb", "depth"]
+    assert metadata["temperature"] == {"rgb": 1.0, "depth": 1.0}
+    assert metadata["input"]["depth_range_m"] == [0.1, 3.0]
+    assert (metadata["seed"], metadata["method"], metadata["note"]) == (7, "mmcl", [1])
+
+
+def test_built_model_gives_the_same_answers(tmp_path):
+    model = make_model(trained=("rgb", "depth")).eval()
+    weights.save_weights(tmp_path / "w.safetensors", model, METADATA)
+    built, _ = weights.build_model(tmp_path / "w.safetensors")
+    assert not built.training
+    assert built.config == CONFIG
+    assert not any("heads" in key for key in built.state_dict())
+    depth = torch.rand(3, 1, 32, 32) * 900
+    for ours, theirs in zip(model(depth, "depth"), built(depth, "depth"), strict=True):
+        assert torch.equal(ours, theirs)
+    whole, metadata = weights.build_model(tmp_path / "w.safetensors", feature_heads=True)
+    assert metadata["feature_heads"] == [5, 7]
+    assert whole.state_dict().keys() == model.state_dict().keys()
+
+
+def test_untrained_modality_is_known(tmp_path):
+    model = make_model(trained=("rgb",))
+    model.features(torch.rand(4, 1, 32, 32), "depth")  # encoded, but never classified
+    weights.save_weights(tmp_path / "w.safetensors", model, METADATA)
+    metadata = weights.read_metadata(tmp_path / "w.safetensors")
+    assert metadata["trained_modalities"] == ["rgb"]
+    assert metadata["encoded_modalities"] == ["rgb", "depth"]
+    built, _ = weights.build_model(tmp_path / "w.safetensors")
+    with pytest.raises(UntrainedModalityError):
+        built(torch.rand(1, 1, 32, 32), "depth")
+
+
+def test_model_id_names_settings_and_weights(tmp_path):
+    for seed in (0, 1):
+        weights.save_weights(tmp_path / f"{seed}.safetensors", make_model(seed), METADATA)
+    weights.save_weights(tmp_path / "again.safetensors", make_model(0), METADATA)
+    first, second, again = (weights.model_id(tmp_path / f"{n}.safetensors") for n in (0, 1, "again"))
+    assert first.startswith("0123456789ab-")
+    assert len(first) == 21
+    assert first == again != second
+
+
+def test_number_of_classes_is_checked(tmp_path):
+    for classes in (["a", "b"], ["a", "b", "b"]):
+        with pytest.raises(CheckpointError, match="3 classes"):
+            weights.save_weights(tmp_path / "w.safetensors", make_model(), {"classes": classes})
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no weights at"):
+        weights.load_weights(tmp_path / "nothing.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds no weights\.safetensors"):
+        weights.load_weights(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        weights.save_weights(tmp_path / "no" / "folder.safetensors", make_model(), METADATA)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    good = tmp_path / "good.safetensors"
+    weights.save_weights(good, make_model(), METADATA)
+    content = good.read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    for damaged in (b"", b"hello", content[:-1], content[: len(content) // 2], content[100:]):
+        bad.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            weights.load_weights(bad)
+    torch.save({"a": torch.zeros(1)}, bad)
+    with pytest.raises(CheckpointError, match="not safetensors"):
+        weights.build_model(bad)
+
+
+def test_other_programs_versions_and_settings_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    state = {"encoder.norm.weight": torch.zeros(2)}
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match="another program"):
+        weights.load_weights(path)
+    save_file(state, path, {"mmcl_core": json.dumps({"version": 99, "package_version": "9.0"})})
+    with pytest.raises(CheckpointError, match=r"format 99.*mmcl_core 9\.0"):
+        weights.load_weights(path)
+    save_file(state, path, {"mmcl_core": json.dumps({"version": 1})})
+    with pytest.raises(CheckpointError, match="lacks modalities"):
+        weights.load_weights(path)
+    save_file(state, path, {"mmcl_core": "{"})
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        weights.load_weights(path)
+    weights.save_weights(path, make_model(), METADATA)
+    full, metadata = weights.load_weights(path)
+    metadata["model"]["nrkhs"] = 24
+    save_file(full, path, {"mmcl_core": json.dumps(metadata)})
+    with pytest.raises(CheckpointError, match="do not fit"):
+        weights.build_model(path)
+
+
+def test_killed_writer_leaves_a_whole_file(tmp_path):
+    code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+from test_weights import METADATA, make_model
+from mmcl_core.weights import save_weights
+models = [make_model(0), make_model(1)]
+print("ready", flush=True)
+while True:
+    for model in models:
+        save_weights({str(tmp_path / "w.safetensors")!r}, model, METADATA)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
+    path = tmp_path / "w.safetensors"
+    allowed = [make_model(seed).state_dict()["encoder.stem.0.weight"] for seed in (0, 1)]
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    state, _ = weights.load_weights(path)
+    assert any(torch.equal(state["encoder.stem.0.weight"], value) for value in allowed)
