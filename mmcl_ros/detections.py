@@ -1,0 +1,181 @@
+"""Regions of a picture: out of detector messages, into another picture, and cut to what can be seen.
+
+A box is given by its edges: a pixel with index u covers [u, u + 1), so a whole picture of width W is [0, W).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Box",
+    "BoxMap",
+    "Request",
+    "View",
+    "box_map",
+    "camera_of",
+    "clip",
+    "read_request",
+    "stamp_of",
+    "whole_picture",
+]
+
+
+@dataclass(frozen=True)
+class Box:
+    """One region: the sender's id and the edges in pixels; not yet checked, so NaN is possible."""
+
+    id: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """The regions of one picture.
+
+    Attributes:
+        boxes: in the sender's order.
+        frame_id: frame of the picture the boxes were found in; empty: not stated.
+        width, height: size of that picture in pixels; 0: not stated.
+        header: the message's header, to be returned with the answers; None where there was no message.
+        stamp: of that header, nanoseconds.
+    """
+
+    boxes: tuple[Box, ...]
+    frame_id: str = ""
+    width: int = 0
+    height: int = 0
+    header: Any = None
+    stamp: int = 0
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a picture was taken: frame, size in pixels, and camera (fx, fy, cx, cy) in pixels if known."""
+
+    frame_id: str
+    width: int
+    height: int
+    camera: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class BoxMap:
+    """Takes boxes of one picture to another one: edge' = scale * edge + offset, per axis."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    def __call__(self, box: Box) -> Box:
+        """The box in pixels of the other picture."""
+        (sx, sy), (ox, oy) = self.scale, self.offset
+        return Box(box.id, sx * box.left + ox, sy * box.top + oy, sx * box.right + ox, sy * box.bottom + oy)
+
+
+def stamp_of(header: Any) -> int:
+    """The stamp of a header in nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def read_request(message: Any) -> Request:
+    """The regions of a ``mmcl_ros/RegionArray`` or ``vision_msgs/Detection2DArray`` message.
+
+    A rotated ``Detection2D`` counts as the upright box around it.
+    """
+    header = message.header
+    common = {"frame_id": str(header.frame_id), "header": header, "stamp": stamp_of(header)}
+    if hasattr(message, "detections"):
+        return Request(tuple(_detection_box(one) for one in message.detections), **common)
+    boxes = []
+    for region in message.regions:
+        roi = region.roi
+        left, top = int(roi.x_offset), int(roi.y_offset)
+        boxes.append(Box(str(region.id), left, top, left + int(roi.width), top + int(roi.height)))
+    return Request(tuple(boxes), width=int(message.width), height=int(message.height), **common)
+
+
+def _detection_box(detection: Any) -> Box:
+    center = detection.bbox.center
+    place = getattr(center, "position", center)  # vision_msgs before version 4 has x and y in the centre itself
+    width, height, theta = float(detection.bbox.size_x), float(detection.bbox.size_y), float(center.theta)
+    if theta and math.isfinite(theta):
+        cos, sin = abs(math.cos(theta)), abs(math.sin(theta))
+        width, height = width * cos + height * sin, width * sin + height * cos
+    name = str(getattr(detection, "id", "") or getattr(detection, "tracking_id", ""))
+    x, y = float(place.x), float(place.y)
+    return Box(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def whole_picture(view: View, centre: float = 1.0) -> Request:
+    """One region: the whole picture, or with ``centre`` < 1 the centred square of that share of the shorter side."""
+    if centre >= 1:
+        box = Box("image", 0, 0, view.width, view.height)
+    else:
+        side = centre * min(view.width, view.height)
+        left, top = (view.width - side) / 2, (view.height - side) / 2
+        box = Box("center", left, top, left + side, top + side)
+    return Request((box,), view.frame_id, view.width, view.height)
+
+
+def camera_of(info: Any, width: int, height: int) -> tuple[float, float, float, float] | None:
+    """(fx, fy, cx, cy) in pixels of a picture of the given size from a ``sensor_msgs/CameraInfo``, None if unknown.
+
+    A calibration made at another resolution of the same shape is scaled.
+    """
+    if info is None:
+        return None
+    matrix = [float(value) for value in (info.k if hasattr(info, "k") else info.K)]
+    fx, fy, cx, cy = matrix[0], matrix[4], matrix[2], matrix[5]
+    if not (fx > 0 and fy > 0 and math.isfinite(fx + fy + cx + cy)):
+        return None
+    sx, sy = (width / info.width, height / info.height) if info.width and info.height else (1.0, 1.0)
+    if abs(sx / sy - 1) > 0.01:
+        return None
+    return fx * sx, fy * sy, (cx + 0.5) * sx - 0.5, (cy + 0.5) * sy - 0.5
+
+
+def box_map(source: View, target: View, assume_registered: bool = False) -> BoxMap | str:
+    """How boxes of one picture map to another picture, or in words why that is not known.
+
+    Two pictures are registered when they name the same frame, or one names none. A difference in size is bridged by
+    the cameras where both are known, else by plain scaling where the pictures have the same shape.
+    """
+    if source.frame_id and target.frame_id and source.frame_id != target.frame_id and not assume_registered:
+        return (
+            f"boxes are in frame {source.frame_id!r}, the picture is in {target.frame_id!r}: register it to "
+            "that frame, or set assume_registered if it is"
+        )
+    if (source.width, source.height) == (target.width, target.height):
+        return BoxMap()
+    if source.camera and target.camera:
+        (fx, fy, cx, cy), (gx, gy, dx, dy) = source.camera, target.camera
+        sx, sy = gx / fx, gy / fy
+        return BoxMap((sx, sy), (dx + 0.5 - sx * (cx + 0.5), dy + 0.5 - sy * (cy + 0.5)))
+    sx, sy = target.width / source.width, target.height / source.height
+    if abs(sx / sy - 1) <= 0.01:
+        return BoxMap((sx, sy))
+    return (
+        f"boxes are of a {source.width} x {source.height} picture, this one is {target.width} x {target.height}: "
+        "another shape, and without both camera infos it is not known how they relate"
+    )
+
+
+def clip(box: Box, width: int, height: int, smallest: int = 1) -> tuple[int, int, int, int] | str:
+    """The part of a box inside a picture as whole pixels (left, top, right, bottom), or in words why there is none."""
+    edges = (box.left, box.top, box.right, box.bottom)
+    if not all(math.isfinite(edge) for edge in edges):
+        return "the box is not a number"
+    if box.right <= box.left or box.bottom <= box.top:
+        return f"the box is empty ({box.right - box.left:g} x {box.bottom - box.top:g} pixels)"
+    left, top = max(0, math.floor(box.left)), max(0, math.floor(box.top))
+    right, bottom = min(width, math.ceil(box.right)), min(height, math.ceil(box.bottom))
+    if right <= left or bottom <= top:
+        return f"the box lies outside the {width} x {height} picture"
+    if min(right - left, bottom - top) < smallest:
+        return f"the box is {right - left} x {bottom - top} pixels; at least {smallest} a side are asked for"
+    return left, top, right, bottom

@@ -1,0 +1,283 @@
+"""From the messages of one moment to an answer for every region; knows no topics, no time and no rclpy.
+
+The node and the evaluation of recorded bags both answer by :class:`FrameRecognizer`, so both give the same labels.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmcl_core.errors import InputError
+from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, whole_picture
+from mmcl_ros.images import decode_depth, decode_rgb
+
+__all__ = ["UNKNOWN", "Answer", "FrameAnswer", "FrameRecognizer", "FrameSettings", "RecognizerLike", "Result"]
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
+DECODERS = {"rgb": decode_rgb, "depth": decode_depth}
+
+
+class Result(enum.IntEnum):
+    """What became of a region; the constants of ``mmcl_ros/msg/Recognition``."""
+
+    ACCEPTED = 0
+    LOW_SCORE = 1
+    BAD_REGION = 2
+    NO_PICTURE = 3
+    BAD_PICTURE = 4
+    UNREGISTERED = 5
+    NO_DEPTH = 6
+    FAILED = 7
+
+
+# Where several modalities fail on a region, the answer states the first of these.
+PRECEDENCE = (Result.BAD_REGION, Result.BAD_PICTURE, Result.UNREGISTERED, Result.NO_DEPTH, Result.NO_PICTURE)
+
+
+class RecognizerLike(Protocol):
+    """What is used of :class:`mmcl_core.recognizer.Recognizer`."""
+
+    classes: Sequence[str]
+    modalities: Sequence[str]
+    model_id: str
+
+    def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
+        """Probabilities and embeddings of a batch of crops."""
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """The parameters of the node that bear on a single frame; see :mod:`mmcl_ros.parameters` for their meaning."""
+
+    roi_source: str = "detections"
+    center_size: float = 0.5
+    min_score: float = 0.0
+    top_k: int = 3
+    min_box: int = 4
+    min_depth_valid: float = 0.1
+    assume_registered: bool = False
+
+
+@dataclass
+class Answer:
+    """The answer for one region; fields as in ``mmcl_ros/msg/Recognition``, ``roi`` as (x, y, width, height)."""
+
+    id: str
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0)
+    label: str = UNKNOWN
+    score: float = 0.0
+    labels: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    modality: str = ""
+    result: Result = Result.NO_PICTURE
+    reason: str = ""
+    depth_valid: float = -1.0
+    probabilities: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+
+
+@dataclass
+class FrameAnswer:
+    """The answers for one frame, in the order of the regions.
+
+    Attributes:
+        problems: per modality, what was wrong with its picture as a whole, and which kind of wrong.
+        seconds: time spent per stage: ``decode``, ``crop``, ``inference``.
+    """
+
+    answers: list[Answer]
+    modality: str = ""
+    problems: dict[str, tuple[Result, str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Picture:
+    values: np.ndarray
+    view: View
+    to_here: BoxMap = field(default_factory=BoxMap)
+
+
+class FrameRecognizer:
+    """Answers one frame after the other with a recognizer.
+
+    Args:
+        recognizer: the loaded model.
+        settings: may be replaced between two calls.
+    """
+
+    def __init__(self, recognizer: RecognizerLike, settings: FrameSettings | None = None) -> None:
+        self.recognizer = recognizer
+        self.settings = settings or FrameSettings()
+        self._views: dict[str, View] = {}
+
+    def __call__(
+        self,
+        request: Request | None,
+        pictures: Mapping[str, Any],
+        infos: Mapping[str, Any] | None = None,
+        missing: str = "no picture",
+    ) -> FrameAnswer:
+        """Answer every region of a request.
+
+        Args:
+            request: the regions; None: the whole picture or its centre, by ``settings.roi_source``.
+            pictures: image messages by modality (``rgb``, ``depth``); those to be used, and no others.
+            infos: camera info messages by modality, where known.
+            missing: why there is no picture, for the answers to a request without any.
+
+        Returns:
+            As many answers as there are regions. Nothing that is wrong with a message raises: it becomes a reason.
+        """
+        started = time.perf_counter()
+        result = FrameAnswer([])
+        found = self._decode(pictures, infos or {}, result.problems)
+        decoded = time.perf_counter()
+        if request is None:
+            request = self._own_request(found)
+        self._register(request, found, result.problems)
+        result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
+        jobs = self._cut(request, found, result)
+        cut = time.perf_counter()
+        for modality, indices in jobs.items():
+            self._infer(modality, indices, result.answers)
+        result.modality = max(jobs, key=lambda name: len(jobs[name]), default="")
+        ended = time.perf_counter()
+        result.seconds = {"decode": decoded - started, "crop": cut - decoded, "inference": ended - cut}
+        return result
+
+    def _decode(self, pictures: Mapping[str, Any], infos: Mapping[str, Any], problems: dict) -> dict[str, _Picture]:
+        found = {}
+        for modality in ("rgb", "depth"):
+            message = pictures.get(modality)
+            if message is None:
+                continue
+            try:
+                values = DECODERS[modality](message)
+            except InputError as error:
+                problems[modality] = (Result.BAD_PICTURE, str(error))
+                continue
+            height, width = values.shape[:2]
+            camera = camera_of(infos.get(modality), width, height)
+            view = View(str(message.header.frame_id), width, height, camera)
+            found[modality] = _Picture(values, view)
+            self._views[modality] = view
+        return found
+
+    def _own_request(self, found: Mapping[str, _Picture]) -> Request:
+        centre = self.settings.center_size if self.settings.roi_source in ("center", "auto") else 1.0
+        for picture in found.values():
+            return whole_picture(picture.view, centre)
+        return Request((Box("center" if centre < 1 else "image", 0, 0, 0, 0),))
+
+    def _register(self, request: Request, found: dict[str, _Picture], problems: dict) -> None:
+        """Find out how the boxes map to each picture; pictures they do not map to are taken out."""
+        source = self._source(request)
+        for modality in list(found):
+            mapped = box_map(source, found[modality].view, self.settings.assume_registered)
+            if isinstance(mapped, str):
+                problems[modality] = (Result.UNREGISTERED, mapped)
+                del found[modality]
+            else:
+                found[modality].to_here = mapped
+        if len(found) == 2:
+            rgb, depth = found["rgb"].view, found["depth"].view
+            if depth.camera is None and (rgb.width, rgb.height) == (depth.width, depth.height):
+                found["depth"].view = replace(depth, camera=rgb.camera)
+
+    def _source(self, request: Request) -> View:
+        """The picture the boxes were found in; one that is missing now is remembered from earlier frames."""
+        seen = [self._views[name] for name in ("rgb", "depth") if name in self._views]
+        same = [view for view in seen if not request.frame_id or view.frame_id == request.frame_id]
+        if request.width and request.height:
+            size = (request.width, request.height)
+            camera = next((view.camera for view in same if (view.width, view.height) == size), None)
+            return View(request.frame_id, *size, camera)
+        if same:
+            return same[0]
+        if seen:
+            return View(request.frame_id, seen[0].width, seen[0].height, seen[0].camera)
+        return View(request.frame_id, 1, 1)
+
+    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> dict[str, list[tuple]]:
+        """Crops of every region, grouped by what they can be recognised from: (index, rgb, depth, camera)."""
+        jobs: dict[str, list[tuple]] = {}
+        for index, box in enumerate(request.boxes):
+            answer = result.answers[index]
+            faults = dict(result.problems)
+            crops: dict[str, np.ndarray] = {}
+            camera = UNKNOWN_CAMERA
+            for modality, picture in found.items():
+                inside = clip(picture.to_here(box), picture.view.width, picture.view.height, self.settings.min_box)
+                if isinstance(inside, str):
+                    faults[modality] = (Result.BAD_REGION, inside)
+                    continue
+                left, top, right, bottom = inside
+                crop = picture.values[top:bottom, left:right]
+                if not any(answer.roi):
+                    answer.roi = (left, top, right - left, bottom - top)
+                if modality == "depth":
+                    answer.depth_valid = float(np.count_nonzero(crop)) / crop.size
+                    if answer.depth_valid < self.settings.min_depth_valid:
+                        share = f"{answer.depth_valid:.3f} of the box has a depth reading"
+                        faults[modality] = (Result.NO_DEPTH, f"{share}; {self.settings.min_depth_valid:g} is asked for")
+                        continue
+                crops[modality] = crop
+                camera = _crop_camera(picture.view.camera, left, top)
+            if crops:
+                kind = "rgbd" if len(crops) == 2 else next(iter(crops))
+                jobs.setdefault(kind, []).append((index, crops.get("rgb"), crops.get("depth"), camera))
+            elif faults:
+                answer.result = next(kind for kind in PRECEDENCE if kind in [fault for fault, _ in faults.values()])
+                answer.reason = "; ".join(f"{name}: {words}" for name, (_, words) in faults.items())
+        return jobs
+
+    def _infer(self, modality: str, jobs: Sequence[tuple], answers: list[Answer]) -> None:
+        indices, rgb, depth, cameras = zip(*jobs, strict=True)
+        arguments: dict[str, Any] = {"camera": list(cameras), "top_k": self.settings.top_k}
+        if modality != "depth":
+            arguments["rgb"] = list(rgb)
+        if modality != "rgb":
+            arguments["depth"] = list(depth)
+        try:
+            output = self.recognizer.recognize(**arguments)
+            probabilities = np.asarray(output.probabilities)
+            if not np.isfinite(probabilities).all():
+                raise ValueError("the network's output is not finite")
+        except Exception as error:  # whatever a network raises, this frame is answered and the next one is tried
+            logger.debug("inference failed", exc_info=True)
+            for index in indices:
+                answers[index].result = Result.FAILED
+                answers[index].reason = f"inference failed: {type(error).__name__}: {error}"
+            return
+        for row, index in enumerate(indices):
+            self._fill(answers[index], modality, probabilities[row], np.asarray(output.embeddings[row]))
+
+    def _fill(self, answer: Answer, modality: str, probabilities: np.ndarray, embedding: np.ndarray) -> None:
+        best = np.argsort(-probabilities, kind="stable")[: max(1, self.settings.top_k)]
+        answer.modality = modality
+        answer.labels = [self.recognizer.classes[place] for place in best]
+        answer.scores = [float(probabilities[place]) for place in best]
+        answer.score = answer.scores[0]
+        answer.probabilities, answer.embedding = probabilities, embedding
+        if answer.score < self.settings.min_score:
+            answer.result = Result.LOW_SCORE
+            answer.reason = f"score {answer.score:.3f} is below min_score {self.settings.min_score:g}"
+        else:
+            answer.result, answer.reason, answer.label = Result.ACCEPTED, "", answer.labels[0]
+
+
+def _crop_camera(
+    camera: tuple[float, float, float, float] | None, left: int, top: int
+) -> tuple[float, float, float, float]:
+    return (camera[0], camera[1], camera[2] - left, camera[3] - top) if camera else UNKNOWN_CAMERA

@@ -1,0 +1,144 @@
+"""Whether a sensor is alive, how fast it is, and what the stages of the work cost; free of rclpy and of clocks."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Health", "Latencies", "Rate", "State", "choose"]
+
+
+class State(enum.IntEnum):
+    """The state of a sensor; the constants of ``mmcl_ros/msg/ModalityHealth``."""
+
+    OFF = 0
+    NO_PUBLISHER = 1
+    MISMATCH = 2
+    SILENT = 3
+    ALIVE = 4
+    STALE = 5
+    RECOVERING = 6
+    BAD_PICTURES = 7
+    UNREGISTERED = 8
+
+
+class Rate:
+    """Events per second over a sliding window."""
+
+    def __init__(self, seconds: float = 3.0) -> None:
+        self._seconds = seconds
+        self._times: deque[float] = deque(maxlen=1000)
+
+    def tick(self, now: float) -> None:
+        """Count one event."""
+        self._times.append(now)
+
+    def value(self, now: float) -> float:
+        """Events per second; 0 when there were fewer than two in the window."""
+        while self._times and not 0 <= now - self._times[0] <= self._seconds:
+            self._times.popleft()
+        if len(self._times) < 2 or now <= self._times[0]:
+            return 0.0
+        return (len(self._times) - 1) / max(now - self._times[0], 1e-9)
+
+
+@dataclass
+class Health:
+    """What is known about one picture stream.
+
+    Attributes:
+        stale_after: seconds without a picture after which the sensor counts as lost.
+        recover_after: seconds for which pictures have to come again before it is trusted again.
+    """
+
+    stale_after: float = 0.5
+    recover_after: float = 1.0
+    received: int = 0
+    malformed: int = 0
+    encoding: str = ""
+    link: tuple[State, str] = (State.NO_PUBLISHER, "")
+    problem: tuple[State, str] | None = None
+    last: float | None = None
+    rate: Rate = field(default_factory=Rate)
+    _stretch: float | None = None
+    _delays: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+
+    def observe(self, now: float, delay: float | None = None) -> None:
+        """A picture was received; ``delay`` is the time since its stamp in seconds, where that is known."""
+        if self.last is not None and not 0 <= now - self.last <= self.stale_after:
+            self._stretch = now
+        self.last = now
+        self.received += 1
+        self.rate.tick(now)
+        if delay is not None:
+            self._delays.append(delay)
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the last picture, None before the first."""
+        return None if self.last is None else max(0.0, now - self.last)
+
+    def delay(self) -> float | None:
+        """Median time from stamp to receipt in seconds."""
+        return float(np.median(self._delays)) if self._delays else None
+
+    def flow(self, now: float) -> State:
+        """Whether pictures come: SILENT, ALIVE, STALE or RECOVERING."""
+        age = self.age(now)
+        if age is None:
+            return State.SILENT
+        if age > self.stale_after:
+            return State.STALE
+        if self._stretch is not None and now - self._stretch < self.recover_after:
+            return State.RECOVERING
+        return State.ALIVE
+
+    def state(self, now: float) -> tuple[State, str]:
+        """The state to report, and in words what is wrong."""
+        flow = self.flow(now)
+        if flow in (State.SILENT, State.STALE) and self.link[0] is not State.ALIVE:
+            return self.link
+        if flow is State.SILENT:
+            return flow, "a publisher is there but has sent no picture yet"
+        if flow is State.STALE:
+            return flow, f"no picture for {self.age(now):.1f} s"
+        if self.problem:
+            return self.problem
+        if flow is State.RECOVERING:
+            return flow, f"pictures come again; trusted after {self.recover_after:g} s without a break"
+        return flow, ""
+
+
+def choose(flows: dict[str, State]) -> list[str]:
+    """The modalities to answer from, of those wanted: the alive ones, failing these the recovering ones.
+
+    Args:
+        flows: flow state by wanted modality, in order of preference.
+    """
+    for state in (State.ALIVE, State.RECOVERING):
+        found = [name for name, flow in flows.items() if flow is state]
+        if found:
+            return found
+    return []
+
+
+class Latencies:
+    """Percentiles of the time spent per stage over the last frames."""
+
+    def __init__(self, frames: int = 1000) -> None:
+        self._seconds: dict[str, deque[float]] = {}
+        self._frames = frames
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Note the time one frame spent in a stage."""
+        self._seconds.setdefault(stage, deque(maxlen=self._frames)).append(seconds)
+
+    def percentiles(self) -> dict[str, tuple[float, float, float]]:
+        """By stage: 50th, 90th and 99th percentile in milliseconds."""
+        table = {}
+        for stage, values in self._seconds.items():
+            p50, p90, p99 = np.percentile(np.fromiter(values, float) * 1e3, [50, 90, 99])
+            table[stage] = (float(p50), float(p90), float(p99))
+        return table

@@ -1,0 +1,184 @@
+"""Finds the pictures that belong together, by their stamps.
+
+One stream is the anchor: each of its messages is to be answered. For every other stream that is wanted the message
+nearest in stamp is its partner, if it lies within the window. The pairer waits for a partner only as long as a nearer
+one can still come, and never longer than a bounded time, so an anchor whose partner is missing is given out alone.
+Pure Python and free of threads; times in seconds are handed in, so that tests need no clock.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Group", "Item", "PairCounters", "Pairer", "nearest"]
+
+JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time itself jumped
+
+
+@dataclass(frozen=True)
+class Item:
+    """One message: its stamp in nanoseconds, the message, and when it was received in seconds."""
+
+    stamp: int
+    message: Any
+    received: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """An anchor and what was found to go with it.
+
+    Attributes:
+        stream: name of the anchor's stream.
+        partners: by stream; a stream without a partner is absent.
+        gap: smallest distance in seconds to a message of any wanted stream that has none within the window.
+    """
+
+    stream: str
+    anchor: Item
+    partners: Mapping[str, Item]
+    gap: float | None = None
+
+
+@dataclass
+class PairCounters:
+    """What became of the anchors so far.
+
+    Attributes:
+        paired: all wanted partners were found. one_sided: only some. unpaired: none though some were wanted.
+        lonely: anchors in a row that lacked a partner whose stream was alive.
+        smallest_gap: smallest distance in stamps to a partner seen so far, seconds; None: none was seen.
+        time_jumps: how often the stamps of a stream jumped back.
+    """
+
+    paired: int = 0
+    one_sided: int = 0
+    unpaired: int = 0
+    lonely: int = 0
+    smallest_gap: float | None = None
+    time_jumps: int = 0
+
+
+@dataclass
+class _Stream:
+    stamps: list[int] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+
+
+def nearest(stamps: list[int], stamp: int) -> int | None:
+    """Index of the sorted stamp nearest to the given one, the earlier one of two equally near; None: no stamps."""
+    place = bisect.bisect_left(stamps, stamp)
+    around = [index for index in (place - 1, place) if 0 <= index < len(stamps)]
+    return min(around, key=lambda index: abs(stamps[index] - stamp), default=None)
+
+
+class Pairer:
+    """Pairs messages of several streams by stamp.
+
+    Args:
+        window: largest distance in stamps of two partners, seconds.
+        wait: longest time an anchor waits for a partner, seconds.
+        history: how far back in stamps messages are kept, seconds.
+        capacity: most messages kept per stream.
+    """
+
+    def __init__(self, window: float, wait: float, history: float = 1.0, capacity: int = 1000) -> None:
+        self.window, self.wait, self.history, self.capacity = window, wait, history, capacity
+        self.counters = PairCounters()
+        self._streams: dict[str, _Stream] = {}
+        self._pending: deque[tuple[str, Item]] = deque()
+        self._anchor = ""
+        self._partners: tuple[str, ...] = ()
+        self._awaited: frozenset[str] = frozenset()
+
+    def expect(self, anchor: str, partners: Collection[str], awaited: Collection[str]) -> None:
+        """State which stream is answered, which others are looked up, and which of these are worth waiting for.
+
+        Anchors of a stream that has ceased to be the anchor are still given out.
+        """
+        self._anchor, self._partners, self._awaited = anchor, tuple(partners), frozenset(awaited)
+
+    def add(self, stream: str, item: Item) -> bool:
+        """Take in a message; True when its stamp shows that time has jumped back, and all older ones were dropped."""
+        place = self._streams.setdefault(stream, _Stream())
+        jumped = bool(place.stamps) and 0 < item.stamp < place.stamps[-1] - JUMP_NS
+        if jumped:
+            self.clear()
+            self.counters.time_jumps += 1
+            place = self._streams.setdefault(stream, _Stream())
+        index = bisect.bisect_right(place.stamps, item.stamp)
+        place.stamps.insert(index, item.stamp)
+        place.items.insert(index, item)
+        oldest = bisect.bisect_left(place.stamps, place.stamps[-1] - int(self.history * 1e9))
+        # Stamps that stand still would never age.
+        while oldest < len(place.items) and place.items[oldest].received < item.received - self.history - self.wait:
+            oldest += 1
+        oldest = min(max(oldest, len(place.stamps) - self.capacity), len(place.stamps) - 1)
+        del place.stamps[:oldest], place.items[:oldest]
+        if stream == self._anchor:
+            self._pending.append((stream, item))
+        return jumped
+
+    def ready(self, now: float) -> list[Group]:
+        """Anchors whose partners are settled, in order of arrival; none overtakes an earlier one."""
+        groups = []
+        while self._pending:
+            stream, anchor = self._pending[0]
+            group = self._settle(stream, anchor, now)
+            if group is None:
+                break
+            self._pending.popleft()
+            groups.append(group)
+        return groups
+
+    def deadline(self) -> float | None:
+        """When the first waiting anchor will be given out at the latest, seconds; None: none waits."""
+        return self._pending[0][1].received + self.wait if self._pending else None
+
+    def newest(self, stream: str) -> Item | None:
+        """The message of a stream with the latest stamp."""
+        items = self._streams.get(stream, _Stream()).items
+        return items[-1] if items else None
+
+    def clear(self) -> None:
+        """Forget all messages; the counters stay."""
+        self._streams.clear()
+        self._pending.clear()
+
+    def _settle(self, stream: str, anchor: Item, now: float) -> Group | None:
+        partners: dict[str, Item] = {}
+        gap = None
+        wanted = [name for name in self._partners if name != stream]
+        for name in wanted:
+            place = self._streams.get(name, _Stream())
+            # A zero stamp tells no time: take the newest picture, the likeliest to be meant.
+            index = len(place.stamps) - 1 if anchor.stamp == 0 and place.stamps else nearest(place.stamps, anchor.stamp)
+            distance = abs(place.stamps[index] - anchor.stamp) / 1e9 if index is not None and anchor.stamp else 0.0
+            settled = index is not None and (distance == 0 or place.stamps[-1] > anchor.stamp)
+            if not settled and name in self._awaited and now < anchor.received + self.wait:
+                return None
+            if index is None:
+                continue
+            if anchor.stamp:
+                smallest = self.counters.smallest_gap
+                self.counters.smallest_gap = distance if smallest is None else min(smallest, distance)
+            if distance <= self.window:
+                partners[name] = place.items[index]
+            else:
+                gap = distance if gap is None else min(gap, distance)
+        self._count(wanted, partners)
+        return Group(stream, anchor, partners, gap)
+
+    def _count(self, wanted: list[str], partners: Mapping[str, Item]) -> None:
+        if len(partners) == len(wanted):
+            self.counters.paired += 1
+        elif partners or self._anchor != "detections":
+            self.counters.one_sided += 1
+        else:
+            self.counters.unpaired += 1
+        missing = [name for name in wanted if name in self._awaited and name not in partners]
+        self.counters.lonely = self.counters.lonely + 1 if missing else 0

@@ -1,0 +1,264 @@
+"""One frame from messages to answers, with a recogniser whose right answer is known; no ROS needed."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ros_fakes import FakeRecognizer, camera_info, header, image, regions
+
+from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request
+from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
+
+LEFT, RIGHT = (0, 0, 40, 60), (40, 0, 40, 60)
+
+
+def colour(frame="camera", width=80, height=60):
+    """Dark on the left, bright on the right."""
+    picture = np.full((height, width, 3), 20, np.uint8)
+    picture[:, width // 2 :] = 230
+    return image(picture, "rgb8", frame)
+
+
+def depth(frame="camera", width=80, height=60, encoding="16UC1"):
+    """Near on the left, far on the right."""
+    picture = np.full((height, width), 500, np.uint16)
+    picture[:, width // 2 :] = 2500
+    return image(picture if encoding == "16UC1" else (picture / 1000).astype(np.float32), encoding, frame)
+
+
+def ask(
+    boxes=(LEFT, RIGHT), rgb=None, depth=None, recognizer=None, infos=None, frame="camera", size=(0, 0), **settings
+):
+    answerer = FrameRecognizer(recognizer or FakeRecognizer(), FrameSettings(**settings))
+    pictures = {"rgb": rgb, "depth": depth}
+    return answerer(read_request(regions(boxes, frame, size=size)), pictures, infos)
+
+
+def labels(result):
+    return [answer.label for answer in result.answers]
+
+
+@pytest.mark.parametrize("modality", ["rgb", "depth", "rgbd"])
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_labels_ids_and_order(modality, encoding):
+    recognizer = FakeRecognizer()
+    pictures = {"rgb": colour(), "depth": depth(encoding=encoding)}
+    pictures = {name: picture for name, picture in pictures.items() if modality in (name, "rgbd")}
+    result = ask([RIGHT, LEFT, RIGHT], recognizer=recognizer, **pictures)
+    assert labels(result) == ["bright", "dark", "bright"]
+    assert [answer.id for answer in result.answers] == ["r0", "r1", "r2"]
+    assert {answer.modality for answer in result.answers} == {modality}
+    assert result.modality == modality
+    assert len(recognizer.calls) == 1, "all crops of a frame are one batch"
+    assert [answer.roi for answer in result.answers] == [RIGHT, LEFT, RIGHT]
+    assert result.answers[0].depth_valid == (-1 if modality == "rgb" else 1)
+    assert set(result.seconds) == {"decode", "crop", "inference"}
+
+
+def test_no_regions_no_answers():
+    assert ask([], rgb=colour()).answers == []
+
+
+def test_top_k_and_min_score():
+    answer = ask([LEFT], rgb=colour(), top_k=2, min_score=0.9).answers[0]
+    assert answer.result is Result.LOW_SCORE
+    assert answer.label == "unknown"
+    assert answer.labels[0] == "dark"
+    assert len(answer.scores) == 2
+    assert answer.reason == "score 0.867 is below min_score 0.9"
+
+
+def test_box_partly_outside_is_cut():
+    answer = ask([(60, 50, 100, 100)], rgb=colour()).answers[0]
+    assert answer.roi == (60, 50, 20, 10)
+    assert answer.label == "bright"
+
+
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        ((200, 10, 20, 20), "outside the 80 x 60 picture"),
+        ((10, 10, 0, 20), "empty"),
+        ((10, 10, 2, 20), "2 x 20 pixels; at least 4"),
+        ((79, 10, 20, 20), "1 x 20 pixels"),
+    ],
+)
+def test_unusable_boxes_are_answered_unknown(box, says):
+    result = ask([LEFT, box, RIGHT], rgb=colour())
+    assert labels(result) == ["dark", "unknown", "bright"]
+    assert result.answers[1].result is Result.BAD_REGION
+    assert says in result.answers[1].reason
+
+
+def test_nan_box():
+    request = Request((Box("n", math.nan, 0, 10, 10),), "camera")
+    answer = FrameRecognizer(FakeRecognizer())(request, {"rgb": colour()}).answers[0]
+    assert answer.result is Result.BAD_REGION
+    assert "not a number" in answer.reason
+
+
+def test_no_picture():
+    answerer = FrameRecognizer(FakeRecognizer())
+    result = answerer(read_request(regions([LEFT])), {}, missing="nothing within 0.02 s")
+    assert result.answers[0].result is Result.NO_PICTURE
+    assert result.answers[0].reason == "nothing within 0.02 s"
+
+
+def test_broken_picture_and_the_other_modality_takes_over():
+    broken = colour()
+    broken.encoding = "rgb9"
+    result = ask(rgb=broken)
+    assert {answer.result for answer in result.answers} == {Result.BAD_PICTURE}
+    assert "'rgb9'" in result.answers[0].reason
+    result = ask(rgb=broken, depth=depth())
+    assert labels(result) == ["dark", "bright"]
+    assert result.modality == "depth"
+    assert result.problems["rgb"][0] is Result.BAD_PICTURE
+
+
+def test_holes_in_depth():
+    picture = np.full((60, 80), 500, np.uint16)
+    picture[:, :37] = 0
+    holed = image(picture, "16UC1")
+    result = ask(depth=holed)
+    assert [answer.result for answer in result.answers] == [Result.NO_DEPTH, Result.ACCEPTED]
+    assert result.answers[0].depth_valid == pytest.approx(3 / 40)
+    fused = ask(depth=holed, rgb=colour())
+    assert [answer.modality for answer in fused.answers] == ["rgb", "rgbd"]
+    assert ask(depth=holed, min_depth_valid=0.0).answers[0].result is Result.ACCEPTED
+
+
+def test_inference_error_answers_the_frame():
+    recognizer = FakeRecognizer()
+    recognizer.broken = True
+    result = ask(rgb=colour(), recognizer=recognizer)
+    assert {answer.result for answer in result.answers} == {Result.FAILED}
+    assert "out of memory" in result.answers[0].reason
+
+
+def test_output_that_is_not_finite_is_a_failure():
+    recognizer = FakeRecognizer()
+    nan = SimpleNamespace(probabilities=np.full((2, 3), np.nan), embeddings=np.zeros((2, 4)))
+    recognizer.recognize = lambda **_: nan
+    assert "not finite" in ask(rgb=colour(), recognizer=recognizer).answers[0].reason
+
+
+def test_whole_picture_and_centre():
+    picture = np.zeros((60, 80, 3), np.uint8)
+    picture[15:45, 25:55] = 240
+    answerer = FrameRecognizer(FakeRecognizer(), FrameSettings(roi_source="center", center_size=0.5))
+    answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
+    assert (answer.id, answer.roi, answer.label) == ("center", (25, 15, 30, 30), "bright")
+    answerer.settings = FrameSettings(roi_source="full_image")
+    answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
+    assert (answer.id, answer.roi, answer.label) == ("image", (0, 0, 80, 60), "dark")
+
+
+def test_broken_picture_without_detector_is_answered_too():
+    broken = colour()
+    broken.data = b""
+    answer = FrameRecognizer(FakeRecognizer(), FrameSettings(roi_source="full_image"))(None, {"rgb": broken}).answers[0]
+    assert answer.result is Result.BAD_PICTURE
+    assert "truncated" in answer.reason
+
+
+# where boxes lie in the other picture
+
+
+def test_depth_of_half_the_size():
+    recognizer = FakeRecognizer()
+    result = ask([(40, 0, 40, 60)], rgb=colour(), depth=depth(width=40, height=30), recognizer=recognizer)
+    assert labels(result) == ["bright"]
+    assert recognizer.calls[0].depth[0].shape == (30, 20)
+
+
+def test_depth_of_another_frame_is_unregistered():
+    result = ask(rgb=colour(), depth=depth(frame="depth_optical"))
+    assert result.modality == "rgb"
+    kind, words = result.problems["depth"]
+    assert kind is Result.UNREGISTERED
+    assert "'camera'" in words
+    assert "'depth_optical'" in words
+    assert ask(rgb=colour(), depth=depth(frame="depth_optical"), assume_registered=True).modality == "rgbd"
+    alone = ask(depth=depth(frame="depth_optical"))
+    assert alone.answers[0].result is Result.UNREGISTERED
+
+
+def test_another_shape_needs_both_cameras():
+    square = depth(width=60, height=60)
+    assert ask(rgb=colour(), depth=square).problems["depth"][0] is Result.UNREGISTERED
+    infos = {"rgb": camera_info(80, 60, 100, 39.5, 29.5), "depth": camera_info(60, 60, 100, 29.5, 29.5)}
+    recognizer = FakeRecognizer()
+    result = ask([(20, 10, 30, 20)], rgb=colour(), depth=square, infos=infos, recognizer=recognizer)
+    assert result.modality == "rgbd"
+    expected = np.frombuffer(square.data, np.uint16).reshape(60, 60)[10:30, 10:40]
+    np.testing.assert_array_equal(recognizer.calls[0].depth[0], expected)
+    assert recognizer.calls[0].camera[0] == (100, 100, 29.5 - 10, 29.5 - 10)
+
+
+def test_boxes_of_a_colour_picture_that_is_gone():
+    answerer = FrameRecognizer(FakeRecognizer())
+    request = read_request(regions([(40, 0, 40, 60)]))
+    small = depth(width=40, height=30)
+    answerer(request, {"rgb": colour(), "depth": small})
+    later = answerer(request, {"depth": small}).answers[0]
+    assert (later.modality, later.label, later.roi) == ("depth", "bright", (20, 0, 20, 30))
+
+
+def test_boxes_that_state_the_size_of_their_picture():
+    answer = ask([(80, 0, 80, 120)], depth=depth(), size=(160, 120)).answers[0]
+    assert answer.roi == (40, 0, 40, 60)
+    assert answer.label == "bright"
+
+
+def test_mapping_through_cameras_keeps_the_ray():
+    source = View("c", 640, 480, (600.0, 610.0, 310.0, 245.0))
+    target = View("c", 320, 180, (250.0, 255.0, 170.0, 92.0))
+    box = box_map(source, target)(Box("", 100, 50, 301, 202))
+    for before, after, axis in ((100, box.left, 0), (301, box.right, 0), (50, box.top, 1), (202, box.bottom, 1)):
+        ray = (before - 0.5 - source.camera[2 + axis]) / source.camera[axis]
+        assert (after - 0.5 - target.camera[2 + axis]) / target.camera[axis] == pytest.approx(ray)
+
+
+def test_camera_info_of_another_resolution_is_scaled():
+    info = camera_info(640, 480, 500.0, 319.5, 239.5)
+    assert camera_of(info, 320, 240) == (250.0, 250.0, 159.5, 119.5)
+    assert camera_of(info, 320, 320) is None
+    assert camera_of(camera_info(640, 480, 0.0, 0, 0), 640, 480) is None
+    assert camera_of(camera_info(640, 480, math.nan, 0, 0), 640, 480) is None
+    ros1 = SimpleNamespace(width=8, height=8, K=[4.0, 0, 3.0, 0, 4.0, 3.0, 0, 0, 1])
+    assert camera_of(ros1, 8, 8) == (4.0, 4.0, 3.0, 3.0)
+
+
+def test_uncalibrated_camera_is_told_as_unknown():
+    recognizer = FakeRecognizer()
+    ask([LEFT], depth=depth(), recognizer=recognizer)
+    assert recognizer.calls[0].camera == [(0.0, 0.0, 0.0, 0.0)]
+
+
+def test_clip_keeps_fractions_of_pixels():
+    assert clip(Box("", 1.2, 2.0, 5.1, 7.9), 10, 10) == (1, 2, 6, 8)
+
+
+def detection(x, y, width, height, theta=0.0, nested=True, **names):
+    place = SimpleNamespace(x=x, y=y)
+    center = SimpleNamespace(position=place, theta=theta) if nested else SimpleNamespace(x=x, y=y, theta=theta)
+    return SimpleNamespace(bbox=SimpleNamespace(center=center, size_x=width, size_y=height), **names)
+
+
+def test_detections_of_both_generations_of_vision_msgs():
+    message = SimpleNamespace(
+        header=header(5, "cam"),
+        detections=[
+            detection(20, 30, 10, 20, id="a"),
+            detection(20, 30, 10, 20, nested=False, tracking_id="b"),
+            detection(20, 30, 10, 20, theta=math.pi / 2, id="c"),
+        ],
+    )
+    request = read_request(message)
+    assert (request.stamp, request.frame_id) == (5, "cam")
+    assert request.boxes[0] == Box("a", 15, 20, 25, 40)
+    assert request.boxes[1] == Box("b", 15, 20, 25, 40)
+    turned = request.boxes[2]
+    assert (turned.left, turned.top, turned.right, turned.bottom) == pytest.approx((10, 25, 30, 35))
