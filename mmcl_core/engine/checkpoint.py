@@ -1,0 +1,130 @@
+"""The state a run is resumed from: written whole or not at all.
+
+``state.pt`` holds tensors and plain numbers only (it is read with ``weights_only``). It is written to a temporary file
+beside it, synchronised to the disk and renamed, so that a process killed at any moment leaves the previous state.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from mmcl_core.errors import CheckpointError
+
+__all__ = ["StateWriter", "load_state", "save_state", "snapshot", "write_atomically"]
+
+STATE_VERSION = 1
+#: Saving may take this share of the run's time; states that would exceed it are left out (results do not depend on it).
+SAVE_SHARE = 0.05
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that ``path`` holds the old or the new content, never a part of it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def snapshot(value: Any) -> Any:
+    """A copy in host memory of nested dictionaries, lists and tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: snapshot(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [snapshot(inner) for inner in value]
+    return value
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state (tensors and plain values) atomically."""
+    write_atomically(path, lambda file: torch.save({"version": STATE_VERSION, **state}, file))
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a state.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another version.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no saved state at {path}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is damaged and cannot be resumed from ({error}); remove it and start the run again"
+        ) from error
+    if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+        found = state.get("version") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} is a state of version {found}; this program reads version {STATE_VERSION}")
+    return state
+
+
+class StateWriter:
+    """Writes states in the background: the run goes on while the disk works.
+
+    Args:
+        path: the state file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._last = float("-inf")
+        self._cost = 0.0
+
+    def due(self) -> bool:
+        """Whether a routine save is worth it now: the last one is written and did not cost too much of the time."""
+        busy = self._thread is not None and self._thread.is_alive()
+        return not busy and (time.monotonic() - self._last) * SAVE_SHARE >= self._cost
+
+    def save(self, state: dict[str, Any], wait: bool = False) -> None:
+        """Copy ``state`` to host memory and write it; with ``wait`` return when it is on the disk.
+
+        Raises:
+            CheckpointError: this or an earlier write failed (disk full, no permission).
+        """
+        self.join()
+        start = time.monotonic()
+        copy = snapshot(state)
+        self._last = time.monotonic()
+        self._cost = self._last - start
+        self._thread = threading.Thread(target=self._write, args=(copy,), name="state-writer")
+        self._thread.start()
+        if wait:
+            self.join()
+
+    def join(self) -> None:
+        """Wait until nothing is being written, and report a write that failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise CheckpointError(f"cannot write {self.path}: {error}") from error
+
+    def _write(self, state: dict[str, Any]) -> None:
+        try:
+            save_state(self.path, state)
+        except Exception as error:  # handed to the training thread, which raises it
+            self._error = error

@@ -1,0 +1,135 @@
+"""Settings that contradict each other, the data set or the machine: found before any work is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmcl_core.config import Config
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.methods import method_class
+from mmcl_core.modality import InputSpec
+from mmcl_core.nn.encoder import SIZES
+from mmcl_core.nn.losses import LEVEL_PAIRS
+
+__all__ = ["check_data", "check_settings"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_settings(config: Config, processes: int) -> None:
+    """Check everything that needs no data.
+
+    Raises:
+        ConfigError: naming the setting, its value and what to choose.
+    """
+    method_class(config.method)
+    train, model = config.train, config.model
+    if not train.modalities or len(set(train.modalities)) != len(train.modalities):
+        raise ConfigError(f"train.modalities is {list(train.modalities)}; name at least one, each once")
+    if train.target != "both" and train.target not in train.modalities:
+        raise ConfigError(
+            f"train.target is {train.target!r}, which is not among train.modalities {list(train.modalities)}; "
+            "choose one of them, or both"
+        )
+    if model.input_size not in SIZES:
+        raise ConfigError(f"model.input_size is {model.input_size}; choose from {', '.join(map(str, SIZES))}")
+    InputSpec.from_config(model)
+    unknown = [pair for pair in config.loss.level_pairs if pair not in LEVEL_PAIRS]
+    if unknown or not config.loss.level_pairs:
+        raise ConfigError(
+            f"loss.level_pairs is {list(config.loss.level_pairs)}; choose at least one from {', '.join(LEVEL_PAIRS)}"
+        )
+    parts = processes * train.accumulate
+    if train.batch % parts:
+        raise ConfigError(
+            f"train.batch is {train.batch}, which {processes} process(es) x train.accumulate={train.accumulate} do not "
+            f"divide; take {max(train.batch // parts, 1) * parts}"
+        )
+    _check_ranges(config)
+
+
+#: setting -> (least, most or None), both allowed.
+_RANGES: dict[str, tuple[float, float | None]] = {
+    "data.val_fraction": (0, 0.999),
+    "data.label_share": (0, 1),
+    "model.ndf": (1, None),
+    "model.nrkhs": (1, None),
+    "model.depth": (1, None),
+    "model.head_hidden": (1, None),
+    "model.dropout": (0, 0.999),
+    "loss.clip": (0, None),
+    "loss.regulariser": (0, None),
+    "loss.chunk": (1, None),
+    "loss.label_smoothing": (0, 0.999),
+    "augment.flip": (0, 1),
+    "optim.lr": (0, None),
+    "optim.weight_decay": (0, None),
+    "optim.warmup_steps": (0, None),
+    "optim.clip_grad": (0, None),
+    "optim.ema": (0, 0.999999),
+    "train.epochs": (1, None),
+    "train.head_epochs": (0, None),
+    "train.batch": (2, None),
+    "train.accumulate": (1, None),
+    "train.log_every": (1, None),
+    "train.save_every": (0, None),
+    "train.validate_every": (0, None),
+    "train.probe": (0, None),
+}
+
+
+def _check_ranges(config: Config) -> None:
+    for name, (least, most) in _RANGES.items():
+        section, key = name.split(".")
+        value: Any = getattr(getattr(config, section), key)
+        if not (value >= least and (most is None or value <= most)):
+            span = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise ConfigError(f"{name} is {value}; it must be {span}")
+    if config.train.batch // config.train.accumulate < 2:
+        raise ConfigError(
+            f"train.batch={config.train.batch} in train.accumulate={config.train.accumulate} parts leaves a part fewer "
+            "than 2 samples, which batch statistics need; lower train.accumulate"
+        )
+
+
+def check_data(
+    config: Config, prepared: PreparedSet, modalities: Sequence[str], train: Sequence[int], val: Sequence[int]
+) -> None:
+    """Check settings against the data set and its splits.
+
+    Args:
+        config: settings.
+        prepared: the set.
+        modalities: what training reads.
+        train, val: rows of the splits.
+
+    Raises:
+        ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without validation.
+        DataError: nothing to train on.
+    """
+    missing = [name for name in modalities if name not in prepared.modalities]
+    if missing:
+        raise ConfigError(
+            f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}"
+        )
+    if len(train) == 0:
+        raise DataError(f"{config.data.root} has no samples in the split {config.data.train_split!r}")
+    if config.train.batch > len(train):
+        raise ConfigError(
+            f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; take at most that"
+        )
+    if config.train.keep == "best" and (len(val) == 0 or config.train.validate_every == 0):
+        raise ConfigError(
+            "train.keep=best chooses by validation, and there is none; set data.val_fraction (such as 0.1) or "
+            "data.val_split, and train.validate_every"
+        )
+    if config.model.depth_encoding == "stored":
+        metric = [m for m in modalities if m.startswith("depth") and prepared.images[m].ndim == 3]
+        if metric:
+            raise ConfigError(f"model.depth_encoding is stored, but {metric[0]} in {config.data.root} is metric depth")
+    steps = len(train) // config.train.batch * config.train.epochs
+    if config.optim.warmup_steps > steps / 2:
+        logger.warning("optim.warmup_steps is %d of %d updates in all", config.optim.warmup_steps, steps)

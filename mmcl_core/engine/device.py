@@ -1,0 +1,103 @@
+"""Which processor, which number format, and how one step is made fast on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from mmcl_core.config import TrainConfig
+from mmcl_core.errors import ConfigError, TrainingError
+
+__all__ = ["compiles", "multiplies_bf16", "pick_device", "pick_precision", "prepare_device", "translate_errors"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of ``train.device``: ``auto`` is this process's GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: not a device torch knows, or a GPU that is not there.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name in ("auto", "cuda"):
+        if torch.cuda.is_available():
+            if local >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"process {local} of this machine has no GPU of its own ({torch.cuda.device_count()} found); "
+                    "lower --nproc-per-node"
+                )
+            return torch.device("cuda", local)
+        if name == "auto":
+            return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"train.device is {name!r}; choose auto, cpu, cuda or cuda:<number>") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(f"train.device is {name!r}, but torch finds {torch.cuda.device_count()} usable GPUs here")
+    return device
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16 products, so that they are faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+
+
+def pick_precision(train: TrainConfig, device: torch.device) -> str:
+    """``bf16`` or ``float32``: what is asked for, or for ``auto`` what the device multiplies faster."""
+    if train.precision != "auto":
+        return train.precision
+    return "bf16" if multiplies_bf16(device) else "float32"
+
+
+def compiles(train: TrainConfig, device: torch.device) -> bool:
+    """Whether networks are compiled: as asked, or for ``auto`` on GPUs (on a CPU it costs more than it saves)."""
+    return train.compile == "on" or (train.compile == "auto" and device.type == "cuda")
+
+
+def prepare_device(train: TrainConfig, device: torch.device, precision: str) -> None:
+    """Set the process up: threads on the CPU; convolution search and, beside bf16, TF32 on the GPU."""
+    if train.threads > 0:
+        torch.set_num_threads(train.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+        if precision == "bf16":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
+
+
+@contextlib.contextmanager
+def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
+    """Turn running out of memory and a lost process into a :class:`TrainingError` that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, TrainingError):
+            raise
+        text = str(error)
+        short = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+        if isinstance(error, MemoryError) or any(words in text.lower() for words in short):
+            raise TrainingError(
+                f"out of memory with train.batch={train.batch}, train.accumulate={train.accumulate} on {size} "
+                "process(es). Raise train.accumulate (each part then has fewer negatives) or lower train.batch; "
+                "smaller models (model.ndf, model.depth, model.input_size), train.precision=bf16, a lower loss.chunk "
+                f"and data.resident=memmap need less too. [{text.splitlines()[0] if text else 'host memory'}]"
+            ) from error
+        lost = ("connection closed by peer", "connection reset", "timed out waiting", "nccl", "gloo")
+        if size > 1 and any(words in text.lower() for words in lost):
+            raise TrainingError(
+                f"a process of the run was lost ({text.splitlines()[0]}); start all {size} again with --resume"
+            ) from error
+        raise

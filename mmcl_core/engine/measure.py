@@ -1,0 +1,287 @@
+"""What the benchmark measures: training steps, losses, the data path and recognition, beside plain formulations.
+
+Every measurement is a process of its own, so that its peak memory and processor time are its own, and returns plain
+figures; medians over repetitions after a warm-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl_core.config import Config
+
+__all__ = ["apart", "measure_data", "measure_infer", "measure_loss", "measure_train"]
+
+Figures = dict[str, float | str]
+
+
+def apart(function: Callable[..., Figures], *arguments: Any) -> Figures:
+    """Run a measurement in a fresh process and return its figures, with the ``peak_memory_mb`` of the process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_with_memory, (function, *arguments))
+
+
+def measure_train(config: Config, plain: bool, steps: int) -> Figures:
+    """Time training steps of a configuration on random pictures.
+
+    Args:
+        config: the settings; ``train.batch`` samples a step.
+        plain: the plain formulation (:mod:`mmcl_core.plain`: eager float32, masks, a pool for every skip, Adam one
+            parameter after the other) in place of the trainer's step.
+        steps: measured steps, after two for warming up.
+
+    Returns:
+        ``seconds`` and ``cpu_seconds`` a step, ``images_per_second`` (every picture of every view counts),
+        ``tflops`` (TFLOP/s of products and convolutions, counted on the step itself) and ``data_wait``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 64))
+        step = _plain_step(trainer) if plain else trainer._train_step
+        views = len(trainer.method.views(trainer.stage))
+        walls, processors, waits = [], [], []
+        flops = 0.0
+        batches = _endless(trainer)
+        for number in range(steps + 2):
+            start, used = time.perf_counter(), time.process_time()
+            raw = next(batches)
+            waited = time.perf_counter() - start
+            prepared = [trainer.samples.views(b, trainer.augmenter, trainer.stage, 0, number, n) for n, b in enumerate(raw)]
+            if number == 0:
+                flops = _count_flops(lambda prepared=prepared: step(prepared))  # type: ignore[misc]
+            else:
+                step(prepared)
+            trainer.step += 1
+            _wait(trainer.device)
+            if number >= 2:
+                walls.append(time.perf_counter() - start)
+                processors.append(time.process_time() - used)
+                waits.append(waited)
+    wall = statistics.median(walls)
+    return {
+        "seconds": wall,
+        "cpu_seconds": statistics.median(processors),
+        "images_per_second": views * config.train.batch / wall,
+        "tflops": flops / wall / 1e12,
+        "data_wait": sum(waits) / sum(walls),
+        **_device_memory(trainer.device),
+    }
+
+
+def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> Figures:
+    """Time the contrastive loss, forward and backward, on random features of two modalities.
+
+    Returns:
+        ``seconds`` a call; the peak memory is that of the process (:func:`apart`) or of the GPU.
+    """
+    from mmcl_core.engine.device import pick_device
+    from mmcl_core.methods.parts import make_nce
+    from mmcl_core.nn.encoder import Features
+    from mmcl_core.nn.losses import draw_cells
+    from mmcl_core.plain import contrast
+
+    device = pick_device(config.train.device)
+    width, loss = config.model.nrkhs, config.loss
+    nce = make_nce(loss)
+    cells = {view: cell.to(device) for view, cell in draw_cells(batch, ("rgb", "depth")).items()}
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(batch, width, *shape, device=device).requires_grad_()
+
+    features = {view: Features(leaf(), leaf(5, 5), leaf(7, 7)) for view in ("rgb", "depth")}
+    walls = []
+    for number in range(repetitions + 1):
+        start = time.perf_counter()
+        if plain:
+            terms = contrast(features, cells, loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight)
+        else:
+            terms = nce(features, cells)
+        torch.stack(list(terms.values())).sum().backward()
+        _wait(device)
+        if number:
+            walls.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(walls), **_device_memory(device)}
+
+
+def measure_data(config: Config, repetitions: int) -> Figures:
+    """Time the path from the prepared set to augmented pictures of all views of the method.
+
+    Returns:
+        ``crops_per_second``: augmented pictures, every view counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 256))
+        views = len(trainer.method.views(trainer.stage))
+        batches = _endless(trainer)
+        walls = []
+        for number in range(repetitions + 1):
+            start = time.perf_counter()
+            raw = next(batches)
+            for part, batch in enumerate(raw):
+                trainer.samples.views(batch, trainer.augmenter, trainer.stage, 0, number, part)
+            _wait(trainer.device)
+            if number:
+                walls.append(time.perf_counter() - start)
+    return {"crops_per_second": views * config.train.batch / statistics.median(walls)}
+
+
+def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
+    """Time :meth:`mmcl_core.recognizer.Recognizer.recognize` on the crops of one frame, with random weights.
+
+    Returns:
+        ``milliseconds`` a frame for each modality, and for both together.
+    """
+    from mmcl_core.nn.model import RecognitionModel
+    from mmcl_core.recognizer import Recognizer
+    from mmcl_core.weights import save_weights
+
+    model = RecognitionModel(config.model, ("rgb", "depth"), 21)
+    for modality in model.encoder.modalities:  # one pass in training mode gives every BatchNorm its statistics
+        channels = 3 if modality == "rgb" or config.model.depth_encoding == "stored" else 1
+        blank = torch.rand(4, channels, config.model.input_size, config.model.input_size) * 255
+        model.train()(blank, modality)
+    generator = np.random.default_rng(0)
+    rgb = [generator.integers(0, 256, (120, 100, 3), dtype=np.uint8) for _ in range(crops)]
+    depth = [generator.integers(500, 1500, (120, 100), dtype=np.uint16) for _ in range(crops)]
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_weights(path, model, {"method": "mmcl", "classes": [f"class_{n}" for n in range(21)]})
+        recognizer = Recognizer.load(path)
+        for name, arguments in {"rgb": {"rgb": rgb}, "depth": {"depth": depth}, "rgbd": {"rgb": rgb, "depth": depth}}.items():
+            walls = []
+            for number in range(repetitions + 1):
+                start = time.perf_counter()
+                recognizer.recognize(**arguments)
+                if number:
+                    walls.append(time.perf_counter() - start)
+            figures[f"{name}_milliseconds"] = 1000 * statistics.median(walls)
+    return figures
+
+
+def _with_memory(function: Callable[..., Figures], *arguments: Any) -> Figures:
+    figures = function(*arguments)
+    # Kilobytes on Linux. What the libraries take at rest is in it: compare, do not add up.
+    figures.setdefault("peak_memory_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return figures
+
+
+def _device_memory(device: torch.device) -> Figures:
+    return {"peak_memory_mb": torch.cuda.max_memory_allocated(device) / 2**20} if device.type == "cuda" else {}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _count_flops(call: Callable[[], object]) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def _trainer(config: Config, folder: Path, samples: int) -> Any:
+    """A trainer in its first stage, on random pictures."""
+    from mmcl_core.engine.device import pick_device, pick_precision, prepare_device
+    from mmcl_core.engine.distributed import World
+    from mmcl_core.engine.trainer import Trainer
+
+    _random_set(config, folder / "set", samples)
+    data = replace(config.data, root=str(folder / "set"), train_split="train", val_split="", val_fraction=0.0)
+    config = replace(config, data=data)
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train, device)
+    prepare_device(config.train, device, precision)
+    trainer = Trainer(config, folder / "run", World(0, 1), device, precision)
+    trainer._enter(0, None)
+    if config.train.compile == "on" or (config.train.compile == "auto" and device.type == "cuda"):
+        for module in trainer.method.compiled(trainer.system):
+            module.compile()
+    return trainer
+
+
+def _random_set(config: Config, root: Path, samples: int) -> None:
+    from mmcl_core.data.cache import PreparedWriter, Sample
+
+    side = config.model.input_size
+    generator = np.random.default_rng(0)
+    stored = config.model.depth_encoding == "stored"
+    writer = PreparedWriter(
+        root, classes=[f"class_{n}" for n in range(21)], size=side, modalities=config.train.modalities, description={}
+    )
+    with writer:
+        for number in range(samples):
+            images = {}
+            for modality in config.train.modalities:
+                picture = modality.startswith("rgb") or stored
+                images[modality] = (
+                    generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+                    if picture
+                    else generator.integers(500, 1500, (side, side), dtype=np.uint16)
+                )
+            writer.add(Sample(images=images, label=number % 21, split="train", key=f"{number:06d}"))
+
+
+def _endless(trainer: Any) -> Iterator[list[Any]]:
+    epoch = 0
+    while True:
+        with trainer.samples.epoch(epoch, 0) as batches:
+            for _ in range(trainer.steps_per_epoch):
+                yield next(batches)
+        epoch += 1
+
+
+def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
+    """The same step as one would write it down first."""
+    from mmcl_core import plain
+    from mmcl_core.modality import to_network_input
+
+    model, config = trainer.method.deployed(trainer.system), trainer.config
+    optim = config.optim
+    optimizer = torch.optim.Adam(
+        model.parameters(), optim.lr, optim.betas, optim.eps, optim.weight_decay, foreach=False, fused=False
+    )
+    model.to(memory_format=torch.contiguous_format)
+    views = trainer.method.views(trainer.stage)
+
+    def step(parts: list[Any]) -> None:
+        for batch in parts:
+            features = {}
+            for view, modality in views.items():
+                picture = batch.pictures[view]
+                pixels = to_network_input(picture.image, modality, picture.camera, model.inputs)
+                features[view] = plain.encode(model.encoder, pixels.contiguous(), modality)
+            cells = {view: batch.draws[view] for view in views}
+            loss = config.loss
+            terms = plain.contrast(
+                features, cells, loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight
+            )
+            total = torch.stack(list(terms.values())).sum()
+            for target in trainer.method.targets:
+                for logits in model.classifier(features[target].f1, views[target]):
+                    total = total + plain.classify(logits, batch.labels, loss.logit_clip, loss.logit_regulariser)
+            (total / len(parts)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    yield

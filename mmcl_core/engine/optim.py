@@ -1,0 +1,74 @@
+"""Optimisers, frozen parts and the moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from mmcl_core.config import OptimConfig
+from mmcl_core.engine.schedule import average_decay
+from mmcl_core.methods.base import Stage, Update
+
+__all__ = ["MovingAverage", "make_optimizer", "select", "set_mode", "weights_are_finite"]
+
+
+def make_optimizer(system: nn.Module, update: Update, device: torch.device) -> torch.optim.Optimizer:
+    """Adam (weight decay added to the gradient) or AdamW over the parameters of an update, fused where that exists."""
+    parameters = [p for name, p in system.named_parameters() if update.selects(name)]
+    assert parameters, f"update {update.name!r} selects no parameter by {update.trainable}"
+    optim: OptimConfig = update.optim
+    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+    fused = device.type in ("cpu", "cuda")
+    return kind(parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused)
+
+
+def select(system: nn.Module, update: Update) -> list[nn.Parameter]:
+    """Let gradients flow to the parameters of an update and to no others; returns them."""
+    for name, parameter in system.named_parameters():
+        wanted = update.selects(name)
+        if parameter.requires_grad != wanted:
+            parameter.requires_grad_(wanted)
+    return [parameter for parameter in system.parameters() if parameter.requires_grad]
+
+
+def set_mode(system: nn.Module, stage: Stage) -> None:
+    """Training mode, but evaluation mode for modules none of whose parameters the stage changes."""
+    system.train()
+    for prefix, module in system.named_modules():
+        names = [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()]
+        if names and not any(update.selects(name) for update in stage.updates for name in names):
+            module.eval()
+
+
+def weights_are_finite(system: nn.Module) -> bool:
+    """Whether no parameter holds a NaN or an infinity (waits for the device once)."""
+    norms = torch._foreach_norm([p.detach() for p in system.parameters()])
+    return bool(torch.stack(list(norms)).isfinite().all())
+
+
+class MovingAverage:
+    """Exponential moving average of the weights; running statistics and other buffers are copied.
+
+    Args:
+        system: the networks, copied as the start of the average.
+        decay: share of the old average that an update keeps, in (0, 1); smaller over the first updates.
+    """
+
+    def __init__(self, system: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.system = copy.deepcopy(system).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, system: nn.Module, step: int) -> None:
+        """Take in the weights after update ``step`` of the stage."""
+        share = 1.0 - average_decay(step, self.decay)
+        torch._foreach_lerp_(list(self.system.parameters()), [p.detach() for p in system.parameters()], share)
+        for mine, theirs in _buffers(self.system, system):
+            mine.copy_(theirs)
+
+
+def _buffers(first: nn.Module, second: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    yield from zip(first.buffers(), second.buffers(), strict=True)

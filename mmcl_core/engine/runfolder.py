@@ -1,0 +1,103 @@
+"""The run folder: new, continued, or refused.
+
+=======================  =======================================================================================
+``config.yaml``          all settings
+``environment.json``     machine, versions and command of the latest start
+``labelled.txt``         with ``data.label_share`` < 1: keys of the training samples that kept their label
+``metrics.jsonl/.csv``   see :mod:`mmcl_core.engine.runlog`; ``timings.jsonl`` and ``tensorboard/`` beside them
+``state.pt``             what a run is resumed from; small once it is finished
+``weights.safetensors``  the model to use, written at the very end: a folder that has it is finished
+``report/``              pages for people
+=======================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmcl_core.config import Config, config_hash, from_dict, to_dict
+from mmcl_core.engine.checkpoint import write_atomically
+from mmcl_core.errors import ConfigError
+
+__all__ = ["default_folder", "differences", "is_finished", "read_config", "start_folder", "write_json"]
+
+OWN_FILES = ("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl")
+OWN_FILES += ("state.pt", "weights.safetensors", "tensorboard", "report")
+
+#: Settings that say where and when, not what: a resumed run may change them.
+FREE_SETTINGS = frozenset({"out", "data.root", "data.resident", "train.save_every", "train.device", "train.threads"})
+
+
+def default_folder(config: Config, stem: str) -> Path:
+    """``runs/<stem>-<hash of the settings>``."""
+    return Path("runs") / f"{stem}-{config_hash(config)}"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run in this folder went to its end."""
+    return (run / "weights.safetensors").exists()
+
+
+def read_config(run: Path) -> Config:
+    """The settings of a run.
+
+    Raises:
+        ConfigError: the folder holds no run, or its settings are of another version.
+    """
+    path = run / "config.yaml"
+    if not path.exists():
+        raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with --config FILE --out {run}")
+    return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+
+
+def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
+    """Make the folder of a new run and write its settings.
+
+    Raises:
+        ConfigError: the folder holds a run already and ``overwrite`` is not set, or holds something else.
+    """
+    if (run / "config.yaml").exists():
+        if not overwrite:
+            state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"
+            raise ConfigError(f"{run} holds {state}; take another --out, or --overwrite to replace it")
+    elif run.is_dir() and any(path.name not in OWN_FILES for path in run.iterdir()):
+        raise ConfigError(f"{run} is not empty and holds no run; take another --out")
+    run.mkdir(parents=True, exist_ok=True)
+    for name in OWN_FILES:
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
+    write_atomically(run / "config.yaml", lambda file: file.write(text.encode()))
+
+
+def differences(saved: Config, asked: Config) -> list[str]:
+    """Settings that differ and matter, as ``name: saved -> asked``."""
+    before, after = dict(_flat(to_dict(saved))), dict(_flat(to_dict(asked)))
+    return [
+        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+        for name in before
+        if name not in FREE_SETTINGS and before[name] != after.get(name)
+    ]
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,207 @@
+"""What a run writes down while it goes.
+
+``metrics.jsonl`` has one JSON object a line, a pure function of settings and data (bit-identical after a resume):
+
+====================  ================================================================================================
+``stage``             name of the stage
+``epoch``             epoch within the stage, from 0
+``step``              updates done since the start of the run
+``split``             ``train`` (means since the last row), ``val`` (whole validation split) or ``probe``
+``lr``                train: learning rate of the last update
+``loss``              train: sum of the terms; with several updates a step one ``<update>/loss`` each
+*a term*              train: one key a loss term, such as ``1-5 rgb->depth`` or ``class rgb``, weights included
+``grad_norm``         train, with ``optim.clip_grad``: norm before clipping
+``accuracy/rgb``      val: top-1 by modality, in [0, 1]; ``accuracy`` is the mean over the target modalities
+``loss/rgb``          val: mean cross-entropy of the predicted probabilities, in nats
+``knn/rgb``           probe: accuracy of nearest neighbours on the embeddings
+``linear/rgb``        probe: accuracy of a linear classifier on the embeddings
+====================  ================================================================================================
+
+``timings.jsonl`` holds what differs from run to run: wall-clock ``seconds``, ``images_per_second``, ``data_wait``
+(share of the time spent waiting for data) and ``peak_memory_mb``, by ``step``. ``metrics.csv`` is ``metrics.jsonl`` as
+a table. With TensorBoard installed the same numbers go to ``tensorboard/``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import torch
+
+from mmcl_core.engine.checkpoint import write_atomically
+from mmcl_core.errors import CheckpointError
+
+__all__ = ["Progress", "RunLog", "environment", "read_rows"]
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, "str | int | float"]
+
+
+class RunLog:
+    """The log files of one run.
+
+    Args:
+        run: run folder, which exists.
+        offsets: lengths in bytes of the log files at the saved state; what follows is cut off. ``None``: start anew.
+        active: only the process that writes is; the others log nothing.
+
+    Raises:
+        CheckpointError: a log file is shorter than at the saved state.
+    """
+
+    names = ("metrics.jsonl", "timings.jsonl")
+
+    def __init__(self, run: Path, offsets: Mapping[str, int] | None, active: bool = True) -> None:
+        self.run = run
+        self.active = active
+        self._files: dict[str, BinaryIO] = {}
+        self._board: Any = None
+        if not active:
+            return
+        for name in self.names:
+            length = 0 if offsets is None else int(offsets[name])
+            path = run / name
+            if (path.stat().st_size if path.exists() else 0) < length:
+                raise CheckpointError(f"{path} is shorter than when the state was saved; the run cannot be resumed")
+            file = path.open("ab")
+            file.truncate(length)
+            self._files[name] = file
+        self._board = _tensorboard(run / "tensorboard")
+
+    def row(self, values: Row) -> None:
+        """Write one row of ``metrics.jsonl``; see the module for its keys."""
+        if not self.active:
+            return
+        self._write("metrics.jsonl", values)
+        if self._board is not None:
+            for key, value in values.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{values['split']}/{key}", value, values["step"])
+
+    def timing(self, values: Row) -> None:
+        """Write one row of ``timings.jsonl``."""
+        if self.active:
+            self._write("timings.jsonl", values)
+
+    def offsets(self) -> dict[str, int]:
+        """Lengths of the files, which are on the disk when this returns."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return {name: file.tell() for name, file in self._files.items()}
+
+    def close(self) -> None:
+        """Close the files and write ``metrics.csv``."""
+        for file in self._files.values():
+            file.close()
+        if self._board is not None:
+            self._board.close()
+        if self.active:
+            write_table(self.run)
+
+    def _write(self, name: str, values: Row) -> None:
+        file = self._files[name]
+        file.write(json.dumps(values, allow_nan=True).encode() + b"\n")
+        file.flush()
+
+
+def read_rows(path: str | Path, split: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl`` or ``timings.jsonl``; a last line that was cut off is left out.
+
+    Args:
+        path: the file, or a run folder for its ``metrics.jsonl``.
+        split: keep the rows of this split only.
+    """
+    path = Path(path)
+    text = (path / "metrics.jsonl" if path.is_dir() else path).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.split("\n")[:-1] if line]
+    return [row for row in rows if split is None or row.get("split") == split]
+
+
+def write_table(run: Path) -> None:
+    """Write ``metrics.csv`` from ``metrics.jsonl``: one column a key, in the order of first use."""
+    rows = read_rows(run)
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(run / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+
+
+def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
+    """Machine and versions of a run, for ``environment.json``."""
+    import numpy as np
+
+    import mmcl_core
+
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "command": sys.argv,
+        "mmcl_core": getattr(mmcl_core, "__version__", "unknown"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda if gpu else None,
+        "gpu": gpu,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "device": str(device),
+        "precision": precision,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+class Progress:
+    """One progress bar over a stage, with loss, images/s and the share of time spent waiting for data.
+
+    Args:
+        title: shown in front.
+        total, done: updates of the stage, and those already done.
+        show: whether there is a bar at all.
+    """
+
+    def __init__(self, title: str, total: int, done: int, show: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total, initial=done, desc=title, disable=None if show else True, unit="step", leave=False
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def step(self) -> None:
+        """One more update is done."""
+        self._bar.update()
+
+    def show(self, loss: float, images_per_second: float, data_wait: float) -> None:
+        """Show the newest figures."""
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {images_per_second:.1f} img/s, data wait {data_wait:.1%}")
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))

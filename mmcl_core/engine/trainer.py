@@ -1,0 +1,399 @@
+"""The training loop, one for every method.
+
+A run is stages, a stage is epochs, an epoch is steps, a step is the updates of the method over all parts of a batch.
+Everything random in a step is drawn from a seed made of (seed, stage, step); the learning rate is a function of the
+step. So the saved state is weights, optimisers and a position, and a resumed run repeats the interrupted one bit for
+bit (on one kind of CPU; a GPU's reductions are not reproducible to the last bit).
+
+The loop never waits for the device inside a step: loss terms stay there and are looked at every ``train.log_every``
+updates, before a state is saved, and at the end of an epoch. A loss that is not finite is found then, and named by
+step and term; nothing is saved after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcl_core.config import Config, config_hash
+from mmcl_core.data.batches import Batch, BatchSource
+from mmcl_core.engine import runfolder
+from mmcl_core.engine.checkpoint import StateWriter, load_state, snapshot
+from mmcl_core.engine.checks import check_settings
+from mmcl_core.engine.device import compiles, pick_device, pick_precision, prepare_device, translate_errors
+from mmcl_core.engine.distributed import World, average_gradients, world
+from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
+from mmcl_core.engine.optim import MovingAverage, make_optimizer, select, set_mode, weights_are_finite
+from mmcl_core.engine.probe import probe
+from mmcl_core.engine.runlog import Progress, RunLog, environment
+from mmcl_core.engine.samples import Samples
+from mmcl_core.engine.schedule import learning_rate, step_seed
+from mmcl_core.engine.validation import Predictions, fit_temperatures, predict, scores
+from mmcl_core.engine.window import TermWindow, first_not_finite
+from mmcl_core.errors import CheckpointError, TrainingError
+from mmcl_core.methods.base import Update, ViewBatch
+from mmcl_core.weights import read_metadata, save_weights
+
+__all__ = ["RunResult", "Trainer", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        run: its folder.
+        scores: validation scores of the deployed weights, see :func:`mmcl_core.engine.validation.scores`; empty
+            without validation.
+        selection: in words, which weights are deployed.
+    """
+
+    run: Path
+    scores: dict[str, float]
+    selection: str
+
+
+def train(config: Config, run: Path, resume: bool = False, overwrite: bool = False) -> RunResult:
+    """Train a method from the first step, or from the saved state, to the end.
+
+    Args:
+        config: all settings.
+        run: run folder, see :mod:`mmcl_core.engine.runfolder`.
+        resume: continue what the folder holds.
+        overwrite: replace the run that the folder holds.
+
+    Raises:
+        ConfigError: settings that contradict each other, the data or the machine; raised before any work.
+        DataError: the prepared set is missing or damaged.
+        CheckpointError: the saved state is damaged or belongs to other data.
+        TrainingError: a loss that is not finite, no memory left, a lost process.
+        RunInterruptedError: a signal asked for the end; the state is saved.
+    """
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train, device)
+    with world(device.type == "cuda") as processes, translate_errors(config.train, processes.size):
+        check_settings(config, processes.size)
+        if resume and runfolder.is_finished(run):
+            logger.info("%s is finished already", run)
+            metadata = read_metadata(run)
+            return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
+        prepare_device(config.train, device, precision)
+        trainer = Trainer(config, run, processes, device, precision)
+        if processes.main and not (resume and (run / "config.yaml").exists()):
+            runfolder.start_folder(run, config, overwrite)
+        return trainer.fit(load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None)
+
+
+class Trainer:
+    """A run in the making: data, networks and position.
+
+    Args:
+        config: all settings, checked.
+        run: run folder.
+        world: this process among others.
+        device: where to train.
+        precision: ``bf16`` or ``float32``.
+    """
+
+    def __init__(self, config: Config, run: Path, world: World, device: torch.device, precision: str) -> None:
+        self.config, self.run, self.world, self.device, self.precision = config, run, world, device, precision
+        self.samples = Samples(config, world, device)
+        self.method = self.samples.method
+        self.steps_per_epoch = self.samples.steps_per_epoch
+        torch.manual_seed(step_seed(config.seed, "weights"))
+        self.system: nn.Module = self.method.build()
+        if config.model.init_from:
+            self.method.deployed(self.system).init_from(config.model.init_from)
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.system.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.stages = self.method.stages()
+        self.index, self.step = 0, 0  # stage, and updates done in it
+        self.average: MovingAverage | None = None
+        self.best: dict[str, Any] | None = None
+        self.window = TermWindow(world.size, device)
+        self.writer = StateWriter(run / "state.pt")
+        self.signals = StopSignals()
+        self.stopping = False  # agreed on by all processes
+
+    # ---------------------------------------------------------------- the story
+
+    def fit(self, state: dict[str, Any] | None = None) -> RunResult:
+        """Train from a saved state, or from the start, to the end."""
+        if state is not None:
+            self._check_state(state)
+            self.index, self.step = state["stage"], state["step"]
+        self.log = RunLog(self.run, state and state["log"], self.world.main)
+        if self.world.main:
+            self._write_facts()
+        if compiles(self.config.train, self.device):
+            for module in self.method.compiled(self.system):
+                module.compile()
+        with self.signals:
+            for index in range(self.index, len(self.stages)):
+                self._enter(index, state)
+                state = None
+                for epoch in range(self.step // self.steps_per_epoch, self.stage.epochs):
+                    self._train_epoch(epoch)
+                    self._end_epoch(epoch)
+                self._leave()
+        return self._finish()
+
+    def _enter(self, index: int, state: dict[str, Any] | None) -> None:
+        """Begin a stage, or take it up where the saved state left it."""
+        self.index, self.stage = index, self.stages[index]
+        self.first_epoch = sum(stage.epochs for stage in self.stages[:index])
+        self.augmenter = self.method.augmenter(self.stage)
+        if state is None:
+            self.step, self.best = 0, None
+            self.window = TermWindow(self.world.size, self.device)
+            torch.manual_seed(step_seed(self.config.seed, "stage", index))
+            self.method.start_stage(self.system, self.stage)
+        else:
+            self.system.load_state_dict(state["system"])
+        self.optimizers = [make_optimizer(self.system, update, self.device) for update in self.stage.updates]
+        ema = self.config.optim.ema
+        self.average = MovingAverage(self.system, ema) if ema > 0 else None
+        if state is not None:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            if self.average is not None:
+                self.average.system.load_state_dict(state["average"])
+            self.best = state["best"]
+            self.window.restore(state["window"])
+        set_mode(self.system, self.stage)
+        self.parameters = [select(self.system, update) for update in self.stage.updates]
+
+    def _train_epoch(self, epoch: int) -> None:
+        """All steps of an epoch that are not done yet."""
+        first = epoch * self.steps_per_epoch
+        every, log_every = self.config.train.save_every, self.config.train.log_every
+        total = self.stage.epochs * self.steps_per_epoch
+        bar = Progress(f"{self.stage.name} {epoch + 1}/{self.stage.epochs}", total, self.step, self.world.main)
+        self._restart_clock()
+        with bar, self.samples.epoch(self.first_epoch + epoch, self.step - first) as batches:
+            while self.step < first + self.steps_per_epoch:
+                start = time.perf_counter()
+                raw = next(batches)
+                self.waited += time.perf_counter() - start
+                self._train_step([self._views(part, batch) for part, batch in enumerate(raw)])
+                self.step, self.seen = self.step + 1, self.seen + self.config.train.batch
+                bar.step()
+                if (self.step - first) % self.steps_per_epoch == 0:
+                    break  # _end_epoch logs, validates and saves
+                if self.step % log_every == 0:
+                    self._log(epoch, bar)
+                alone = self.world.size == 1 and self.signals.asked
+                if alone or self.stopping or (every and self.step % every == 0):
+                    self._save()
+                self._stop_if_asked()
+
+    def _views(self, part: int, batch: Batch) -> ViewBatch:
+        return self.samples.views(batch, self.augmenter, self.stage, self.index, self.step, part)
+
+    def _train_step(self, batches: list[ViewBatch]) -> None:
+        """One pass over the updates of the stage; their loss terms go into the window."""
+        record: dict[str, Tensor] = {}
+        several = len(self.stage.updates) > 1
+        for number, (update, optimizer) in enumerate(zip(self.stage.updates, self.optimizers, strict=True)):
+            parameters = select(self.system, update) if several else self.parameters[number]
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, update.optim, self.steps_per_epoch, self.stage.epochs)
+            prefix = f"{update.name}/" if several else ""
+            for part, batch in enumerate(batches):
+                for name, value in self._backward(part, update, batch).items():
+                    record[prefix + name] = record.get(prefix + name, 0) + value
+            average_gradients(parameters, self.world.size)
+            if update.optim.clip_grad > 0:
+                record[f"{prefix}grad_norm"] = nn.utils.clip_grad_norm_(parameters, update.optim.clip_grad)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.system, self.step)
+        self.window.add(record, self.signals.asked)
+
+    def _backward(self, part: int, update: Update, batch: ViewBatch) -> dict[str, Tensor]:
+        """Add the gradient of one part of the batch; returns its share of the loss terms."""
+        # Dropout draws from the global generator, on each process for its own samples.
+        torch.manual_seed(step_seed(self.config.seed, "net", self.index, self.step, part, update.name, self.world.rank))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            terms = self.method.losses(self.system, batch, self.stage, update)
+        terms = {name: value / self.config.train.accumulate for name, value in terms.items()}
+        torch.stack(list(terms.values())).sum().backward()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Log, validate, probe, save."""
+        self._log(epoch)
+        train, last = self.config.train, epoch + 1 == self.stage.epochs
+        if self.world.main and self.samples.validation is not None:
+            if self.stage.validates and train.validate_every and ((epoch + 1) % train.validate_every == 0 or last):
+                self._validate(epoch, self.samples.validation)
+            if self.stage.self_supervised and train.probe and ((epoch + 1) % train.probe == 0 or last):
+                self._probe(epoch, self.samples.validation)
+            set_mode(self.system, self.stage)
+        self._save()
+        self._stop_if_asked()
+
+    def _leave(self) -> None:
+        """End a stage with the weights it is to hand on: the average, or the best."""
+        if self.best is not None:
+            self.system.load_state_dict(self.best["system"])
+        elif self.average is not None:
+            self.system.load_state_dict(self.average.system.state_dict())
+
+    def _finish(self) -> RunResult:
+        """Calibrate and write what is deployed."""
+        self.writer.join()
+        selection = f"best validation accuracy, epoch {self.best['epoch'] + 1}" if self.best else "last epoch"
+        selection += f" of {self.stage.epochs}" + (", average of the weights" if self.average else "")
+        result = RunResult(self.run, {}, selection)
+        if self.world.main:
+            self._require_finite_weights()
+            targets, source = self.method.targets, self.samples.validation
+            predictions = self._predict(self.system.eval(), source, targets) if source else None
+            result.scores.update(scores(predictions, targets) if predictions else {})
+            self.log.close()
+            metadata = {
+                "method": self.config.method,
+                "classes": list(self.samples.prepared.classes),
+                "temperature": fit_temperatures(predictions, targets),
+                "seed": self.config.seed,
+                "config_hash": config_hash(self.config),
+                "selection": selection,
+                "validation": result.scores,
+            }
+            save_weights(self.run / "weights.safetensors", self.method.deployed(self.system), metadata)
+            (self.run / "state.pt").unlink(missing_ok=True)  # larger than all the rest, and of no more use
+        return result
+
+    # ---------------------------------------------------------------- looking at it
+
+    def _settle(self) -> Tensor:
+        """The terms of the window in host memory [updates, terms], checked. Waits for the device."""
+        values = self.window.values()
+        self.stopping = self.stopping or bool((values[:, -1] > 0).any())
+        bad = first_not_finite(values)
+        if bad is not None:
+            back = len(values) - bad[0]
+            raise TrainingError(
+                f"loss term {self.window.names[bad[1]]!r} became {values[bad].item()} in update {self._done - back} "
+                f"(stage {self.stage.name}, epoch {(self.step - back) // self.steps_per_epoch}, both from 0); the run "
+                "stops, its last saved state is from before. Lower optim.lr, set optim.clip_grad, lengthen "
+                "optim.warmup_steps, or take train.precision=float32"
+            )
+        return values[:, :-1]
+
+    @property
+    def _done(self) -> int:
+        return self.first_epoch * self.steps_per_epoch + self.step
+
+    def _log(self, epoch: int, bar: Progress | None = None) -> None:
+        """Write the means of the window and start a new one."""
+        values = self._settle()
+        if not len(values):
+            return
+        means = dict(zip(self.window.names, values.double().mean(0).tolist(), strict=True))
+        self.window.clear()
+        rate = self.optimizers[0].param_groups[0]["lr"]
+        place = {"stage": self.stage.name, "epoch": epoch, "step": self._done}
+        loss = sum(value for name, value in means.items() if not name.endswith("grad_norm"))
+        self.log.row({**place, "split": "train", "lr": rate, "loss": loss, **means})
+        seconds = time.perf_counter() - self.since
+        speed, wait = self.seen / seconds, self.waited / seconds
+        timing = {**place, "seconds": seconds, "images_per_second": speed, "data_wait": wait}
+        if self.device.type == "cuda":
+            timing["peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        self.log.timing(timing)
+        if bar is not None:
+            bar.show(loss, speed, wait)
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self.since, self.waited, self.seen = time.perf_counter(), 0.0, 0
+
+    def _predict(self, system: nn.Module, source: BatchSource, modalities: tuple[str, ...]) -> Predictions:
+        return predict(self.method, system, source, modalities, self.device, self.precision == "bf16")
+
+    @property
+    def _judged(self) -> nn.Module:
+        """The networks that count, in evaluation mode: the average where there is one."""
+        return (self.average.system if self.average else self.system).eval()
+
+    def _validate(self, epoch: int, source: BatchSource) -> None:
+        """Score the validation split, and remember the weights if they are the best."""
+        found = scores(self._predict(self._judged, source, self.method.targets), self.method.targets)
+        self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "val", **found})
+        text = ", ".join(f"{key.split('/')[1]} {value:.3f}" for key, value in found.items() if "accuracy/" in key)
+        logger.info("%s epoch %d: validation accuracy %s", self.stage.name, epoch + 1, text)
+        if self.config.train.keep == "best" and found.get("accuracy", 0) > (self.best or {"score": -1})["score"]:
+            self.best = {"score": found["accuracy"], "epoch": epoch, "system": snapshot(self._judged.state_dict())}
+
+    def _probe(self, epoch: int, source: BatchSource) -> None:
+        """What the embeddings tell about the classes."""
+        modalities = self.method.targets
+        known, asked = (self._predict(self._judged, one, modalities) for one in (self.samples.probing, source))
+        found = probe(known, asked, modalities, len(self.samples.prepared.classes))
+        self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "probe", **found})
+
+    # ---------------------------------------------------------------- keeping it
+
+    def _save(self) -> None:
+        """Save the state: at any price before a stop, else when it is worth it."""
+        self._settle()
+        if not self.world.main or not (self.stopping or self.writer.due()):
+            return
+        self._require_finite_weights()
+        state = {
+            "data": self.samples.fingerprint,
+            "processes": self.world.size,
+            "stage": self.index,
+            "step": self.step,
+            "system": self.system.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average and self.average.system.state_dict(),
+            "best": self.best,
+            "window": self.window.state(),
+            "log": self.log.offsets(),
+        }
+        self.writer.save(state, wait=self.stopping)
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        if state["data"] != self.samples.fingerprint:
+            raise CheckpointError(
+                f"{self.run} was trained on other data than {self.config.data.root} holds now; "
+                "point data.root to the set it was started with, or start a new run"
+            )
+        before, now = state["processes"], self.world.size
+        if before != now:
+            logger.warning("begun on %d process(es), goes on with %d: equal but for rounding", before, now)
+
+    def _require_finite_weights(self) -> None:
+        if not weights_are_finite(self.system):
+            raise TrainingError(
+                f"weights are not finite after update {self._done} although the loss was; nothing is saved. "
+                "Lower optim.lr, set optim.clip_grad or take train.precision=float32"
+            )
+
+    def _write_facts(self) -> None:
+        facts = environment(self.device, self.precision, self.world.size)
+        runfolder.write_json(self.run / "environment.json", facts)
+        if self.config.data.label_share < 1:
+            text = "".join(f"{key}\n" for key in self.samples.labelled_keys())
+            (self.run / "labelled.txt").write_text(text, encoding="utf-8")
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping:
+            self.writer.join()
+            self.log.close()
+            raise RunInterruptedError(
+                f"stopped by a signal after update {self._done}; the state is saved. To go on: "
+                f"python -m mmcl_core.train --resume {self.run}"
+            )

@@ -1,0 +1,174 @@
+"""What a method is: its networks, its stages, the pictures it needs, and its losses.
+
+The trainer knows nothing else. A method is one module with one class; it is made known by one line in
+:data:`mmcl_core.methods.METHODS`. The simplest method gives :meth:`Method.views` and :meth:`Method.losses` and one
+stage. Those with more to them find room here as well:
+
+* several networks: :meth:`Method.build` returns a module that holds all, :meth:`Method.deployed` the one to be used;
+* memory banks: buffers of that module, addressed by :attr:`ViewBatch.index`; they are saved and resumed with it;
+* adversaries: a stage with several :class:`Update` s, each with its parameters, optimiser settings and losses;
+* stages that start from one another: :meth:`Method.start_stage`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mmcl_core.augment import Augmenter, Picture
+from mmcl_core.config import Config, OptimConfig
+from mmcl_core.nn.model import RecognitionModel
+
+__all__ = ["Method", "Stage", "Update", "ViewBatch"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser and what it changes; a step of a stage works off its updates in order.
+
+    Attributes:
+        optim: settings of optimiser and schedule.
+        trainable: beginnings of the names of the parameters it changes; ``""`` is all of them.
+        name: tells several updates of a stage apart.
+    """
+
+    optim: OptimConfig
+    trainable: tuple[str, ...] = ("",)
+    name: str = "main"
+
+    def selects(self, parameter: str) -> bool:
+        """Whether the parameter of this name is changed."""
+        return parameter.startswith(self.trainable)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with optimisers and a schedule of its own.
+
+    Attributes:
+        name: as it appears in the log.
+        epochs: passes over the training samples.
+        updates: at least one. Networks that none of them changes are frozen: no gradient, and BatchNorm takes its
+            running statistics and leaves them alone.
+        validates: whether predictions mean something in this stage and are validated.
+        self_supervised: whether the embeddings are probed (``train.probe``).
+    """
+
+    name: str
+    epochs: int
+    updates: tuple[Update, ...]
+    validates: bool = True
+    self_supervised: bool = False
+
+
+@dataclass
+class ViewBatch:
+    """The samples of one (part of a) step on this process, augmented.
+
+    Attributes:
+        pictures: by view; each holds all B samples, those without the modality as blanks.
+        present: by view, bool [B]: samples that have the modality. A view that all samples of the data set have is
+            absent here, which spares the selection.
+        labels: int64 [B]; -1 is unlabelled.
+        index: int64 [B], row of each sample in the prepared set.
+        draws: the method's own random numbers, see :meth:`Method.draw`; leading dimension B.
+    """
+
+    pictures: dict[str, Picture]
+    present: dict[str, Tensor]
+    labels: Tensor
+    index: Tensor
+    draws: dict[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, view: str) -> Tensor | None:
+        """Numbers of the samples that have the view, int64 [n]; ``None`` for all."""
+        mask = self.present.get(view)
+        return None if mask is None else mask.nonzero().squeeze(1)
+
+
+class Method(ABC):
+    """One way to train a recogniser.
+
+    Args:
+        config: all settings.
+        classes: names of the classes.
+        samples: number of samples in the prepared set (for memory banks).
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, config: Config, classes: Sequence[str], samples: int = 0) -> None:
+        self.config = config
+        self.classes = tuple(classes)
+        self.samples = samples
+        self.check()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The modalities that are classified: ``train.target``, all of ``train.modalities`` for ``both``."""
+        train = self.config.train
+        return train.modalities if train.target == "both" else (train.target,)
+
+    def check(self) -> None:  # noqa: B027 - a hook, empty by default
+        """Refuse settings that this method cannot work with.
+
+        Raises:
+            ConfigError: with the setting to change.
+        """
+
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that training reads and the network keeps statistics for."""
+        return self.config.train.modalities
+
+    def build(self) -> nn.Module:
+        """All networks of the method in one module; random numbers come from the global generator."""
+        return RecognitionModel(self.config.model, self.modalities(), len(self.classes), self.feature_heads())
+
+    def feature_heads(self) -> tuple[int, ...]:
+        """Levels whose embedding heads the losses use: by default those in ``loss.level_pairs``."""
+        return tuple(sorted({int(level) for pair in self.config.loss.level_pairs for level in pair.split("-")} - {1}))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, in order; by default one that trains everything."""
+        return (Stage("train", self.config.train.epochs, (Update(self.config.optim),)),)
+
+    @abstractmethod
+    def views(self, stage: Stage) -> dict[str, str]:
+        """The pictures a stage needs of every sample: name of the view -> modality it is drawn from."""
+
+    def augmenter(self, stage: Stage) -> Augmenter:
+        """How these views are made."""
+        return Augmenter(self.config.augment, self.config.model.input_size, self.views(stage))
+
+    def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random numbers of the losses for a global batch: tensors [batch, ...], on the CPU."""
+        return {}
+
+    @abstractmethod
+    def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
+        """Loss terms of an update, scalars by name; their sum is minimised. The names do not depend on the batch."""
+
+    def start_stage(self, system: nn.Module, stage: Stage) -> None:  # noqa: B027 - a hook, empty by default
+        """Called when a stage starts (not when it is resumed): copy weights between networks, reset heads.
+
+        What it leaves behind must be in the system, whose weights and buffers are saved.
+        """
+
+    def deployed(self, system: nn.Module) -> RecognitionModel:
+        """The network that is saved and used for recognition."""
+        assert isinstance(system, RecognitionModel)
+        return system
+
+    def compiled(self, system: nn.Module) -> tuple[nn.Module, ...]:
+        """The parts worth compiling."""
+        return (self.deployed(system).encoder,)
+
+    def predict(self, system: nn.Module, picture: Picture, modality: str) -> tuple[Tensor, Tensor]:
+        """Class logits [B, C] and embeddings [B, R] of test pictures of one modality."""
+        logits, embedding = self.deployed(system)(picture.image, modality, picture.camera)
+        return logits, embedding

@@ -1,0 +1,61 @@
+"""Self-supervised learning first, classifier heads on the frozen encoder second (the paper's two-step comparison)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mmcl_core.methods.amdim import two_views
+from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce
+from mmcl_core.nn.losses import draw_cells
+
+__all__ = ["TwoStep"]
+
+#: Epochs of the second stage at whose start its rate falls to a fifth (method.md of the paper's program).
+HEAD_MILESTONES = (15, 25)
+
+
+class TwoStep(Method):
+    """``contrast``: all pairs of ``train.modalities``, or two augmentations of a single one. ``heads``: the classifier.
+
+    The second stage runs ``train.head_epochs`` epochs at a rate that is multiplied by ``optim.gamma`` at epochs 15 and
+    25. The encoder is frozen in it, running statistics included.
+    """
+
+    name = "two_step"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The two stages."""
+        train, optim = self.config.train, self.config.optim
+        heads = replace(optim, milestones=HEAD_MILESTONES)
+        return (
+            Stage("contrast", train.epochs, (Update(optim, ("encoder.",)),), validates=False, self_supervised=True),
+            Stage("heads", train.head_epochs, (Update(heads, ("classifier.",)),)),
+        )
+
+    def views(self, stage: Stage) -> dict[str, str]:
+        """Stage 1: the views to contrast. Stage 2: one view of each target."""
+        modalities = self.targets if stage.name == "heads" else self.config.train.modalities
+        if stage.name == "contrast" and len(modalities) == 1:
+            return two_views(modalities[0])
+        return {modality: modality for modality in modalities}
+
+    def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
+        """The level-5 cell of each view that serves as source."""
+        return draw_cells(batch, tuple(self.views(stage)), generator)
+
+    def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
+        """Stage 1: the contrastive terms. Stage 2: one classification term for each target and head."""
+        model, loss = self.deployed(system), self.config.loss
+        if stage.name == "contrast":
+            encoded = encode(model, batch, self.views(stage), self.feature_heads())
+            return contrast(make_nce(loss), encoded, batch, loss.contrastive_weight)
+        encoded = encode(model, batch, self.views(stage))
+        return {
+            f"class {target} {head}": value
+            for target in self.targets
+            for head, value in classify(model, encoded[target], target, batch.labels, loss).items()
+        }

@@ -1,0 +1,115 @@
+"""Train a recogniser: ``python -m mmcl_core.train --config FILE [section.key=value ...]``.
+
+Start one process for each GPU with ``torchrun --nproc-per-node N -m mmcl_core.train ...``.
+
+Exit status: 0 finished; 2 wrong settings, data or command line; 1 the training failed; 75 stopped by SIGTERM, SIGUSR1
+or Ctrl-C with the state saved: the same run goes on with ``--resume RUN`` (batch systems can requeue on this status).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmcl_core.config import Config, load
+from mmcl_core.errors import ConfigError, MmclError, TrainingError
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL: try again later
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (see the module)."""
+    options = _parser().parse_intermixed_args(arguments)
+    main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(
+        level=logging.INFO if main_process else logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    from mmcl_core.engine.interrupt import RunInterruptedError
+    from mmcl_core.engine.trainer import train
+
+    try:
+        config, run = settings(options)
+        result = train(config, run, resume=bool(options.resume), overwrite=options.overwrite)
+    except RunInterruptedError as stop:
+        logger.warning("%s", stop)
+        return EXIT_STOPPED
+    except MmclError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, TrainingError) else 2
+    if main_process:
+        _write_report(run)
+        for key, value in result.scores.items():
+            if key.startswith("accuracy/"):
+                print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
+        print(f"weights: {run / 'weights.safetensors'}")
+        print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}")
+    return 0
+
+
+def settings(options: argparse.Namespace) -> tuple[Config, Path]:
+    """Settings and run folder that the command line asks for.
+
+    Raises:
+        ConfigError: missing or unknown settings, or a resumed run whose settings were changed.
+    """
+    from mmcl_core.engine import runfolder
+
+    overrides = list(options.overrides)
+    if options.data:
+        overrides.append(f"data.root={options.data}")
+    resume = Path(options.resume) if options.resume else None
+    if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
+        saved = runfolder.read_config(resume)
+        asked = load(options.config or resume / "config.yaml", overrides)
+        changed = runfolder.differences(saved, asked)
+        if changed:
+            raise ConfigError(
+                f"{resume} cannot be resumed with other settings ({'; '.join(changed)}); leave them out, or start a "
+                "new run (from these weights: model.init_from)"
+            )
+        return asked, resume
+    if options.config is None:
+        raise ConfigError("give --config FILE, or --resume RUN")
+    config = load(options.config, overrides)
+    if not config.data.root:
+        raise ConfigError("no data: give --data DIR (a prepared set) or set data.root")
+    out = options.out or config.out
+    return config, resume or (Path(out) if out else runfolder.default_folder(config, Path(options.config).stem))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mmcl_core.train", description="Train a recogniser.", epilog=f"{__doc__}".split("\n\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
+    parser.add_argument("--config", metavar="FILE", help="settings (YAML)")
+    parser.add_argument("--data", metavar="DIR", help="the prepared set: short for data.root=DIR")
+    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/<name of the file>-<hash>)")
+    parser.add_argument("--resume", metavar="RUN", help="continue this run; with --config, start it if there is none")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    return parser
+
+
+def _write_report(run: Path) -> None:
+    try:
+        from mmcl_core.engine.report import write_report
+    except ImportError as error:
+        logger.info("no report: %s", error)
+        return
+    try:
+        write_report(run)
+    except Exception:  # a page that fails must not spoil a training that succeeded
+        logger.exception("the report could not be written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
