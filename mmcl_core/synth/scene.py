@@ -1,0 +1,321 @@
+"""Compose a scene: a target on a support, neighbours, a room, lamps, a camera and the window of the crop.
+
+The support is the plane z = 0 under the target and the target stands at the origin. All lengths are metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmcl_core.synth.background import TexturePool
+from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, cast
+from mmcl_core.synth.shade import Lamp, Lighting, MeshSkin, Pyramid
+
+__all__ = ["IMAGER", "Item", "Scene", "compose", "random_pose", "resting_rotations", "yaw"]
+
+IMAGER = (640, 480)  # width and height of the virtual picture
+MIN_VISIBLE = 0.45
+_PROBE = 40  # rays on a side of the grid that measures visibility
+
+
+class Item:
+    """One object, ready to be placed and shaded: its solid, its skin, and how it comes to rest."""
+
+    def __init__(self, name: str, instance: str, mesh: Mesh) -> None:
+        self.name, self.instance = name, instance
+        self.solid, self.skin = Solid(mesh), MeshSkin(mesh)
+        self._resting: np.ndarray | None = None
+
+    @property
+    def resting(self) -> np.ndarray:
+        """Rotations [P, 3, 3] in which it lies still on a table."""
+        if self._resting is None:
+            self._resting = resting_rotations(self.solid.outline)
+        return self._resting
+
+
+@dataclass
+class Scene:
+    """What is cast and shaded.
+
+    Attributes:
+        placed, items: the solids in place (the target first) and the items they are.
+        panels, textures: flat surroundings and the textures they name.
+        lighting: all light.
+        camera: the camera of the whole imager.
+        left, top, side: window of the crop in pixels of the imager (outer corner; see :meth:`Camera.window`).
+        visible: share of the target's picture that is inside the imager and not hidden, in [0, 1].
+    """
+
+    placed: list[Placed]
+    items: list[Item]
+    panels: list[Panel]
+    textures: list[Pyramid]
+    lighting: Lighting
+    camera: Camera
+    left: float
+    top: float
+    side: float
+    visible: float
+
+
+def compose(
+    rng: np.random.Generator, target: Item, draw_neighbour: Callable[[np.random.Generator], Item], pool: TexturePool
+) -> Scene:
+    """Draw a scene in which at least 45 % of the target is visible.
+
+    Args:
+        rng: the sample's own source of randomness.
+        target: what the crop is of.
+        draw_neighbour: gives another object.
+        pool: background textures.
+    """
+    for attempt in range(12):
+        neighbours = [draw_neighbour(rng) for _ in range(int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))]
+        azimuth = float(rng.uniform(-np.pi, np.pi))
+        placed, items = _place(rng, target, neighbours if attempt < 8 else [], azimuth)
+        camera = _aim(rng, placed[0], azimuth)
+        found = _visible(camera, placed)
+        if found is None or found[0] < MIN_VISIBLE:
+            continue
+        left, top, side = _window(rng, *found[1:])
+        panels, textures = _room(rng, pool, azimuth, float(placed[0].outline()[:, 2].min()))
+        lighting = _lighting(rng, camera, textures[0].mean())
+        return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
+    raise AssertionError(f"no view of {target.instance} shows enough of it")
+
+
+def yaw(angle: float) -> np.ndarray:
+    """Rotation about +z, float64 [3, 3]."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def resting_rotations(outline: np.ndarray, count: int = 16) -> np.ndarray:
+    """Rotations in which a body lies still: its centre is as low as it gets by rolling.
+
+    The height of the centre above the lowest point is the support function of the body; rolling follows
+    its slope from ``count`` evenly spread starts.
+
+    Args:
+        outline: float [M, 3], its outermost points.
+        count: rotations wanted (some repeat).
+
+    Returns:
+        float64 [count, 3, 3].
+    """
+    points = outline.astype(np.float64) - (outline.min(0) + outline.max(0)) / 2
+    k = np.arange(count) + 0.5
+    z, angle = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
+    down = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], axis=1)
+    size = np.linalg.norm(points, axis=1).max()
+    for step in np.geomspace(0.25, 0.003, 90):
+        lowest = points[(down @ points.T).argmax(axis=1)]
+        slope = lowest - np.einsum("ij,ij->i", lowest, down)[:, None] * down
+        slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-3 * size)
+        down -= step * slope
+        down /= np.linalg.norm(down, axis=1, keepdims=True)
+    return np.stack([_turn(d, np.array([0.0, 0.0, -1.0])) for d in down])
+
+
+def random_pose(rng: np.random.Generator, item: Item) -> np.ndarray:
+    """Rotation of an object on its support: 45 % upright, 25 % on a side, 15 % at rest in some way, 15 % any."""
+    pick = rng.random()
+    turn = yaw(float(rng.uniform(-np.pi, np.pi)))
+    if pick < 0.45:
+        return turn
+    if pick < 0.70:
+        side = (
+            np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+            if rng.random() < 0.5
+            else np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+        )
+        return turn @ (side if rng.random() < 0.5 else side.T)
+    if pick < 0.85:
+        return turn @ item.resting[int(rng.integers(len(item.resting)))]
+    q = rng.standard_normal(4)
+    w, x, y, z = q / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The smallest rotation that takes one unit vector to another."""
+    c = float(start @ end)
+    if c < -0.999999:
+        return np.diag([1.0, -1.0, -1.0]) if abs(start[0]) < 0.9 else np.diag([-1.0, -1.0, 1.0])
+    v = np.cross(start, end)
+    k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+    return np.eye(3) + k + k @ k / (1 + c)
+
+
+def _stand(item: Item, rotation: np.ndarray, x: float, y: float, z: float = 0.0) -> Placed:
+    """Put an object down at (x, y): its box centred there, its lowest point on height z."""
+    outline = item.solid.outline @ rotation.T
+    centre = (outline.min(0) + outline.max(0)) / 2
+    return Placed(item.solid, rotation, np.array([x - centre[0], y - centre[1], z - outline[:, 2].min()]))
+
+
+def _place(
+    rng: np.random.Generator, target: Item, neighbours: Sequence[Item], azimuth: float
+) -> tuple[list[Placed], list[Item]]:
+    """The target at the origin and its neighbours around it, without running into each other."""
+    placed, items = [_stand(target, random_pose(rng, target), 0, 0)], [target]
+    for item in neighbours:
+        rotation = random_pose(rng, item)
+        for _ in range(4):
+            towards = rng.normal(0, 0.7) if rng.random() < 0.4 else rng.uniform(-np.pi, np.pi)  # 40 % in front
+            direction = np.array([np.cos(azimuth + towards), np.sin(azimuth + towards), 0], np.float32)
+            thing = _stand(item, rotation, 0, 0)
+            apart = (placed[0].outline() @ direction).max() - (thing.outline() @ direction).min()
+            x, y = direction[:2] * (apart + rng.exponential(0.04))
+            thing = _stand(item, rotation, float(x), float(y))
+            if all(_separate(thing, other) for other in placed):
+                placed.append(thing)
+                items.append(item)
+                break
+    return placed, items
+
+
+def _separate(a: Placed, b: Placed) -> bool:
+    """Whether a vertical plane across the line between their centres, or along an axis, parts two things."""
+    first, second = a.outline(), b.outline()
+    line = (second.min(0) + second.max(0) - first.min(0) - first.max(0))[:2]
+    length = float(np.linalg.norm(line))
+    axes = np.array([line / max(length, 1e-6), [1, 0], [0, 1]], np.float32).T
+    p, q = first[:, :2] @ axes, second[:, :2] @ axes
+    return bool(((p.max(0) <= q.min(0)) | (q.max(0) <= p.min(0))).any())
+
+
+def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
+    """A camera above the support that has the target somewhere in its picture."""
+    pick = rng.random()
+    focal = (
+        rng.uniform(980, 1120)
+        if pick < 0.4
+        else rng.uniform(510, 640)
+        if pick < 0.8
+        else np.exp(rng.uniform(6.17, 7.05))
+    )
+    elevation = np.deg2rad(rng.triangular(8, 35, 65))
+    outline = target.outline()
+    middle = (outline.min(0) + outline.max(0)) / 2
+    extent = 2 * float(np.linalg.norm(outline - middle, axis=1).max())
+    distance = rng.uniform(0.5, 1.25) if rng.random() < 0.75 else rng.uniform(0.4, 2.0)
+    distance = float(np.clip(distance, extent * focal / 420, max(extent * focal / 42, 0.4)))  # 42 to 420 pixels
+    width, height = IMAGER
+    cx, cy = width / 2 + rng.normal(0, 8) - 0.5, height / 2 + rng.normal(0, 8) - 0.5
+    edge = -0.02 if rng.random() < 0.12 else 0.15
+    u, v = rng.uniform(edge, 1 - edge) * width, rng.uniform(edge, 1 - edge) * height
+    away = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    position = middle + distance * away
+    right = np.cross(-away, [0, 0, 1.0])
+    right /= np.linalg.norm(right)
+    roll = rng.normal(0, np.deg2rad(4))
+    basis = np.stack([right, np.cross(-away, right), -away], axis=1) @ yaw(float(roll))
+    ray = np.array([(u - cx) / focal, (v - cy) / focal, 1.0])
+    rotation = basis @ _turn(ray / np.linalg.norm(ray), np.array([0.0, 0.0, 1.0]))
+    return Camera(float(focal), float(focal), float(cx), float(cy), rotation, position)
+
+
+def _visible(camera: Camera, placed: Sequence[Placed]) -> tuple[float, np.ndarray, np.ndarray] | None:
+    """Visible share of the target, box of its visible part and box of all of it (x0, y0, x1, y1 in pixels)."""
+    pixels, z = camera.project(placed[0].outline())
+    if z.min() < 0.15:
+        return None
+    whole = np.concatenate([pixels.min(0), pixels.max(0)])
+    step = (whole[2:] - whole[:2]) / _PROBE
+    x, y = (whole[k] + (np.arange(_PROBE) + 0.5) * step[k] for k in (0, 1))
+    grid = Camera(camera.fx / step[0], camera.fy / step[1], 0, 0, camera.rotation, camera.position)
+    grid = Camera(
+        grid.fx,
+        grid.fy,
+        (camera.cx - x[0]) / step[0],
+        (camera.cy - y[0]) / step[1],
+        *(camera.rotation, camera.position),
+    )
+    rays = grid.rays(_PROBE, _PROBE)
+    hits = cast(camera.position, rays, placed)
+    alone = cast(camera.position, rays, placed[:1]).owner == 0
+    inside = ((x > -0.5) & (x < IMAGER[0] - 0.5))[None] & ((y > -0.5) & (y < IMAGER[1] - 0.5))[:, None]
+    seen = (hits.owner == 0).reshape(_PROBE, _PROBE) & inside
+    if not seen.any():
+        return None
+    columns, rows = np.flatnonzero(seen.any(0)), np.flatnonzero(seen.any(1))
+    box = np.array([x[columns[0]], y[rows[0]], x[columns[-1]], y[rows[-1]]]) + np.concatenate([-step, step]) / 2
+    return float(seen.sum() / max(alone.sum(), 1)), box, whole
+
+
+def _window(rng: np.random.Generator, visible: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:
+    """Square window of 1.2 times the box (of what is visible, or of the whole inside the picture), jittered."""
+    bounds = np.array([*IMAGER, *IMAGER]) - 0.5
+    box = visible if rng.random() < 0.75 else np.clip(whole, -0.5, bounds)
+    sides = box[2:] - box[:2]
+    side = float(max(sides.max(), 8.0)) * float(np.clip(1.2 * np.exp(rng.normal(0, 0.08)), 1.0, 1.5))
+    centre = (box[:2] + box[2:]) / 2 + np.clip(rng.normal(0, 0.03, 2), -0.1, 0.1) * side
+    return float(centre[0] + 0.5 - side / 2), float(centre[1] + 0.5 - side / 2), side
+
+
+def _room(
+    rng: np.random.Generator, pool: TexturePool, azimuth: float, ground: float
+) -> tuple[list[Panel], list[Pyramid]]:
+    """Support, floor, wall and things lying flat; the first texture is that of the support."""
+    back = np.array([-np.cos(azimuth), -np.sin(azimuth), 0.0])  # away from the camera
+    textures = [pool.get(kind, int(rng.integers(pool.count))) for kind in ("table", "floor", "wall")]
+    up, infinite = np.array([0, 0, 1.0]), (np.inf, np.inf)
+    turn = yaw(float(rng.uniform(-np.pi, np.pi)))
+    u, v = turn[:, 0], turn[:, 1]
+    offset = (float(rng.random()), float(rng.random()))
+    on_floor = rng.random() < 0.15
+    scale = float(rng.uniform(0.25, 0.9))
+    gloss = float(rng.choice([0.0, 0.1, 0.4]))
+    if on_floor:
+        textures[0] = textures[1]
+        panels = [Panel(np.zeros(3), u, v, infinite, 0, scale, offset, gloss)]
+    else:
+        half = (float(rng.uniform(0.3, 1.0)), float(rng.uniform(0.25, 0.6)))
+        reach = rng.uniform(-1, 1, 2) * (np.array(half) - 0.08)
+        panels = [Panel(u * reach[0] + v * reach[1], u, v, half, 0, scale, offset, gloss, rng.random() < 0.12)]
+        floor = np.array([0, 0, -rng.uniform(0.45, 0.8)])
+        panels.append(Panel(floor, u, v, infinite, 1, float(rng.uniform(0.3, 1.0)), offset, 0.05))
+    distance = rng.uniform(0.25, 0.8) if rng.random() < 0.25 else rng.uniform(0.8, 3.5)
+    facing = yaw(float(rng.normal(0, 0.5))) @ back
+    across = np.cross(up, facing)
+    panels.append(Panel(facing * distance, across, -up, infinite, 2, float(rng.uniform(0.8, 2.5)), offset, 0.05))
+    for _ in range(int(rng.choice(4, p=[0.55, 0.2, 0.15, 0.1]))):
+        textures.append(pool.get("print", int(rng.integers(pool.count))))
+        turn = yaw(float(rng.uniform(-np.pi, np.pi)))
+        size = np.exp(rng.uniform(np.log(0.03), np.log(0.3), 2))
+        place = np.array([*rng.uniform(-0.4, 0.4, 2), 0.0004 + ground])
+        half = (float(size[0]) / 2, float(size[1]) / 2)
+        panels.append(Panel(place, turn[:, 0], turn[:, 1], half, len(textures) - 1, float(size.max()), (0.5, 0.5), 0.1))
+    return panels, textures
+
+
+def _lighting(rng: np.random.Generator, camera: Camera, ground_colour: np.ndarray) -> Lighting:
+    """Ambient light and one to three lamps above; the support throws its own colour back up."""
+    warmth = rng.normal(0, 0.05)
+    white = np.array([1 + warmth, 1.0, 1 - warmth], np.float32)
+    key = float(rng.uniform(0.25, 1.1))
+    lamps = []
+    for k in range(int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
+        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(30, 88))
+        distance = rng.uniform(1.2, 3.0)
+        direction = np.array(
+            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        )
+        colour = white * np.float32(key * rng.uniform(0.5, 1.0) * (1.0 if k == 0 else 0.6))
+        lamps.append(Lamp(direction * distance, colour.astype(np.float32), float(rng.uniform(0.02, 0.5)), k < 2))
+    above = (white * rng.uniform(0.35, 0.8)).astype(np.float32)
+    light = above + sum(lamp.colour for lamp in lamps) * 0.5
+    below = (0.1 + 0.5 * ground_colour * light).astype(np.float32)
+    return Lighting(lamps, above, below)

@@ -1,0 +1,271 @@
+"""Models of the two sensors: a cheap colour camera, and a structured-light depth camera (Xtion, Kinect 1).
+
+The depth camera measures disparity ``d = F B / z`` between camera and projector. An error of d by e
+becomes an error of z by ``z^2 e / (F B)``, and rounding d to eighths of a pixel becomes steps that grow
+with z^2. It sees nothing where the projector does not reach (a shadow on one side of things), at steps
+of depth, on surfaces at a grazing angle, and on dark or shiny ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+__all__ = ["ColourCamera", "DepthCamera", "to_millimetres"]
+
+_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_CURVE = 4096  # entries of a tone curve, over linear light 0 to 2
+
+
+@dataclass(frozen=True)
+class ColourCamera:
+    """Settings of the colour camera for one picture.
+
+    Attributes:
+        exposure: linear level that the mean of the scene is brought to.
+        balance: gains of red, green, blue.
+        saturation: 1 leaves colours, more makes them stronger.
+        contrast: 0 the plain sRGB curve, 1 a strong S.
+        blur: deviation of the lens blur in pixels of the imager.
+        shot, read: noise, as variance per unit of light and deviation in the dark.
+        sharpen: strength of the camera's own sharpening.
+        jpeg: quality of compression; 0 for none.
+    """
+
+    exposure: float
+    balance: tuple[float, float, float]
+    saturation: float
+    contrast: float
+    blur: float
+    shot: float
+    read: float
+    sharpen: float
+    jpeg: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> ColourCamera:
+        """A camera from the range of real ones."""
+        red, blue = np.exp(rng.normal(0, 0.08, 2))
+        return cls(
+            exposure=float(np.clip(0.3 * np.exp(rng.normal(0, 0.33)), 0.12, 0.65)),
+            balance=(float(red), 1.0, float(blue)),
+            saturation=float(rng.uniform(0.85, 1.55)),
+            contrast=float(rng.uniform(0.0, 1.1)),
+            blur=float(rng.uniform(0.35, 0.95)),
+            shot=float(np.exp(rng.uniform(np.log(1e-4), np.log(4e-3)))),
+            read=float(np.exp(rng.uniform(np.log(1e-3), np.log(1.5e-2)))),
+            sharpen=float(max(rng.uniform(-0.5, 1.5), 0.0)),
+            jpeg=int(rng.integers(55, 97)) if rng.random() < 0.5 else 0,
+        )
+
+    def photograph(self, light: np.ndarray, level: float, cell: float, rng: np.random.Generator) -> np.ndarray:
+        """The picture of some light.
+
+        Args:
+            light: float32 [H, W, 3], linear.
+            level: linear light of a white surface of the scene; steadies the exposure when the crop is all dark.
+            cell: pixels of the imager that one pixel here stands for (noise and blur shrink with it).
+            rng: source of the noise.
+
+        Returns:
+            uint8 [H, W, 3], RGB.
+        """
+        cell = max(cell, 1.0)
+        light = cv2.GaussianBlur(light, (0, 0), max(self.blur / cell, 0.45))
+        luma = light @ _LUMA
+        gain = self.exposure / (0.4 * float(luma.mean()) + 0.6 * 0.3 * level)
+        gain = min(gain, 1.6 / max(float(np.percentile(luma, 95)), 1e-6))
+        mix = np.float32(self.saturation) * np.eye(3, dtype=np.float32) + np.float32(1 - self.saturation) * _LUMA
+        light = light @ (mix * (np.array(self.balance, np.float32) * np.float32(gain))[:, None]).T
+        grain = cv2.blur(rng.standard_normal(light.shape, np.float32), (2, 2)) * np.float32(1.6 / cell)
+        light += grain * np.sqrt(np.maximum(light, 0) * np.float32(self.shot) + np.float32(self.read**2))
+        index = np.clip(light * np.float32(_CURVE / 2), 0, _CURVE - 1).astype(np.int32)
+        picture: np.ndarray = self._curve()[index]
+        if self.sharpen > 0:
+            soft = cv2.GaussianBlur(picture, (0, 0), 1.0)
+            picture = cv2.addWeighted(picture, 1 + self.sharpen, soft, -self.sharpen, 0)
+        if self.jpeg:
+            code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])[1]
+            picture = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1]
+        return np.ascontiguousarray(picture)
+
+    def _curve(self) -> np.ndarray:
+        x = np.linspace(0, 2, _CURVE)
+        x = np.maximum(x - 0.012 * self.contrast, 0)  # hard contrast swallows the darkest tones
+        x = np.where(x < 0.7, x, 0.7 + 0.3 * np.tanh((x - 0.7) / 0.45) / np.tanh(1.3 / 0.45))  # a soft shoulder
+        y = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
+        y = y + self.contrast * 0.5 * (y * y * (3 - 2 * y) - y)
+        return np.clip(y * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class DepthCamera:
+    """Settings of the depth camera for one picture.
+
+    Attributes:
+        focal: its focal length in its own pixels.
+        base: metres between camera and projector.
+        shadow: how much of the projector's shadow is left open (drivers fill some of it), in [0, 1].
+        side: +1 where the projector is to the right of the camera (shadows fall on the left of things), else -1.
+        white, drift: deviation of the disparity error, from pixel to pixel and over patches, in pixels.
+        step: disparities are rounded to multiples of this many pixels; 0: not rounded.
+        smooth: whether the driver smooths the result.
+        wiggle: how far edges run astray, in its pixels.
+        edge: share of holes on the near side of a step in depth (the far side is always lost).
+        dark, grazing, shiny: how easily such surfaces are lost; 0 never.
+        nearest, farthest: range in metres.
+    """
+
+    focal: float = 570.0
+    base: float = 0.075
+    shadow: float = 1.0
+    side: int = 1
+    white: float = 0.03
+    drift: float = 0.05
+    step: float = 0.125
+    smooth: bool = False
+    wiggle: float = 0.7
+    edge: float = 0.15
+    dark: float = 1.0
+    grazing: float = 2.0
+    shiny: float = 1.0
+    nearest: float = 0.35
+    farthest: float = 6.0
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> DepthCamera:
+        """A camera from the range of real ones."""
+        return cls(
+            focal=float(rng.uniform(525, 600)),
+            shadow=float(rng.uniform(0.1, 1.0)),
+            side=1 if rng.random() < 0.5 else -1,
+            white=float(rng.uniform(0.01, 0.06)),
+            drift=float(rng.uniform(0.02, 0.09)),
+            step=0.125 if rng.random() < 0.6 else 0.0,
+            smooth=bool(rng.random() < 0.6),
+            wiggle=float(rng.uniform(0.2, 1.1)),
+            edge=float(rng.uniform(0.0, 0.45)),
+            dark=float(max(rng.uniform(-1.0, 3.5), 0)),
+            grazing=float(rng.uniform(0.8, 3.2)),
+            shiny=float(max(rng.uniform(-1.0, 2.5), 0)),
+            farthest=float(rng.uniform(3.0, 8.0)),
+        )
+
+    def sense(
+        self,
+        z: np.ndarray,
+        facing: np.ndarray,
+        brightness: np.ndarray,
+        gloss: np.ndarray,
+        focal: float,
+        size: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """What the camera reports of a square window.
+
+        Args:
+            z: float32 [R, R], true depth in metres (infinite: nothing there).
+            facing: float32 [R, R], cosine between the surface and the direction to the camera.
+            brightness: float32 [R, R], reflectance in [0, 1].
+            gloss: float32 [R, R], in [0, 1].
+            focal: focal length of this window in its pixels.
+            size: side of the result.
+            rng: source of the noise.
+
+        Returns:
+            uint16 [size, size], millimetres, 0 = no reading.
+        """
+        grid = int(np.clip(round(z.shape[0] * self.focal / focal), 24, size))
+        focal = focal * grid / z.shape[0]
+        sharp = focal / self.focal  # window pixels per sensor pixel; below 1 the sensor is finer than the window
+        at = self._astray(z.shape[0], grid, sharp, rng)
+        near = [
+            cv2.remap(a, *at, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            for a in (z, facing, brightness, gloss)
+        ]
+        z = np.minimum(near[0], np.float32(20.0))
+        if sharp > 0.5:
+            z = cv2.medianBlur(z, 5 if sharp > 0.8 else 3)
+        lost = self._hidden(z, focal) | self._steps(z, sharp, rng) | self._weak(near[1:], sharp, rng)
+        lost |= (z < self.nearest) | (z > self.farthest)
+        return to_millimetres(*_enlarge(self._measure(z, sharp, rng), ~lost, size, rng))
+
+    def _astray(self, rows: int, grid: int, sharp: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Where each pixel of the sensor looks in the window: regular, but for errors of registration and matching."""
+        place = (np.arange(grid, dtype=np.float32) + 0.5) * (rows / grid) - 0.5
+        amount = np.float32(self.wiggle * sharp * rows / grid)
+        shift = rng.normal(0, 0.6, 2) * amount
+        wave = cv2.GaussianBlur(rng.standard_normal((grid, grid, 2), np.float32), (0, 0), 1.0) * 3.0
+        x = place[None] + wave[..., 0] * amount + np.float32(shift[0])
+        y = place[:, None] + wave[..., 1] * amount + np.float32(shift[1])
+        return x, y
+
+    def _hidden(self, z: np.ndarray, focal: float) -> np.ndarray:
+        """Points the projector does not reach, or that the depth camera does not see but the colour camera does."""
+        column = np.arange(z.shape[1], dtype=np.float32)[None]
+        lost = np.zeros(z.shape, bool)
+        for base, side in ((self.base * self.shadow, self.side), (0.025, -self.side)):
+            # seen from a point to the right, columns keep their order unless something nearer on the right covers them
+            flip = slice(None, None, -1) if side > 0 else slice(None)
+            seen = (column if side > 0 else -column) - np.float32(focal * base) / z
+            least = np.minimum.accumulate(seen[:, flip], axis=1)[:, flip]
+            lost |= seen > least + 0.75
+        return lost
+
+    def _steps(self, z: np.ndarray, sharp: float, rng: np.random.Generator) -> np.ndarray:
+        """Holes along steps of depth: the far side, and in places the near side too."""
+        kernel = np.ones((3, 3), np.uint8)
+        low, high = cv2.erode(z, kernel), cv2.dilate(z, kernel)
+        step = high - low > 0.012 + 0.02 * low * low
+        far = z > (low + high) * 0.5
+        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), 1.5) * 5.0
+        lost = step & (far | (patch > np.float32(1.3 - 2.6 * self.edge)))
+        if sharp > 0.5:  # the window is as coarse as the sensor: matching loses one more pixel here and there
+            wide = cv2.dilate((step & far).astype(np.uint8), kernel) > 0
+            lost |= wide & (z > low + 0.3 * (high - low)) & (patch > 0.3)
+        return lost
+
+    def _weak(self, look: list[np.ndarray], sharp: float, rng: np.random.Generator) -> np.ndarray:
+        """Blobs without a reading where little light comes back, and a few anywhere."""
+        facing, brightness, gloss = look
+        fine = cv2.GaussianBlur(rng.standard_normal(facing.shape, np.float32), (0, 0), 0.8 + 0.5 * sharp)
+        coarse = cv2.GaussianBlur(rng.standard_normal(facing.shape, np.float32), (0, 0), 4.0)
+        field = fine * (2.2 + 1.2 * sharp) + coarse * 9.0
+        ease = self.grazing * np.clip(1.6 - facing / 0.22, 0, 1.5) + self.dark * np.clip(1 - brightness / 0.045, 0, 1)
+        ease += self.shiny * gloss * (0.6 + facing**8)
+        return np.asarray(field > 5.0 - 1.4 * ease)
+
+    def _measure(self, z: np.ndarray, sharp: float, rng: np.random.Generator) -> np.ndarray:
+        """Depth from a disparity with noise, rounded."""
+        strength = self.focal * self.base
+        white = rng.standard_normal(z.shape, np.float32)
+        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), 3.0) * 10.6
+        disparity = (
+            np.float32(strength) / z + np.float32(self.white) * white * min(sharp, 1.0) + np.float32(self.drift) * patch
+        )
+        if self.step:
+            disparity = np.round(disparity / np.float32(self.step)) * np.float32(self.step)
+        measured = np.float32(strength) / np.maximum(disparity, np.float32(0.5))
+        if self.smooth:
+            soft = cv2.GaussianBlur(measured, (5, 5), 1.2)
+            measured = np.where(np.abs(soft - measured) < 0.012 * measured, soft, measured)
+        return np.asarray(measured, np.float32)
+
+
+def to_millimetres(z: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Depth in metres as uint16 millimetres, 0 where it is not valid or does not fit."""
+    good = valid & np.isfinite(z) & (z > 0) & (z < 65.5)
+    return np.where(good, np.round(np.where(good, z, 0) * 1000), 0).astype(np.uint16)
+
+
+def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Resize depth and validity: interpolated inside surfaces, nearest at steps, so that nothing is made up."""
+    if z.shape[0] == size:
+        return z, valid
+    nearest = cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST)
+    linear = cv2.resize(z, (size, size), interpolation=cv2.INTER_LINEAR)
+    share = cv2.resize(valid.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    ragged = share + rng.standard_normal((size, size), np.float32) * 0.06 > 0.5
+    return np.where(np.abs(linear - nearest) < 0.015 * nearest, linear, nearest), ragged

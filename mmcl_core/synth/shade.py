@@ -1,0 +1,268 @@
+"""From hits to light: textures, lamps with shadows, ambient light with occlusion.
+
+Colours are linear light in float32 unless they are called 8-bit (sRGB). The model is Lambert plus a
+Blinn-Phong highlight plus hemispherical ambient light; enough for a recogniser, and cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.raycast import Camera, Hits, Panel, Placed, blocked
+
+__all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "surface"]
+
+_x = np.arange(256) / 255.0
+SRGB_TO_LINEAR = np.where(_x <= 0.04045, _x / 12.92, ((_x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_AO_REACH = 0.12  # metres within which something takes ambient light away
+
+
+class Pyramid:
+    """A texture and its halvings, looked up bilinearly in the level that fits the pixel."""
+
+    def __init__(self, texture: np.ndarray) -> None:
+        self.levels = [np.ascontiguousarray(texture)]
+        while min(self.levels[-1].shape[:2]) >= 8:
+            last = self.levels[-1]
+            half = (max(last.shape[1] // 2, 1), max(last.shape[0] // 2, 1))
+            self.levels.append(cv2.resize(last, half, interpolation=cv2.INTER_AREA))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the texture in pixels."""
+        return self.levels[0].shape[1], self.levels[0].shape[0]
+
+    def mean(self) -> np.ndarray:
+        """Mean colour, linear light, float32 [3]."""
+        colours: np.ndarray = SRGB_TO_LINEAR[self.levels[-1].reshape(-1, 3)].mean(0)
+        return colours
+
+    def sample(self, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -> np.ndarray:
+        """8-bit colours [N, 3] at (u, v) [N] in repeats of the texture.
+
+        Args:
+            u, v: float32 [N]; 1 is one repeat, (0, 0) the top left corner.
+            texels: float32 [N], pixels of the texture that one pixel of the picture spans.
+        """
+        level = np.log2(np.maximum(texels, 1.0)).astype(np.int32)
+        np.minimum(level, len(self.levels) - 1, out=level)
+        u, v = u - np.floor(u), v - np.floor(v)
+        result = np.empty((len(u), 3), np.uint8)
+        for k in np.unique(level):
+            picture = self.levels[k]
+            at = np.flatnonzero(level == k)
+            x, y = u[at] * picture.shape[1] - np.float32(0.5), v[at] * picture.shape[0] - np.float32(0.5)
+            found = cv2.remap(picture, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            result[at] = found.reshape(-1, 3)
+        return result
+
+
+class MeshSkin:
+    """What shading needs of a mesh: its texture pyramid and how dense the texture lies on each triangle."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.pyramid = Pyramid(mesh.texture)
+        corners = mesh.vertices[mesh.faces]
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+        a, b = mesh.uv[:, 1] - mesh.uv[:, 0], mesh.uv[:, 2] - mesh.uv[:, 0]
+        width, height = self.pyramid.size
+        texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) * width * height
+        self.density = np.sqrt(texels / np.maximum(area, 1e-12)).astype(np.float32)  # pixels of the texture per metre
+
+
+@dataclass
+class Lamp:
+    """A round lamp. ``colour`` is the light it brings to a surface facing it at the target."""
+
+    position: np.ndarray
+    colour: np.ndarray
+    radius: float
+    shadows: bool
+
+
+@dataclass
+class Lighting:
+    """All light of a scene: lamps, and ambient light from above and from below."""
+
+    lamps: list[Lamp]
+    above: np.ndarray
+    below: np.ndarray
+
+
+@dataclass
+class Surface:
+    """What is seen at each of N pixels.
+
+    Attributes:
+        points, normals: float32 [N, 3], world; normals are unit vectors towards the camera's side.
+        colour: uint8 [N, 3], sRGB, of the surface itself.
+        gloss: float32 [N].
+        facing: float32 [N], cosine between normal and the direction to the camera.
+        view: float32 [N, 3], unit vectors to the camera.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray
+    colour: np.ndarray
+    gloss: np.ndarray
+    facing: np.ndarray
+    view: np.ndarray
+
+
+def surface(
+    camera: Camera,
+    rays: np.ndarray,
+    hits: Hits,
+    placed: Sequence[Placed],
+    skins: Sequence[MeshSkin],
+    panels: Sequence[Panel],
+    textures: Sequence[Pyramid],
+) -> Surface:
+    """Look up position, normal and colour of what the rays met.
+
+    Args:
+        camera: its focal length says how much a pixel covers.
+        rays: float32 [N, 3], as they were cast.
+        hits: of the same rays; where nothing was met the surface is black and far away.
+        placed, skins: the solids and their skins, in order.
+        panels, textures: the panels, and the textures they name.
+    """
+    n = len(rays)
+    z = np.minimum(hits.z, np.float32(50.0))
+    points = camera.position.astype(np.float32) + z[:, None] * rays
+    view = rays * (-1 / np.sqrt(np.einsum("ij,ij->i", rays, rays)))[:, None]
+    normals, colour = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.uint8)
+    gloss, facing = np.zeros(n, np.float32), np.ones(n, np.float32)
+    pixel = z / np.float32((camera.fx + camera.fy) / 2)  # metres that a pixel spans
+    for k in np.unique(hits.owner):
+        if k < 0:
+            continue
+        at = np.flatnonzero(hits.owner == k)
+        u, v = hits.u[at], hits.v[at]
+        if k < len(placed):
+            skin, triangle = skins[k], hits.triangle[at]
+            weights = np.stack([1 - u - v, u, v], axis=1)
+            normal = np.einsum("nk,nkc->nc", weights, skin.mesh.normals[triangle]) @ placed[k].rotation.T.astype(
+                np.float32
+            )
+            normal = _unit(normal)
+            uv = np.einsum("nk,nkc->nc", weights, skin.mesh.uv[triangle])
+            u, v, density, pyramid, gloss[at] = (
+                uv[:, 0],
+                uv[:, 1],
+                skin.density[triangle],
+                skin.pyramid,
+                skin.mesh.gloss,
+            )
+        else:
+            panel = panels[k - len(placed)]
+            pyramid, gloss[at] = textures[panel.texture], panel.gloss
+            u, v = u / np.float32(panel.scale) + panel.offset[0], v / np.float32(panel.scale) + panel.offset[1]
+            normal, density = panel.normal.astype(np.float32)[None], np.float32(pyramid.size[0] / panel.scale)
+        cosine = np.einsum("ij,ij->i", np.broadcast_to(normal, (len(at), 3)), view[at])
+        normals[at] = normal * np.sign(cosine)[:, None]
+        facing[at] = np.abs(cosine)
+        texels = density * pixel[at] / np.sqrt(np.maximum(facing[at], 0.15))
+        colour[at] = pyramid.sample(u.astype(np.float32), v.astype(np.float32), texels)
+    return Surface(points, normals, colour, gloss, facing, view)
+
+
+def lit(
+    seen: Surface,
+    shape: tuple[int, int],
+    lighting: Lighting,
+    placed: Sequence[Placed],
+    ground: float | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Light that reaches the camera from each pixel, float32 [N, 3].
+
+    Args:
+        seen: the surface at N = height * width pixels.
+        shape: (height, width) of the grid of pixels.
+        lighting: the lamps and the ambient light.
+        placed: the solids that throw shadows.
+        ground: height of the plane they stand on, which takes ambient light away close to it; None for none.
+        rng: jitter of soft shadows.
+    """
+    albedo = SRGB_TO_LINEAR[seen.colour]
+    up = (0.5 + 0.5 * seen.normals[:, 2:3]).astype(np.float32)
+    ambient = up * lighting.above + (1 - up) * lighting.below
+    ambient *= _ambient_visibility(seen, shape, placed, ground, rng)[:, None]
+    diffuse = ambient
+    mirror = (1 - seen.facing) ** 4 * np.float32(0.6) * seen.gloss
+    highlight = mirror[:, None] * lighting.above
+    for lamp in lighting.lamps:
+        to_lamp = lamp.position.astype(np.float32) - seen.points
+        distance2 = np.einsum("ij,ij->i", to_lamp, to_lamp)
+        to_lamp /= np.sqrt(distance2)[:, None]
+        cosine = np.maximum(np.einsum("ij,ij->i", seen.normals, to_lamp), 0)
+        reference = np.float32(lamp.position @ lamp.position)
+        strength = np.minimum(reference / distance2, 2.5)
+        if lamp.shadows:
+            strength *= _lamp_visibility(seen, shape, lamp, to_lamp, cosine, placed, rng)
+        diffuse = diffuse + (cosine * strength)[:, None] * lamp.colour
+        half = _unit(to_lamp + seen.view)
+        sharp = np.maximum(np.einsum("ij,ij->i", seen.normals, half), 0) ** (8 + 60 * seen.gloss)
+        highlight += (sharp * seen.gloss * strength * (cosine > 0))[:, None] * lamp.colour
+    result: np.ndarray = albedo * diffuse + highlight
+    return result
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [N, 3] at length 1."""
+    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    scaled: np.ndarray = vectors * (1 / np.maximum(length, 1e-6))[:, None]
+    return scaled
+
+
+def _lamp_visibility(
+    seen: Surface,
+    shape: tuple[int, int],
+    lamp: Lamp,
+    to_lamp: np.ndarray,
+    cosine: np.ndarray,
+    placed: Sequence[Placed],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Share of the lamp that each pixel sees: one jittered ray a pixel, then smoothed."""
+    spread = lamp.radius / np.sqrt(lamp.position @ lamp.position)
+    sigma = 0.6 + 12.0 * spread
+    step = 2 if sigma > 1.8 else 1  # a soft shadow needs no ray in every pixel
+    grid = np.arange(len(cosine)).reshape(shape)[::step, ::step]
+    visible = np.ones(grid.size, np.float32)
+    inside = np.flatnonzero(cosine[grid.reshape(-1)] > 0)
+    at = grid.reshape(-1)[inside]
+    jitter = rng.standard_normal((len(at), 3), np.float32) * np.float32(spread * 0.6)
+    direction = to_lamp[at] + jitter
+    visible[inside] = ~blocked(seen.points[at], seen.normals[at], _unit(direction), placed)
+    smooth = cv2.GaussianBlur(visible.reshape(grid.shape), (0, 0), sigma / step)
+    if step > 1:
+        smooth = cv2.resize(smooth, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return smooth.reshape(-1)
+
+
+def _ambient_visibility(
+    seen: Surface, shape: tuple[int, int], placed: Sequence[Placed], ground: float | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Share of the ambient light that is not taken away by things close by, on every second pixel, then smoothed."""
+    rows, columns = np.arange(0, shape[0], 2), np.arange(0, shape[1], 2)
+    at = (rows[:, None] * shape[1] + columns).reshape(-1)
+    points, normals = seen.points[at], seen.normals[at]
+    direction = _unit(rng.standard_normal((len(at), 3), np.float32))
+    direction = _unit(
+        direction + normals * np.float32(1.02)
+    )  # normal plus a point of the unit sphere: cosine distributed
+    hidden = blocked(points, normals, direction, placed, _AO_REACH)
+    if ground is not None:
+        drop = points[:, 2] - np.float32(ground)
+        hidden |= (drop > 1e-4) & (direction[:, 2] < 0) & (drop < -direction[:, 2] * _AO_REACH)
+    share = 1 - hidden.astype(np.float32).reshape(len(rows), len(columns))
+    share = cv2.GaussianBlur(share, (0, 0), 2.0)
+    return 0.25 + 0.75 * cv2.resize(share, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR).reshape(-1)
