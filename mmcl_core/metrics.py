@@ -22,7 +22,6 @@ __all__ = [
     "calibration_bins",
     "confusion_matrix",
     "expected_calibration_error",
-    "fit_temperature",
     "fuse",
     "group_means",
     "hits",
@@ -70,11 +69,12 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> Floats:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def fuse(parts: Sequence[ArrayLike]) -> Floats:
+def fuse(parts: Sequence[ArrayLike], temperature: float = 1.0) -> Floats:
     """Fuse several modalities: mean of log-probabilities, renormalised (a geometric mean of the distributions).
 
     Args:
         parts: at least one array of probabilities, all [N, C]. A zero counts as the smallest positive float32.
+        temperature: the mean is divided by it; 1 is the plain mean.
 
     Returns:
         Probabilities, float64 [N, C].
@@ -86,7 +86,7 @@ def fuse(parts: Sequence[ArrayLike]) -> Floats:
     if not arrays or any(array.shape != arrays[0].shape for array in arrays):
         raise InputError(f"fuse takes arrays of one shape, got {[array.shape for array in arrays]}")
     tiny = float(np.finfo(np.float32).tiny)
-    return softmax(np.mean([np.log(np.maximum(array, tiny)) for array in arrays], axis=0))
+    return softmax(np.mean([np.log(np.maximum(array, tiny)) for array in arrays], axis=0), temperature)
 
 
 def top_k(probabilities: ArrayLike, k: int) -> Ints:
@@ -155,40 +155,6 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     sorted_in = calibration_bins(probabilities, labels, bins)
     gap = np.abs(np.nan_to_num(sorted_in.accuracy - sorted_in.confidence))
     return float((gap * sorted_in.samples).sum() / sorted_in.samples.sum())
-
-
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, bounds: tuple[float, float] = (0.05, 20.0)) -> float:
-    """The temperature with the least cross-entropy on validation samples (Guo et al., ICML 2017, Section 4.2).
-
-    The cross-entropy is convex in 1 / T, so that a golden-section search over log T finds its minimum in ``bounds``.
-
-    Args:
-        logits: class scores [N, C] before the softmax.
-        labels: int [N].
-        bounds: least and greatest temperature.
-    """
-    scores, labels = _checked(logits, labels)
-
-    def loss(log_temperature: float) -> float:
-        scaled = scores / np.exp(log_temperature)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(scaled).sum(axis=1))
-        return float((log_sum - scaled[np.arange(len(labels)), labels]).mean())
-
-    low, high = np.log(bounds)
-    golden = (np.sqrt(5) - 1) / 2
-    inner = [high - golden * (high - low), low + golden * (high - low)]
-    losses = [loss(x) for x in inner]
-    while high - low > 1e-5:
-        if losses[0] <= losses[1]:
-            high, inner[1], losses[1] = inner[1], inner[0], losses[0]
-            inner[0] = high - golden * (high - low)
-            losses[0] = loss(inner[0])
-        else:
-            low, inner[0], losses[0] = inner[0], inner[1], losses[1]
-            inner[1] = low + golden * (high - low)
-            losses[1] = loss(inner[1])
-    return float(np.exp((low + high) / 2))
 
 
 def group_means(values: ArrayLike, groups: Sequence[str], labels: ArrayLike) -> Floats:

@@ -1,0 +1,95 @@
+"""The ONNX back end of the recogniser: one exported file a modality, run without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcl_core.errors import CheckpointError, ConfigError
+
+__all__ = ["METADATA_KEY", "OnnxBackend"]
+
+#: Key of an ONNX file's custom metadata that holds the JSON of the weights file, with ``modality`` and ``model_id``.
+METADATA_KEY = "mmcl_core"
+
+
+class OnnxBackend:
+    """Runs what :mod:`mmcl_core.export` wrote.
+
+    Args:
+        path: an ``.onnx`` file, or a folder with one for each modality.
+        device: ``auto`` (the GPU where onnxruntime can use it), ``cpu`` or ``cuda``.
+        threads: CPU threads; 0 leaves the choice to onnxruntime.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, one of another program, or files of different models.
+        ConfigError: onnxruntime is not installed, or has no such device.
+    """
+
+    name = "onnx"
+    precision = "float32"
+
+    def __init__(self, path: Path, device: str, threads: int) -> None:
+        files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise CheckpointError(f"no .onnx file at {path}; write one with python -m mmcl_core.export RUN --out FILE")
+        self._sessions: dict[str, Any] = {}
+        self._inputs: dict[str, set[str]] = {}
+        self.metadata: dict[str, Any] = {}
+        for file in files:
+            session = _session(file, device, threads)
+            metadata = _metadata(file, session)
+            if self.metadata and metadata["model_id"] != self.metadata["model_id"]:
+                raise CheckpointError(
+                    f"{file} was exported from {metadata['model_id']}, {files[0]} from {self.metadata['model_id']}; "
+                    "keep the files of one model in a folder"
+                )
+            self.metadata = self.metadata or metadata
+            self._sessions[metadata["modality"]] = session
+            self._inputs[metadata["modality"]] = {value.name for value in session.get_inputs()}
+        self.metadata["trained_modalities"] = list(self._sessions)
+        self.model_id = str(self.metadata["model_id"])
+        self.device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+
+    def infer(self, modality: str, images: NDArray[Any], cameras: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        """Probabilities and unit embeddings of a batch, as :class:`mmcl_core.backend_torch.Deployed` gives them."""
+        values = {"image": images, "camera": cameras}
+        fed = {name: values[name] for name in self._inputs[modality]}
+        probabilities, embeddings = self._sessions[modality].run(["probabilities", "embeddings"], fed)
+        return probabilities, embeddings
+
+
+def _session(file: Path, device: str, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            "the onnx back end needs onnxruntime (pip install onnxruntime); weights files run with backend='torch'"
+        ) from error
+    known = onnxruntime.get_available_providers()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and "CUDAExecutionProvider" not in known):
+        offered = ", ".join(name.removesuffix("ExecutionProvider") for name in known)
+        raise ConfigError(f"device is {device!r}, but this onnxruntime offers {offered}; choose auto or cpu")
+    wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=[name for name in wanted if name in known])
+    except Exception as error:  # onnxruntime raises classes of its own, which are not public
+        raise CheckpointError(f"{file} cannot be read as an ONNX file: {str(error).splitlines()[0]}") from error
+
+
+def _metadata(file: Path, session: Any) -> dict[str, Any]:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    try:
+        metadata = json.loads(text) if text else None
+    except json.JSONDecodeError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{file} is an ONNX file of another program; write one with python -m mmcl_core.export")
+    return metadata

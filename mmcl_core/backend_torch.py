@@ -1,0 +1,103 @@
+"""The PyTorch back end of the recogniser, and the network as it is deployed: probabilities and a unit embedding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmcl_core.errors import ConfigError
+from mmcl_core.modality import to_raw
+from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.weights import build_model, model_id
+
+__all__ = ["Deployed", "TorchBackend"]
+
+
+class Deployed(nn.Module):
+    """A trained network with one modality fixed, from pictures as they are stored to answers.
+
+    Args:
+        model: the network, in evaluation mode.
+        modality: name of the modality.
+        temperature: what class scores are divided by.
+    """
+
+    def __init__(self, model: RecognitionModel, modality: str, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self.modality = modality
+        self.temperature = temperature
+
+    def forward(self, image: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+        """Recognise a batch.
+
+        Args:
+            image: uint8 [N, S, S, 3] (colour, stored depth pictures), or depth in mm, float32 [N, S, S].
+            camera: float32 [N, 4], rows of zeros where unknown.
+
+        Returns:
+            Probabilities [N, C] and embeddings of length 1 [N, R], float32.
+        """
+        logits, embedding = self.model(to_raw(image, self.modality), self.modality, camera)
+        return F.softmax(logits.float() / self.temperature, dim=1), F.normalize(embedding.float(), dim=1)
+
+
+class TorchBackend:
+    """Runs a weights file.
+
+    Args:
+        path: run folder or weights file.
+        device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
+        precision: ``float32`` or ``bf16`` (autocast).
+
+    Raises:
+        CheckpointError: see :func:`mmcl_core.weights.load_weights`.
+        ConfigError: a device that is not there.
+    """
+
+    name = "torch"
+
+    def __init__(self, path: Path, device: str, precision: str) -> None:
+        self._device = _pick_device(device)
+        self.device = str(self._device)
+        self.precision = precision
+        model, self.metadata = build_model(path, self._device)
+        model.to(memory_format=torch.channels_last)
+        self.model_id = model_id(path)
+        self._parts = {
+            name: Deployed(model, name, float(self.metadata["temperature"][name]))
+            for name in self.metadata["trained_modalities"]
+        }
+
+    def infer(self, modality: str, images: NDArray[Any], cameras: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        """Probabilities and unit embeddings of a batch; arguments and results as of :class:`Deployed`."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            tensors = (torch.from_numpy(array).to(self._device) for array in (images, cameras))
+            probabilities, embeddings = self._parts[modality](*tensors)
+            return probabilities.cpu().numpy(), embeddings.cpu().numpy()
+
+
+def set_threads(threads: int) -> None:
+    """Limit torch to so many CPU threads, for the whole process."""
+    torch.set_num_threads(threads)
+
+
+def _pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device is {name!r}; choose auto, cpu, cuda or cuda:<number>") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name!r}, torch finds {torch.cuda.device_count()} usable GPUs; take auto or cpu")
+    return device

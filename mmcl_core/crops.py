@@ -1,0 +1,176 @@
+"""Crops as a robot has them, checked and brought to the size of a network; numpy and OpenCV only.
+
+A crop is made square by replicating its border (the rule of the prepared sets), its side is resized to 146/128 of the
+network's, and the middle is taken: the test transform of training and evaluation. Colour is resized bicubically, or by
+area where it shrinks; depth takes the nearest reading, so that readings never mix with missing ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcl_core.errors import InputError
+
+__all__ = ["check_cameras", "check_depth", "check_rgb", "fit", "resized_side"]
+
+#: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
+_FARTHEST_MEDIAN_M = 100.0
+#: Crops of integer depth whose largest reading is below this many millimetres are taken for metres, and refused.
+_NEAREST_MM = 30
+
+Array = NDArray[Any]
+
+
+def check_rgb(crop: Any, name: str) -> Array:
+    """Check a colour crop.
+
+    Args:
+        crop: uint8 [H, W, 3] in the order R, G, B.
+        name: of the crop, for error messages.
+
+    Raises:
+        InputError: any other type or shape, or no pixels; says how to convert.
+    """
+    array = _array(crop, name)
+    if array.ndim == 2:
+        raise InputError(f"{name} is a single channel {array.shape}; grey goes in as np.stack([grey] * 3, -1)")
+    if array.ndim != 3 or array.shape[2] != 3:
+        fix = "colour crops are [H, W, 3] in the order R, G, B"
+        if array.ndim == 4:
+            fix = "give a list of single crops [H, W, 3]"
+        elif array.ndim == 3 and array.shape[0] == 3:
+            fix = "move the channels to the end: crop.transpose(1, 2, 0)"
+        elif array.ndim == 3 and array.shape[2] == 4:
+            fix = "drop the fourth channel: crop[..., :3]"
+        raise InputError(f"{name} has shape {array.shape}; {fix}")
+    if array.dtype != np.uint8:
+        fix = "convert it to uint8 with values 0..255"
+        if np.issubdtype(array.dtype, np.floating):
+            fix = "scale it to 0..255 and convert: (crop * 255).astype(np.uint8) for values in 0..1"
+        raise InputError(f"{name} is {array.dtype}; colour crops are uint8; {fix}")
+    return array
+
+
+def check_depth(crop: Any, name: str) -> Array:
+    """Check a metric depth crop and convert it to millimetres.
+
+    Args:
+        crop: [H, W], uint16 in millimetres (0 = no reading) or floating point in metres (NaN, infinite, zero or
+            negative = no reading).
+        name: of the crop, for error messages.
+
+    Returns:
+        float32 [H, W], millimetres, 0 = no reading.
+
+    Raises:
+        InputError: any other type or shape, no pixels, or values that betray another unit; says how to convert.
+    """
+    array = _array(crop, name)
+    if array.ndim != 2:
+        fix = "give it as crop[..., 0]" if array.ndim == 3 and array.shape[2] == 1 else "depth crops are [H, W]"
+        raise InputError(f"{name} has shape {array.shape}; {fix}")
+    if array.dtype == np.uint16:
+        largest = int(array.max())
+        if 0 < largest < _NEAREST_MM:
+            raise InputError(
+                f"{name} is uint16, that is millimetres, but its largest reading is {largest}; "
+                "metres go in as float32: crop.astype(np.float32)"
+            )
+        return array.astype(np.float32)
+    if not np.issubdtype(array.dtype, np.floating):
+        fix = "an 8-bit picture of depth has lost its unit; give the sensor's own values"
+        if array.dtype != np.uint8:
+            fix = "convert with crop.astype(np.uint16) if the values are millimetres"
+        raise InputError(f"{name} is {array.dtype}; depth crops are uint16 in mm or float32 in m; {fix}")
+    metres = array.astype(np.float32)
+    valid = np.isfinite(metres) & (metres > 0)
+    if valid.any() and (median := float(np.median(metres[valid]))) > _FARTHEST_MEDIAN_M:
+        raise InputError(
+            f"{name} is {array.dtype}, that is metres, but its median is {median:.0f}: probably millimetres; "
+            "give them as uint16, or divide by 1000"
+        )
+    return np.where(valid, metres * 1000, np.float32(0))
+
+
+def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:
+    """Intrinsics of ``count`` crops as one array.
+
+    Args:
+        camera: ``None``, or one (fx, fy, cx, cy) in pixels of each crop's own grid; ``None`` or zeros: unknown.
+        count: number of crops.
+
+    Returns:
+        float32 [count, 4]; zeros for unknown ones.
+
+    Raises:
+        InputError: another number of cameras, or values that are no camera.
+    """
+    if camera is None:
+        return np.zeros((count, 4), np.float32)
+    if len(camera) != count:
+        raise InputError(f"{len(camera)} cameras for {count} crops; give one (fx, fy, cx, cy) a crop, or None")
+    rows = np.zeros((count, 4), np.float32)
+    for index, one in enumerate(camera):
+        if one is None:
+            continue
+        values = np.asarray(one, np.float64)
+        if values.shape != (4,) or not np.isfinite(values).all():
+            raise InputError(f"camera[{index}] is {one!r}; four finite numbers (fx, fy, cx, cy) expected, or None")
+        if values.any() and min(values[:2]) <= 0:
+            raise InputError(f"camera[{index}] has focal lengths {values[0]:g}, {values[1]:g}; both must be positive")
+        rows[index] = values
+    return rows
+
+
+def resized_side(size: int) -> int:
+    """Side that a crop is resized to before the middle ``size`` pixels are taken (paper: 146 for 128)."""
+    return round(size * 146 / 128)
+
+
+def fit(crop: Array, size: int, camera: Sequence[float] | None = None) -> tuple[Array, NDArray[np.float32]]:
+    """The network's picture of a crop.
+
+    Args:
+        crop: uint8 [H, W, 3] or float32 [H, W] with 0 = no reading.
+        size: side of the network's input.
+        camera: intrinsics (fx, fy, cx, cy) of the crop; ``None`` or zeros: unknown.
+
+    Returns:
+        The picture, [size, size, 3] or [size, size] of the same type, and its camera, float32 [4].
+    """
+    height, width = crop.shape[:2]
+    side, target = max(height, width), resized_side(size)
+    top, left = (side - height) // 2, (side - width) // 2
+    if height != width:
+        bottom, right = side - height - top, side - width - left
+        crop = cv2.copyMakeBorder(crop, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    if side != target:
+        smooth = cv2.INTER_AREA if side > target else cv2.INTER_CUBIC
+        crop = cv2.resize(crop, (target, target), interpolation=cv2.INTER_NEAREST_EXACT if crop.ndim == 2 else smooth)
+    margin = (target - size) // 2
+    picture = crop[margin : margin + size, margin : margin + size]
+    moved = np.zeros(4, np.float32)
+    if camera is not None and np.any(camera):
+        fx, fy, cx, cy = camera
+        scale = target / side
+        # Pixel centres are at integers: the edge of the picture, at -0.5, is what scaling leaves in place.
+        moved[:] = (
+            fx * scale,
+            fy * scale,
+            (cx + left + 0.5) * scale - 0.5 - margin,
+            (cy + top + 0.5) * scale - 0.5 - margin,
+        )
+    return np.ascontiguousarray(picture), moved
+
+
+def _array(crop: Any, name: str) -> Array:
+    if not isinstance(crop, np.ndarray):
+        raise InputError(f"{name} is a {type(crop).__name__}; a numpy array is expected")
+    if not crop.size:
+        raise InputError(f"{name} is empty (shape {crop.shape}); leave boxes without pixels out, or give None")
+    return crop

@@ -1,0 +1,292 @@
+"""The recogniser: its answers against the network's own, and a clear error for everything that is no crop."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+import torch
+from test_weights import CONFIG, METADATA
+
+from mmcl_core import crops, metrics
+from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
+from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.recognizer import UNKNOWN, Recognizer
+from mmcl_core.weights import save_weights
+
+SIZE, SIDE = 32, 36  # the network's side, and that of the resized crop
+
+
+def save_model(path, trained=("rgb", "depth"), temperature=None, **settings):
+    """A network with random weights, some statistics, and answers that depend on the picture."""
+    torch.manual_seed(0)
+    model = RecognitionModel(dataclasses.replace(CONFIG, **settings), ["rgb", "depth"], 3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("conv2.weight") or name.startswith("classifier"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    stored = settings.get("depth_encoding") == "stored"
+    for name in trained:
+        for _ in range(20):
+            shape = (16, 3 if name == "rgb" or stored else 1, SIZE, SIZE)
+            model(torch.rand(shape) * (255 if shape[1] == 3 else 2000), name)
+    metadata = METADATA | {"temperature": temperature or {}}
+    save_weights(path, model, metadata)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    model = save_model(folder / "weights.safetensors", temperature={"rgb": 2.0, "depth": 0.5, "rgbd": 0.7})
+    return model, Recognizer.load(folder, device="cpu")
+
+
+def make_crops(sizes, seed=0):
+    generator = np.random.default_rng(seed)
+    rgb = [generator.integers(0, 256, (h, w, 3), np.uint8) for h, w in sizes]
+    depth = [generator.integers(400, 2500, (h, w)).astype(np.uint16) for h, w in sizes]
+    return rgb, depth
+
+
+def test_answers_are_those_of_the_network(loaded):
+    model, recognizer = loaded
+    rgb, depth = make_crops([(SIDE, SIDE)] * 3)
+    inner = slice(2, 2 + SIZE)
+    for name, arrays, temperature in (("rgb", rgb, 2.0), ("depth", depth, 0.5)):
+        picture = torch.from_numpy(np.stack(arrays).astype(np.float32)[:, inner, inner])
+        picture = picture.permute(0, 3, 1, 2) if name == "rgb" else picture[:, None]
+        with torch.no_grad():
+            logits, embedding = model(picture, name)
+        answer = recognizer.recognize(**{name: arrays}, top_k=2)
+        np.testing.assert_allclose(answer.probabilities, (logits / temperature).softmax(1), atol=1e-5)
+        np.testing.assert_allclose(answer.embeddings, embedding / embedding.norm(dim=1, keepdim=True), atol=1e-5)
+        best = logits.argsort(dim=1, descending=True)[:, :2]
+        assert answer.top_labels == [[recognizer.classes[n] for n in row] for row in best]
+        assert answer.labels == [names[0] for names in answer.top_labels]
+        np.testing.assert_allclose(answer.scores, answer.probabilities.max(axis=1))
+        np.testing.assert_allclose(answer.top_scores[:, 1], np.sort(answer.probabilities)[:, -2])
+        assert answer.modality == [name] * 3
+        assert answer.rejected == [""] * 3
+        assert answer.probabilities.dtype == answer.embeddings.dtype == answer.scores.dtype == np.float32
+    assert (recognizer.classes, recognizer.modalities) == (("mug", "ball", "pen"), ("rgb", "depth"))
+    assert recognizer.model_id.startswith("0123456789ab-")
+    assert len(answer) == 3
+    assert len({*map(tuple, answer.probabilities.tolist())}) == 3
+
+
+@pytest.mark.parametrize("side", [SIZE, 24, 50, 90])
+def test_crops_become_what_the_test_transform_makes_of_them(side):
+    """Prepared crops are square; evaluation resizes them with tensors, the recogniser with OpenCV."""
+    from mmcl_core.augment import test_transform
+
+    generator = np.random.default_rng(1)
+    smooth = generator.integers(0, 256, (2, 6, 6, 3), np.uint8)
+    rgb = np.stack([crops.cv2.resize(image, (side, side)) for image in smooth])
+    depth = (500 + rgb[..., 0].astype(np.uint16) * 3) * (generator.random((2, side, side)) > 0.1).astype(np.uint16)
+    camera = np.array([[60.0, 61.0, side / 2, side / 3], [0, 0, 0, 0]], np.float32)
+    images = {"rgb": torch.from_numpy(rgb), "depth": torch.from_numpy(depth.astype(np.int32))}
+    expected = test_transform(images, torch.from_numpy(camera), SIZE)
+    for n in range(2):
+        picture, _ = crops.fit(rgb[n], SIZE)
+        reference = expected["rgb"].image[n].permute(1, 2, 0).numpy()
+        assert np.abs(picture - reference.astype(np.float32)).mean() < 1.5
+        picture, moved = crops.fit(depth[n].astype(np.float32), SIZE, camera[n])
+        reference = expected["depth"].image[n, 0].numpy()
+        assert (np.abs(picture - reference) < 25).mean() > 0.97
+        np.testing.assert_allclose(moved, expected["depth"].camera[n], atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(50, 50), (40, 90), (120, 30), (20, 20)])
+def test_camera_follows_the_crop(shape):
+    columns = np.broadcast_to(1000 + np.arange(shape[1], dtype=np.float32), shape)
+    rows = np.broadcast_to(1000 + np.arange(shape[0], dtype=np.float32)[:, None], shape)
+    camera = (70.0, 75.0, 11.0, 17.0)
+    scale = SIDE / max(shape)
+    x, moved = crops.fit(np.ascontiguousarray(columns), SIZE, camera)
+    y, _ = crops.fit(np.ascontiguousarray(rows), SIZE, camera)
+    u, v = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
+    inside = (x > 1000) & (x < 999 + shape[1]) & (y > 1000) & (y < 999 + shape[0])  # the border is replicated
+    assert inside.sum() > 100
+    off_x = (u - moved[2]) / moved[0] - (x - 1000 - camera[2]) / camera[0]
+    off_y = (v - moved[3]) / moved[1] - (y - 1000 - camera[3]) / camera[1]
+    half = 0.501 * max(1.0, scale)  # nearest neighbour: half a pixel of the coarser grid
+    assert np.abs(off_x[inside]).max() <= half / min(moved[0], camera[0])
+    assert np.abs(off_y[inside]).max() <= half / min(moved[1], camera[1])
+    assert abs(off_x[inside].mean()) < 0.2 / camera[0]
+
+
+def test_crops_are_made_square_by_their_border():
+    crop = np.zeros((SIDE, SIDE // 2, 3), np.uint8)
+    crop[:, 0], crop[:, -1] = (10, 20, 30), (40, 50, 60)
+    picture, _ = crops.fit(crop, SIZE)
+    assert (picture[:, :7] == (10, 20, 30)).all()
+    assert (picture[:, -7:] == (40, 50, 60)).all()
+
+
+def test_a_batch_of_any_sizes_is_the_single_answers(loaded):
+    _, recognizer = loaded
+    rgb, depth = make_crops([(20, 20), (64, 48), (3, 200), (150, 150), (1, 1)])
+    cameras = [None, (50, 50, 20, 30), (0, 0, 0, 0), (90, 90, 75, 75), None]
+    together = recognizer.recognize(rgb, depth, cameras)
+    in_parts = Recognizer(recognizer._backend, max_batch=2).recognize(rgb, depth, cameras)
+    for n in range(5):
+        alone = recognizer.recognize(rgb[n : n + 1], depth[n : n + 1], cameras[n : n + 1])
+        for many in (together, in_parts):
+            np.testing.assert_allclose(many.probabilities[n], alone.probabilities[0], atol=1e-5)
+            np.testing.assert_allclose(many.embeddings[n], alone.embeddings[0], atol=1e-5)
+    assert together.modality == ["rgbd"] * 5
+
+
+def test_fusion_and_missing_pictures(loaded):
+    _, recognizer = loaded
+    rgb, depth = make_crops([(40, 40)] * 5)
+    depth[2][:] = 0  # no reading at all
+    depth[3][:38] = 0  # 5 % left
+    answer = recognizer.recognize(
+        [rgb[0], None, rgb[2], rgb[3], None], [None, depth[1], depth[2], depth[3], depth[2]], min_depth_valid=0.04
+    )
+    assert answer.modality == ["rgb", "depth", "rgb", "rgbd", ""]
+    np.testing.assert_allclose(answer.depth_valid, [-1, 1, 0, 0.05, 0])
+    alone, by_depth = recognizer.recognize(rgb), recognizer.recognize(depth=depth)
+    np.testing.assert_allclose(answer.probabilities[0], alone.probabilities[0], atol=1e-5)
+    np.testing.assert_allclose(answer.probabilities[1], by_depth.probabilities[1], atol=1e-5)
+    fused = metrics.fuse([alone.probabilities[3:4], by_depth.probabilities[3:4]], temperature=0.7)
+    np.testing.assert_allclose(answer.probabilities[3], fused[0], atol=1e-5)
+    between = alone.embeddings[3] + by_depth.embeddings[3]
+    np.testing.assert_allclose(answer.embeddings[3], between / np.linalg.norm(between), atol=1e-5)
+    np.testing.assert_allclose(answer.probabilities[4], 1 / 3)
+    assert (answer.labels[4], answer.scores[4], answer.rejected[4]) == (UNKNOWN, 0, "no_depth")
+    assert not answer.embeddings[4].any()
+    stricter = recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=0.06)
+    assert stricter.modality == ["rgb"]
+    nothing = recognizer.recognize([None])
+    assert nothing.rejected == ["no_picture"]
+
+
+def test_low_scores_are_rejected(loaded):
+    _, recognizer = loaded
+    rgb, _ = make_crops([(40, 40)] * 6)
+    free = recognizer.recognize(rgb)
+    limit = float(np.median(free.scores))
+    answer = recognizer.recognize(rgb, min_score=limit)
+    assert [label == UNKNOWN for label in answer.labels] == (free.scores < limit).tolist()
+    assert answer.rejected == ["low_score" if score < limit else "" for score in free.scores]
+    assert answer.top_labels == free.top_labels
+    assert 0 < answer.labels.count(UNKNOWN) < 6
+
+
+def test_metres_and_millimetres_agree(loaded):
+    _, recognizer = loaded
+    _, (millimetres,) = make_crops([(60, 60)])
+    millimetres[10:20] = 0
+    metres = millimetres.astype(np.float32) / 1000
+    metres[10:13], metres[13:15], metres[15:17] = np.nan, np.inf, -1
+    expected = recognizer.recognize(depth=[millimetres])
+    for array in (metres, metres.astype(np.float64), np.asfortranarray(metres), np.repeat(metres, 2, 1)[:, ::2]):
+        answer = recognizer.recognize(depth=[array])
+        np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-4)
+        np.testing.assert_allclose(answer.depth_valid, 50 / 60)
+
+
+def test_metric_size_needs_the_camera(tmp_path):
+    save_model(tmp_path / "weights.safetensors", metric_size=True)
+    recognizer = Recognizer.load(tmp_path, device="cpu")
+    _, depth = make_crops([(40, 40)] * 2)
+    unknown = recognizer.recognize(depth=depth)
+    zeros = recognizer.recognize(depth=depth, camera=np.zeros((2, 4)))
+    known = recognizer.recognize(depth=depth, camera=[None, (300, 300, 20, 20)])
+    np.testing.assert_array_equal(unknown.probabilities, zeros.probabilities)
+    np.testing.assert_allclose(unknown.probabilities[0], known.probabilities[0], atol=1e-5)
+    assert np.abs(unknown.probabilities[1] - known.probabilities[1]).max() > 1e-3
+
+
+def test_stored_depth_pictures(tmp_path):
+    save_model(tmp_path / "weights.safetensors", depth_encoding="stored")
+    recognizer = Recognizer.load(tmp_path, device="cpu")
+    pictures, metric = make_crops([(40, 50)])
+    assert recognizer.recognize(depth=pictures).modality == ["depth"]
+    with pytest.raises(InputError, match=r"depth\[0\]"):
+        recognizer.recognize(depth=metric)
+
+
+RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "nothing to recognise"),
+        ({"rgb": []}, "empty"),
+        ({"rgb": RGB}, r"rgb=\[crop\]"),
+        ({"depth": DEPTH}, r"depth=\[crop\]"),
+        ({"rgb": [RGB, RGB], "depth": [DEPTH]}, "2 rgb crops, 1 depth crops"),
+        ({"rgb": [RGB, RGB / np.float32(255)]}, r"rgb\[1\] is float32.*\* 255"),
+        ({"rgb": [RGB.astype(np.int64)]}, "int64"),
+        ({"rgb": [RGB[..., 0]]}, "single channel"),
+        ({"rgb": [np.zeros((3, 8, 9), np.uint8)]}, "transpose"),
+        ({"rgb": [np.zeros((8, 9, 4), np.uint8)]}, r"\[\.\.\., :3\]"),
+        ({"rgb": [np.zeros((1, 8, 9, 3), np.uint8)]}, "list of single crops"),
+        ({"rgb": [RGB[:0]]}, "empty"),
+        ({"rgb": ["crop.png"]}, "str"),
+        ({"depth": [DEPTH.astype(np.uint8)]}, "8-bit"),
+        ({"depth": [DEPTH.astype(np.int32)]}, "astype"),
+        ({"depth": [DEPTH.astype(np.float32)]}, "probably millimetres"),
+        ({"depth": [DEPTH // 500]}, "metres go in as float32"),
+        ({"depth": [DEPTH[..., None]]}, r"crop\[\.\.\., 0\]"),
+        ({"depth": [DEPTH[:, :0]]}, "empty"),
+        ({"depth": [DEPTH], "camera": [(1, 1, 1, 1), None]}, "2 cameras for 1 crops"),
+        ({"depth": [DEPTH], "camera": (500, 500, 4, 4)}, "4 cameras for 1 crops"),
+        ({"depth": [DEPTH], "camera": [(500, 500, 4)]}, r"camera\[0\]"),
+        ({"depth": [DEPTH], "camera": [(0, 500, 4, 4)]}, "positive"),
+        ({"depth": [DEPTH], "camera": [(500, 500, np.nan, 4)]}, "finite"),
+    ],
+)
+def test_what_is_no_crop_is_refused(loaded, arguments, message):
+    with pytest.raises(InputError, match=message):
+        loaded[1].recognize(**arguments)
+
+
+def test_untrained_modality(tmp_path):
+    save_model(tmp_path / "weights.safetensors", trained=("depth",))
+    recognizer = Recognizer.load(tmp_path, device="cpu")
+    assert recognizer.modalities == ("depth",)
+    with pytest.raises(UntrainedModalityError, match="trained for depth, not for rgb"):
+        recognizer.recognize(rgb=[RGB])
+    save_model(tmp_path / "weights.safetensors", trained=())
+    with pytest.raises(UntrainedModalityError, match="not trained to classify"):
+        Recognizer.load(tmp_path, device="cpu")
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    for path in (tmp_path / "none", tmp_path / "none.onnx", tmp_path):
+        with pytest.raises(CheckpointError):
+            Recognizer.load(path)
+    save_model(tmp_path / "weights.safetensors")
+    for wrong in ({"device": "gpu"}, {"device": "cuda:99"}, {"precision": "int8"}, {"backend": "jax"}):
+        with pytest.raises(ConfigError, match=r"choose|take"):
+            Recognizer.load(tmp_path, **wrong)
+    with pytest.raises(CheckpointError, match=r"\.onnx"):
+        Recognizer.load(tmp_path, backend="onnx")
+
+
+def test_bf16_is_close(tmp_path, loaded):
+    save_model(tmp_path / "weights.safetensors", temperature={"rgb": 2.0, "depth": 0.5, "rgbd": 0.7})
+    recognizer = Recognizer.load(tmp_path, device="cpu", precision="bf16", warm_up=False)
+    rgb, depth = make_crops([(40, 40)] * 4)
+    rough, exact = recognizer.recognize(rgb, depth), loaded[1].recognize(rgb, depth)
+    assert rough.probabilities.dtype == np.float32
+    np.testing.assert_allclose(rough.probabilities, exact.probabilities, atol=0.05)
+    np.testing.assert_allclose(rough.probabilities.sum(axis=1), 1, atol=1e-3)
+
+
+def test_a_worker_thread_gets_the_same_answers(loaded):
+    _, recognizer = loaded
+    rgb, depth = make_crops([(40, 40), (80, 30)])
+    answers = []
+    worker = threading.Thread(target=lambda: answers.extend(recognizer.recognize(rgb, depth) for _ in range(3)))
+    worker.start()
+    expected = recognizer.recognize(rgb, depth)
+    worker.join()
+    assert len(answers) == 3
+    for answer in answers:
+        np.testing.assert_array_equal(answer.probabilities, expected.probabilities)
