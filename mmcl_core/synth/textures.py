@@ -15,7 +15,7 @@ import numpy as np
 from mmcl_core.errors import ConfigError
 from mmcl_core.synth.paint import Range, Size, blank, colour, finish, label, mix, noise, shape_of
 
-__all__ = ["KINDS", "PLACES", "background", "ceramic", "texture"]
+__all__ = ["KINDS", "PLACES", "background", "ceramic", "glaze", "texture"]
 
 
 class Material(Protocol):
@@ -84,7 +84,7 @@ def background(rng: np.random.Generator, size: Size, place: str = "any") -> np.n
 def ceramic(rng: np.random.Generator, size: Size, base: np.ndarray | None = None) -> np.ndarray:
     """Glazed ware; the first rows are the rim. Plain, banded, speckled, dotted, dipped, or with a print."""
     height, width = shape_of(size)
-    base = _glaze(rng) if base is None else np.asarray(base, np.float32)
+    base = glaze(rng) if base is None else np.asarray(base, np.float32)
     picture, ink = blank(size, base), colour(rng, (0.3, 0.9), (0.15, 0.8))
     y, x = _grid(size)
     styles = ["plain", "rim", "bands", "dots", "dipped", "speckle", "print"]
@@ -298,8 +298,8 @@ def _muted(rng: np.random.Generator, dark: bool = False) -> np.ndarray:
     )
 
 
-def _glaze(rng: np.random.Generator) -> np.ndarray:
-    """White and cream are the most common, then earth tones, then any colour."""
+def glaze(rng: np.random.Generator) -> np.ndarray:
+    """The colour of a glaze, float32 [3]: as often white or cream as an earth tone or any colour."""
     return _choose(
         rng,
         lambda: colour(rng, (0.0, 0.12), (0.85, 0.99), (0.08, 0.16)),
