@@ -101,6 +101,14 @@ class FrameAnswer:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Job:
+    index: int
+    rgb: np.ndarray | None
+    depth: np.ndarray | None
+    camera: tuple[float, float, float, float]
+
+
 @dataclass
 class _Picture:
     values: np.ndarray
@@ -149,9 +157,10 @@ class FrameRecognizer:
         result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
         jobs = self._cut(request, found, result)
         cut = time.perf_counter()
-        for modality, indices in jobs.items():
-            self._infer(modality, indices, result.answers)
-        result.modality = max(jobs, key=lambda name: len(jobs[name]), default="")
+        if jobs:
+            self._infer(jobs, result.answers)
+        used = [answer.modality for answer in result.answers if answer.modality]
+        result.modality = max(sorted(set(used)), key=used.count, default="")
         ended = time.perf_counter()
         result.seconds = {"decode": decoded - started, "crop": cut - decoded, "inference": ended - cut}
         return result
@@ -209,9 +218,9 @@ class FrameRecognizer:
             return View(request.frame_id, seen[0].width, seen[0].height, seen[0].camera)
         return View(request.frame_id, 1, 1)
 
-    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> dict[str, list[tuple]]:
-        """Crops of every region, grouped by what they can be recognised from: (index, rgb, depth, camera)."""
-        jobs: dict[str, list[tuple]] = {}
+    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[_Job]:
+        """The crops of every region that has any."""
+        jobs = []
         for index, box in enumerate(request.boxes):
             answer = result.answers[index]
             faults = dict(result.problems)
@@ -228,48 +237,43 @@ class FrameRecognizer:
                     answer.roi = (left, top, right - left, bottom - top)
                 if modality == "depth":
                     answer.depth_valid = float(np.count_nonzero(crop)) / crop.size
-                    if answer.depth_valid < self.settings.min_depth_valid:
+                    if not answer.depth_valid or answer.depth_valid < self.settings.min_depth_valid:
                         share = f"{answer.depth_valid:.3f} of the box has a depth reading"
                         faults[modality] = (Result.NO_DEPTH, f"{share}; {self.settings.min_depth_valid:g} is asked for")
                         continue
                 crops[modality] = crop
                 camera = _crop_camera(picture.view.camera, left, top)
             if crops:
-                kind = "rgbd" if len(crops) == 2 else next(iter(crops))
-                jobs.setdefault(kind, []).append((index, crops.get("rgb"), crops.get("depth"), camera))
+                jobs.append(_Job(index, crops.get("rgb"), crops.get("depth"), camera))
             elif faults:
                 answer.result = next(kind for kind in PRECEDENCE if kind in [fault for fault, _ in faults.values()])
                 answer.reason = "; ".join(f"{name}: {words}" for name, (_, words) in faults.items())
         return jobs
 
-    def _infer(self, modality: str, jobs: Sequence[tuple], answers: list[Answer]) -> None:
-        indices, rgb, depth, cameras = zip(*jobs, strict=True)
-        arguments: dict[str, Any] = {"camera": list(cameras), "top_k": self.settings.top_k}
-        if modality != "depth":
-            arguments["rgb"] = list(rgb)
-        if modality != "rgb":
-            arguments["depth"] = list(depth)
+    def _infer(self, jobs: Sequence[_Job], answers: list[Answer]) -> None:
+        """Recognise all crops of the frame as one batch."""
+        crops = {"rgb": [job.rgb for job in jobs], "depth": [job.depth for job in jobs]}
+        given = {name: listed for name, listed in crops.items() if any(crop is not None for crop in listed)}
         try:
-            output = self.recognizer.recognize(**arguments)
-            probabilities = np.asarray(output.probabilities)
-            if not np.isfinite(probabilities).all():
+            output = self.recognizer.recognize(**given, camera=[job.camera for job in jobs], top_k=self.settings.top_k)
+            if not np.isfinite(output.probabilities).all():
                 raise ValueError("the network's output is not finite")
         except Exception as error:  # whatever a network raises, this frame is answered and the next one is tried
             logger.debug("inference failed", exc_info=True)
-            for index in indices:
-                answers[index].result = Result.FAILED
-                answers[index].reason = f"inference failed: {type(error).__name__}: {error}"
+            for job in jobs:
+                answers[job.index].result = Result.FAILED
+                answers[job.index].reason = f"inference failed: {type(error).__name__}: {error}"
             return
-        for row, index in enumerate(indices):
-            self._fill(answers[index], modality, probabilities[row], np.asarray(output.embeddings[row]))
+        for row, job in enumerate(jobs):
+            answer = answers[job.index]
+            answer.modality = output.modality[row]
+            answer.labels = list(output.top_labels[row])
+            answer.scores = [float(score) for score in output.top_scores[row]]
+            answer.probabilities, answer.embedding = output.probabilities[row], output.embeddings[row]
+            self._decide(answer)
 
-    def _fill(self, answer: Answer, modality: str, probabilities: np.ndarray, embedding: np.ndarray) -> None:
-        best = np.argsort(-probabilities, kind="stable")[: max(1, self.settings.top_k)]
-        answer.modality = modality
-        answer.labels = [self.recognizer.classes[place] for place in best]
-        answer.scores = [float(probabilities[place]) for place in best]
+    def _decide(self, answer: Answer) -> None:
         answer.score = answer.scores[0]
-        answer.probabilities, answer.embedding = probabilities, embedding
         if answer.score < self.settings.min_score:
             answer.result = Result.LOW_SCORE
             answer.reason = f"score {answer.score:.3f} is below min_score {self.settings.min_score:g}"

@@ -91,16 +91,17 @@ class Pairer:
         self.counters = PairCounters()
         self._streams: dict[str, _Stream] = {}
         self._pending: deque[tuple[str, Item]] = deque()
-        self._anchor = ""
+        self.anchor = ""
         self._partners: tuple[str, ...] = ()
         self._awaited: frozenset[str] = frozenset()
 
     def expect(self, anchor: str, partners: Collection[str], awaited: Collection[str]) -> None:
-        """State which stream is answered, which others are looked up, and which of these are worth waiting for.
+        """State which stream is answered, which streams are wanted with it, and which of these are worth waiting for.
 
+        The anchor's own stream is among the wanted ones where it carries a picture itself.
         Anchors of a stream that has ceased to be the anchor are still given out.
         """
-        self._anchor, self._partners, self._awaited = anchor, tuple(partners), frozenset(awaited)
+        self.anchor, self._partners, self._awaited = anchor, tuple(partners), frozenset(awaited)
 
     def add(self, stream: str, item: Item) -> bool:
         """Take in a message; True when its stamp shows that time has jumped back, and all older ones were dropped."""
@@ -119,7 +120,7 @@ class Pairer:
             oldest += 1
         oldest = min(max(oldest, len(place.stamps) - self.capacity), len(place.stamps) - 1)
         del place.stamps[:oldest], place.items[:oldest]
-        if stream == self._anchor:
+        if stream == self.anchor:
             self._pending.append((stream, item))
         return jumped
 
@@ -170,13 +171,13 @@ class Pairer:
                 partners[name] = place.items[index]
             else:
                 gap = distance if gap is None else min(gap, distance)
-        self._count(wanted, partners)
+        self._count(stream, wanted, partners)
         return Group(stream, anchor, partners, gap)
 
-    def _count(self, wanted: list[str], partners: Mapping[str, Item]) -> None:
+    def _count(self, stream: str, wanted: list[str], partners: Mapping[str, Item]) -> None:
         if len(partners) == len(wanted):
             self.counters.paired += 1
-        elif partners or self._anchor != "detections":
+        elif partners or stream in self._partners:
             self.counters.one_sided += 1
         else:
             self.counters.unpaired += 1

@@ -178,7 +178,7 @@ def check(name: str, value: Any) -> Any:
         raise ConfigError(f"parameter {name} is {value!r}; it takes a {row.type}")
     if row.choices and value not in row.choices:
         raise ConfigError(f"parameter {name} is {value!r}; choose from {row.range}")
-    if kind in (int, float) and not row.low <= value <= row.high:
+    if isinstance(value, (int, float)) and not row.low <= value <= row.high:
         raise ConfigError(f"parameter {name} is {value}; the range is {row.range}")
     return value
 

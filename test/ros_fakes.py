@@ -57,18 +57,20 @@ class FakeRecognizer:
             raise InputError("not trained")
         count = len(given[used[0]])
         self.calls.append(SimpleNamespace(rgb=rgb, depth=depth, camera=camera))
-        places = np.zeros((count, len(used)))
-        for column, name in enumerate(used):
-            for row, crop in enumerate(given[name]):
-                places[row, column] = self._place(name, crop)
-        probabilities = np.zeros((count, len(CLASSES)))
+        probabilities = np.full((count, len(CLASSES)), 0.2 / len(CLASSES))
+        modality = []
         for row in range(count):
-            for place in places[row].astype(int):
-                probabilities[row, place] += 0.8 / len(used)
-        probabilities += 0.2 / len(CLASSES)
-        embeddings = np.tile(np.eye(4)[0], (count, 1))
+            seen = [name for name in used if given[name][row] is not None]
+            for name in seen:
+                probabilities[row, int(self._place(name, given[name][row]))] += 0.8 / len(seen)
+            modality.append("rgbd" if len(seen) == 2 else seen[0])
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         return SimpleNamespace(
-            probabilities=probabilities, embeddings=embeddings, modality="rgbd"[: 4 if len(used) == 2 else 3]
+            probabilities=probabilities,
+            embeddings=np.tile(np.eye(4)[0], (count, 1)),
+            modality=modality,
+            top_labels=[[CLASSES[place] for place in row] for row in best],
+            top_scores=np.take_along_axis(probabilities, best, 1),
         )
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Pictures from messages: every encoding, any padding and byte order, compressed transports, malformed data.
 
-The expected arrays come from loops over pixels that read the bytes by the definition of the encoding. What a Bayer
-pattern interpolates between its samples is not tested: only that all libraries agree and that flat colour comes out right.
+The expected arrays come from loops over pixels that read the bytes by the definition of the encoding. Not tested: what
+a Bayer pattern interpolates between its samples; only that all libraries agree and that flat colour comes out right.
 """
 
 import struct

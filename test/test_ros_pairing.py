@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from ros_fakes import header, image, regions
 
 from mmcl_ros.health import Health, Latencies, Rate, State, choose
+from mmcl_ros.intake import Intake, wanted_modalities
 from mmcl_ros.pairing import Item, Pairer
 
 MS = 1_000_000
@@ -15,7 +17,7 @@ def item(ms, received=None):
 
 def pairer(window=0.02, wait=0.1, **more):
     made = Pairer(window, wait, **more)
-    made.expect("rgb", ["depth"], ["depth"])
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
     return made
 
 
@@ -75,7 +77,7 @@ def test_a_missing_partner_holds_an_anchor_no_longer_than_the_wait():
 
 def test_a_lost_stream_is_not_waited_for():
     made = pairer()
-    made.expect("rgb", ["depth"], [])
+    made.expect("rgb", ["rgb", "depth"], [])
     made.add("rgb", item(100))
     assert len(made.ready(0.1)) == 1
 
@@ -83,7 +85,7 @@ def test_a_lost_stream_is_not_waited_for():
 def test_anchor_may_change_sides():
     made = pairer()
     made.add("rgb", item(100))
-    made.expect("depth", ["rgb"], [])
+    made.expect("depth", ["rgb", "depth"], [])
     made.add("depth", item(400))
     groups = made.ready(1.0)
     assert [group.stream for group in groups] == ["rgb", "depth"]
@@ -222,3 +224,151 @@ def test_rate_and_percentiles():
     for n in range(101):
         table.add("total", n / 1000)
     assert table.percentiles()["total"] == pytest.approx((50, 90, 99))
+
+
+# modality setting, health and pairing together
+
+
+class Robot:
+    """Sensors that send when told to, at an invented time."""
+
+    def __init__(self, modality="auto", roi_source="full_image", wanted=("rgb", "depth")):
+        self.now = 100.0
+        health = {name: Health(0.5, 1.0, link=(State.ALIVE, "")) for name in wanted}
+        self.intake = Intake(wanted, modality, roi_source, Pairer(0.02, 0.1), health, lambda: self.now)
+        self.jobs = []
+
+    def send(self, name, stamp=None):
+        values = np.zeros((4, 4, 3), np.uint8) if name == "rgb" else np.zeros((4, 4), np.uint16)
+        stamp = round(self.now * 1e9) if stamp is None else stamp
+        message = image(values, "rgb8" if name == "rgb" else "16UC1", stamp_ns=stamp)
+        jumped = self.intake.picture(name, message, self.now, round(self.now * 1e9))
+        self.collect()
+        return jumped
+
+    def detect(self, stamp=None):
+        self.intake.regions(
+            regions([(0, 0, 4, 4)], stamp_ns=round(self.now * 1e9) if stamp is None else stamp), self.now
+        )
+        self.collect()
+
+    def collect(self):
+        self.jobs += self.intake.jobs(self.now)
+
+    def run(self, seconds, *names, rate=20):
+        """What the jobs of a stretch of time were answered from."""
+        first = len(self.jobs)
+        for _ in range(round(seconds * rate)):
+            self.now += 1 / rate
+            for name in names:
+                self.detect() if name == "detections" else self.send(name)
+            self.collect()
+        return [tuple(job.pictures) for job in self.jobs[first:]]
+
+
+def test_auto_goes_on_with_the_other_sensor_and_returns_with_hysteresis():
+    robot = Robot()
+    assert set(robot.run(1, "rgb", "depth")[1:]) == {("rgb", "depth")}
+    lost = robot.run(2, "depth")
+    assert set(lost) == {("depth",)}
+    assert len(lost) >= 29, "answers go on half a second after the loss, at the full rate"
+    back = robot.run(0.9, "rgb", "depth")
+    assert set(back) == {("depth",)}, "not trusted yet"
+    assert set(robot.run(1, "rgb", "depth")[4:]) == {("rgb", "depth")}
+    assert set(robot.run(2, "rgb")) == {("rgb",)}
+
+
+def test_auto_with_a_detector_bridges_the_loss_without_a_gap():
+    robot = Robot(roi_source="detections")
+    robot.run(1, "rgb", "depth", "detections")
+    assert robot.run(2, "rgb", "detections").count(("rgb",)) >= 38
+    assert len(robot.jobs) == robot.intake.received
+
+
+@pytest.mark.parametrize("name", ["rgb", "depth"])
+def test_auto_on_a_robot_with_one_sensor(name):
+    assert set(Robot().run(1, name)) == {(name,)}
+
+
+def test_rgbd_emits_one_side_and_counts_it():
+    robot = Robot("rgbd")
+    robot.run(1, "rgb", "depth")
+    lost = robot.run(2, "rgb")
+    assert set(lost) == {("rgb",)}
+    counters = robot.intake.pairer.counters
+    assert (counters.paired, counters.one_sided) == (20, len(lost))
+
+
+def test_rgbd_answers_from_one_side_though_the_other_has_never_sent():
+    assert set(Robot("rgbd").run(1, "depth")) == {("depth",)}
+
+
+def test_single_modality_never_waits():
+    robot = Robot("depth", wanted=("depth",))
+    robot.send("depth")
+    assert len(robot.jobs) == 1
+    assert robot.intake.pairer.deadline() is None
+
+
+def test_centre_until_a_detector_shows_up():
+    robot = Robot(roi_source="auto")
+    robot.run(0.5, "rgb")
+    assert robot.jobs[-1].request is None
+    robot.run(0.5, "rgb", "detections")
+    assert robot.jobs[-1].request is not None
+    assert not robot.run(0.5, "rgb"), "once there is a detector it is waited for"
+
+
+def test_regions_without_any_picture_are_handed_out_with_the_reason():
+    robot = Robot(roi_source="detections")
+    robot.detect()
+    assert robot.jobs == []
+    robot.run(0.2)
+    assert robot.jobs[0].missing == "no rgb or depth picture has come"
+    robot.run(1, "rgb")
+    robot.detect(stamp=round((robot.now + 0.3) * 1e9))
+    robot.run(0.2)
+    assert "the nearest is 0.300 s off" in robot.jobs[1].missing
+    assert robot.intake.pairer.counters.unpaired == 2
+
+
+def test_zero_stamps_are_counted_and_still_answered():
+    robot = Robot()
+    for _ in range(10):
+        robot.now += 0.05
+        robot.send("rgb", stamp=0)
+        robot.send("depth", stamp=0)
+    assert robot.intake.zero_stamps == 20
+    assert ("rgb", "depth") in [tuple(job.pictures) for job in robot.jobs]
+
+
+def test_a_bag_that_loops_is_told_and_goes_on():
+    robot = Robot("rgb", wanted=("rgb",))
+    robot.run(1, "rgb")
+    assert robot.send("rgb", stamp=50_000_000_000) is True
+    assert robot.intake.pairer.counters.time_jumps == 1
+    assert robot.jobs[-1].header.stamp.sec == 50
+
+
+def test_newest_pictures_for_a_single_request():
+    robot = Robot(roi_source="detections")
+    assert robot.intake.single(None, robot.now) is None
+    robot.run(0.5, "rgb", "depth")
+    job = robot.intake.single(None, robot.now)
+    assert set(job.pictures) == {"rgb", "depth"}
+    assert job.header.stamp.sec == header(round(robot.now * 1e9)).stamp.sec
+
+
+@pytest.mark.parametrize(
+    ("setting", "trained", "wanted"),
+    [
+        ("auto", ["depth", "rgb"], ("rgb", "depth")),
+        ("auto", ["depth"], ("depth",)),
+        ("rgbd", ["rgb", "depth"], ("rgb", "depth")),
+        ("rgbd", ["rgb"], ()),
+        ("depth", ["rgb"], ()),
+        ("rgb", ["rgb"], ("rgb",)),
+    ],
+)
+def test_sensors_wanted(setting, trained, wanted):
+    assert wanted_modalities(setting, trained) == wanted

@@ -1,0 +1,178 @@
+"""What arrives, until it is complete: pictures and regions in, jobs out. Knows messages by their fields only.
+
+This is where the modality setting, the health of the sensors and the pairing come together. Not thread-safe: the node
+calls it under one lock. ``now`` is a steady clock in seconds; ``clock`` is the clock by which sensors grow stale (ROS
+time where that is simulated).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmcl_ros.detections import Request, read_request, stamp_of
+from mmcl_ros.health import Health, State, choose
+from mmcl_ros.images import stated_encoding
+from mmcl_ros.pairing import Group, Item, Pairer
+
+__all__ = ["Intake", "Job", "wanted_modalities"]
+
+REGIONS = "detections"
+
+
+@dataclass
+class Job:
+    """One request with all that was found for it.
+
+    Attributes:
+        request: the regions; None: whole picture or centre.
+        header: to be returned with the answers.
+        pictures, infos: image and camera info messages by modality.
+        received: when the last part of it arrived, seconds of the steady clock.
+        missing: in words why there is no picture, should there be none.
+        done: called with the result once; only set for single requests.
+    """
+
+    request: Request | None
+    header: Any
+    pictures: Mapping[str, Any]
+    infos: Mapping[str, Any]
+    received: float
+    missing: str = ""
+    done: Callable[[Any], None] | None = None
+
+
+def wanted_modalities(setting: str, trained: Sequence[str]) -> tuple[str, ...]:
+    """The sensors that a modality setting makes use of; none where the model was not trained for them."""
+    if setting == "auto":
+        return tuple(name for name in ("rgb", "depth") if name in trained)
+    needed = ("rgb", "depth") if setting == "rgbd" else (setting,)
+    return needed if all(name in trained for name in needed) else ()
+
+
+@dataclass
+class Intake:
+    """Pictures and regions of one robot.
+
+    Args:
+        wanted: modalities in use, colour first.
+        modality: the setting they follow from.
+        roi_source: the parameter of that name.
+        pairer: made with the window, wait and history of the parameters.
+        health: by modality.
+        clock: seconds by which sensors grow stale.
+    """
+
+    wanted: tuple[str, ...]
+    modality: str
+    roi_source: str
+    pairer: Pairer
+    health: dict[str, Health]
+    clock: Callable[[], float]
+    detector_seen: bool = False
+    received: int = 0
+    zero_stamps: int = 0
+    infos: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def uses_detections(self) -> bool:
+        """Whether regions come from a detector at this moment."""
+        return self.roi_source == "detections" or (self.roi_source == "auto" and self.detector_seen)
+
+    def picture(self, modality: str, message: Any, now: float, ros_now: int) -> bool:
+        """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds.
+
+        Returns:
+            Whether its stamp shows that time has jumped back.
+        """
+        stamp = stamp_of(message.header)
+        health = self.health[modality]
+        health.encoding = stated_encoding(message)
+        health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
+        if stamp == 0:
+            self.zero_stamps += 1
+            stamp = ros_now  # the best guess there is; without one, nothing could be paired at all
+        self._plan()
+        before = self.pairer.counters.time_jumps
+        self._count(modality)
+        self.pairer.add(modality, Item(stamp, message, now))
+        return self.pairer.counters.time_jumps > before
+
+    def regions(self, message: Any, now: float) -> bool:
+        """Take in a message of regions; whether its stamp shows that time has jumped back."""
+        request = read_request(message)
+        self.detector_seen = True
+        self.zero_stamps += request.stamp == 0
+        self._plan()
+        self._count(REGIONS)
+        return self.pairer.add(REGIONS, Item(request.stamp, request, now))
+
+    def jobs(self, now: float) -> list[Job]:
+        """All jobs that are complete, or have waited long enough."""
+        self._plan()
+        return [self._job(group) for group in self.pairer.ready(now)]
+
+    def single(self, request: Request | None, now: float) -> Job | None:
+        """A job for the newest pictures, whatever their age; None while there is none."""
+        newest = {name: item for name in self.wanted if (item := self.pairer.newest(name))}
+        usable = [name for name in self._usable() if name in newest] or list(newest)
+        if not usable:
+            return None
+        anchor = newest[usable[0]]
+        window = self.pairer.window * 1e9
+        pictures = {
+            name: newest[name].message for name in usable if abs(newest[name].stamp - anchor.stamp) <= max(window, 0)
+        }
+        header = anchor.message.header
+        if request is not None:
+            request = Request(request.boxes, str(header.frame_id), header=header, stamp=anchor.stamp)
+        return Job(request, header, pictures, dict(self.infos), now)
+
+    def flows(self) -> dict[str, State]:
+        """By wanted modality whether pictures come."""
+        now = self.clock()
+        return {name: self.health[name].flow(now) for name in self.wanted}
+
+    def _usable(self) -> list[str]:
+        return choose(self.flows()) if self.modality == "auto" else list(self.wanted)
+
+    def _plan(self) -> None:
+        """Tell the pairer what to pair, as the sensors come and go."""
+        flows = self.flows()
+        partners = awaited = alive = choose(flows)
+        if self.modality != "auto":
+            partners = list(self.wanted)
+            alive = [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
+            awaited = [name for name, flow in flows.items() if self._coming(name, flow)]
+        anchor = REGIONS if self.uses_detections else (alive or self.wanted)[0]
+        self.pairer.expect(anchor, partners or self.wanted, awaited or self.wanted)
+
+    def _coming(self, modality: str, flow: State) -> bool:
+        """Whether pictures come, or their publisher is there and the first one may come any moment."""
+        if flow is State.SILENT:
+            return self.health[modality].link[0] is State.ALIVE
+        return flow is not State.STALE
+
+    def _count(self, stream: str) -> None:
+        self.received += stream == self.pairer.anchor
+
+    def _job(self, group: Group) -> Job:
+        items = dict(group.partners)
+        request = header = None
+        if group.stream == REGIONS:
+            request, header = group.anchor.message, group.anchor.message.header
+        else:
+            items[group.stream] = group.anchor
+            header = group.anchor.message.header
+        received = max([group.anchor.received, *(item.received for item in items.values())])
+        pictures = {name: items[name].message for name in self.wanted if name in items}
+        return Job(request, header, pictures, dict(self.infos), received, self._missing(group))
+
+    def _missing(self, group: Group) -> str:
+        names = " or ".join(self.wanted)
+        if group.gap is None:
+            return f"no {names} picture has come"
+        return (
+            f"no {names} picture within {self.pairer.window:g} s of the regions; the nearest is {group.gap:.3f} s off"
+        )

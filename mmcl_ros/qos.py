@@ -1,0 +1,99 @@
+"""Finding the publisher of a topic and matching its quality of service, or saying why that cannot be done.
+
+Cameras publish with all kinds of settings, and a subscription that asks for more than is offered stays silent without
+an error. So the node asks the graph what is offered, and asks for exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmcl_ros.health import State
+
+if TYPE_CHECKING:
+    from rclpy.qos import QoSProfile
+
+__all__ = ["Link", "Offer", "decide", "offers_of", "profile"]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one publisher of a topic offers."""
+
+    node: str
+    type: str
+    reliable: bool
+    latched: bool = False
+
+
+@dataclass(frozen=True)
+class Link:
+    """How to subscribe to a topic.
+
+    Attributes:
+        state: ALIVE when a publisher can be matched, else NO_PUBLISHER or MISMATCH.
+        cause: in words what is wrong; empty when nothing is.
+        type: message type to subscribe with; empty: do not subscribe.
+        reliable, latched: what to ask for.
+    """
+
+    state: State
+    cause: str = ""
+    type: str = ""
+    reliable: bool = False
+    latched: bool = False
+
+
+def decide(topic: str, offers: Sequence[Offer], types: Sequence[str], reliability: str = "auto") -> Link:
+    """Choose type and quality of service for a subscription.
+
+    Args:
+        topic: resolved name, for the messages.
+        offers: all publishers of the topic.
+        types: message types that can be read, the preferred one first.
+        reliability: ``auto`` asks for what all publishers of that type can give; ``reliable`` or ``best_effort``
+            insist.
+    """
+    if not offers:
+        return Link(State.NO_PUBLISHER, f"nobody publishes {topic} ({' or '.join(types)})")
+    chosen = next((name for name in types if any(offer.type == name for offer in offers)), None)
+    if chosen is None:
+        found = ", ".join(sorted({f"{offer.type} by {offer.node}" for offer in offers}))
+        return Link(State.MISMATCH, f"{topic} carries {found}; {' or '.join(types)} is needed")
+    fitting = [offer for offer in offers if offer.type == chosen]
+    weak = sorted({offer.node for offer in fitting if not offer.reliable})
+    latched = all(offer.latched for offer in fitting)
+    if reliability == "reliable" and weak:
+        cause = f"{topic}: {', '.join(weak)} publishes best effort, but qos asks for reliable; set qos to auto"
+        state = State.MISMATCH if len(weak) == len({offer.node for offer in fitting}) else State.ALIVE
+        return Link(state, cause, chosen, reliable=True, latched=latched)
+    return Link(State.ALIVE, "", chosen, reliable=not weak and reliability != "best_effort", latched=latched)
+
+
+def offers_of(node: Any, topic: str) -> list[Offer]:
+    """What the publishers of a topic offer at this moment, as a node sees it."""
+    from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+    return [
+        Offer(
+            node=f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+            type=info.topic_type,
+            reliable=info.qos_profile.reliability != ReliabilityPolicy.BEST_EFFORT,
+            latched=info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        for info in node.get_publishers_info_by_topic(topic)
+    ]
+
+
+def profile(depth: int, reliable: bool = True, latched: bool = False) -> QoSProfile:
+    """A keep-last profile."""
+    from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
