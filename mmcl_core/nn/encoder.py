@@ -46,8 +46,8 @@ class Features(NamedTuple):
 class ResidualUnit(nn.Module):
     """``conv1x1(ReLU(BN?(conv_kxk(x)))) + average_pool(x, k, stride)``, nothing after the sum.
 
-    A wider output gets its skip in the first channels only (zeros appended); a narrower one takes the first
-    channels of the skip. For k = 1 the pool is the identity and not computed.
+    Where the output is wider than the input, zero channels are appended to the skip; where it is narrower, the
+    skip loses its last channels. For k = 1 the pool is the identity and not computed.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ResidualUnit(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
-        self.skipped = min(n_in, n_out)
+        self.widening = n_out - n_in
         self.conv1 = first_convolution(n_in, n_out, kernel, stride)
         self.norm = ModalityBatchNorm(n_out, modalities) if unit_norm else None
         self.conv2 = second_convolution(n_out)
@@ -67,10 +67,9 @@ class ResidualUnit(nn.Module):
             hidden = self.norm(hidden, modality)
         y: Tensor = self.conv2(F.relu(hidden, inplace=True))
         skip = x if self.kernel == 1 else F.avg_pool2d(x, self.kernel, self.stride)
-        if skip.shape[1] == y.shape[1]:
-            y += skip
-        else:
-            y[:, : self.skipped] += skip[:, : self.skipped]
+        if self.widening:
+            skip = F.pad(skip, (0, 0, 0, 0, 0, self.widening))
+        y += skip
         return y
 
 

@@ -124,7 +124,11 @@ class ModalityBatchNorm(nn.Module):
     def _synchronised(self, x: Tensor, running: RunningStatistics) -> Tensor:
         values = x.float()
         channels = values.shape[1]
-        var, mean = torch.var_mean(values, [d for d in range(values.dim()) if d != 1], correction=0)
+        axes = [d for d in range(values.dim()) if d != 1]
+        if len(values):
+            var, mean = torch.var_mean(values, axes, correction=0)
+        else:  # no sample of this modality here: zeros that are part of the graph, so that all processes exchange
+            var = mean = values.sum(axes)
         rows = mean.new_full((1,), values.numel() / channels)
         means, variances, counts = gather_with_grad(torch.cat((mean, var, rows))[None]).split(
             (channels, channels, 1), 1
