@@ -48,7 +48,7 @@ def household(category: str, instance_seed: int) -> Mesh:
         instance_seed: a number >= 0; shape, size, proportions and texture are a pure function of it.
 
     Returns:
-        The instance in metres, at its real size, as it usually stands or lies (+z up), centred over the origin on z = 0.
+        The instance in metres and real size, as it usually stands or lies (+z up), centred over the origin on z = 0.
 
     Raises:
         ConfigError: there is no such category.

@@ -38,7 +38,7 @@ def scissors(rng: np.random.Generator) -> Mesh:
             [centre + scale * np.column_stack([ring_a * np.cos(angle), ring_b * np.sin(angle)]), 0 * angle]
         )
         knots = np.array([(0.004, 0), (-0.012, -0.001), (-0.6 * (back - ring_a), -0.35 * apart), (0, 0)])
-        knots[-1] = centre + (0.96 * ring_a * scale, 0.3 * ring_b)
+        knots[-1] = centre + np.array((0.96 * ring_a * scale, 0.3 * ring_b))
         shank = np.column_stack([smooth(knots, 9), np.zeros(9)])
         section = ellipse(10, rod, rod, 2.5)
         swell = np.column_stack([np.linspace(1.3, 1.0, 9), np.linspace(0.6 * thick / rod, 1.0, 9)])

@@ -58,7 +58,7 @@ def carton(rng: np.random.Generator) -> Mesh:
 
 
 def cereal_box(rng: np.random.Generator) -> Mesh:
-    """An upright packet of cereal or crackers, 13 to 21 cm wide, 4.5 to 8 cm deep; printed on all sides, bulged a bit."""
+    """An upright packet of cereal or crackers, 13 to 21 cm wide, 4.5 to 8 cm deep; printed all over, bulged."""
     width = rng.uniform(0.13, 0.21)
     height, depth = width * rng.uniform(1.2, 1.6), rng.uniform(0.045, 0.08)
     colours = palette(rng, 4)
@@ -81,7 +81,7 @@ def cereal_box(rng: np.random.Generator) -> Mesh:
 
 
 def book(rng: np.random.Generator) -> Mesh:
-    """A closed book lying flat, 11 to 22 cm wide and 1 to 4.5 cm thick; a paperback, or bound with boards that overhang."""
+    """A closed book lying flat, 11 to 22 cm wide and 1 to 4.5 cm thick: a paperback, or boards that overhang."""
     width = rng.uniform(0.11, 0.22)
     height, thick = width * rng.uniform(1.25, 1.6), rng.uniform(0.01, 0.045)
     bound = rng.random() < 0.55
@@ -105,7 +105,6 @@ def book(rng: np.random.Generator) -> Mesh:
             picture = {"top": front if level > 0 else inner, "bottom": back if level < 0 else inner}.get(name, plain)
             parts.append((side.moved(z=level * (thick - board) / 2), picture))
     back_edge = box((board, height, thick - 1.2 * board), 0.4 * board)
-    hollow = rng.uniform(0, 0.004) * bound  # the spine of a bound book is a little round
     for name, side in back_edge.items():
-        parts.append((side.moved(x=(board - width) / 2 - 0 * hollow), spine if name == "left" else plain))
+        parts.append((side.moved(x=(board - width) / 2), spine if name == "left" else plain))
     return assemble(parts, gloss=rng.uniform(0.05, 0.35))

@@ -67,8 +67,8 @@ def palette(rng: np.random.Generator, count: int, saturation: Range = (0.3, 0.9)
 def contrast(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
     """A colour that can be read on the ground: almost white on dark, almost black (or deep) on light."""
     if float(ground @ (0.299, 0.587, 0.114)) < 130:
-        return colour(rng, (0.0, 0.25), (0.88, 1.0))
-    return colour(rng, (0.0, 0.9), (0.05, 0.35))
+        return colour(rng, (0.0, 0.15), (0.92, 1.0))
+    return colour(rng, (0.0, 0.9), (0.05, 0.3))
 
 
 def blank(size: Size, ground: np.ndarray) -> np.ndarray:
@@ -285,9 +285,9 @@ def _lines(rng: np.random.Generator, picture: np.ndarray, ink: np.ndarray) -> No
 def _barcode(rng: np.random.Generator, picture: np.ndarray) -> None:
     height, width = picture.shape[:2]
     tall, wide = max(6, int(height * 0.14)), max(12, int(width * rng.uniform(0.16, 0.3)))
-    top, left = int(rng.uniform(0.55, 0.95) * (height - tall)), int(rng.uniform(0, 1) * (width - wide))
-    if top < 0 or left < 0:
+    if height < tall or width < wide:
         return
+    top, left = int(rng.uniform(0.55, 0.95) * (height - tall)), int(rng.uniform(0, 1) * (width - wide))
     bars = np.where(rng.random(wide) < 0.5, 20.0, 245.0)
     bars[:2] = bars[-2:] = 245.0
     picture[top : top + tall, left : left + wide] = bars[None, :, None]

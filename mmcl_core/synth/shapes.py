@@ -304,7 +304,7 @@ def _grid(u: np.ndarray, w: np.ndarray, place: Callable[[np.ndarray, np.ndarray]
 def _pack(pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, dict[int, tuple[int, int]]]:
     """Place pictures on shelves, tallest first. Returns the texture and the (left, top) of each picture by its id."""
     unique = sorted({id(p): p for p in pictures}.values(), key=lambda p: (-p.shape[0], -p.shape[1]))
-    width = max(256, *(p.shape[1] for p in unique)) + 2 * _PAD
+    width = max(2 * (128 + 2 * _PAD), *(p.shape[1] + 2 * _PAD for p in unique))
     places, x, y, shelf = {}, 0, 0, 0
     for picture in unique:
         tall, wide = picture.shape[0] + 2 * _PAD, picture.shape[1] + 2 * _PAD
