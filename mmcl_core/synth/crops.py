@@ -26,7 +26,7 @@ __all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round
 
 _GOLDEN = 0.6180339887498949
 _KEEP = 192  # procedural instances a process holds
-_WINDOW = 8  # rounds of a split that share their instances
+_WINDOW = 4  # rounds of a split that share their instances
 _DISTRACTORS = 10
 
 
@@ -203,7 +203,7 @@ def render_scene(
         z = cv2.resize(hits.z.reshape(square), (size, size), interpolation=cv2.INTER_NEAREST)
         depth = to_millimetres(z, np.isfinite(z))
     else:
-        brightness = SRGB_TO_LINEAR[seen.colour.max(axis=1)].reshape(square)
+        brightness = SRGB_TO_LINEAR[np.maximum.reduce(seen.colour.T)].reshape(square)
         looks = (seen.facing.reshape(square), brightness, seen.gloss.reshape(square))
         depth = DepthCamera.draw(rng).sense(hits.z.reshape(square), *looks, camera.fx, size, rng)
     rgb, depth = _cut_at_border(rgb, depth, scene)

@@ -168,14 +168,17 @@ def load_mesh(path: str | Path) -> Mesh:
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise DataError(f"{path} holds no triangles")
     faces = np.asarray(loaded.faces)
-    image, uv = _picture(loaded.visual), getattr(loaded.visual, "uv", None)
+    visual: Any = loaded.visual
+    image, uv = _picture(visual), getattr(visual, "uv", None)
     if image is not None and uv is not None and len(uv) == len(loaded.vertices):
         uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
         return Mesh(loaded.vertices, faces, uv, image)
-    colours = np.asarray(loaded.visual.to_color().face_colors if image is None else [], np.uint8).reshape(-1, 4)
-    if len(colours) != len(faces):
-        colours = np.full((len(faces), 4), _GREY, np.uint8)
-    return Mesh(loaded.vertices, faces, *_coloured_faces(colours[:, :3]))
+    if hasattr(visual, "face_colors"):
+        colours = np.asarray(visual.face_colors, np.uint8)[:, :3]
+    else:
+        plain = getattr(getattr(visual, "material", None), "main_color", (_GREY, _GREY, _GREY))
+        colours = np.tile(np.asarray(plain, np.uint8)[:3], (len(faces), 1))
+    return Mesh(loaded.vertices, faces, *_coloured_faces(colours))
 
 
 def _mesh_file(folder: Path) -> Path | None:

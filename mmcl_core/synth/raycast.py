@@ -98,19 +98,26 @@ class Solid:
 
 @dataclass
 class Placed:
-    """A solid in the world: ``world = rotation @ point + position``."""
+    """A solid in the world: ``world = rotation @ point + position``.
+
+    Attributes:
+        solid: what it is.
+        rotation, position: float [3, 3] and [3].
+        shine: factor on the gloss of its mesh.
+        centre, outline: the solid's bounding sphere centre [3] and outermost points [M, 3] in the world.
+    """
 
     solid: Solid
     rotation: np.ndarray
     position: np.ndarray
+    shine: float = 1.0
+    centre: np.ndarray = field(init=False)
+    outline: np.ndarray = field(init=False)
 
-    def centre(self) -> np.ndarray:
-        """Centre of the bounding sphere in the world, [3]."""
-        return np.asarray(self.rotation @ self.solid.centre + self.position, np.float32)
-
-    def outline(self) -> np.ndarray:
-        """The outermost vertices in the world, [M, 3]."""
-        return np.asarray(self.solid.outline @ self.rotation.T + self.position, np.float32)
+    def __post_init__(self) -> None:
+        turned = self.rotation.astype(np.float32).T
+        self.centre = self.solid.centre @ turned + self.position.astype(np.float32)
+        self.outline = self.solid.outline @ turned + self.position.astype(np.float32)
 
 
 @dataclass
@@ -175,7 +182,7 @@ def cast(position: np.ndarray, rays: np.ndarray, placed: Sequence[Placed], panel
     )
     length2 = np.einsum("ij,ij->i", rays, rays)
     for k, thing in enumerate(placed):
-        offset = thing.centre() - position
+        offset = thing.centre - position
         along = rays @ offset.astype(np.float32)
         reach2 = np.float32(offset @ offset - (thing.solid.radius * 1.001) ** 2)
         index = np.flatnonzero((along * along > reach2 * length2) & (along > 0)) if reach2 > 0 else np.arange(n)
@@ -214,7 +221,7 @@ def blocked(
     result = np.zeros(len(points), bool)
     start = points + _SURFACE * normals
     for thing in placed:
-        offset = thing.centre() - start
+        offset = thing.centre - start
         along = np.einsum("ij,ij->i", offset, directions)
         radius = thing.solid.radius
         close = np.einsum("ij,ij->i", offset, offset) - along * along < radius * radius
@@ -254,7 +261,7 @@ def _embree_scene(mesh: Mesh) -> Any:
     return scene
 
 
-def _outermost(points: np.ndarray, directions: int = 800) -> np.ndarray:
+def _outermost(points: np.ndarray, directions: int = 400) -> np.ndarray:
     """The points farthest out along evenly spread directions (a Fibonacci sphere), without repeats."""
     k = np.arange(directions) + 0.5
     z = 1 - 2 * k / directions

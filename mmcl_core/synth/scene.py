@@ -83,7 +83,7 @@ def compose(
         if found is None or found[0] < MIN_VISIBLE:
             continue
         left, top, side = _window(rng, *found[1:])
-        panels, textures = _room(rng, pool, azimuth, float(placed[0].outline()[:, 2].min()))
+        panels, textures = _room(rng, pool, azimuth, float(placed[0].outline[:, 2].min()))
         lighting = _lighting(rng, camera, textures[0].mean())
         return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
     raise AssertionError(f"no view of {target.instance} shows enough of it")
@@ -160,9 +160,9 @@ def _turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 def _stand(item: Item, rotation: np.ndarray, x: float, y: float, z: float = 0.0) -> Placed:
     """Put an object down at (x, y): its box centred there, its lowest point on height z."""
-    outline = item.solid.outline @ rotation.T
-    centre = (outline.min(0) + outline.max(0)) / 2
-    return Placed(item.solid, rotation, np.array([x - centre[0], y - centre[1], z - outline[:, 2].min()]))
+    outline = item.solid.outline @ rotation.T.astype(np.float32)
+    low, high = outline.min(0), outline.max(0)
+    return Placed(item.solid, rotation, np.array([x, y, z]) - [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
 
 
 def _place(
@@ -176,19 +176,21 @@ def _place(
             towards = rng.normal(0, 0.7) if rng.random() < 0.4 else rng.uniform(-np.pi, np.pi)  # 40 % in front
             direction = np.array([np.cos(azimuth + towards), np.sin(azimuth + towards), 0], np.float32)
             thing = _stand(item, rotation, 0, 0)
-            apart = (placed[0].outline() @ direction).max() - (thing.outline() @ direction).min()
+            apart = (placed[0].outline @ direction).max() - (thing.outline @ direction).min()
             x, y = direction[:2] * (apart + rng.exponential(0.04))
             thing = _stand(item, rotation, float(x), float(y))
             if all(_separate(thing, other) for other in placed):
                 placed.append(thing)
                 items.append(item)
                 break
+    for thing in placed:
+        thing.shine = float(np.exp(rng.normal(0, 0.7)))
     return placed, items
 
 
 def _separate(a: Placed, b: Placed) -> bool:
     """Whether a vertical plane across the line between their centres, or along an axis, parts two things."""
-    first, second = a.outline(), b.outline()
+    first, second = a.outline, b.outline
     line = (second.min(0) + second.max(0) - first.min(0) - first.max(0))[:2]
     length = float(np.linalg.norm(line))
     axes = np.array([line / max(length, 1e-6), [1, 0], [0, 1]], np.float32).T
@@ -207,11 +209,11 @@ def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
         else np.exp(rng.uniform(6.17, 7.05))
     )
     elevation = np.deg2rad(rng.triangular(8, 35, 65))
-    outline = target.outline()
+    outline = target.outline
     middle = (outline.min(0) + outline.max(0)) / 2
     extent = 2 * float(np.linalg.norm(outline - middle, axis=1).max())
     distance = rng.uniform(0.5, 1.25) if rng.random() < 0.75 else rng.uniform(0.4, 2.0)
-    distance = float(np.clip(distance, extent * focal / 420, max(extent * focal / 42, 0.4)))  # 42 to 420 pixels
+    distance = float(np.clip(distance, extent * focal / 420, max(extent * focal / 52, 0.4)))  # 52 to 420 pixels
     width, height = IMAGER
     cx, cy = width / 2 + rng.normal(0, 8) - 0.5, height / 2 + rng.normal(0, 8) - 0.5
     edge = -0.02 if rng.random() < 0.12 else 0.15
@@ -229,30 +231,27 @@ def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
 
 def _visible(camera: Camera, placed: Sequence[Placed]) -> tuple[float, np.ndarray, np.ndarray] | None:
     """Visible share of the target, box of its visible part and box of all of it (x0, y0, x1, y1 in pixels)."""
-    pixels, z = camera.project(placed[0].outline())
+    pixels, z = camera.project(placed[0].outline)
     if z.min() < 0.15:
         return None
     whole = np.concatenate([pixels.min(0), pixels.max(0)])
     step = (whole[2:] - whole[:2]) / _PROBE
     x, y = (whole[k] + (np.arange(_PROBE) + 0.5) * step[k] for k in (0, 1))
-    grid = Camera(camera.fx / step[0], camera.fy / step[1], 0, 0, camera.rotation, camera.position)
-    grid = Camera(
-        grid.fx,
-        grid.fy,
-        (camera.cx - x[0]) / step[0],
-        (camera.cy - y[0]) / step[1],
-        *(camera.rotation, camera.position),
-    )
+    pinhole = (camera.fx / step[0], camera.fy / step[1], (camera.cx - x[0]) / step[0], (camera.cy - y[0]) / step[1])
+    grid = Camera(*pinhole, camera.rotation, camera.position)
     rays = grid.rays(_PROBE, _PROBE)
-    hits = cast(camera.position, rays, placed)
-    alone = cast(camera.position, rays, placed[:1]).owner == 0
+    alone = cast(camera.position, rays, placed[:1])
+    on_target = np.flatnonzero(alone.owner == 0)
+    before = cast(camera.position, rays[on_target], placed[1:]).z < alone.z[on_target]
+    clear = np.zeros(len(rays), bool)
+    clear[on_target] = ~before
     inside = ((x > -0.5) & (x < IMAGER[0] - 0.5))[None] & ((y > -0.5) & (y < IMAGER[1] - 0.5))[:, None]
-    seen = (hits.owner == 0).reshape(_PROBE, _PROBE) & inside
+    seen = clear.reshape(_PROBE, _PROBE) & inside
     if not seen.any():
         return None
     columns, rows = np.flatnonzero(seen.any(0)), np.flatnonzero(seen.any(1))
     box = np.array([x[columns[0]], y[rows[0]], x[columns[-1]], y[rows[-1]]]) + np.concatenate([-step, step]) / 2
-    return float(seen.sum() / max(alone.sum(), 1)), box, whole
+    return float(seen.sum() / max(len(on_target), 1)), box, whole
 
 
 def _window(rng: np.random.Generator, visible: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:

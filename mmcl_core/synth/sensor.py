@@ -16,6 +16,7 @@ import numpy as np
 __all__ = ["ColourCamera", "DepthCamera", "to_millimetres"]
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_VOID = 20.0  # metres that stand for nothing at all
 _CURVE = 4096  # entries of a tone curve, over linear light 0 to 2
 
 
@@ -88,7 +89,7 @@ class ColourCamera:
             picture = cv2.addWeighted(picture, 1 + self.sharpen, soft, -self.sharpen, 0)
         if self.jpeg:
             code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])[1]
-            picture = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1]
+            picture = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1]
         return np.ascontiguousarray(picture)
 
     def _curve(self) -> np.ndarray:
@@ -148,7 +149,7 @@ class DepthCamera:
             wiggle=float(rng.uniform(0.2, 1.1)),
             edge=float(rng.uniform(0.0, 0.45)),
             dark=float(max(rng.uniform(-1.0, 3.5), 0)),
-            grazing=float(rng.uniform(0.8, 3.2)),
+            grazing=float(rng.uniform(0.7, 2.6)),
             shiny=float(max(rng.uniform(-1.0, 2.5), 0)),
             farthest=float(rng.uniform(3.0, 8.0)),
         )
@@ -185,11 +186,11 @@ class DepthCamera:
             cv2.remap(a, *at, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
             for a in (z, facing, brightness, gloss)
         ]
-        z = np.minimum(near[0], np.float32(20.0))
+        z = np.minimum(near[0], np.float32(_VOID))
         if sharp > 0.5:
             z = cv2.medianBlur(z, 5 if sharp > 0.8 else 3)
         lost = self._hidden(z, focal) | self._steps(z, sharp, rng) | self._weak(near[1:], sharp, rng)
-        lost |= (z < self.nearest) | (z > self.farthest)
+        lost |= (z < self.nearest) | (z > self.farthest) | (z >= _VOID)
         return to_millimetres(*_enlarge(self._measure(z, sharp, rng), ~lost, size, rng))
 
     def _astray(self, rows: int, grid: int, sharp: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +236,7 @@ class DepthCamera:
         field = fine * (2.2 + 1.2 * sharp) + coarse * 9.0
         ease = self.grazing * np.clip(1.6 - facing / 0.22, 0, 1.5) + self.dark * np.clip(1 - brightness / 0.045, 0, 1)
         ease += self.shiny * gloss * (0.6 + facing**8)
-        return np.asarray(field > 5.0 - 1.4 * ease)
+        return np.asarray(field > 5.0 - 2.0 * ease)
 
     def _measure(self, z: np.ndarray, sharp: float, rng: np.random.Generator) -> np.ndarray:
         """Depth from a disparity with noise, rounded."""
@@ -266,6 +267,9 @@ def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generat
         return z, valid
     nearest = cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST)
     linear = cv2.resize(z, (size, size), interpolation=cv2.INTER_LINEAR)
+    kernel = np.ones((3, 3), np.uint8)
+    even = (cv2.dilate(z, kernel) - cv2.erode(z, kernel) < 0.04 * z).astype(np.uint8)
+    even = cv2.resize(even, (size, size), interpolation=cv2.INTER_NEAREST)
     share = cv2.resize(valid.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     ragged = share + rng.standard_normal((size, size), np.float32) * 0.06 > 0.5
-    return np.where(np.abs(linear - nearest) < 0.015 * nearest, linear, nearest), ragged
+    return np.where(even > 0, linear, nearest), ragged

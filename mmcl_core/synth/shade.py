@@ -140,9 +140,7 @@ def surface(
     normals, colour = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.uint8)
     gloss, facing = np.zeros(n, np.float32), np.ones(n, np.float32)
     pixel = z / np.float32((camera.fx + camera.fy) / 2)  # metres that a pixel spans
-    for k in np.unique(hits.owner):
-        if k < 0:
-            continue
+    for k in np.flatnonzero(np.bincount(hits.owner + 1)[1:]).tolist():
         at = np.flatnonzero(hits.owner == k)
         u, v = hits.u[at], hits.v[at]
         if k < len(placed):
@@ -153,13 +151,8 @@ def surface(
             )
             normal = _unit(normal)
             uv = np.einsum("nk,nkc->nc", weights, skin.mesh.uv[triangle])
-            u, v, density, pyramid, gloss[at] = (
-                uv[:, 0],
-                uv[:, 1],
-                skin.density[triangle],
-                skin.pyramid,
-                skin.mesh.gloss,
-            )
+            u, v, density, pyramid = uv[:, 0], uv[:, 1], skin.density[triangle], skin.pyramid
+            gloss[at] = min(skin.mesh.gloss * placed[k].shine, 1.0)
         else:
             panel = panels[k - len(placed)]
             pyramid, gloss[at] = textures[panel.texture], panel.gloss
@@ -193,23 +186,23 @@ def lit(
     """
     albedo = SRGB_TO_LINEAR[seen.colour]
     up = (0.5 + 0.5 * seen.normals[:, 2:3]).astype(np.float32)
-    ambient = up * lighting.above + (1 - up) * lighting.below
-    ambient *= _ambient_visibility(seen, shape, placed, ground, rng)[:, None]
-    diffuse = ambient
+    diffuse = lighting.below + up * (lighting.above - lighting.below)
+    diffuse *= _ambient_visibility(seen, shape, placed, ground, rng)[:, None]
     mirror = (1 - seen.facing) ** 4 * np.float32(0.6) * seen.gloss
     highlight = mirror[:, None] * lighting.above
     for lamp in lighting.lamps:
         to_lamp = lamp.position.astype(np.float32) - seen.points
         distance2 = np.einsum("ij,ij->i", to_lamp, to_lamp)
-        to_lamp /= np.sqrt(distance2)[:, None]
-        cosine = np.maximum(np.einsum("ij,ij->i", seen.normals, to_lamp), 0)
-        reference = np.float32(lamp.position @ lamp.position)
-        strength = np.minimum(reference / distance2, 2.5)
+        inverse = 1 / np.sqrt(distance2)
+        cosine = np.maximum(np.einsum("ij,ij->i", seen.normals, to_lamp) * inverse, 0)
+        strength = np.minimum(np.float32(lamp.position @ lamp.position) / distance2, 2.5)
         if lamp.shadows:
             strength *= _lamp_visibility(seen, shape, lamp, to_lamp, cosine, placed, rng)
-        diffuse = diffuse + (cosine * strength)[:, None] * lamp.colour
-        half = _unit(to_lamp + seen.view)
-        sharp = np.maximum(np.einsum("ij,ij->i", seen.normals, half), 0) ** (8 + 60 * seen.gloss)
+        diffuse += (cosine * strength)[:, None] * lamp.colour
+        # cosine between the normal and the half vector of light l and view v, from |l + v|^2 = 2 + 2 l.v
+        between = np.einsum("ij,ij->i", seen.view, to_lamp) * inverse
+        half = np.minimum((cosine + seen.facing) / np.sqrt(np.maximum(2 + 2 * between, 1e-4)), 1)
+        sharp = np.exp2(np.log2(np.maximum(half, 1e-3)) * (8 + 60 * seen.gloss))
         highlight += (sharp * seen.gloss * strength * (cosine > 0))[:, None] * lamp.colour
     result: np.ndarray = albedo * diffuse + highlight
     return result
@@ -240,7 +233,7 @@ def _lamp_visibility(
     inside = np.flatnonzero(cosine[grid.reshape(-1)] > 0)
     at = grid.reshape(-1)[inside]
     jitter = rng.standard_normal((len(at), 3), np.float32) * np.float32(spread * 0.6)
-    direction = to_lamp[at] + jitter
+    direction = _unit(to_lamp[at]) + jitter
     visible[inside] = ~blocked(seen.points[at], seen.normals[at], _unit(direction), placed)
     smooth = cv2.GaussianBlur(visible.reshape(grid.shape), (0, 0), sigma / step)
     if step > 1:
@@ -263,6 +256,6 @@ def _ambient_visibility(
     if ground is not None:
         drop = points[:, 2] - np.float32(ground)
         hidden |= (drop > 1e-4) & (direction[:, 2] < 0) & (drop < -direction[:, 2] * _AO_REACH)
-    share = 1 - hidden.astype(np.float32).reshape(len(rows), len(columns))
-    share = cv2.GaussianBlur(share, (0, 0), 2.0)
-    return 0.25 + 0.75 * cv2.resize(share, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR).reshape(-1)
+    share = cv2.GaussianBlur((~hidden).astype(np.float32).reshape(len(rows), len(columns)), (0, 0), 2.0)
+    full: np.ndarray = cv2.resize(share, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    return 0.25 + 0.75 * full.reshape(-1)

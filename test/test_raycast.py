@@ -1,0 +1,188 @@
+"""Meshes, ray caster and camera against closed forms; poses and shadows against simple geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmcl_core.errors import DataError
+from mmcl_core.synth.mesh import Mesh, load_mesh_folder, smooth_normals
+from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
+from mmcl_core.synth.scene import resting_rotations, yaw
+from mmcl_core.synth.shade import MeshSkin, Pyramid, surface
+
+trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("embreex")
+
+LOOK_DOWN = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])  # camera x right, y towards -y, z down
+
+
+def mesh_of(shape, colour=(200, 100, 50)) -> Mesh:
+    texture = np.full((8, 8, 3), colour, np.uint8)
+    return Mesh(shape.vertices, shape.faces, np.full((len(shape.vertices), 2), 0.5), texture)
+
+
+def sphere(radius: float) -> Mesh:
+    return mesh_of(trimesh.creation.icosphere(subdivisions=5, radius=radius))
+
+
+def camera_above(height: float, focal: float = 100.0, size: int = 64) -> Camera:
+    return Camera(focal, focal, (size - 1) / 2, (size - 1) / 2, LOOK_DOWN, np.array([0, 0, height]))
+
+
+def test_sphere_depth_and_normals_match_the_closed_form():
+    radius, height, size = 0.2, 1.0, 64
+    camera = camera_above(height, size=size)
+    rays = camera.rays(size, size)
+    placed = [Placed(Solid(sphere(radius)), yaw(0.7), np.zeros(3))]
+    hits = cast(camera.position, rays, placed)
+    # |p + z d|^2 = r^2, solved ray by ray
+    expected = np.full(len(rays), np.inf)
+    for k, d in enumerate(rays.astype(float)):
+        a, b, c = d @ d, camera.position @ d, camera.position @ camera.position - radius**2
+        if b * b > a * c:
+            expected[k] = (-b - np.sqrt(b * b - a * c)) / a
+    rim = np.abs(np.isfinite(expected).astype(int) - np.isfinite(hits.z)).sum()
+    assert rim <= 8  # the faceted outline may differ in a pixel here and there
+    both = np.isfinite(expected) & np.isfinite(hits.z)
+    assert both.sum() > 500
+    inner = both & (np.linalg.norm((camera.position + hits.z[:, None] * rays)[:, :2], axis=1) < 0.9 * radius)
+    np.testing.assert_allclose(hits.z[inner], expected[inner], atol=5e-4)
+    seen = surface(camera, rays, hits, placed, [MeshSkin(placed[0].solid.mesh)], [], [])
+    np.testing.assert_allclose(seen.normals[inner], seen.points[inner] / radius, atol=0.02)
+    assert (seen.colour[both] == (200, 100, 50)).all()
+
+
+def test_box_depth_is_metric_z_not_distance():
+    camera = camera_above(1.0, focal=50.0)
+    placed = [Placed(Solid(mesh_of(trimesh.creation.box((0.4, 0.4, 0.1)))), np.eye(3), np.array([0, 0, 0.05]))]
+    hits = cast(camera.position, camera.rays(64, 64), placed, [Panel(np.zeros(3), *np.eye(3)[:2], (np.inf, np.inf))])
+    z = hits.z.reshape(64, 64)
+    top = hits.owner.reshape(64, 64) == 0
+    np.testing.assert_allclose(z[top], 0.9, atol=1e-5)  # a plane across the axis has one depth, oblique rays or not
+    np.testing.assert_allclose(z[~top], 1.0, atol=1e-5)
+    half = 0.2 / 0.9 * 50  # pixels from the centre to the edge of the top
+    x = np.arange(64) - 31.5
+    assert (top == (np.abs(x)[None] < half) & (np.abs(x)[:, None] < half)).all()
+
+
+def test_finite_and_round_panels():
+    camera = camera_above(1.0, focal=50.0)
+    x = (np.arange(64) - 31.5) / 50
+    u, v = np.eye(3)[:2]
+    for is_round in (False, True):
+        hits = cast(camera.position, camera.rays(64, 64), [], [Panel(np.zeros(3), u, v, (0.3, 0.2), round=is_round)])
+        a, b = (x / 0.3)[None], (x / 0.2)[:, None]
+        inside = a**2 + b**2 <= 1 if is_round else (abs(a) <= 1) & (abs(b) <= 1)
+        assert (np.isfinite(hits.z).reshape(64, 64) == inside).all()
+
+
+def test_projected_points_lie_on_their_rays():
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    camera = Camera(90.0, 80.0, 20.0, 12.0, rotation, rng.standard_normal(3))
+    rays = camera.rays(40, 30)
+    depth = rng.uniform(0.5, 2, len(rays))
+    pixels, z = camera.project(camera.position + rays * depth[:, None])
+    column, row = np.meshgrid(np.arange(40), np.arange(30))
+    np.testing.assert_allclose(pixels, np.stack([column, row], -1).reshape(-1, 2), atol=1e-3)
+    np.testing.assert_allclose(z, depth, rtol=1e-5)
+
+
+def test_window_of_a_camera_sees_the_same_points():
+    camera = Camera(500.0, 510.0, 320.0, 240.0, LOOK_DOWN, np.array([0, 0, 1.0]))
+    window = camera.window(left=100.0, top=50.0, side=96.0, size=32)
+    points = np.array([[0.1, 0.05, 0.0], [-0.2, 0.1, 0.1]])
+    whole, part = camera.project(points)[0], window.project(points)[0]
+    # pixel k of the window is the mean of three pixels of the whole: 100 + 3 k, + 1, + 2
+    np.testing.assert_allclose(whole[:, 0], 100 + 3 * part[:, 0] + 1, atol=1e-6)
+    np.testing.assert_allclose(whole[:, 1], 50 + 3 * part[:, 1] + 1, atol=1e-6)
+
+
+def test_nearest_of_several_solids_wins():
+    camera = camera_above(1.0)
+    box = Solid(mesh_of(trimesh.creation.box((0.2, 0.2, 0.1))))
+    placed = [Placed(box, np.eye(3), np.array([0, 0, h])) for h in (0.05, 0.35, 0.2)]
+    hits = cast(camera.position, camera.rays(64, 64), placed)
+    assert hits.owner[32 * 64 + 32] == 1
+    assert hits.z[32 * 64 + 32] == pytest.approx(0.6, abs=1e-5)
+
+
+def test_shadow_of_a_box():
+    placed = [Placed(Solid(mesh_of(trimesh.creation.box((0.1, 0.1, 0.1)))), np.eye(3), np.array([0, 0, 0.05]))]
+    x = np.array([0.06, 0.1, 0.14, 0.16, 0.3, -0.06, -0.2], np.float32)
+    points = np.stack([x, 0 * x, 0 * x], axis=1)
+    normals = np.tile(np.array([0, 0, 1], np.float32), (len(x), 1))
+    light = np.tile(np.array([-1, 0, 1], np.float32) / np.float32(np.sqrt(2)), (len(x), 1))
+    # light from -x at 45 degrees: the box of height 0.1 shades x from 0.05 to 0.15
+    assert blocked(points, normals, light, placed).tolist() == [True, True, True, False, False, False, False]
+    assert not blocked(points, normals, light, placed, reach=0.005).any()
+
+
+def test_normals_smooth_on_round_parts_and_sharp_at_edges():
+    box = trimesh.creation.box((1, 1, 1))
+    flat = smooth_normals(box.vertices, box.faces)
+    np.testing.assert_allclose(flat, np.repeat(box.face_normals[:, None], 3, axis=1), atol=1e-6)
+    can = trimesh.creation.cylinder(radius=1, height=2, sections=32)
+    corners, normals = can.vertices[can.faces], smooth_normals(can.vertices, can.faces)
+    side = np.abs(can.face_normals[:, 2]) < 0.5
+    radial = corners[side] * (1, 1, 0)
+    np.testing.assert_allclose(normals[side], radial / np.linalg.norm(radial, axis=-1, keepdims=True), atol=0.05)
+    np.testing.assert_allclose(np.abs(normals[~side][..., 2]), 1, atol=1e-6)
+
+
+def test_a_box_comes_to_rest_on_its_faces():
+    box = Solid(mesh_of(trimesh.creation.box((0.1, 0.2, 0.3))))
+    heights = [np.ptp(box.outline @ r.T, axis=0)[2] for r in resting_rotations(box.outline)]
+    assert all(min(abs(h - s) for s in (0.1, 0.2, 0.3)) < 0.01 for h in heights)
+
+
+def test_texture_lookup_is_bilinear_and_reduced_far_away():
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    pyramid = Pyramid(ramp)
+    u, v = np.array([(10.5 + 0.25) / 64], np.float32), np.array([0.5], np.float32)
+    assert pyramid.sample(u, v, np.ones(1, np.float32))[0, 0] == pytest.approx(41, abs=1)
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    far = Pyramid(stripes).sample(
+        np.linspace(0, 1, 50, dtype=np.float32), np.full(50, 0.3, np.float32), np.full(50, 4, np.float32)
+    )
+    assert np.abs(far.astype(int) - 100).max() <= 1  # finer than a pixel: its mean, no moire
+
+
+def test_mesh_folder_layouts_and_errors(tmp_path):
+    shape = trimesh.creation.box((0.1, 0.1, 0.1))
+    for place in ("mug/a", "mug/b", "brick"):
+        (tmp_path / place).mkdir(parents=True)
+        shape.export(tmp_path / place / "model.ply")
+    (tmp_path / "notes").mkdir()
+    models = load_mesh_folder(tmp_path)
+    assert [(m.name, m.instance) for m in models] == [("brick", "brick"), ("mug", "mug/a"), ("mug", "mug/b")]
+    assert models[0].mesh.uv.shape == (12, 3, 2)
+    with pytest.raises(DataError, match=r"no mesh in .*notes.*expected one sub-folder per class"):
+        load_mesh_folder(tmp_path / "notes")
+    with pytest.raises(DataError, match="there is no folder"):
+        load_mesh_folder(tmp_path / "nowhere")
+    (tmp_path / "brick" / "model.ply").write_text("not a mesh")
+    with pytest.raises(DataError, match=r"brick.model\.ply"):
+        load_mesh_folder(tmp_path)
+
+
+def test_texture_is_the_right_way_up(tmp_path):
+    from PIL import Image
+
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:4] = (255, 0, 0)  # red above, green below
+    picture[4:] = (0, 255, 0)
+    (tmp_path / "card").mkdir()
+    Image.fromarray(picture).save(tmp_path / "card" / "texture_map.png")
+    (tmp_path / "card" / "textured.mtl").write_text("newmtl m\nmap_Kd texture_map.png\n")
+    (tmp_path / "card" / "textured.obj").write_text(
+        "mtllib textured.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+        "f 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
+    )
+    mesh = load_mesh_folder(tmp_path)[0].mesh
+    uv = mesh.uv[np.linalg.norm(mesh.vertices[mesh.faces] - (0, 1, 0), axis=-1) < 1e-6][0]  # the upper left corner
+    np.testing.assert_allclose(uv, (0, 0), atol=1e-6)
+    assert (mesh.texture[0, 0] == (255, 0, 0)).all()

@@ -1,0 +1,124 @@
+"""The sensor models: statistics of noise, quantisation and holes, and that what is lost is 0 and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmcl_core.synth.sensor import ColourCamera, DepthCamera, to_millimetres
+
+SIZE = 96
+CLEAN = DepthCamera(
+    white=0.0, drift=0.0, step=0.0, wiggle=0.0, edge=0.0, dark=0.0, grazing=0.0, shiny=0.0, farthest=20.0
+)
+
+
+def look(
+    camera: DepthCamera, z, *, facing=1.0, brightness=0.5, gloss=0.0, focal=600.0, size=SIZE, seed=0
+) -> np.ndarray:
+    z = np.asarray(z, np.float32) * np.ones((SIZE, SIZE), np.float32)
+    maps = [np.asarray(a, np.float32) * np.ones_like(z) for a in (facing, brightness, gloss)]
+    return camera.sense(z, *maps, focal, size, np.random.default_rng(seed))
+
+
+def test_noise_grows_with_the_square_of_depth():
+    camera = replace(CLEAN, white=0.04, drift=0.06)
+    spread = {z: look(camera, z).astype(float).std() for z in (0.5, 1.0, 2.0)}
+    assert spread[2.0] / spread[0.5] == pytest.approx(16, rel=0.25)
+    assert spread[2.0] / spread[1.0] == pytest.approx(4, rel=0.25)
+    # an error e of the disparity F B / z is z^2 e / (F B) of depth
+    assert spread[1.0] == pytest.approx(1000 * np.hypot(0.04, 0.06) / (570 * 0.075), rel=0.3)
+
+
+def test_steps_of_quantisation_grow_with_the_square_of_depth():
+    slope = np.linspace(0, 0.2, SIZE)[None]
+    camera = replace(CLEAN, step=0.125)
+
+    def step(z):
+        depth = look(camera, z + slope)
+        return np.median(np.diff(np.unique(depth[depth > 0])))
+
+    assert step(2.0) / step(1.0) == pytest.approx((2.1 / 1.1) ** 2, rel=0.2)
+    assert step(1.0) == pytest.approx(1000 * 0.125 * 1.1**2 / (570 * 0.075), rel=0.2)
+
+
+def test_without_noise_depth_is_exact_millimetres():
+    depth = look(CLEAN, 0.7345)
+    assert depth.dtype == np.uint16
+    share = (depth == 0).mean()
+    assert share < 0.01  # a stray hole remains possible
+    assert set(np.unique(depth)) <= {0, 734, 735}
+    z = np.array([[0.0, np.inf, np.nan, 1.2345, 70.0]], np.float32)
+    assert to_millimetres(z, np.array([[True, True, True, True, True]])).tolist() == [[0, 0, 0, 1234, 0]]
+    assert to_millimetres(z, np.zeros_like(z, bool)).max() == 0
+
+
+def test_what_is_out_of_range_has_no_reading():
+    assert look(replace(CLEAN, farthest=3.0), 3.5).max() == 0
+    assert look(replace(CLEAN, nearest=0.5), 0.4).max() == 0
+    assert look(CLEAN, np.inf).max() == 0
+
+
+def test_a_step_in_depth_casts_a_shadow_on_the_projector_s_other_side():
+    z = np.full((SIZE, SIZE), 1.2, np.float32)
+    z[:, 32:64] = 0.8
+    shadow = 600 * 0.075 * (1 / 0.8 - 1 / 1.2)  # pixels between the two projections of the edge
+    for side in (1, -1):
+        lost = look(replace(CLEAN, side=side), z) == 0
+        left, right = lost[:, :32].sum(1), lost[:, 64:].sum(1)
+        wide, narrow = (left, right) if side > 0 else (right, left)
+        assert np.median(wide) == pytest.approx(shadow, abs=2.5)
+        assert np.median(narrow) < shadow / 2
+        assert lost[:, 38:58].mean() < 0.02  # the near thing itself stays
+    assert (look(replace(CLEAN, shadow=0.0), z) == 0).sum() < (look(CLEAN, z) == 0).sum()
+
+
+def test_weak_surfaces_lose_readings_and_the_switches_work():
+    cases = (("dark", {"brightness": 0.01}), ("grazing", {"facing": 0.05}), ("shiny", {"gloss": 1.0}))
+    for name, surface in cases:
+        on = (look(replace(CLEAN, **{name: 3.0}), 1.0, **surface) == 0).mean()
+        off = (look(CLEAN, 1.0, **surface) == 0).mean()
+        assert on > 0.2, name
+        assert off < 0.01, name
+
+
+def test_enlarging_makes_up_no_depths():
+    z = np.full((SIZE, SIZE), 1.3, np.float32)
+    z[30:70, 30:70] = 0.9
+    depth = look(CLEAN, z, focal=1100.0, size=128)  # the sensor is coarser than the window: it is enlarged
+    assert depth.shape == (128, 128)
+    readings = np.unique(depth[depth > 0])
+    assert set(readings) <= {900, 1300}
+    assert {900, 1300} <= set(readings)
+
+
+PLAIN = ColourCamera(0.3, (1.0, 1.0, 1.0), 1.0, 0.0, 0.4, 0.0, 0.0, 0.0, 0)
+
+
+def test_photograph_is_monotonic_and_neutral():
+    light = np.repeat(np.linspace(0, 1, 64, dtype=np.float32)[None, :, None], 64, axis=0).repeat(3, axis=2)
+    picture = PLAIN.photograph(light, 1.0, 1.0, np.random.default_rng(0))
+    assert picture.dtype == np.uint8
+    assert (np.ptp(picture.astype(int), axis=2) <= 1).all()
+    assert (np.diff(picture[10, :, 0].astype(int)) >= 0).all()
+    warm = replace(PLAIN, balance=(1.3, 1.0, 0.8)).photograph(light, 1.0, 1.0, np.random.default_rng(0))
+    assert warm[..., 0].mean() > warm[..., 1].mean() > warm[..., 2].mean()
+
+
+def test_photograph_keeps_channels_through_compression():
+    light = np.zeros((32, 32, 3), np.float32)
+    light[..., 0] = 0.6  # red
+    for quality in (0, 80):
+        mean = replace(PLAIN, jpeg=quality).photograph(light, 1.0, 1.0, np.random.default_rng(0)).mean((0, 1))
+        assert mean[0] > 100 > 30 > max(mean[1], mean[2])
+
+
+def test_noise_of_the_colour_camera():
+    light = np.full((64, 64, 3), 0.3, np.float32)
+    quiet = PLAIN.photograph(light, 1.0, 1.0, np.random.default_rng(0))
+    noisy = replace(PLAIN, read=0.02).photograph(light, 1.0, 1.0, np.random.default_rng(0))
+    small = replace(PLAIN, read=0.02).photograph(light, 1.0, 4.0, np.random.default_rng(0))
+    assert quiet.std() == 0
+    assert noisy.std() > 2 * small.std() > 0  # a reduced picture averages its noise
