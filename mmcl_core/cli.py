@@ -1,0 +1,107 @@
+"""What all commands share: logging beside progress bars, errors as one line, exit statuses.
+
+Exit status: 0 done; 2 wrong arguments, settings or data (one line ``error: ...`` on standard error); 130 stopped by
+Ctrl-C. Anything else is a fault of the program and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from mmcl_core.errors import MmclError
+
+__all__ = ["add_logging_options", "command_parser", "run_command", "set_up_logging"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class _ProgressHandler(logging.StreamHandler[Any]):
+    """Writes above a progress bar instead of through it."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            from tqdm import tqdm
+
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Log to standard error, past progress bars; only process 0 of a ``torchrun`` logs below ``WARNING``.
+
+    Args:
+        level: lowest level that is shown.
+    """
+    handler = _ProgressHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=level if main_process else max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def command_parser(
+    command: str, description: str | None, examples: str = "", parser: type[argparse.ArgumentParser] | None = None
+) -> argparse.ArgumentParser:
+    """A parser for ``python -m mmcl_core.<command>`` whose texts keep their line breaks.
+
+    Args:
+        command: name of the command.
+        description: what it does.
+        examples: command lines shown at the end of the help.
+        parser: class to build; default :class:`argparse.ArgumentParser`.
+    """
+    return (parser or argparse.ArgumentParser)(
+        prog=f"python -m mmcl_core.{command}",
+        description=description,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_logging_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--quiet`` and ``--verbose``, which set ``options.log_level``."""
+    group = parser.add_mutually_exclusive_group()
+    parser.set_defaults(log_level=logging.INFO)
+    for flag, level, text in (
+        ("--quiet", logging.WARNING, "log warnings only"),
+        ("--verbose", logging.DEBUG, "log more, with the traceback of an error"),
+    ):
+        group.add_argument(flag, dest="log_level", action="store_const", const=level, help=text)
+
+
+def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> int:
+    """Run a command and translate what it raises into an exit status (see the module).
+
+    Args:
+        action: the command, its arguments already parsed; returns an exit status, ``None`` for 0.
+        level: lowest level that is logged.
+    """
+    set_up_logging(level)
+    try:
+        return action() or 0
+    except MmclError as error:
+        message = str(error)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if error.strerror is None:
+            raise
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    logger.debug("the error came from here:", exc_info=True)
+    print(f"error: {message}", file=sys.stderr)
+    return EXIT_ERROR

@@ -1,0 +1,1 @@
+"""Prepared sets of RGB-D crops on disk, batches of them, and the data sets they are made from."""

@@ -1,0 +1,230 @@
+"""The prepared format: a folder of flat arrays that training maps into memory.
+
+======================  ==================  ==========================================================================
+file                    type and shape      content
+======================  ==================  ==========================================================================
+``rgb.u8``              uint8 [N, S, S, 3]  RGB; ``rgb_<name>.u8`` for further views
+``depth.u16``           uint16 [N, S, S]    z in millimetres, 0 = no reading; ``depth_<name>.u16`` for further views
+``depth.u8``            uint8 [N, S, S, 3]  instead of it: a depth picture the data set already holds (HHA)
+``labels.i64``          int64 [N]           row in the list of classes, -1 = unlabelled
+``camera.f32``          float32 [N, 4]      fx, fy, cx, cy in pixels of the crop; zeros = unknown
+``present.u1``          uint8 [N, M]        1 where the sample has the modality; its rows are zero elsewhere
+``samples.csv``         N rows              key, group, split, source
+``index.json``          JSON                classes, modalities, counts, provenance, size and SHA-256 of every file
+======================  ==================  ==========================================================================
+
+All numbers are little-endian. The same samples in the same order give the same bytes: nothing depends on time or place.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import heapq
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.data.writer import COLUMNS, FORMAT_VERSION, INDEX, PreparedWriter, Sample, index_checksum
+from mmcl_core.errors import DataError
+
+__all__ = ["FORMAT_VERSION", "INDEX", "PreparedSet", "PreparedWriter", "Sample", "merge_sets"]
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 1 << 22
+
+
+class PreparedSet:
+    """A prepared set on disk; the pictures are mapped, not read.
+
+    Attributes:
+        path: its folder.
+        classes: names of the classes.
+        size: side of the square crops in pixels.
+        modalities: names of the modalities.
+        images: by modality, read-only ``np.memmap``: uint8 [N, S, S, 3], or uint16 [N, S, S] in mm.
+        labels: int64 [N], -1 = unlabelled.
+        camera: float32 [N, 4] (fx, fy, cx, cy), zeros = unknown.
+        present: bool [N, M], columns as in ``modalities``.
+        keys, groups, splits, sources: text of each sample, object arrays [N].
+        index: content of ``index.json``.
+    """
+
+    def __init__(self, path: Path, index: dict[str, Any]) -> None:
+        self.path, self.index = path, index
+        self.classes: tuple[str, ...] = tuple(index["classes"])
+        self.size = int(index["size"])
+        self.modalities: tuple[str, ...] = tuple(index["modalities"])
+        self._n = int(index["samples"])
+        self.images = {
+            name: np.memmap(path / entry["file"], dtype=f"<{np.dtype(entry['dtype']).str[1:]}", mode="r").reshape(
+                entry["shape"]
+            )
+            for name, entry in index["modalities"].items()
+        }
+        self.labels: npt.NDArray[np.int64] = np.fromfile(path / "labels.i64", "<i8").astype(np.int64, copy=False)
+        self.camera: npt.NDArray[np.float32] = np.fromfile(path / "camera.f32", "<f4").reshape(-1, 4)
+        self.present: npt.NDArray[np.bool_] = np.fromfile(path / "present.u1", bool).reshape(self._n, -1)
+        columns = _read_samples(path / "samples.csv", self._n)
+        self.keys, self.groups, self.splits, self.sources = (columns[:, i] for i in range(len(COLUMNS)))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: bool = True) -> PreparedSet:
+        """Open a set.
+
+        Args:
+            path: its folder.
+            verify: compare the SHA-256 of every file with the index. Sizes are compared in any case.
+
+        Raises:
+            DataError: no prepared set there, a newer format, or a file that is missing, truncated or edited.
+        """
+        folder = Path(path)
+        index = _read_index(folder)
+        _check_files(folder, index, verify)
+        return cls(folder, index)
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that exist."""
+        return tuple(self.index["splits"])
+
+    def select(self, split: str) -> npt.NDArray[np.int64]:
+        """Rows of a split, ascending, int64.
+
+        Raises:
+            DataError: no such split.
+        """
+        if split not in self.index["splits"]:
+            raise DataError(f"{self.path} has no split {split!r}; it has {', '.join(self.split_names)}")
+        return np.flatnonzero(self.splits == split).astype(np.int64)
+
+    def sample(self, row: int) -> Sample:
+        """One sample as it was written."""
+        images = {name: self.images[name][row] for i, name in enumerate(self.modalities) if self.present[row, i]}
+        fx, fy, cx, cy = map(float, self.camera[row])
+        camera = (fx, fy, cx, cy) if fx > 0 else None
+        split, key, group, source = (str(c[row]) for c in (self.splits, self.keys, self.groups, self.sources))
+        return Sample(images, int(self.labels[row]), split, key, group, source, camera)
+
+
+def merge_sets(
+    sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> PreparedSet:
+    """Join prepared sets into one, ordered by key.
+
+    Shards of one job whose samples were written in the order of their keys give, byte for byte, the set that the
+    unsharded job gives. Sets of different class lists are joined by the names of the classes.
+
+    Args:
+        sources: folders of the sets.
+        out: folder of the new set.
+        overwrite: replace a prepared set that is already there.
+
+    Raises:
+        DataError: no sources, a damaged one, different sizes or kinds of depth, or a key that occurs twice.
+    """
+    sets = [PreparedSet.open(source) for source in sources]
+    if not sets:
+        raise DataError("nothing to merge; name the prepared sets")
+    first = sets[0]
+    stored: dict[str, bool] = {}
+    for part in sets:
+        if part.size != first.size:
+            raise DataError(f"{part.path} has crops of {part.size} px, {first.path} of {first.size} px")
+        for name, entry in part.index["modalities"].items():
+            if stored.setdefault(name, entry["dtype"] == "uint8") != (entry["dtype"] == "uint8"):
+                raise DataError(f"{part.path}: {name} is {entry['unit']} here and another kind of picture elsewhere")
+    classes = list(dict.fromkeys(name for part in sets for name in part.classes))
+    descriptions = [{k: v for k, v in part.index["description"].items() if k != "shard"} for part in sets]
+    same = all(description == descriptions[0] for description in descriptions)
+    with PreparedWriter(
+        out,
+        classes=classes,
+        size=first.size,
+        modalities=list(stored),
+        stored=[name for name, picture in stored.items() if picture],
+        description=descriptions[0] if same else {"merged": descriptions},
+        overwrite=overwrite,
+    ) as writer:
+        for _, sample in heapq.merge(*(_by_key(part, classes) for part in sets), key=lambda item: item[0]):
+            writer.add(sample)
+        writer.take_skips([part.index["skipped"] for part in sets])
+    return PreparedSet.open(out, verify=False)
+
+
+def _by_key(part: PreparedSet, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:
+    labels = [classes.index(name) for name in part.classes]
+    for row in np.argsort(part.keys, kind="stable"):
+        sample = part.sample(row)
+        sample.label = labels[sample.label] if sample.label >= 0 else -1
+        yield sample.key, sample
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        found = "no such folder"
+        if folder.is_dir():
+            names = sorted(entry.name for entry in folder.iterdir())
+            found = f"found {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
+        if folder.with_name(folder.name + ".partial").is_dir():
+            found += f"; {folder}.partial is what an unfinished or killed command left"
+        raise DataError(f"{folder} is not a prepared set: {INDEX} expected, {found}. Make one with mmcl_core.prepare")
+    try:
+        index: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is damaged: valid JSON expected, found {error}") from error
+    version = index.get("version") if isinstance(index, dict) else None
+    if not isinstance(version, int):
+        raise DataError(f"{path} is damaged: a format version expected, found {version!r}")
+    if version > FORMAT_VERSION:
+        raise DataError(f"{path} is of format version {version}; this program reads up to {FORMAT_VERSION}: update it")
+    if index.get("checksum") != (found := index_checksum(index)):
+        raise DataError(f"{path} was edited: checksum {index.get('checksum')} expected, found {found}")
+    return dict(index)
+
+
+def _check_files(folder: Path, index: dict[str, Any], verify: bool) -> None:
+    entries = index["files"]
+    for name, entry in entries.items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError(f"{path} is missing; {INDEX} lists it with {entry['bytes']} bytes")
+        if (size := path.stat().st_size) != entry["bytes"]:
+            state = "truncated" if size < entry["bytes"] else "longer than it was"
+            raise DataError(f"{path} is {state}: {entry['bytes']} bytes expected, found {size}")
+    if not verify:
+        return
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        paths = [folder / name for name in entries]
+        for path, found, entry in zip(paths, pool.map(_sha256, paths), entries.values(), strict=True):
+            if found != entry["sha256"]:
+                raise DataError(f"{path} was changed: SHA-256 {entry['sha256']} expected, found {found}")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_samples(path: Path, samples: int) -> npt.NDArray[np.object_]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows or tuple(rows[0]) != COLUMNS or len(rows) != samples + 1:
+        raise DataError(f"{path}: {samples} rows of {', '.join(COLUMNS)} expected, found {len(rows) - 1}")
+    return np.array(rows[1:], dtype=object)

@@ -1,0 +1,320 @@
+"""Writing a prepared set: one pass, hashed on the way, never half there (format: :mod:`mmcl_core.data.cache`)."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.errors import DataError
+
+__all__ = ["FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
+
+FORMAT_VERSION = 1
+INDEX = "index.json"
+COLUMNS = ("key", "group", "split", "source")
+_SKIPS_LISTED = 200
+
+
+@dataclass
+class Sample:
+    """One crop.
+
+    Attributes:
+        images: by modality: uint8 [S, S, 3], or uint16 [S, S] for metric depth in mm. A missing modality is left out.
+        label: row in the list of classes, -1 = unlabelled.
+        split: such as ``train`` or ``test``.
+        key: names the sample; unique in the set.
+        group: what near-duplicates share, such as a scene or an object instance; empty: unknown.
+        source: where it came from, such as a file relative to the root of the source.
+        camera: fx, fy, cx, cy in pixels of the crop, pixel centres at integer coordinates; None = unknown.
+    """
+
+    images: Mapping[str, npt.NDArray[Any]]
+    label: int
+    split: str
+    key: str
+    group: str = ""
+    source: str = ""
+    camera: tuple[float, float, float, float] | None = None
+
+
+class _HashedFile:
+    """A file that is hashed while it is written, so that closing it needs no second pass."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("wb", buffering=1 << 20)
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.bytes += len(data)
+
+    def close(self) -> dict[str, Any]:
+        """Bring the content to the disk and return its size and checksum."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"bytes": self.bytes, "sha256": self._hash.hexdigest()}
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+class PreparedWriter:
+    """Writes a prepared set, one sample after the other.
+
+    Everything goes to ``<out>.partial``, which becomes ``out`` when :meth:`close` is done; a writer that is killed
+    leaves nothing under the final name. As a context manager it closes on success and discards on an exception.
+
+    Args:
+        out: folder of the new set.
+        classes: names of the classes; a label is a row of it.
+        size: side S of the square crops in pixels.
+        modalities: names, such as ``("rgb", "depth")``.
+        description: provenance as plain JSON values: the source, its licence, the crop rule under ``crop``. Equal for
+            all shards of one job, otherwise the merged set cannot equal an unsharded one.
+        stored: those depth modalities that are 8-bit pictures of three channels instead of millimetres.
+        overwrite: replace a prepared set that is already there.
+
+    Raises:
+        DataError: ``out`` is not empty, is no prepared set, or is being written by another process; bad arguments.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        classes: Sequence[str],
+        size: int,
+        modalities: Sequence[str],
+        description: Mapping[str, Any] | None = None,
+        stored: Sequence[str] = (),
+        overwrite: bool = False,
+    ) -> None:
+        self.out = Path(out)
+        self.classes, self.size, self.modalities = tuple(classes), int(size), tuple(modalities)
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise DataError(f"{out}: modalities are {self.modalities}; one or more different names are expected")
+        if len(set(self.classes)) < len(self.classes):
+            raise DataError(f"{out}: a class is named twice in {self.classes}")
+        from mmcl_core.modality import modality  # here, so that workers that only make samples need no torch
+
+        kinds = {name: modality(name) for name in self.modalities}
+        self._metric = {name: m.kind == "depth" and name not in stored for name, m in kinds.items()}
+        self._units = {
+            name: "stored depth picture" if m.kind == "depth" and name in stored else m.unit
+            for name, m in kinds.items()
+        }
+        self._description = dict(description or {})
+        json.dumps(self._description)  # fails now rather than after hours of work
+        _refuse_to_overwrite(self.out, overwrite)
+        self._partial = self.out.with_name(self.out.name + ".partial")
+        self._lock = _claim(self._partial)
+        names = [self._file(m) for m in self.modalities] + ["labels.i64", "camera.f32", "present.u1", "samples.csv"]
+        self._files = {name: _HashedFile(self._partial / name) for name in names}
+        self._write_row(COLUMNS)
+        self._keys: set[str] = set()
+        self._counts: dict[str, Counter[int]] = {}
+        self._present = Counter[str]()
+        self._skipped: list[tuple[str, str]] = []
+        self._skip_count = 0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _file(self, name: str) -> str:
+        return f"{name}.u16" if self._metric[name] else f"{name}.u8"
+
+    def _write_row(self, values: Iterable[str]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(values)
+        self._files["samples.csv"].write(text.getvalue().encode())
+
+    def add(self, sample: Sample) -> None:
+        """Append a sample.
+
+        Raises:
+            DataError: a picture of the wrong shape or type, an unknown modality, a label that is no class, a key that
+                was there before, or a sample without any picture.
+        """
+        self._check(sample)
+        self._keys.add(sample.key)
+        for name in self.modalities:
+            shape, kind = ((self.size,) * 2, "<u2") if self._metric[name] else ((self.size, self.size, 3), "u1")
+            image = sample.images.get(name)
+            pixels = np.zeros(shape, kind) if image is None else np.ascontiguousarray(image, dtype=kind)
+            self._files[self._file(name)].write(pixels.data.cast("B"))
+            self._present[name] += image is not None
+        self._files["labels.i64"].write(np.int64(sample.label).astype("<i8").tobytes())
+        self._files["camera.f32"].write(np.asarray(sample.camera or (0, 0, 0, 0), dtype="<f4").tobytes())
+        self._files["present.u1"].write(bytes(name in sample.images for name in self.modalities))
+        self._write_row((sample.key, sample.group, sample.split, sample.source))
+        self._counts.setdefault(sample.split, Counter())[int(sample.label)] += 1
+
+    def skip(self, key: str, reason: str) -> None:
+        """Note a sample that could not be used; the index keeps the count and the first ones by name."""
+        self._skip_count += 1
+        if len(self._skipped) < _SKIPS_LISTED:
+            self._skipped.append((key, reason))
+
+    def take_skips(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what the ``skipped`` entries of other indexes say."""
+        self._skip_count += sum(part["samples"] for part in parts)
+        listed = [*self._skipped, *((str(key), str(reason)) for part in parts for key, reason in part["first"])]
+        self._skipped = sorted(listed)[:_SKIPS_LISTED]
+
+    def _check(self, sample: Sample) -> None:
+        where = f"{self.out}: sample {sample.key!r}"
+        if not sample.key or sample.key in self._keys:
+            raise DataError(f"{where}: keys must be unique and not empty")
+        if not sample.split:
+            raise DataError(f"{where}: has no split; name it train or test, say")
+        if not -1 <= sample.label < len(self.classes):
+            raise DataError(f"{where}: label {sample.label}; expected -1 (unlabelled) to {len(self.classes) - 1}")
+        if not sample.images:
+            raise DataError(f"{where}: has no picture at all")
+        for name, image in sample.images.items():
+            if name not in self._metric:
+                raise DataError(f"{where}: has the modality {name!r}; the set holds {', '.join(self.modalities)}")
+            shape = (self.size, self.size) + (() if self._metric[name] else (3,))
+            kind = np.dtype(np.uint16 if self._metric[name] else np.uint8)
+            if image.shape != shape or image.dtype != kind:
+                raise DataError(
+                    f"{where}: {name} is {image.dtype} of shape {image.shape}; expected {kind} of shape {shape}"
+                )
+        camera = sample.camera
+        if camera is not None and (len(camera) != 4 or not np.isfinite(camera).all() or min(camera[:2]) <= 0):
+            raise DataError(f"{where}: camera is {camera}; expected finite (fx, fy, cx, cy) in pixels, fx and fy > 0")
+
+    def close(self) -> None:
+        """Write the index and give the set its final name.
+
+        Raises:
+            DataError: no sample was added.
+        """
+        if not self._keys:
+            self.discard()
+            raise DataError(f"{self.out}: no sample to write")
+        index = self._index({name: file.close() for name, file in self._files.items()})
+        with (self._partial / INDEX).open("w", encoding="utf-8") as file:
+            file.write(json.dumps({**index, "checksum": index_checksum(index)}, indent=1, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(self._partial, self.out)
+        os.close(self._lock)
+
+    def _index(self, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        n, s = len(self._keys), self.size
+        pictures = {
+            name: {
+                "file": self._file(name),
+                "dtype": "uint16" if metric else "uint8",
+                "shape": [n, s, s] if metric else [n, s, s, 3],
+                "unit": self._units[name],
+                "samples": self._present[name],
+            }
+            for name, metric in self._metric.items()
+        }
+        splits = {
+            split: {
+                "samples": sum(counts.values()),
+                "unlabelled": counts[-1],
+                "classes": {name: counts[label] for label, name in enumerate(self.classes)},
+            }
+            for split, counts in sorted(self._counts.items())
+        }
+        return {
+            "format": "prepared set of RGB-D crops",
+            "version": FORMAT_VERSION,
+            "samples": n,
+            "size": s,
+            "classes": list(self.classes),
+            "modalities": pictures,
+            "splits": splits,
+            "description": self._description,
+            "skipped": {"samples": self._skip_count, "first": [list(skip) for skip in self._skipped]},
+            "files": dict(sorted(files.items())),
+        }
+
+    def discard(self) -> None:
+        """Throw away what was written."""
+        for file in self._files.values():
+            file.abandon()
+        shutil.rmtree(self._partial, ignore_errors=True)
+        os.close(self._lock)
+
+    def __enter__(self) -> PreparedWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def index_checksum(index: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of an index, its own entry ``checksum`` left out."""
+    plain = {key: value for key, value in index.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _refuse_to_overwrite(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder for the prepared set")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(f"{out} is not empty; choose another folder, or ask for it to be overwritten (--overwrite)")
+    if not (out / INDEX).is_file():
+        raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
+
+
+def _claim(partial: Path) -> int:
+    """Make the folder to write in, empty and locked; a lock ends with its process, however that ends."""
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DataError(
+            f"{partial} is being written by another process; wait for it or choose another folder"
+        ) from error
+    for path in partial.iterdir():  # left by a writer that was killed
+        path.unlink()
+    return lock
+
+
+def _publish(partial: Path, out: Path) -> None:
+    old = out.with_name(out.name + ".replaced")
+    if (out / INDEX).exists():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    partial.rename(out)  # onto nothing, or onto an empty folder
+    parent = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+    shutil.rmtree(old, ignore_errors=True)
