@@ -12,6 +12,7 @@ from mmcl_core.errors import CheckpointError, ConfigError, InputError, Untrained
 from mmcl_core.nn.encoder import Encoder, ResidualUnit
 from mmcl_core.nn.heads import Classifier
 from mmcl_core.nn.model import RecognitionModel, encoder_settings
+from mmcl_core.weights import save_weights
 
 BOTH = ("rgb", "depth")
 
@@ -225,3 +226,19 @@ def test_settings_are_read_off_the_weights():
     assert encoder_settings(state) == {"input_size": 64, "ndf": 4, "nrkhs": 12, "depth": 3, "unit_norm": True}
     with pytest.raises(CheckpointError, match="no complete encoder"):
         encoder_settings({key: value for key, value in state.items() if "stem" not in key})
+
+
+def test_transfer_from_a_weights_file(tmp_path):
+    config = ModelConfig(input_size=32, ndf=4, nrkhs=8, depth=1)
+    source = RecognitionModel(config, BOTH, 3, feature_heads=[7])
+    source(raw_rgb(), "rgb")
+    save_weights(tmp_path / "weights.safetensors", source, {"classes": ["a", "b", "c"]})
+    target = RecognitionModel(config, ("rgb", "rgb_right"), 5, feature_heads=[5, 7])
+    fresh = {key: value.clone() for key, value in target.state_dict().items()}
+    taken = target.init_from(tmp_path / "weights.safetensors")
+    for key, value in target.state_dict().items():
+        new = key.startswith("classifier") or "heads.5" in key or "statistics.rgb_right" in key
+        assert (key in taken) != new, key
+        assert torch.equal(value, fresh[key] if new else source.state_dict()[key]), key
+    with pytest.raises(CheckpointError, match=r"made with model.ndf=4; this model has model.ndf=8"):
+        RecognitionModel(ModelConfig(input_size=32, ndf=8, nrkhs=8, depth=1), BOTH, 3).init_from(tmp_path)
