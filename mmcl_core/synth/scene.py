@@ -216,7 +216,7 @@ def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
     distance = float(np.clip(distance, extent * focal / 420, max(extent * focal / 52, 0.4)))  # 52 to 420 pixels
     width, height = IMAGER
     cx, cy = width / 2 + rng.normal(0, 8) - 0.5, height / 2 + rng.normal(0, 8) - 0.5
-    edge = -0.02 if rng.random() < 0.12 else 0.15
+    edge = -0.02 if rng.random() < 0.1 else 0.2
     u, v = rng.uniform(edge, 1 - edge) * width, rng.uniform(edge, 1 - edge) * height
     away = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     position = middle + distance * away

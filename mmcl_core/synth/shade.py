@@ -73,6 +73,7 @@ class MeshSkin:
         a, b = mesh.uv[:, 1] - mesh.uv[:, 0], mesh.uv[:, 2] - mesh.uv[:, 0]
         width, height = self.pyramid.size
         texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) * width * height
+        self.corners = np.concatenate([mesh.normals, mesh.uv], axis=2)  # [F, 3, 5]: one gather fetches both
         self.density = np.sqrt(texels / np.maximum(area, 1e-12)).astype(np.float32)  # pixels of the texture per metre
 
 
@@ -146,12 +147,9 @@ def surface(
         if k < len(placed):
             skin, triangle = skins[k], hits.triangle[at]
             weights = np.stack([1 - u - v, u, v], axis=1)
-            normal = np.einsum("nk,nkc->nc", weights, skin.mesh.normals[triangle]) @ placed[k].rotation.T.astype(
-                np.float32
-            )
-            normal = _unit(normal)
-            uv = np.einsum("nk,nkc->nc", weights, skin.mesh.uv[triangle])
-            u, v, density, pyramid = uv[:, 0], uv[:, 1], skin.density[triangle], skin.pyramid
+            blend = np.einsum("nk,nkc->nc", weights, skin.corners[triangle])
+            normal = _unit(blend[:, :3] @ placed[k].rotation.T.astype(np.float32))
+            u, v, density, pyramid = blend[:, 3], blend[:, 4], skin.density[triangle], skin.pyramid
             gloss[at] = min(skin.mesh.gloss * placed[k].shine, 1.0)
         else:
             panel = panels[k - len(placed)]
