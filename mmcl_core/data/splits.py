@@ -1,0 +1,110 @@
+"""Who trains, who validates, whose label is kept: stratified draws, pure functions of a seed.
+
+A class's samples are put in an order of their own, drawn from (seed, purpose, class), and its first ones are taken. A
+larger share therefore holds all samples of a smaller one, and a class's draw does not depend on the other classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.config import DataConfig
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.errors import ConfigError
+
+__all__ = ["shuffled", "split_indices", "stratified_mask"]
+
+IndexArray = npt.NDArray[np.int64]
+
+_VALIDATION, _LABELLED = 1, 2
+
+
+def shuffled(count: int, *place: int) -> IndexArray:
+    """A permutation of ``range(count)``, the same on every machine and with every version of NumPy.
+
+    Args:
+        count: number of items.
+        place: numbers >= 0 that it follows from, such as (seed, epoch).
+    """
+    # Raw bits are part of what NumPy guarantees never to change, its own permutations are not.
+    bits = np.random.Philox(np.random.SeedSequence(place)).random_raw(count)
+    return np.argsort(bits, kind="stable").astype(np.int64)
+
+
+def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[IndexArray, IndexArray, IndexArray]:
+    """Rows to train on and to validate on, and the labels to train with.
+
+    Validation is the split ``val_split`` where the set has it; otherwise ``val_fraction`` of the labelled training
+    samples, of each class its share, but never its last training sample. Unlabelled samples stay in training: nothing
+    can be measured on them. Of the N labelled ones that remain, ceil(``label_share`` N) keep their label.
+
+    Args:
+        prepared: the set.
+        data: names of the splits and shares.
+        seed: of the draws.
+
+    Returns:
+        Training rows, validation rows (empty without validation), both int64 and ascending, and the labels of the
+        training rows, int64, -1 = unlabelled.
+
+    Raises:
+        DataError: the set has no split ``train_split``.
+        ConfigError: a share out of its range.
+    """
+    if not 0 <= data.val_fraction < 1:
+        raise ConfigError(f"data.val_fraction is {data.val_fraction}; a share in [0, 1) is expected")
+    if not 0 <= data.label_share <= 1:
+        raise ConfigError(f"data.label_share is {data.label_share}; a share in [0, 1] is expected")
+    train = prepared.select(data.train_split)
+    if data.val_split and data.val_split in prepared.split_names:
+        val = prepared.select(data.val_split)
+    else:
+        held = stratified_mask(prepared.labels[train], data.val_fraction, seed, _VALIDATION, spare=1)
+        train, val = train[~held], train[held]
+    labels = prepared.labels[train].copy()
+    if data.label_share < 1:
+        labels[~stratified_mask(labels, data.label_share, seed, _LABELLED, least=1, up=True)] = -1
+    return train, val, labels
+
+
+def stratified_mask(
+    labels: IndexArray, share: float, seed: int, purpose: int, *, least: int = 0, spare: int = 0, up: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Draw a share of the labelled samples, of each class its part.
+
+    Args:
+        labels: int64 [N], -1 = unlabelled, which are never drawn.
+        share: in [0, 1].
+        seed, purpose: what the draw follows from, besides the classes.
+        least: draw at least so many of a class, as far as the total allows it for all classes.
+        spare: leave at least so many of a class.
+        up: round the total up instead of to the nearest number.
+
+    Returns:
+        bool [N].
+    """
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    wanted = share * int(counts.sum())
+    # A share such as 0.1 is a little more than a tenth: without the margin ceil(0.1 * 30) would be 4.
+    total = int(np.ceil(wanted - 1e-9)) if up else int(np.floor(wanted + 0.5))
+    mask = np.zeros(len(labels), dtype=bool)
+    for label, take in zip(classes, _allot(counts, total, share, least, spare), strict=True):
+        rows = np.flatnonzero(labels == label)
+        mask[rows[shuffled(len(rows), seed, purpose, int(label))[:take]]] = True
+    return mask
+
+
+def _allot(counts: IndexArray, total: int, share: float, least: int, spare: int) -> IndexArray:
+    """How many of each class: largest remainders within the bounds, first classes first where they tie."""
+    most = np.maximum(counts - spare, 0)
+    floor = np.minimum(least if least * len(counts) <= total else 0, most)
+    total = min(total, int(most.sum()))
+    exact = share * counts
+    take = np.clip(np.floor(exact + 1e-9).astype(np.int64), floor, most)
+    while (missing := total - int(take.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        gap = step * (exact - take)
+        gap[take >= most if step > 0 else take <= floor] = -np.inf
+        take[int(np.argmax(np.round(gap, 9)))] += step
+    return take
