@@ -47,9 +47,15 @@ PRECEDENCE = (Result.BAD_REGION, Result.BAD_PICTURE, Result.UNREGISTERED, Result
 class RecognizerLike(Protocol):
     """What is used of :class:`mmcl_core.recognizer.Recognizer`."""
 
-    classes: Sequence[str]
-    modalities: Sequence[str]
     model_id: str
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """``rgb``, ``depth``, or both."""
 
     def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
         """Probabilities and embeddings of a batch of crops."""

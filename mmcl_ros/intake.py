@@ -62,6 +62,12 @@ class Intake:
         pairer: made with the window, wait and history of the parameters.
         health: by modality.
         clock: seconds by which sensors grow stale.
+
+    Attributes:
+        detector_seen: somebody publishes regions, or has.
+        received: requests so far. zero_stamps: messages without a stamp so far.
+        infos: newest camera info by modality.
+        events: by kind, the last thing that was odd about a stamp.
     """
 
     wanted: tuple[str, ...]
@@ -74,39 +80,36 @@ class Intake:
     received: int = 0
     zero_stamps: int = 0
     infos: dict[str, Any] = field(default_factory=dict)
+    events: dict[str, str] = field(default_factory=dict)
 
     @property
     def uses_detections(self) -> bool:
         """Whether regions come from a detector at this moment."""
         return self.roi_source == "detections" or (self.roi_source == "auto" and self.detector_seen)
 
-    def picture(self, modality: str, message: Any, now: float, ros_now: int) -> bool:
-        """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds.
-
-        Returns:
-            Whether its stamp shows that time has jumped back.
-        """
+    def picture(self, modality: str, message: Any, now: float, ros_now: int) -> None:
+        """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds."""
         stamp = stamp_of(message.header)
         health = self.health[modality]
         health.encoding = stated_encoding(message)
         health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
-        if stamp == 0:
-            self.zero_stamps += 1
-            stamp = ros_now  # the best guess there is; without one, nothing could be paired at all
-        self._plan()
-        before = self.pairer.counters.time_jumps
-        self._count(modality)
-        self.pairer.add(modality, Item(stamp, message, now))
-        return self.pairer.counters.time_jumps > before
+        # Without a stamp the time of receipt is the best guess there is.
+        self._add(modality, Item(stamp or ros_now, message, now), stamp == 0)
 
-    def regions(self, message: Any, now: float) -> bool:
-        """Take in a message of regions; whether its stamp shows that time has jumped back."""
-        request = read_request(message)
+    def regions(self, message: Any, now: float) -> None:
+        """Take in a message of regions."""
         self.detector_seen = True
-        self.zero_stamps += request.stamp == 0
+        request = read_request(message)
+        self._add(REGIONS, Item(request.stamp, request, now), request.stamp == 0)
+
+    def _add(self, stream: str, item: Item, unstamped: bool) -> None:
         self._plan()
-        self._count(REGIONS)
-        return self.pairer.add(REGIONS, Item(request.stamp, request, now))
+        self.received += stream == self.pairer.anchor
+        if unstamped:
+            self.zero_stamps += 1
+            self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
+        if self.pairer.add(stream, item):
+            self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); older pictures are forgotten"
 
     def jobs(self, now: float) -> list[Job]:
         """All jobs that are complete, or have waited long enough."""
@@ -153,9 +156,6 @@ class Intake:
         if flow is State.SILENT:
             return self.health[modality].link[0] is State.ALIVE
         return flow is not State.STALE
-
-    def _count(self, stream: str) -> None:
-        self.received += stream == self.pairer.anchor
 
     def _job(self, group: Group) -> Job:
         items = dict(group.partners)

@@ -9,6 +9,7 @@ Pure Python and free of threads; times in seconds are handed in, so that tests n
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class Pairer:
         self.counters = PairCounters()
         self._streams: dict[str, _Stream] = {}
         self._pending: deque[tuple[str, Item]] = deque()
+        self._owed: list[Group] = []
         self.anchor = ""
         self._partners: tuple[str, ...] = ()
         self._awaited: frozenset[str] = frozenset()
@@ -108,7 +110,10 @@ class Pairer:
         place = self._streams.setdefault(stream, _Stream())
         jumped = bool(place.stamps) and 0 < item.stamp < place.stamps[-1] - JUMP_NS
         if jumped:
+            # What waited for a partner gets none any more, but it is still owed an answer.
+            owed = self.ready(math.inf)
             self.clear()
+            self._owed = owed
             self.counters.time_jumps += 1
             place = self._streams.setdefault(stream, _Stream())
         index = bisect.bisect_right(place.stamps, item.stamp)
@@ -126,7 +131,7 @@ class Pairer:
 
     def ready(self, now: float) -> list[Group]:
         """Anchors whose partners are settled, in order of arrival; none overtakes an earlier one."""
-        groups = []
+        groups, self._owed = self._owed, []
         while self._pending:
             stream, anchor = self._pending[0]
             group = self._settle(stream, anchor, now)
@@ -149,6 +154,7 @@ class Pairer:
         """Forget all messages; the counters stay."""
         self._streams.clear()
         self._pending.clear()
+        self._owed = []
 
     def _settle(self, stream: str, anchor: Item, now: float) -> Group | None:
         partners: dict[str, Item] = {}

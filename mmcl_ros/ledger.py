@@ -1,0 +1,104 @@
+"""What the node has done and what is wrong, in numbers and words; free of rclpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmcl_ros.frames import FrameAnswer, Result
+from mmcl_ros.health import Health, Latencies, Rate, State
+from mmcl_ros.intake import REGIONS, Intake
+
+__all__ = ["Ledger", "find_problems"]
+
+LONELY = 20  # requests in a row without a partner before it is called a fault
+REGION_FAULTS = (Result.BAD_REGION, Result.FAILED, Result.NO_DEPTH, Result.NO_PICTURE)
+
+
+@dataclass
+class Ledger:
+    """Counts of the answers given; fields as in ``mmcl_ros/msg/RecognizerStatus``.
+
+    Attributes:
+        events: by kind, the last thing that went wrong since somebody asked.
+    """
+
+    processed: int = 0
+    failed: int = 0
+    malformed: int = 0
+    active: str = ""
+    events: dict[str, str] = field(default_factory=dict)
+    latencies: Latencies = field(default_factory=Latencies)
+    rate: Rate = field(default_factory=Rate)
+
+    def account(self, answer: FrameAnswer, used: Mapping[str, Any], health: Mapping[str, Health], now: float) -> None:
+        """Enter one answered frame.
+
+        Args:
+            answer: of :class:`mmcl_ros.frames.FrameRecognizer`.
+            used: the pictures it was made from, by modality.
+            health: of the sensors; told whether their picture was good.
+            now: seconds of the clock by which rates are measured.
+        """
+        self.processed += 1
+        self.active = answer.modality
+        self.rate.tick(now)
+        for stage, seconds in answer.seconds.items():
+            self.latencies.add(stage, seconds)
+        for modality in used:
+            kind, words = answer.problems.get(modality, (Result.ACCEPTED, ""))
+            bad = kind is Result.BAD_PICTURE
+            health[modality].problem = (State.BAD_PICTURES if bad else State.UNREGISTERED, words) if words else None
+            health[modality].malformed += bad
+            self.malformed += bad
+            if words:
+                self.events[f"{modality} {'undecodable' if bad else 'unregistered'}"] = f"{modality}: {words}"
+        self.failed += bool(answer.answers) and not answer.modality
+        for one in answer.answers:
+            self.malformed += one.result is Result.BAD_REGION
+            if one.result in REGION_FAULTS:
+                self.events[one.result.name.lower().replace("_", " ")] = f"region {one.id!r}: {one.reason}"
+
+    def take_events(self) -> dict[str, str]:
+        """The events since the last call."""
+        events, self.events = self.events, {}
+        return events
+
+
+def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) -> dict[str, str]:
+    """What is wrong at this moment: words by kind, the most important first.
+
+    Args:
+        intake: what has arrived.
+        links: by source, something with the attribute ``link``.
+        dropped: requests lost by a full queue.
+    """
+    problems = {}
+    now = intake.clock()
+    for modality in intake.wanted:
+        health = intake.health[modality]
+        state, cause = health.state(now)
+        if state is not State.ALIVE:
+            problems[f"{modality} {state.name.lower().replace('_', ' ')}"] = f"{modality}: {cause}"
+        elif health.link[1]:
+            problems[f"{modality} quality of service"] = health.link[1]
+    regions = links.get(REGIONS)
+    if intake.uses_detections and regions is not None and regions.link.cause:
+        words = regions.link.cause
+        if regions.link.state is State.NO_PUBLISHER:
+            words += "; without a detector set roi_source to center or full_image"
+        problems["no regions"] = words
+    counters, window = intake.pairer.counters, intake.pairer.window
+    if counters.lonely >= LONELY:
+        gap = "no partner was ever seen"
+        if counters.smallest_gap is not None:
+            gap = f"the smallest difference of stamps seen is {counters.smallest_gap:.3f} s"
+        ever = "not since then" if counters.paired else "never"
+        problems["not paired"] = (
+            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever} paired): {gap}, "
+            f"pair_window is {window:g} s; synchronise the sensors, or widen the window"
+        )
+    if dropped:
+        problems["queue full"] = f"{dropped} requests dropped: the queue is full, recognition is slower than the data"
+    return problems

@@ -1,0 +1,69 @@
+"""Subscriptions that come into being when their publisher does, with the type and quality of service it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmcl_ros.health import State
+from mmcl_ros.interfaces import message_class
+from mmcl_ros.qos import Link, decide, offers_of, profile
+
+__all__ = ["Links", "Source"]
+
+
+@dataclass
+class Source:
+    """A topic to be listened to.
+
+    Attributes:
+        topic: resolved name.
+        types: message types that can be read.
+        callback: called with each message.
+        depth: length of the subscription's queue.
+    """
+
+    topic: str
+    types: Sequence[str]
+    callback: Callable[[Any], None]
+    depth: int
+    link: Link = field(default_factory=lambda: Link(State.NO_PUBLISHER))
+    subscription: Any = None
+    terms: tuple[str, bool, bool] | None = None
+
+
+class Links:
+    """The subscriptions of a node, by name of the source."""
+
+    def __init__(self, node: Any, sources: dict[str, Source], reliability: str) -> None:
+        self._node, self.sources, self._reliability = node, sources, reliability
+
+    def update(self) -> None:
+        """Look at the graph and subscribe anew where a publisher came or offers something else than before.
+
+        A subscription outlives its publisher, so that nothing is missed when the same one returns.
+        """
+        for source in self.sources.values():
+            link = decide(source.topic, offers_of(self._node, source.topic), source.types, self._reliability)
+            source.link = link
+            if not link.type or source.terms == (link.type, link.reliable, link.latched):
+                continue
+            self._drop(source)
+            qos = profile(source.depth, link.reliable, link.latched)
+            kind = message_class(link.type)
+            source.subscription = self._node.create_subscription(kind, source.topic, source.callback, qos)
+            source.terms = (link.type, link.reliable, link.latched)
+            self._node.get_logger().info(
+                f"listening to {source.topic} ({link.type}, {'reliable' if link.reliable else 'best effort'})"
+            )
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for source in self.sources.values():
+            self._drop(source)
+
+    def _drop(self, source: Source) -> None:
+        if source.subscription is not None:
+            self._node.destroy_subscription(source.subscription)
+        source.subscription = source.terms = None

@@ -1,0 +1,393 @@
+"""The recognizer: a lifecycle node that labels what a robot sees, with whichever of colour and depth it has.
+
+Callbacks only store what arrives; one worker thread puts the crops of a picture through the network as one batch and
+publishes. The node finds the publishers of its topics itself and matches their quality of service, and it always says
+what is missing: in the log, on ``~/status`` and on ``/diagnostics``.
+
+    python -m mmcl_ros.recognizer_node --ros-args -p model:=RUN -p modality:=rgb -r rgb/image:=/camera/image_raw
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from threading import Condition
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.task import Future
+from std_srvs.srv import SetBool
+
+from mmcl_core.errors import MmclError
+from mmcl_ros import msg, reports
+from mmcl_ros.detections import read_request
+from mmcl_ros.frames import FrameRecognizer, FrameSettings, RecognizerLike
+from mmcl_ros.health import Health, State
+from mmcl_ros.intake import REGIONS, Intake, Job, wanted_modalities
+from mmcl_ros.interfaces import DETECTION_TYPES, optional_class
+from mmcl_ros.ledger import Ledger, find_problems
+from mmcl_ros.links import Links, Source
+from mmcl_ros.pairing import Pairer
+from mmcl_ros.parameters import TABLE, Parameter, check_change
+from mmcl_ros.qos import profile
+from mmcl_ros.worker import Single, Worker
+
+# The generated services come into being with the messages, whose absence reports has spoken of by now.
+from mmcl_ros.srv import RecognizeOnce  # isort: skip
+
+__all__ = ["RecognizerNode", "main"]
+
+WATCH_S = 0.1
+DETECTIONS_2D = "vision_msgs/msg/Detection2DArray"
+DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
+
+
+def load_model(path: str, **settings: Any) -> RecognizerLike:
+    """Load a model; PyTorch is imported only now."""
+    from mmcl_core.recognizer import Recognizer
+
+    return Recognizer.load(path, **settings)
+
+
+class RecognizerNode(LifecycleNode):
+    """See the module.
+
+    Args:
+        load: takes the parameter ``model`` and the keywords device, backend and threads, and gives a recognizer.
+    """
+
+    def __init__(self, load: Callable[..., RecognizerLike] = load_model, **arguments: Any) -> None:
+        super().__init__("recognizer", **arguments)
+        self._load = load
+        self._changed = Condition()
+        self.stage = "unconfigured"
+        self._failure = ""
+        self.values: dict[str, Any] = {row.name: self.declare_parameter(*_declaration(row)).value for row in TABLE}
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._reset()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers have to run before any /clock
+        self._notices = reports.Notices(self.get_logger().warning, self.get_logger().info)
+        self._status = self.create_publisher(msg.RecognizerStatus, "~/status", profile(1, latched=True))
+        diagnostics = optional_class(DIAGNOSTICS)
+        self._diagnostics = self.create_publisher(diagnostics, "/diagnostics", profile(10)) if diagnostics else None
+        self._labels = self.create_publisher(msg.LabelInfo, "~/labels", profile(1, latched=True))
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        # In a group of its own: while its coroutine waits for a picture, pictures have to be let in.
+        apart = ReentrantCallbackGroup()
+        self.create_service(RecognizeOnce, "~/recognize_once", self._on_once, callback_group=apart)
+        self.create_timer(WATCH_S, self._watch, clock=self._steady)
+        self.create_timer(self.values["status_period"], self.report, clock=self._steady)
+        if self.values["autostart"]:
+            self.start()
+
+    def _reset(self) -> None:
+        self.recognizer: RecognizerLike | None = None
+        self.intake: Intake | None = None
+        self._frames: FrameRecognizer | None = None
+        self._links: Links | None = None
+        self._worker: Worker | None = None
+        self.enabled = True
+        self.ledger = Ledger()
+
+    def start(self) -> bool:
+        """Configure and activate, as a lifecycle manager would; False when that failed."""
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+    # lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and make ready; fails, with the reason in the log and on ~/status, where that cannot be."""
+        self._reset()
+        self._failure = ""
+        try:
+            self.recognizer, wanted = self._load_for_modality()
+        except Exception as error:  # a damaged file or a broken driver raises anything; the process has to live on
+            self._failure = str(error) if isinstance(error, MmclError) else f"{type(error).__name__}: {error}"
+            self.get_logger().error(f"not configured: {self._failure}")
+            return TransitionCallbackReturn.FAILURE
+        values = self.values
+        pairer = Pairer(values["pair_window"], values["max_wait"], values["history"])
+        health = {name: Health(values["stale_after"], values["recover_after"]) for name in wanted}
+        self.intake = Intake(wanted, values["modality"], values["roi_source"], pairer, health, self._clock_seconds)
+        self._frames = FrameRecognizer(self.recognizer, self._frame_settings())
+        queue = values["queue"] if values["policy"] == "every" else 10
+        self._answers = self.create_lifecycle_publisher(msg.RecognitionArray, "recognitions", profile(queue))
+        two_d = optional_class(DETECTIONS_2D) if values["publish_detections"] else None
+        self._answers_2d = two_d and self.create_lifecycle_publisher(two_d, "recognitions_2d", profile(queue))
+        model = self.recognizer
+        info = {"labels": list(model.classes), "modalities": list(model.modalities)}
+        self._labels.publish(msg.LabelInfo(model_id=model.model_id, **info))
+        self.get_logger().info(f"model {model.model_id}, answering from {' and '.join(wanted)}")
+        self.stage = "inactive"
+        return TransitionCallbackReturn.SUCCESS
+
+    def _load_for_modality(self) -> tuple[RecognizerLike, tuple[str, ...]]:
+        values = self.values
+        if not values["model"]:
+            raise MmclError("the parameter model is empty; give a run folder or a weights file")
+        settings = {name: values[name] for name in ("device", "backend", "threads")}
+        model = self._load(values["model"], **settings)
+        wanted = wanted_modalities(values["modality"], model.modalities)
+        if not wanted:
+            trained = " and ".join(model.modalities)
+            raise MmclError(f"modality is {values['modality']}, but {values['model']} was trained for {trained}")
+        return model, wanted
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen and answer."""
+        assert self.intake is not None
+        every = self.values["policy"] == "every"
+        self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"])
+        self._worker.enabled = self.enabled
+        self._links = Links(self, self._sources(), self.values["qos"])
+        result = super().on_activate(state)
+        self._worker.start()
+        self.stage = "active"
+        self._watch()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening; the model stays loaded."""
+        self._stop()
+        self.stage = "inactive"
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give back the model."""
+        self._release()
+        self.stage = "unconfigured"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End all work for good."""
+        self._release()
+        self.stage = "finalized"
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """End the worker before what it publishes with."""
+        self._stop()
+        super().destroy_node()
+
+    def _stop(self) -> None:
+        if self._links is not None:
+            self._links.close()
+        if self._worker is not None:
+            self._worker.stop()
+        self._links = self._worker = None
+
+    def _release(self) -> None:
+        self._stop()
+        if self.intake is not None:
+            for publisher in filter(None, (self._answers, self._answers_2d)):
+                self.destroy_publisher(publisher)
+        self._reset()
+
+    # what comes in
+
+    def _sources(self) -> dict[str, Source]:
+        assert self.intake is not None
+        depth = self.values["queue"] if self.values["policy"] == "every" else 5
+        sources = {}
+        for name in self.intake.wanted:
+            transport = self.values[f"{name}_transport"]
+            # Resolved first, so that a remapping of the plain name moves the compressed topics along.
+            topic = self.resolve_topic_name(self.values[f"{name}_topic"])
+            if transport != "raw":
+                topic += f"/{transport}"
+            kind = IMAGE if transport == "raw" else COMPRESSED
+            info = self.resolve_topic_name(self.values[f"{name}_info_topic"])
+            sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
+            sources[f"{name} info"] = Source(info, [INFO], functools.partial(self._on_info, name), 1)
+        if self.values["roi_source"] in ("auto", "detections"):
+            topic = self.resolve_topic_name(self.values["detections_topic"])
+            sources[REGIONS] = Source(topic, DETECTION_TYPES, self._on_regions, max(depth, 10))
+        return sources
+
+    def _on_picture(self, modality: str, message: Any) -> None:
+        with self._changed:
+            now, ros_now = time.monotonic(), self.get_clock().now().nanoseconds
+            if self.intake is not None:
+                self.intake.picture(modality, message, now, ros_now)
+            self._changed.notify()
+
+    def _on_info(self, modality: str, message: Any) -> None:
+        with self._changed:
+            if self.intake is not None:
+                self.intake.infos[modality] = message
+
+    def _on_regions(self, message: Any) -> None:
+        with self._changed:
+            if self.intake is not None:
+                self.intake.regions(message, time.monotonic())
+            self._changed.notify()
+
+    def _clock_seconds(self) -> float:
+        if self.get_parameter("use_sim_time").value:
+            return float(self.get_clock().now().nanoseconds) / 1e9
+        return time.monotonic()
+
+    # the work; called by the worker's thread
+
+    def _process(self, job: Job) -> None:
+        assert self.recognizer is not None
+        assert self._frames is not None
+        started = time.monotonic()
+        answer = self._frames(job.request, job.pictures, job.infos, job.missing)
+        answered = time.monotonic()
+        model, embeddings = self.recognizer.model_id, self.values["publish_embeddings"]
+        message = reports.answers_message(job.header, model, answer.answers, embeddings)
+        if job.done is not None:
+            job.done(message)
+            return
+        self._answers.publish(message)
+        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
+            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        ended = time.monotonic()
+        answer.seconds |= {"wait": started - job.received, "publish": ended - answered, "total": ended - job.received}
+        with self._changed:
+            if self.intake is not None:
+                self.ledger.account(answer, job.pictures, self.intake.health, ended)
+
+    # services, parameters, reports
+
+    def _on_enable(self, request: Any, response: Any) -> Any:
+        self.enabled = bool(request.data)
+        if self._worker is not None:
+            self._worker.enabled = self.enabled
+        response.success, response.message = True, "enabled" if self.enabled else "disabled"
+        return response
+
+    async def _on_once(self, request: Any, response: Any) -> Any:
+        if self._worker is None:
+            response.message = f"the node is {self.stage}; activate it first"
+            return response
+        future: Future = Future(executor=self.executor)
+        wanted = read_request(msg.RegionArray(regions=request.regions)) if request.regions else None
+        timeout = request.timeout if request.timeout > 0 else 2.0
+
+        def done(answer: Any) -> None:
+            future.set_result(answer)
+            if self.executor is not None:
+                self.executor.wake()  # nothing else tells it to look at the coroutine again
+
+        self._worker.ask(Single(wanted, time.monotonic() + timeout, done))
+        answer = await future
+        if answer is None:
+            response.message = f"no picture within {timeout:g} s: {'; '.join(self.problems().values())}"
+        else:
+            response.success, response.answer = True, answer
+        return response
+
+    def _on_parameters(self, parameters: Sequence[RosParameter]) -> SetParametersResult:
+        changes = {one.name: one.value for one in parameters}
+        reason = check_change(changes, self.stage not in ("unconfigured", "finalized"))
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+        self.values.update({name: value for name, value in changes.items() if name in self.values})
+        with self._changed:
+            self._apply()
+        return SetParametersResult(successful=True)
+
+    def _apply(self) -> None:
+        if self.intake is None or self._frames is None:
+            return
+        values, pairer = self.values, self.intake.pairer
+        pairer.window, pairer.wait, pairer.history = values["pair_window"], values["max_wait"], values["history"]
+        for health in self.intake.health.values():
+            health.stale_after, health.recover_after = values["stale_after"], values["recover_after"]
+        self._frames.settings = self._frame_settings()
+
+    def _frame_settings(self) -> FrameSettings:
+        return FrameSettings(**{field.name: self.values[field.name] for field in dataclasses.fields(FrameSettings)})
+
+    def _watch(self) -> None:
+        if self._links is None or self.intake is None:
+            return
+        self._links.update()
+        with self._changed:
+            for name, health in self.intake.health.items():
+                link = self._links.sources[name].link
+                health.link = (link.state, link.cause)
+            regions = self._links.sources.get(REGIONS)
+            if regions is not None and regions.link.state is State.ALIVE:
+                self.intake.detector_seen = True
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong at this moment: words by kind, the most important first."""
+        if self._failure:
+            return {"configuration failed": f"not configured: {self._failure}"}
+        if self.intake is None or self._links is None or self._worker is None:
+            return {}
+        found = {}
+        if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
+            found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
+        dropped = self._worker.dropped if self.values["policy"] == "every" else 0
+        return found | find_problems(self.intake, self._links.sources, dropped)
+
+    def report(self) -> None:
+        """Publish status and diagnostics, and log what is wrong."""
+        now = time.monotonic()
+        status = msg.RecognizerStatus(
+            stamp=self.get_clock().now().to_msg(),
+            state=self.stage,
+            enabled=self.enabled,
+            modality=self.values["modality"],
+            smallest_gap=-1.0,
+        )
+        with self._changed:
+            problems = self.problems()
+            if self.intake is not None and self.recognizer is not None:
+                status.model_id = self.recognizer.model_id
+                topics = {name: source.topic for name, source in self._links.sources.items()} if self._links else {}
+                reports.fill_status(status, self.ledger, self.intake, topics, now)
+                problems |= self.intake.events | self.ledger.take_events()
+                self.intake.events.clear()
+            if self._worker is not None:
+                status.dropped = self._worker.dropped
+        status.cause = next(iter(problems.values()), "")
+        self._notices.update(problems, now, self.values["warn_period"])
+        self._status.publish(status)
+        if self._diagnostics is not None:
+            name = self.get_fully_qualified_name().lstrip("/")
+            self._diagnostics.publish(reports.diagnostics(status, name, status.stamp))
+
+
+def _declaration(row: Parameter) -> tuple[str, Any, ParameterDescriptor]:
+    descriptor = ParameterDescriptor(description=row.text, additional_constraints=row.range)
+    if type(row.default) is int:
+        high = int(row.high) if row.high < 2**63 else 2**63 - 1
+        descriptor.integer_range = [IntegerRange(from_value=int(row.low), to_value=high)]
+    elif type(row.default) is float:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=row.low, to_value=row.high)]
+    return row.name, row.default, descriptor
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to end."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = RecognizerNode()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,109 @@
+"""The one thread that recognises: takes complete jobs from the intake, the newest only or every one in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mmcl_ros.detections import Request
+from mmcl_ros.intake import Intake, Job
+
+__all__ = ["Single", "Worker"]
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.5
+
+
+@dataclass
+class Single:
+    """A request for one answer from the newest pictures; ``done`` is called with the answer, or None in the end."""
+
+    request: Request | None
+    deadline: float
+    done: Callable[[Any], None]
+
+
+class Worker(threading.Thread):
+    """Works off jobs until :meth:`stop`.
+
+    Args:
+        intake: where jobs come from.
+        changed: condition that guards the intake; to be notified when something has arrived.
+        process: called with each job, outside the lock.
+        every: answer all jobs in order; otherwise only the newest one that is complete.
+        queue: most jobs that wait; the oldest beyond are dropped.
+    """
+
+    def __init__(
+        self, intake: Intake, changed: threading.Condition, process: Callable[[Job], None], every: bool, queue: int
+    ) -> None:
+        super().__init__(name="recognizer", daemon=True)
+        self._intake, self._changed, self._process = intake, changed, process
+        self._limit = queue if every else 1
+        self._jobs: deque[Job] = deque()
+        self._singles: deque[Single] = deque()
+        self._stopped = False
+        self.enabled = True
+        self.dropped = 0
+
+    def ask(self, single: Single) -> None:
+        """Have the newest pictures recognised, enabled or not."""
+        with self._changed:
+            self._singles.append(single)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End the thread after the job it is working on; requests for single answers end without one."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self.join()
+        for single in self._singles:
+            single.done(None)
+
+    def run(self) -> None:
+        """Wait for jobs and process them."""
+        while True:
+            with self._changed:
+                job = self._next()
+                while job is None and not self._stopped:
+                    self._changed.wait(self._timeout())
+                    job = self._next()
+                if self._stopped or job is None:
+                    return
+            try:
+                self._process(job)
+            except Exception:  # a defect must not end the thread and leave the robot without answers
+                logger.exception("an answer was lost")
+
+    def _next(self) -> Job | None:
+        now = time.monotonic()
+        self._jobs.extend(self._intake.jobs(now))
+        if not self.enabled:
+            self._jobs.clear()
+        while len(self._jobs) > self._limit:
+            self._jobs.popleft()
+            self.dropped += 1
+        for single in list(self._singles):
+            job = self._intake.single(single.request, now)
+            if job is not None or now >= single.deadline:
+                self._singles.remove(single)
+                if job is None:
+                    single.done(None)
+                else:
+                    job.done = single.done
+                    return job
+        return self._jobs.popleft() if self._jobs else None
+
+    def _timeout(self) -> float:
+        ends = [single.deadline for single in self._singles]
+        deadline = self._intake.pairer.deadline()
+        if deadline is not None:
+            ends.append(deadline)
+        return min(IDLE_S, max(0.001, min(ends) - time.monotonic())) if ends else IDLE_S

@@ -1,0 +1,137 @@
+"""A workbench for tests over real DDS: the node under test and a client in one process, spun by a thread."""
+
+import itertools
+import os
+import threading
+import time
+
+import numpy as np
+import rclpy
+from mmcl_ros.msg import Region, RegionArray
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from mmcl_ros.qos import profile
+
+DOMAINS = itertools.count(1 + os.getpid() * 7 % 90)
+
+
+class Bench:
+    """Nodes made by :meth:`node` live until :meth:`close`; each bench has a domain of its own."""
+
+    def __init__(self):
+        self.context = rclpy.Context()
+        self.domain = next(DOMAINS) % 100 + 1
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.nodes = []
+        self.client = self.add(rclpy.create_node("client", context=self.context))
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self):
+        try:
+            self.executor.spin()
+        except Exception as error:
+            if self.context.ok():
+                raise error
+
+    def add(self, node):
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def recognizer(self, model, /, **parameters):
+        """A recognizer node with a loaded model put in its place."""
+        from rclpy.parameter import Parameter
+
+        from mmcl_ros.recognizer_node import RecognizerNode
+
+        def load(path, **settings):
+            if isinstance(model, Exception):
+                raise model
+            return model
+
+        parameters = {"model": "fake", "status_period": 0.1, "warn_period": 0.2, **parameters}
+        listed = [Parameter(name, value=value) for name, value in parameters.items()]
+        return self.add(RecognizerNode(load, context=self.context, parameter_overrides=listed))
+
+    def collect(self, kind, topic, **qos):
+        """A growing list of the messages of a topic."""
+        found = []
+        self.client.create_subscription(kind, topic, found.append, profile(1000, **qos))
+        return found
+
+    def publisher(self, kind, topic, subscribers=1, **qos):
+        """A publisher that has been found by its subscribers."""
+        made = self.client.create_publisher(kind, topic, profile(1000, **qos))
+        if subscribers:
+            self.wait(lambda: made.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
+        return made
+
+    def call(self, kind, name, request, timeout=10.0):
+        client = self.client.create_client(kind, name)
+        assert client.wait_for_service(timeout)
+        future = client.call_async(request)
+        self.wait(future.done, f"an answer of {name}", timeout)
+        return future.result()
+
+    def wait(self, condition, what, timeout=10.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"waited {timeout} s for {what}"
+            time.sleep(0.005)
+
+    def close(self):
+        self.executor.shutdown()
+        self._thread.join()
+        for node in self.nodes:
+            node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+def stamped(number, frame="camera"):
+    """A header: 0.1 s a number, from 1000 s on."""
+    made = Header(frame_id=frame)
+    made.stamp.sec, made.stamp.nanosec = 1000 + number // 10, number % 10 * 100_000_000
+    return made
+
+
+def rgb_message(number, level=20, frame="camera", shape=(60, 80)):
+    values = np.full((*shape, 3), level, np.uint8)
+    return Image(
+        header=stamped(number, frame),
+        encoding="rgb8",
+        height=shape[0],
+        width=shape[1],
+        step=3 * shape[1],
+        data=values.tobytes(),
+    )
+
+
+def depth_message(number, millimetres=500, frame="camera", shape=(60, 80)):
+    values = np.full(shape, millimetres, np.uint16)
+    return Image(
+        header=stamped(number, frame),
+        encoding="16UC1",
+        height=shape[0],
+        width=shape[1],
+        step=2 * shape[1],
+        data=values.tobytes(),
+    )
+
+
+def region_message(number, boxes=((0, 0, 20, 20),), frame="camera"):
+    made = RegionArray(header=stamped(number, frame))
+    for index, box in enumerate(boxes):
+        region = Region(id=f"r{index}")
+        region.roi.x_offset, region.roi.y_offset, region.roi.width, region.roi.height = box
+        made.regions.append(region)
+    return made
+
+
+def info_message(number, shape=(60, 80)):
+    made = CameraInfo(header=stamped(number), height=shape[0], width=shape[1])
+    made.k = [100.0, 0.0, shape[1] / 2, 0.0, 100.0, shape[0] / 2, 0.0, 0.0, 1.0]
+    return made

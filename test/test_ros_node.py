@@ -1,0 +1,520 @@
+"""The node over real DDS with a recogniser whose answers are known: topics, policies, lifecycle and every failure.
+
+Not tested here: accuracy (test_ros_bag.py) and how fast any of it is (python -m mmcl_ros.benchmark).
+"""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from mmcl_ros.msg import LabelInfo, ModalityHealth, Recognition, RecognitionArray, RecognizerStatus, Region, RegionArray
+from mmcl_ros.srv import RecognizeOnce
+from rclpy.parameter import Parameter
+from ros_bench import Bench, depth_message, info_message, region_message, rgb_message, stamped
+from ros_fakes import CLASSES, FakeRecognizer
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from mmcl_core.errors import CheckpointError
+from mmcl_ros.health import State
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.close()
+
+
+def last(found):
+    return found[-1] if found else None
+
+
+def status_of(bench):
+    return bench.collect(RecognizerStatus, "/recognizer/status", latched=True)
+
+
+def modality(status, name):
+    return next(one for one in status.modalities if one.modality == name)
+
+
+def wait_cause(bench, statuses, *words):
+    bench.wait(lambda: statuses and all(word in statuses[-1].cause for word in words), f"a cause with {words}")
+    return statuses[-1]
+
+
+def test_constants_of_messages_and_code_agree():
+    from mmcl_ros.frames import Result
+
+    assert {one.name: int(one) for one in Result} == {one.name: getattr(Recognition, one.name) for one in Result}
+    assert {one.name: int(one) for one in State} == {one.name: getattr(ModalityHealth, one.name) for one in State}
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_every_request_is_answered_in_order_with_its_own_header(bench, reliable):
+    bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="detections", policy="every")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image", reliable=reliable)
+    depth = bench.publisher(Image, "/depth/image", reliable=reliable)
+    regions = bench.publisher(RegionArray, "/detections")
+    for number in range(20):
+        far = number % 3
+        rgb.publish(rgb_message(number, 20 + 100 * far))
+        depth.publish(depth_message(number, 500 + 1000 * far))
+        regions.publish(region_message(number, [(0, 0, 20, 20)] * (number % 4)))
+        bench.wait(lambda number=number: len(found) > number, f"answer {number}")
+    for number, answer in enumerate(found):
+        assert answer.header == stamped(number)
+        assert answer.model_id == "fake"
+        assert [one.id for one in answer.recognitions] == [f"r{n}" for n in range(number % 4)]
+        assert {one.label for one in answer.recognitions} <= {CLASSES[number % 3]}
+        assert {one.modality for one in answer.recognitions} <= {"rgbd"}
+
+
+def test_one_recognition_in_full(bench):
+    bench.recognizer(FakeRecognizer(), modality="depth", roi_source="detections", publish_embeddings=True, top_k=2)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    info = bench.publisher(CameraInfo, "/depth/camera_info")
+    depth = bench.publisher(Image, "/depth/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    info.publish(info_message(0))
+    depth.publish(depth_message(0, 2500))
+    regions.publish(region_message(0, [(70, 50, 40, 40)]))
+    bench.wait(lambda: found, "the answer")
+    (one,) = found[0].recognitions
+    assert (one.id, one.label, one.result, one.reason, one.modality) == (
+        "r0",
+        "bright",
+        Recognition.ACCEPTED,
+        "",
+        "depth",
+    )
+    assert (one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height) == (70, 50, 10, 10)
+    assert list(one.labels) == ["bright", "dark"]
+    assert one.score == one.scores[0] == pytest.approx(0.8 + 0.2 / 3)
+    assert one.depth_valid == 1
+    assert list(one.embedding) == [1, 0, 0, 0]
+
+
+def test_out_of_the_box_without_a_detector(bench):
+    bench.recognizer(FakeRecognizer())
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image", reliable=False)
+    rgb.publish(rgb_message(0, 240))
+    bench.wait(lambda: found, "the answer")
+    (one,) = found[0].recognitions
+    assert (one.id, one.label, one.modality) == ("center", "bright", "rgb")
+    assert found[0].header == stamped(0)
+
+
+def test_latest_frame_wins(bench):
+    gate = threading.Event()
+    model = FakeRecognizer()
+    original = model.recognize
+    model.recognize = lambda **given: gate.wait(10) and original(**given)
+    node = bench.recognizer(model, modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in range(6):
+        rgb.publish(rgb_message(number))
+        bench.wait(lambda number=number: node.intake.received == number + 1, "receipt")
+    gate.set()
+    bench.wait(lambda: len(found) == 2, "two answers")
+    assert found[-1].header == stamped(5), "the picture under work, then the newest; what lies between is dropped"
+    statuses = status_of(bench)
+    bench.wait(lambda: statuses and statuses[-1].dropped == 4, "the count of dropped pictures")
+    assert statuses[-1].processed == 2
+    assert statuses[-1].received == 6
+
+
+def test_subscribes_only_to_what_it_needs(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    bench.publisher(Image, "/rgb/image")
+    unused = bench.publisher(Image, "/depth/image", subscribers=0)
+    regions = bench.publisher(RegionArray, "/detections", subscribers=0)
+    time.sleep(0.3)
+    assert unused.get_subscription_count() == regions.get_subscription_count() == 0
+
+
+def test_auto_survives_the_loss_of_a_sensor(bench):
+    bench.recognizer(FakeRecognizer(), roi_source="detections", stale_after=1.0, recover_after=1.0, max_wait=0.05)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, depth = bench.publisher(Image, "/rgb/image"), bench.publisher(Image, "/depth/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    kinds = []
+
+    def send_until(kind, with_depth):
+        """Send until answers stand on ``kind``; what they stood on until then."""
+        first = len(kinds)
+        while len(kinds) == first or kinds[-1] != kind:
+            assert len(kinds) < first + 400
+            number = len(kinds)
+            rgb.publish(rgb_message(number))
+            if with_depth:
+                depth.publish(depth_message(number))
+            regions.publish(region_message(number))
+            bench.wait(lambda number=number: len(found) > number, f"answer {number}")
+            kinds.append(found[-1].recognitions[0].modality)
+            time.sleep(0.02)
+        return kinds[first:]
+
+    send_until("rgbd", with_depth=True)
+    assert send_until("rgb", with_depth=False) == ["rgb"], "bounded wait, then one-sided: no answer is lost"
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        send_until("rgb", with_depth=False)
+    assert len(send_until("rgbd", with_depth=True)) > 5, "a sensor that returns is not trusted at once"
+
+
+@pytest.mark.parametrize("kind", ["compressed", "compressedDepth"])
+def test_compressed_transports_follow_the_remapped_topic(bench, kind):
+    import struct
+
+    import cv2
+
+    name = "rgb" if kind == "compressed" else "depth"
+    settings = {f"{name}_transport": kind, f"{name}_topic": "/cam/picture"}
+    bench.recognizer(FakeRecognizer(), modality=name, roi_source="full_image", **settings)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    camera = bench.publisher(CompressedImage, f"/cam/picture/{kind}")
+    message = CompressedImage(header=stamped(0))
+    if name == "rgb":
+        message.format, data = "jpeg", cv2.imencode(".jpg", np.full((40, 40, 3), 240, np.uint8))[1].tobytes()
+    else:
+        message.format = "16UC1; compressedDepth png"
+        data = struct.pack("<iff", 0, 0, 0) + cv2.imencode(".png", np.full((40, 40), 2500, np.uint16))[1].tobytes()
+    message.data = data
+    camera.publish(message)
+    bench.wait(lambda: found, "the answer")
+    assert found[0].recognitions[0].label == "bright"
+
+
+def test_labels_are_latched(bench):
+    bench.recognizer(FakeRecognizer())
+    found = bench.collect(LabelInfo, "/recognizer/labels", latched=True)
+    bench.wait(lambda: found, "the labels")
+    assert tuple(found[0].labels) == CLASSES
+    assert list(found[0].modalities) == ["rgb", "depth"]
+
+
+# services and lifecycle
+
+
+def test_enable_and_recognise_once(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.1))
+    assert not answer.success
+    assert "nobody publishes /rgb/image" in answer.message
+    assert bench.call(SetBool, "/recognizer/enable", SetBool.Request(data=False)).success
+    rgb = bench.publisher(Image, "/rgb/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    rgb.publish(rgb_message(3, 240))
+    regions.publish(region_message(3))
+    bench.wait(lambda: node.intake.received == 1, "the request")
+    asked = RecognizeOnce.Request(regions=[Region(id="mine", roi=region_message(0).regions[0].roi)])
+    answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", asked)
+    assert answer.success
+    assert answer.answer.header == stamped(3)
+    assert [(one.id, one.label) for one in answer.answer.recognitions] == [("mine", "bright")]
+    whole = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request())
+    assert len(whole.answer.recognitions) == 1
+    assert found == [], "disabled: nothing is published"
+    bench.call(SetBool, "/recognizer/enable", SetBool.Request(data=True))
+    rgb.publish(rgb_message(4))
+    regions.publish(region_message(4))
+    bench.wait(lambda: found, "an answer after enabling")
+
+
+def change(bench, label):
+    from lifecycle_msgs.srv import ChangeState
+
+    request = ChangeState.Request()
+    request.transition.label = label
+    return bench.call(ChangeState, "/recognizer/change_state", request).success
+
+
+def test_lifecycle_round(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", autostart=False)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    assert node.stage == "unconfigured"
+    for _ in range(2):
+        assert change(bench, "configure")
+        assert change(bench, "activate")
+        rgb = bench.publisher(Image, "/rgb/image")
+        count = len(found)
+        rgb.publish(rgb_message(1))
+        bench.wait(lambda count=count: len(found) > count, "an answer")
+        assert change(bench, "deactivate")
+        bench.wait(lambda rgb=rgb: rgb.get_subscription_count() == 0, "the end of the subscription")
+        assert change(bench, "cleanup")
+        assert node.recognizer is None
+        bench.client.destroy_publisher(rgb)
+    assert change(bench, "shutdown")
+    assert node.stage == "finalized"
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "says"),
+    [
+        (CheckpointError("no model at /nowhere"), {}, "no model at /nowhere"),
+        (OSError("disk"), {}, "OSError: disk"),
+        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but fake was trained for rgb"),
+        (FakeRecognizer(), {"model": ""}, "parameter model is empty"),
+    ],
+)
+def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(bench, model, setting, says):
+    node = bench.recognizer(model, **setting)
+    statuses = status_of(bench)
+    status = wait_cause(bench, statuses, "not configured", says)
+    assert status.state == "unconfigured"
+    assert not change(bench, "configure")
+    node._load = lambda path, **settings: FakeRecognizer()
+    assert node.set_parameters([Parameter("model", value="other")])[0].successful
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    bench.wait(lambda: statuses[-1].state == "active", "the active state")
+
+
+def test_parameters_at_run_time(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    assert not node.set_parameters([Parameter("modality", value="depth")])[0].successful
+    result = node.set_parameters([Parameter("min_score", value=2.0)])[0]
+    assert not result.successful
+    assert node.set_parameters([Parameter("min_score", value=0.99)])[0].successful
+    found = bench.collect(RecognitionArray, "/recognitions")
+    bench.publisher(Image, "/rgb/image").publish(rgb_message(0))
+    bench.wait(lambda: found, "the answer")
+    (one,) = found[0].recognitions
+    assert (one.label, one.result, one.labels[0]) == ("unknown", Recognition.LOW_SCORE, "dark")
+    described = node.describe_parameter("min_score")
+    assert described.floating_point_range[0].to_value == 1
+    assert described.description
+
+
+# failures: each has a state, a cause in words, and one line in the log
+
+
+def test_no_publisher(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    status = wait_cause(bench, status_of(bench), "nobody publishes /rgb/image", "sensor_msgs/msg/Image")
+    assert modality(status, "rgb").state == ModalityHealth.NO_PUBLISHER
+    assert modality(status, "depth").state == ModalityHealth.OFF
+
+
+def test_no_detector(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in range(200):
+        rgb.publish(rgb_message(number))
+        if statuses and "nobody publishes /detections" in statuses[-1].cause:
+            break
+        time.sleep(0.02)
+    assert "set roi_source to center" in statuses[-1].cause
+
+
+def test_wrong_type(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb")
+    bench.publisher(String, "/rgb/image", subscribers=0)
+    status = wait_cause(bench, status_of(bench), "std_msgs/msg/String by /client")
+    assert modality(status, "rgb").state == ModalityHealth.MISMATCH
+
+
+def test_quality_of_service_that_cannot_be_matched(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", qos="reliable")
+    bench.publisher(Image, "/rgb/image", subscribers=0, reliable=False)
+    status = wait_cause(bench, status_of(bench), "/client publishes best effort", "set qos to auto")
+    assert modality(status, "rgb").state == ModalityHealth.MISMATCH
+
+
+def test_a_publisher_that_comes_back_with_another_quality_is_followed(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    for number, reliable in enumerate([True, False, True]):
+        rgb = bench.publisher(Image, "/rgb/image", reliable=reliable)
+
+        def answered(number=number, rgb=rgb):
+            rgb.publish(rgb_message(number))
+            return bool(found) and found[-1].header == stamped(number)
+
+        bench.wait(answered, "an answer")
+        bench.client.destroy_publisher(rgb)
+
+
+def keep_sending(bench, statuses, condition, *publishers_and_messages):
+    """Send pictures at 50 Hz until the status fulfils a condition."""
+    for number in range(500):
+        for publisher, make in publishers_and_messages:
+            publisher.publish(make(number))
+        if statuses and condition(statuses[-1]):
+            return statuses[-1]
+        time.sleep(0.02)
+    raise AssertionError(f"never came about; the last cause is {statuses[-1].cause!r}")
+
+
+def test_zero_stamps(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+
+    def unstamped(number):
+        message = rgb_message(number)
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        return message
+
+    keep_sending(bench, status_of(bench), lambda status: "stamp 0" in status.cause, (rgb, unstamped))
+    assert found
+    assert found[-1].header.stamp.sec == 0, "the header is returned as it came"
+
+
+def test_never_paired(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="full_image", pair_window=0.01)
+    statuses = status_of(bench)
+    rgb, depth = bench.publisher(Image, "/rgb/image"), bench.publisher(Image, "/depth/image")
+
+    def shifted(number):
+        message = depth_message(number)
+        message.header.stamp.nanosec += 40_000_000
+        return message
+
+    found = keep_sending(
+        bench, statuses, lambda status: "never paired" in status.cause, (rgb, rgb_message), (depth, shifted)
+    )
+    assert "0.040 s" in found.cause
+    assert found.smallest_gap == pytest.approx(0.04)
+    assert found.paired == 0
+
+
+def broken(**changes):
+    def make(number):
+        message = rgb_message(number)
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"encoding": "rgb9"}, "'rgb9' is not known for colour; supported are rgb8"),
+        ({"data": b"abc"}, "truncated: 3 bytes"),
+    ],
+)
+def test_undecodable_pictures(bench, changes, says):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    status = keep_sending(bench, statuses, lambda status: says in status.cause, (rgb, broken(**changes)))
+    assert modality(status, "rgb").state == ModalityHealth.BAD_PICTURES
+    assert status.malformed > 0
+    assert found[0].recognitions[0].result == Recognition.BAD_PICTURE
+    keep_sending(
+        bench, statuses, lambda status: modality(status, "rgb").state == ModalityHealth.ALIVE, (rgb, rgb_message)
+    )
+
+
+def test_boxes_that_are_none(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    statuses = status_of(bench)
+    rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
+    rgb.publish(rgb_message(0))
+    regions.publish(region_message(0, [(500, 500, 10, 10), (0, 0, 20, 20), (5, 5, 0, 0)]))
+    bench.wait(lambda: found, "the answer")
+    results = [(one.label, one.result) for one in found[0].recognitions]
+    bad = ("unknown", Recognition.BAD_REGION)
+    assert results == [bad, ("dark", Recognition.ACCEPTED), bad]
+    bench.wait(lambda: statuses and statuses[-1].malformed == 2, "the count of bad regions")
+
+
+def test_regions_without_a_picture(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", max_wait=0.05)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    regions = bench.publisher(RegionArray, "/detections")
+    regions.publish(region_message(0))
+    bench.wait(lambda: found, "the answer")
+    (one,) = found[0].recognitions
+    assert (one.result, one.reason) == (Recognition.NO_PICTURE, "no rgb picture has come")
+
+
+def test_inference_errors_do_not_end_the_loop(bench):
+    model = FakeRecognizer()
+    bench.recognizer(model, modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    model.broken = True
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer")
+    assert found[0].recognitions[0].result == Recognition.FAILED
+    assert "out of memory" in found[0].recognitions[0].reason
+    model.broken = False
+    rgb.publish(rgb_message(1))
+    bench.wait(lambda: len(found) == 2, "the next answer")
+    assert found[1].recognitions[0].label == "dark"
+
+
+def test_a_looping_bag(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in [*range(50), *range(50)]:
+        rgb.publish(rgb_message(number))
+    bench.wait(lambda: len(found) == 100, "all answers")
+    bench.wait(lambda: statuses and statuses[-1].time_jumps == 1, "the count of jumps")
+
+
+def test_simulated_time_without_a_clock(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", use_sim_time=True)
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    wait_cause(bench, statuses, "nobody publishes /clock")
+    clock = bench.publisher(Clock, "/clock", subscribers=0)
+
+    def tick(number):
+        return Clock(clock=stamped(number).stamp)
+
+    keep_sending(bench, statuses, lambda status: not status.cause, (clock, tick), (rgb, rgb_message))
+    assert found
+
+
+def test_log_says_a_problem_once_per_period_and_its_end():
+    from mmcl_ros.reports import Notices
+
+    said = []
+    notices = Notices(lambda text: said.append(("warn", text)), lambda text: said.append(("info", text)))
+    for step in range(120):
+        notices.update({"rgb stale": f"rgb: no picture for {step / 10} s"} if step < 60 else {}, step / 10, 5.0)
+    assert [kind for kind, _ in said] == ["warn", "warn", "info"]
+
+
+def test_diagnostics(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(DiagnosticArray, "/diagnostics")
+    statuses = status_of(bench)
+    bench.wait(lambda: found and found[-1].status[0].level == b"\x02", "an error while nothing comes")
+    assert found[-1].status[0].name == "recognizer"
+    rgb = bench.publisher(Image, "/rgb/image")
+    keep_sending(bench, statuses, lambda status: found[-1].status[0].level == b"\x00", (rgb, rgb_message))
+    assert [one.name for one in found[-1].status] == ["recognizer", "recognizer: rgb"]
+    assert {"rate", "processed", "total p50 ms"} <= {value.key for value in found[-1].status[0].values}
+    status = keep_sending(bench, statuses, lambda status: status.rate > 5, (rgb, rgb_message))
+    assert {one.stage for one in status.latencies} == {"wait", "decode", "crop", "inference", "publish", "total"}
+    assert all(0 <= one.p50 <= one.p90 <= one.p99 for one in status.latencies)
+    assert modality(status, "rgb").rate > 5
+    assert modality(status, "rgb").encoding == "rgb8"
