@@ -63,7 +63,7 @@ def valid_readings(depth: Tensor) -> Tensor:
 
 
 def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(image - mean) / std`` of [B, C, H, W] with one or three values each; [B, 3, H, W] when one of them has three."""
+    """``(image - mean) / std`` of [B, C, H, W], with one or three values each; three make three channels."""
     shape = (1, -1, 1, 1)
     return (image - image.new_tensor(mean).view(shape)) / image.new_tensor(std).view(shape)
 
@@ -236,9 +236,9 @@ def hha(depth: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
     """Disparity, height and angle (Gupta et al., ECCV 2014) of crops.
 
     Disparity is ``31000 / max(z, 100 cm)``, height is in cm above the lowest reading of the crop, the angle is that of
-    the normal to gravity in degrees + 38 (180 where undefined): 38 for floors, 128 for walls. Rounded and clipped to 0..255.
-    The windows of the normals are those of the original program, radius 3 for the angle and 10 for gravity, and
-    shrink with crops below 128 pixels. Unknown cameras count as in :func:`known_camera`.
+    the normal to gravity in degrees + 38 (180 where undefined): 38 for floors, 128 for walls. Rounded and clipped to
+    0..255. The windows of the normals are those of the original program, radius 3 for the angle and 10 for gravity,
+    and shrink with crops below 128 pixels. Unknown cameras count as in :func:`known_camera`.
 
     Returns:
         The pictures float32 [B, 3, H, W], and where there is a reading, bool [B, 1, H, W].

@@ -141,8 +141,9 @@ class InputSpec:
         Raises:
             ConfigError: see the class.
         """
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "size"]
-        return cls(size=config.input_size, **{name: getattr(config, name) for name in names})
+        names = {field.name for field in dataclasses.fields(cls)} - {"size"}
+        values: dict[str, Any] = {name: getattr(config, name) for name in names}
+        return cls(size=config.input_size, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -159,7 +160,8 @@ class InputSpec:
         if set(values) != known:
             differing = ", ".join(sorted(known ^ set(values)))
             raise ConfigError(f"the stored input specification has missing or unknown fields: {differing}")
-        return cls(**{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 def to_raw(image: Tensor, name: str) -> Tensor:

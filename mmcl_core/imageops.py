@@ -1,0 +1,212 @@
+"""Single operations of RandAugment on batches: every sample with a value of its own, no loop over samples.
+
+Pictures are uint8 [n, C, H, W] (C = 3, R, G, B) or raw depth, float32 [n, 1, H, W] in mm with 0 for no reading. Results
+on uint8 are those of PIL: exact for everything but rotation and shear, where PIL's fixed-point arithmetic may pick
+the neighbouring pixel. Operations that treat the 256 levels of a channel alike are tables, [n, 3 or 1, 256], applied by
+:func:`lookup`, so that different ones share a pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "affine",
+    "autocontrast_table",
+    "brightness_table",
+    "color",
+    "contrast_table",
+    "cutout",
+    "equalize_table",
+    "invert_table",
+    "lookup",
+    "posterize_table",
+    "rotation",
+    "sharpness",
+    "sharpness_depth",
+    "shear",
+    "solarize_add_table",
+    "solarize_table",
+    "translation",
+]
+
+
+def lookup(image: Tensor, table: Tensor) -> Tensor:
+    """Replace every level by its entry in the table of its sample and channel."""
+    index = image.flatten(2).long()
+    return table.expand(-1, image.shape[1], -1).gather(2, index).view_as(image)
+
+
+def _levels(like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.arange(256, device=like.device, dtype=dtype).view(1, 1, 256)
+
+
+def _column(value: Tensor) -> Tensor:
+    return value.view(-1, 1, 1)
+
+
+def _to_uint8(values: Tensor) -> Tensor:
+    """Clip and cut off the fraction, as PIL does when it blends."""
+    return values.clamp(0, 255).to(torch.uint8)
+
+
+def autocontrast_table(image: Tensor) -> Tensor:
+    """Stretch each channel from its darkest and brightest level to 0 and 255 (``ImageOps.autocontrast``)."""
+    flat = image.flatten(2)
+    low, high = flat.amin(2, keepdim=True).double(), flat.amax(2, keepdim=True).double()
+    scale = 255 / (high - low).clamp(min=1)
+    levels = _levels(image, torch.float64)
+    return _to_uint8(torch.where(high > low, levels * scale - low * scale, levels))
+
+
+def equalize_table(image: Tensor) -> Tensor:
+    """Make the histogram of each channel uniform (``ImageOps.equalize``)."""
+    flat = image.flatten(2)
+    histogram = torch.zeros(*flat.shape[:2], 256, device=image.device, dtype=torch.int32)
+    histogram.scatter_add_(2, flat.long(), torch.ones((), device=image.device, dtype=torch.int32).expand(flat.shape))
+    brightest = flat.amax(2, keepdim=True).long()
+    step = (flat.shape[2] - histogram.gather(2, brightest)) // 255
+    below = histogram.cumsum(2) - histogram
+    table = (below + step // 2) // step.clamp(min=1)
+    return torch.where(step > 0, table, _levels(image, torch.int64)).clamp(0, 255).to(torch.uint8)
+
+
+def invert_table(image: Tensor) -> Tensor:
+    """The negative (``ImageOps.invert``)."""
+    return (255 - _levels(image)).to(torch.uint8).expand(len(image), 1, 256)
+
+
+def posterize_table(bits: Tensor) -> Tensor:
+    """Keep the upper ``bits`` [n] of each level (``ImageOps.posterize``); 0 bits leave black."""
+    step = 2 ** (8 - _column(bits).to(torch.int64))
+    return (_levels(bits, torch.int64) // step * step).to(torch.uint8)
+
+
+def solarize_table(threshold: Tensor) -> Tensor:
+    """Invert the levels from ``threshold`` [n] on (``ImageOps.solarize``)."""
+    levels = _levels(threshold)
+    return torch.where(levels < _column(threshold), levels, 255 - levels).to(torch.uint8)
+
+
+def solarize_add_table(amount: Tensor, threshold: int = 128) -> Tensor:
+    """Add ``amount`` [n], cut to an integer, to the levels below ``threshold``."""
+    levels = _levels(amount)
+    return _to_uint8(torch.where(levels < threshold, levels + _column(amount).trunc(), levels))
+
+
+def brightness_table(factor: Tensor) -> Tensor:
+    """Blend with black (``ImageEnhance.Brightness``); ``factor`` [n], 1 changes nothing."""
+    return _to_uint8(_levels(factor) * _column(factor))
+
+
+def contrast_table(image: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the mean grey of the picture (``ImageEnhance.Contrast``); ``factor`` [n], 1 changes nothing."""
+    mean = _column((_grey(image).double().mean((1, 2, 3)) + 0.5).floor().float())
+    return _to_uint8(mean + _column(factor) * (_levels(image) - mean))
+
+
+def color(image: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the grey picture (``ImageEnhance.Color``); ``factor`` [n], 0 is grey, 1 changes nothing."""
+    grey = _grey(image).float()
+    return _to_uint8(torch.sub(image, grey).mul_(factor.view(-1, 1, 1, 1)).add_(grey))
+
+
+def _grey(image: Tensor) -> Tensor:
+    """Luma (ITU-R 601-2) in PIL's fixed-point arithmetic, int32 [n, 1, H, W]."""
+    red, green, blue = image.to(torch.int32).split(1, dim=1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+
+
+def _smooth_sum(values: Tensor) -> Tensor:
+    """Sums of the 3 x 3 neighbourhoods, of [n, C, H, W], inside the border: [n, C, H-2, W-2]."""
+    rows = values[:, :, :-2] + values[:, :, 1:-1] + values[:, :, 2:]
+    return rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+
+
+def sharpness(image: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the smoothed picture (``ImageEnhance.Sharpness``), the border left alone.
+
+    ``factor`` [n]: below 1 blurs, above 1 sharpens. The filter is 3 x 3 with 5 in the middle and 1 elsewhere.
+    """
+    inner = image[:, :, 1:-1, 1:-1].float()
+    smooth = ((_smooth_sum(image.float()) + 4 * inner) / 13 + 0.5).floor_()
+    result = image.clone()
+    result[:, :, 1:-1, 1:-1] = _to_uint8(smooth + factor.view(-1, 1, 1, 1) * (inner - smooth))
+    return result
+
+
+def sharpness_depth(depth: Tensor, factor: Tensor) -> Tensor:
+    """:func:`sharpness` of readings whose eight neighbours are readings too; the others keep their value."""
+    inner = depth[:, :, 1:-1, 1:-1]
+    smooth = (_smooth_sum(depth) + 4 * inner) / 13
+    blended = smooth + factor.view(-1, 1, 1, 1) * (inner - smooth)
+    use = (_smooth_sum((depth > 0).float()) == 9) & (blended > 0)
+    result = depth.clone()
+    result[:, :, 1:-1, 1:-1] = torch.where(use, blended, inner)
+    return result
+
+
+def rotation(degrees: Tensor, size: tuple[int, int]) -> Tensor:
+    """Counter-clockwise rotation about the middle of pictures of (height, width), as for :func:`affine`."""
+    angle = -torch.deg2rad(degrees)
+    cosine, sine = angle.cos(), angle.sin()
+    y, x = size[0] / 2, size[1] / 2
+    rows = [cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y]
+    return torch.stack(rows, dim=1).view(-1, 2, 3)
+
+
+def shear(amount: Tensor, axis: str) -> Tensor:
+    """Shear along ``x`` or ``y``, the upper left corner fixed, as for :func:`affine`."""
+    return _identity_with(amount, 1 if axis == "x" else 3)
+
+
+def translation(pixels: Tensor, axis: str) -> Tensor:
+    """Content moves by ``-pixels`` along ``x`` or ``y``, as for :func:`affine`."""
+    return _identity_with(pixels, 2 if axis == "x" else 5)
+
+
+def _identity_with(values: Tensor, place: int) -> Tensor:
+    matrix = values.new_tensor([1.0, 0, 0, 0, 1, 0]).repeat(len(values), 1)
+    matrix[:, place] = values
+    return matrix.view(-1, 2, 3)
+
+
+def affine(image: Tensor, matrix: Tensor) -> Tensor:
+    """Move pixels (``Image.transform(AFFINE)``, nearest neighbour); what comes from outside is 0.
+
+    Args:
+        image: [n, C, H, W] of any type.
+        matrix: float32 [n, 2, 3], from output to input coordinates (x, y), the first pixel covering 0..1.
+    """
+    height, width = image.shape[-2:]
+    (a, b, c), (d, e, f) = (row.unbind(1) for row in matrix.view(-1, 2, 3, 1, 1).unbind(1))
+    x = (torch.arange(width, device=image.device) + 0.5).view(1, 1, -1)
+    y = (torch.arange(height, device=image.device) + 0.5).view(1, -1, 1)
+    columns = (a * x + (b * y + c)).floor_()
+    rows = (d * x + (e * y + f)).floor_()
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    index = (rows * width + columns).mul_(inside).long()
+    channels = image.shape[1]
+    moved = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(image)
+    return moved.mul_(inside[:, None])
+
+
+def cutout(image: Tensor, centre: Tensor, side: Tensor, fill: tuple[int, ...]) -> Tensor:
+    """Overwrite a square that the border may cut.
+
+    Args:
+        image: [n, C, H, W].
+        centre: [n, 2], y and x as shares of the height and width.
+        side: [n], pixels.
+        fill: one value or one a channel.
+    """
+    height, width = image.shape[-2:]
+    hit = []
+    for length, share in ((height, centre[:, 0]), (width, centre[:, 1])):
+        low = (share * length - side / 2).clamp(min=0).floor()[:, None]
+        place = torch.arange(length, device=image.device)
+        hit.append((place >= low) & (place < low + side[:, None].floor()))
+    mask = (hit[0][:, :, None] & hit[1][:, None, :])[:, None]
+    colour = torch.tensor(fill, device=image.device, dtype=image.dtype).view(1, -1, 1, 1)
+    return torch.where(mask, colour, image)
