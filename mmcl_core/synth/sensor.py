@@ -268,8 +268,8 @@ def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generat
     nearest = cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST)
     linear = cv2.resize(z, (size, size), interpolation=cv2.INTER_LINEAR)
     kernel = np.ones((3, 3), np.uint8)
-    even = (cv2.dilate(z, kernel) - cv2.erode(z, kernel) < 0.04 * z).astype(np.uint8)
-    even = cv2.resize(even, (size, size), interpolation=cv2.INTER_NEAREST)
+    even = cv2.dilate(z, kernel) - cv2.erode(z, kernel) < 0.04 * z
+    smooth = cv2.resize(even.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
     share = cv2.resize(valid.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     ragged = share + rng.standard_normal((size, size), np.float32) * 0.06 > 0.5
-    return np.where(even > 0, linear, nearest), ragged
+    return np.where(smooth, linear, nearest), ragged

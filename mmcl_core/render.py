@@ -1,0 +1,221 @@
+"""Render a prepared set of RGB-D crops: ``python -m mmcl_core.render --objects household|DIR --out DIR``.
+
+The set is the same, byte for byte, whatever the number of worker processes; ``--shard i/n`` renders every
+n-th sample, and ``python -m mmcl_core.prepare merge`` puts the shards together to what one run would have made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.errors import ConfigError, MmclError
+from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
+
+__all__ = ["main", "make_stock", "parse_shard", "parse_split", "render"]
+
+_EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
+  python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
+_maker: CropMaker | None = None  # of a worker process
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: command line without the program; None reads ``sys.argv``.
+
+    Returns:
+        The exit status.
+    """
+    parser = command_parser("render", __doc__, _EXAMPLES)
+    add = parser.add_argument
+    add("--objects", required=True, help="household (built in), or a folder with one sub-folder of meshes per class")
+    add("--out", required=True, type=Path, help="folder of the prepared set")
+    add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another seed, another set (default: %(default)s)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
+    add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
+    add("--sensor", choices=("xtion", "none"), default="xtion", help="model of the depth camera; none: exact depth")
+    add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace the set that is in the output folder")
+    add_logging_options(parser)
+    options = vars(parser.parse_args(arguments))
+    level = options.pop("log_level")
+    return run_command(lambda: print(render(**options)), level)
+
+
+def render(
+    objects: str,
+    out: Path,
+    count: int,
+    seed: int = 0,
+    workers: int = 1,
+    size: int = 128,
+    shard: str = "0/1",
+    sensor: str = "xtion",
+    split: str = "train=0.8,val=0.1,test=0.1",
+    overwrite: bool = False,
+) -> str:
+    """Render a set; the arguments are those of the command.
+
+    Returns:
+        A summary and the next command, ready to print.
+
+    Raises:
+        ConfigError: an option that makes no sense, or packages for rendering that are not installed.
+        DataError: no meshes, or an output folder that is not empty.
+    """
+    shares, (first, step) = parse_split(split), parse_shard(shard)
+    if count < 1 or workers < 1 or not 16 <= size <= 1024 or seed < 0:
+        raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
+    stock = make_stock(objects, seed)
+    numbers = range(first, count, step)
+    description: dict[str, Any] = {
+        "made_by": "mmcl_core.render",
+        "objects": objects if objects == "household" else Path(objects).resolve().name,
+        "count": count,
+        "seed": seed,
+        "sensor": sensor,
+        "shares": shares,
+        "unseen_in_other_splits": stock.unseen,
+        "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
+    }
+    tally: Counter[str] = Counter()
+    began = time.monotonic()
+    with PreparedWriter(
+        out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
+    ) as writer:
+        crops = _all_crops((objects, seed, size, shares, sensor), numbers, min(workers, len(numbers)))
+        for number, crop in zip(numbers, tqdm(crops, total=len(numbers), unit=" crops", desc="render"), strict=True):
+            writer.add(_sample(number, count, crop))
+            tally[crop.split] += 1
+    rate = len(numbers) / max(time.monotonic() - began, 1e-9)
+    sheet = _contact_sheet(out)
+    splits = ", ".join(f"{name} {tally[name]}" for name in shares)
+    head = (
+        f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s; look at {sheet}"
+    )
+    if step > 1:
+        return f"{head}\nnext: python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
+    return f"{head}\nnext: python -m mmcl_core.train --config config/demo.yaml data.root={out} out=runs/first"
+
+
+def make_stock(objects: str, seed: int) -> FolderStock | HouseholdStock:
+    """The source of objects that ``--objects`` names: ``household`` or a folder of meshes."""
+    missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install 'mmcl_ros[render]'")
+    if objects == "household":
+        from mmcl_core.synth.household import CATEGORIES, household
+
+        return HouseholdStock(seed, CATEGORIES, household)
+    return FolderStock(objects)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``i/n`` as (i, n), with 0 <= i < n."""
+    first, sign, total = text.partition("/")
+    if not (sign and first.isdecimal() and total.isdecimal() and int(first) < int(total)):
+        raise ConfigError(f"--shard {text!r} is not of the form i/n with i from 0 to n - 1, such as 0/4")
+    return int(first), int(total)
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """``train=0.8,test=0.2`` as a mapping; shares are positive and sum to 1."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            shares[name.strip()] = float(value)
+        except ValueError:
+            shares[name.strip()] = -1.0
+    if "" in shares or any(share < 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
+        raise ConfigError(
+            f"--split {text!r} must be name=share,... with shares that sum to 1, such as train=0.9,test=0.1"
+        )
+    return {name: share for name, share in shares.items() if share > 0}
+
+
+def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iterator[Crop]:
+    if workers <= 1:
+        threads = cv2.getNumThreads()
+        _start_worker(*arguments)
+        try:
+            yield from map(_make, numbers)
+        finally:
+            cv2.setNumThreads(threads)
+        return
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # inherited by the workers: several processes of one thread beat several of many
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
+    try:
+        yield from pool.map(_make, numbers, chunksize=max(1, min(128, len(numbers) // (workers * 4))))
+    except BrokenProcessPool as error:
+        raise MmclError("a process that renders was lost, perhaps for want of memory; try fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(objects: str, seed: int, size: int, shares: dict[str, float], sensor: str) -> None:
+    global _maker
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
+    cv2.setNumThreads(1)
+    _maker = CropMaker(make_stock(objects, seed), seed, size, shares, sensor)
+
+
+def _make(number: int) -> Crop:
+    assert _maker is not None
+    return _maker(number)
+
+
+def _sample(number: int, count: int, crop: Crop) -> Sample:
+    return Sample(
+        images={"rgb": crop.rgb, "depth": crop.depth},
+        label=crop.label,
+        split=crop.split,
+        key=f"{number:0{max(6, len(str(count - 1)))}d}",
+        group=crop.group,
+        source=crop.source,
+        camera=crop.camera,
+    )
+
+
+def _contact_sheet(out: Path, most: int = 48) -> Path:
+    """A picture of crops spread over the set, colour beside depth (near blue, far red, black none)."""
+    prepared = PreparedSet.open(out, verify=False)
+    tiles = []
+    for row in np.linspace(0, len(prepared) - 1, min(most, len(prepared))).astype(int):
+        depth = prepared.images["depth"][row].astype(np.float32)
+        readings = depth[depth > 0] if depth.any() else np.zeros(1)
+        low, high = np.percentile(readings, (2, 98))
+        shade = np.clip((depth - low) / max(high - low, 200) * 255, 0, 255).astype(np.uint8)
+        colours = cv2.applyColorMap(shade, cv2.COLORMAP_TURBO) * (depth > 0)[..., None]
+        tiles.append(np.hstack([prepared.images["rgb"][row][..., ::-1], colours]))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 6)
+    path = out / "sheet.png"
+    cv2.imwrite(str(path), np.vstack([np.hstack(tiles[k : k + 6]) for k in range(0, len(tiles), 6)]))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The render command and the samples it makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmcl_core import render
+from mmcl_core.data.cache import PreparedSet, merge_sets
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.synth.crops import CropMaker, FolderStock, HouseholdStock, split_of_round
+
+trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("embreex")
+
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+SPLIT = "train=0.6,val=0.2,test=0.2"
+
+
+@pytest.fixture(scope="module")
+def meshes(tmp_path_factory) -> Path:
+    """Two classes: a box with a printed texture, and a can without one."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("meshes")
+    box = trimesh.creation.box((0.06, 0.1, 0.15))
+    texture = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    box.visual = trimesh.visual.TextureVisuals(uv=box.vertices[:, :2] * 5 + 0.5, image=Image.fromarray(texture))
+    for name, shape, file in (("box", box, "textured.obj"), ("can", trimesh.creation.cylinder(0.04, 0.12), "can.stl")):
+        (root / name).mkdir()
+        shape.export(root / name / file)
+    return root
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".png"}
+
+
+def run(meshes: Path, out: Path, *more: str) -> int:
+    fixed = [
+        "--objects",
+        str(meshes),
+        "--out",
+        str(out),
+        "--count",
+        "20",
+        "--size",
+        "48",
+        "--seed",
+        "3",
+        "--split",
+        SPLIT,
+    ]
+    return render.main([*fixed, *more])
+
+
+@pytest.fixture(scope="module")
+def whole(meshes, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "set"
+    assert run(meshes, out, "--workers", "1") == 0
+    return out
+
+
+def test_set_is_as_asked(whole, capsys):
+    prepared = PreparedSet.open(whole)
+    assert len(prepared) == 20
+    assert prepared.size == 48
+    assert prepared.classes == ("box", "can")
+    assert np.bincount(prepared.labels).tolist() == [10, 10]
+    assert list(prepared.keys) == [f"{k:06d}" for k in range(20)]
+    assert {s: len(prepared.select(s)) for s in SHARES} == {"train": 12, "val": 4, "test": 4}
+    assert (whole / "sheet.png").stat().st_size > 1000
+    depth = np.asarray(prepared.images["depth"])
+    readings = depth[depth > 0]
+    assert 300 < np.median(readings) < 2500  # millimetres
+    assert (depth == 0).mean() < 0.5
+
+
+def test_cameras_give_the_objects_their_true_size(meshes):
+    """Points of exact depth, put back into space with the crop's camera, keep to the size of the things there."""
+    maker = CropMaker(FolderStock(meshes), 5, 64, {"train": 1.0}, sensor="none")
+    for number in range(0, 12, 2):  # the boxes, diagonal 19 cm
+        crop = maker(number)
+        fx, _, cx, _ = crop.camera
+        assert abs(cx - 31.5) < 5000
+        assert fx > 64
+        middle = np.median(crop.depth[24:40, 24:40]) / 1000
+        window = 64 / fx * middle  # metres the crop spans at the target
+        assert 0.05 < window < 0.19 * 1.5 * 1.3
+
+
+@pytest.mark.slow
+def test_same_bytes_for_any_number_of_workers(meshes, whole, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "mmcl_core.render",
+        "--objects",
+        meshes,
+        "--out",
+        tmp_path / "two",
+        "--count",
+        "20",
+    ]
+    command += ["--size", "48", "--seed", "3", "--split", SPLIT, "--workers", "2"]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [str(c) for c in command], cwd=root, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 crops of 2 classes" in done.stdout
+    assert "mmcl_core.train" in done.stdout
+    assert files_of(tmp_path / "two") == files_of(whole)
+
+
+def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path):
+    for k in range(3):
+        assert run(meshes, tmp_path / f"part{k}", "--workers", "1", "--shard", f"{k}/3") == 0
+    merge_sets([tmp_path / f"part{k}" for k in range(3)], tmp_path / "merged")
+    assert files_of(tmp_path / "merged") == files_of(whole)
+
+
+def test_other_seeds_give_other_pictures(meshes):
+    first, again, other = (CropMaker(FolderStock(meshes), seed, 32, SHARES)(4) for seed in (0, 0, 1))
+    assert np.array_equal(first.rgb, again.rgb)
+    assert np.array_equal(first.depth, again.depth)
+    assert not np.array_equal(first.rgb, other.rgb)
+
+
+def test_at_least_45_percent_of_the_target_is_visible(meshes):
+    maker = CropMaker(FolderStock(meshes), 0, 32, SHARES)
+    shares = [maker(k).visible for k in range(40)]
+    assert min(shares) >= 0.45
+    assert min(shares) < 0.95  # some are hidden in part
+
+
+def test_sensor_can_be_switched_off(meshes):
+    real, ideal = (CropMaker(FolderStock(meshes), 2, 48, SHARES, sensor=s) for s in ("xtion", "none"))
+    pairs = [(real(k), ideal(k)) for k in range(8)]
+    holes = [np.mean([(c.depth == 0).mean() for c in side]) for side in zip(*pairs, strict=True)]
+    assert holes[0] > holes[1] + 0.01
+    for a, b in pairs:
+        both = (a.depth > 0) & (b.depth > 0)
+        assert np.median(np.abs(a.depth[both].astype(int) - b.depth[both])) < 0.02 * np.median(b.depth[both])
+
+
+def test_rounds_are_dealt_evenly_to_the_splits():
+    for count in (10, 50, 300):
+        names = [split_of_round(k, {"train": 0.8, "val": 0.1, "test": 0.1}) for k in range(count)]
+        assert abs(names.count("train") / count - 0.8) < 0.06
+        assert min(names.count("val"), names.count("test")) >= 0.08 * count
+
+
+def test_household_splits_share_no_instance():
+    built: list[tuple[str, int]] = []
+
+    def build(category, seed):
+        from mmcl_core.synth.mesh import Mesh
+
+        built.append((category, seed))
+        shape = trimesh.creation.box((0.1, 0.05, 0.05 + seed % 7 * 0.01))
+        return Mesh(
+            shape.vertices, shape.faces, np.zeros((len(shape.vertices), 2)), np.full((8, 8, 3), seed % 200, np.uint8)
+        )
+
+    stock = HouseholdStock(7, ("a", "b"), build)
+    maker = CropMaker(stock, 7, 24, SHARES)
+    groups: dict[str, set[str]] = {name: set() for name in SHARES}
+    for number in range(60):
+        crop = maker(number)
+        assert crop.group.startswith(stock.classes[crop.label])
+        groups[crop.split].add(crop.group)
+    assert all(groups.values())
+    assert not groups["train"] & groups["test"]
+    assert not groups["train"] & groups["val"]
+    assert not groups["val"] & groups["test"]
+    assert len(set(built)) == len(built)  # each instance has a seed of its own
+
+
+def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
+    assert run(meshes, whole) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(tmp_path, tmp_path / "out") == 2
+    assert "expected one sub-folder per class" in capsys.readouterr().err
+    assert run(meshes, tmp_path / "out", "--shard", "4/4") == 2
+    assert "--shard" in capsys.readouterr().err
+    for text in ("train=0.5", "train=x,test=0.5", "0.5,0.5", "train=1.5,test=-0.5"):
+        with pytest.raises(ConfigError, match="--split"):
+            render.parse_split(text)
+    with pytest.raises(DataError, match="there is no folder"):
+        render.make_stock(str(tmp_path / "nowhere"), 0)
+    assert not (tmp_path / "out").exists()
