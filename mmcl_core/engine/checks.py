@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 from mmcl_core.config import Config
@@ -95,9 +95,7 @@ def _check_ranges(config: Config) -> None:
         )
 
 
-def check_data(
-    config: Config, prepared: PreparedSet, modalities: Sequence[str], train: Sequence[int], val: Sequence[int]
-) -> None:
+def check_data(config: Config, prepared: PreparedSet, modalities: Sequence[str], train: Sized, val: Sized) -> None:
     """Check settings against the data set and its splits.
 
     Args:

@@ -12,21 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcl_core.engine.validation import Predictions
+from mmcl_core.engine.validation import Outputs
 
 __all__ = ["knn_accuracy", "linear_accuracy", "probe"]
 
 
-def probe(train: Predictions, test: Predictions, modalities: Sequence[str], classes: int) -> dict[str, float]:
+def probe(train: Outputs, test: Outputs, modalities: Sequence[str], classes: int) -> dict[str, float]:
     """``knn/<m>`` and ``linear/<m>``, accuracies in [0, 1], for each modality with labelled samples on both sides."""
     result: dict[str, float] = {}
     for modality in modalities:
         known, asked = train.usable(modality), test.usable(modality)
         if known.any() and asked.any():
             parts = (
-                F.normalize(train.embeddings[modality][known], dim=1),
+                F.normalize(train.values[modality][known], dim=1),
                 train.labels[known],
-                F.normalize(test.embeddings[modality][asked], dim=1),
+                F.normalize(test.values[modality][asked], dim=1),
                 test.labels[asked],
                 classes,
             )

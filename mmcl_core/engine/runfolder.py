@@ -25,10 +25,12 @@ from mmcl_core.config import Config, config_hash, from_dict, to_dict
 from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import ConfigError
 
-__all__ = ["default_folder", "differences", "is_finished", "read_config", "start_folder", "write_json"]
+__all__ = ["default_folder", "differences", "is_finished", "read_config", "start_folder", "write_facts"]
 
-OWN_FILES = ("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl")
-OWN_FILES += ("state.pt", "weights.safetensors", "tensorboard", "report")
+OWN_FILES: tuple[str, ...] = (
+    *("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
+    *("state.pt", "weights.safetensors", "tensorboard", "report"),
+)
 
 #: Settings that say where and when, not what: a resumed run may change them.
 FREE_SETTINGS = frozenset({"out", "data.root", "data.resident", "train.save_every", "train.device", "train.threads"})
@@ -75,8 +77,7 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    text = yaml.safe_dump(to_dict(config), sort_keys=False)
-    write_atomically(run / "config.yaml", lambda file: file.write(text.encode()))
+    write_text(run / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def differences(saved: Config, asked: Config) -> list[str]:
@@ -89,9 +90,17 @@ def differences(saved: Config, asked: Config) -> list[str]:
     ]
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    text = json.dumps(values, indent=2) + "\n"
+def write_facts(run: Path, environment: dict[str, Any], labelled: list[str] | None) -> None:
+    """Write ``environment.json``, and ``labelled.txt`` where some samples lost their label."""
+    texts = {"environment.json": json.dumps(environment, indent=2) + "\n"}
+    if labelled is not None:
+        texts["labelled.txt"] = "".join(f"{key}\n" for key in labelled)
+    for name, text in texts.items():
+        write_text(run / name, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Samples:
 
     def __init__(self, config: Config, world: World, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.prepared = PreparedSet.open(config.data.root)
+        self.prepared = PreparedSet.open(config.data.root, verify=world.main)
         index = Path(config.data.root) / "index.json"
         self.fingerprint = hashlib.sha256(index.read_bytes()).hexdigest()
         self.rows, val_rows, self.labels = split_indices(self.prepared, config.data, config.seed)
@@ -68,22 +68,20 @@ class Samples:
         ordered = {"batch": max(self.part, PREDICT_BATCH), "shuffle": False, **common}
         self.validation = BatchSource(self.prepared, val_rows, **ordered) if len(val_rows) else None
         few = slice(None, None, -(-len(self.rows) // PROBE_SAMPLES))
+        ordered["resident"] = "memmap"  # training has these pictures on the device already
         self.probing = BatchSource(self.prepared, self.rows[few], labels=self.labels[few], **ordered)
         columns = [list(self.prepared.modalities).index(name) for name in modalities]
-        whole = self.prepared.present[self.rows][:, columns].all(0)
-        self._incomplete = {name for name, complete in zip(modalities, whole, strict=True) if not complete}
+        present = self.prepared.present[self.rows]
+        self._incomplete = {
+            name for name, column in zip(modalities, columns, strict=True) if not present[:, column].all()
+        }
 
     @contextmanager
     def epoch(self, epoch: int, first_step: int) -> Iterator[Iterator[list[Batch]]]:
         """This process's batches of the epoch from an update on; each is a list of ``train.accumulate`` parts."""
         parts = self.config.train.accumulate
-        batches = self._source.iterate(epoch, first_step * parts)
-        try:
+        with closing(self._source.iterate(epoch, first_step * parts)) as batches:  # type: ignore[type-var]
             yield ([next(batches) for _ in range(parts)] for _ in range(first_step, self.steps_per_epoch))
-        finally:
-            close = getattr(batches, "close", None)
-            if close is not None:
-                close()
 
     def views(self, batch: Batch, augmenter: Augmenter, stage: Stage, *place: int) -> ViewBatch:
         """Augment a part of a batch. The draws are those of the global batch, of which this process takes its rows.

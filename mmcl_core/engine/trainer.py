@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmcl_core.augment import Picture
 from mmcl_core.config import Config, config_hash
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.engine import runfolder
@@ -31,10 +34,10 @@ from mmcl_core.engine.distributed import World, average_gradients, world
 from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, select, set_mode, weights_are_finite
 from mmcl_core.engine.probe import probe
-from mmcl_core.engine.runlog import Progress, RunLog, environment
+from mmcl_core.engine.runlog import Progress, Row, RunLog, environment
 from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.schedule import learning_rate, step_seed
-from mmcl_core.engine.validation import Predictions, fit_temperatures, predict, scores
+from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import CheckpointError, TrainingError
 from mmcl_core.methods.base import Update, ViewBatch
@@ -43,6 +46,8 @@ from mmcl_core.weights import read_metadata, save_weights
 __all__ = ["RunResult", "Trainer", "train"]
 
 logger = logging.getLogger(__name__)
+
+Question = Callable[[nn.Module, Picture, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class Trainer:
         self.writer = StateWriter(run / "state.pt")
         self.signals = StopSignals()
         self.stopping = False  # agreed on by all processes
+        self.since, self.waited, self.seen = 0.0, 0.0, 0  # clock of the window: start, time waited for data, samples
 
     # ---------------------------------------------------------------- the story
 
@@ -132,7 +138,8 @@ class Trainer:
             self.index, self.step = state["stage"], state["step"]
         self.log = RunLog(self.run, state and state["log"], self.world.main)
         if self.world.main:
-            self._write_facts()
+            keys = self.samples.labelled_keys() if self.config.data.label_share < 1 else None
+            runfolder.write_facts(self.run, environment(self.device, self.precision, self.world.size), keys)
         if compiles(self.config.train, self.device):
             for module in self.method.compiled(self.system):
                 module.compile()
@@ -177,7 +184,7 @@ class Trainer:
         every, log_every = self.config.train.save_every, self.config.train.log_every
         total = self.stage.epochs * self.steps_per_epoch
         bar = Progress(f"{self.stage.name} {epoch + 1}/{self.stage.epochs}", total, self.step, self.world.main)
-        self._restart_clock()
+        self.since, self.waited, self.seen = time.perf_counter(), 0.0, 0
         with bar, self.samples.epoch(self.first_epoch + epoch, self.step - first) as batches:
             while self.step < first + self.steps_per_epoch:
                 start = time.perf_counter()
@@ -247,7 +254,7 @@ class Trainer:
         if self.best is not None:
             self.system.load_state_dict(self.best["system"])
         elif self.average is not None:
-            self.system.load_state_dict(self.average.system.state_dict())
+            self.system.load_state_dict(self._judged.state_dict())
 
     def _finish(self) -> RunResult:
         """Calibrate and write what is deployed."""
@@ -258,7 +265,7 @@ class Trainer:
         if self.world.main:
             self._require_finite_weights()
             targets, source = self.method.targets, self.samples.validation
-            predictions = self._predict(self.system.eval(), source, targets) if source else None
+            predictions = self._ask(self.method.predict, self.system, source) if source else None
             result.scores.update(scores(predictions, targets) if predictions else {})
             self.log.close()
             metadata = {
@@ -303,33 +310,31 @@ class Trainer:
         means = dict(zip(self.window.names, values.double().mean(0).tolist(), strict=True))
         self.window.clear()
         rate = self.optimizers[0].param_groups[0]["lr"]
-        place = {"stage": self.stage.name, "epoch": epoch, "step": self._done}
+        place: Row = {"stage": self.stage.name, "epoch": epoch, "step": self._done}
         loss = sum(value for name, value in means.items() if not name.endswith("grad_norm"))
         self.log.row({**place, "split": "train", "lr": rate, "loss": loss, **means})
         seconds = time.perf_counter() - self.since
         speed, wait = self.seen / seconds, self.waited / seconds
-        timing = {**place, "seconds": seconds, "images_per_second": speed, "data_wait": wait}
+        timing: Row = {**place, "seconds": seconds, "images_per_second": speed, "data_wait": wait}
         if self.device.type == "cuda":
-            timing["peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+            timing = {**timing, "peak_memory_mb": torch.cuda.max_memory_allocated(self.device) / 2**20}
         self.log.timing(timing)
         if bar is not None:
             bar.show(loss, speed, wait)
-        self._restart_clock()
-
-    def _restart_clock(self) -> None:
         self.since, self.waited, self.seen = time.perf_counter(), 0.0, 0
-
-    def _predict(self, system: nn.Module, source: BatchSource, modalities: tuple[str, ...]) -> Predictions:
-        return predict(self.method, system, source, modalities, self.device, self.precision == "bf16")
 
     @property
     def _judged(self) -> nn.Module:
-        """The networks that count, in evaluation mode: the average where there is one."""
-        return (self.average.system if self.average else self.system).eval()
+        """The networks that count: the average where there is one."""
+        return self.average.system if self.average else self.system
+
+    def _ask(self, question: Question, system: nn.Module, source: BatchSource) -> Outputs:
+        size, bf16 = self.config.model.input_size, self.precision == "bf16"
+        return collect(partial(question, system.eval()), source, self.method.targets, size, self.device, bf16)
 
     def _validate(self, epoch: int, source: BatchSource) -> None:
         """Score the validation split, and remember the weights if they are the best."""
-        found = scores(self._predict(self._judged, source, self.method.targets), self.method.targets)
+        found = scores(self._ask(self.method.predict, self._judged, source), self.method.targets)
         self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "val", **found})
         text = ", ".join(f"{key.split('/')[1]} {value:.3f}" for key, value in found.items() if "accuracy/" in key)
         logger.info("%s epoch %d: validation accuracy %s", self.stage.name, epoch + 1, text)
@@ -338,9 +343,8 @@ class Trainer:
 
     def _probe(self, epoch: int, source: BatchSource) -> None:
         """What the embeddings tell about the classes."""
-        modalities = self.method.targets
-        known, asked = (self._predict(self._judged, one, modalities) for one in (self.samples.probing, source))
-        found = probe(known, asked, modalities, len(self.samples.prepared.classes))
+        known, asked = (self._ask(self.method.embed, self._judged, one) for one in (self.samples.probing, source))
+        found = probe(known, asked, self.method.targets, len(self.samples.prepared.classes))
         self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "probe", **found})
 
     # ---------------------------------------------------------------- keeping it
@@ -381,13 +385,6 @@ class Trainer:
                 f"weights are not finite after update {self._done} although the loss was; nothing is saved. "
                 "Lower optim.lr, set optim.clip_grad or take train.precision=float32"
             )
-
-    def _write_facts(self) -> None:
-        facts = environment(self.device, self.precision, self.world.size)
-        runfolder.write_json(self.run / "environment.json", facts)
-        if self.config.data.label_share < 1:
-            text = "".join(f"{key}\n" for key in self.samples.labelled_keys())
-            (self.run / "labelled.txt").write_text(text, encoding="utf-8")
 
     def _stop_if_asked(self) -> None:
         if self.stopping:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmcl_core.augment import test_transform
+from mmcl_core.augment import Picture, test_transform
 from mmcl_core.data.batches import BatchSource
-from mmcl_core.methods.base import Method
 
-__all__ = ["Predictions", "fit_temperature", "fit_temperatures", "predict", "scores"]
+__all__ = ["Outputs", "collect", "fit_temperature", "fit_temperatures", "scores"]
 
 
 @dataclass
-class Predictions:
-    """What a model says about N samples, in host memory.
+class Outputs:
+    """What a network says about N samples, in host memory.
 
     Attributes:
-        logits: by modality, float32 [N, C].
-        embeddings: by modality, float32 [N, R].
+        values: by modality, float32 [N, ...]: class logits or embeddings.
         present: by modality, bool [N], whether the sample has it; rows without it are meaningless.
         labels: int64 [N], -1 unlabelled.
     """
 
-    logits: dict[str, Tensor]
-    embeddings: dict[str, Tensor]
+    values: dict[str, Tensor]
     present: dict[str, Tensor]
     labels: Tensor
 
@@ -42,43 +39,49 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(
-    method: Method, system: nn.Module, source: BatchSource, modalities: Sequence[str], device: torch.device, bf16: bool
-) -> Predictions:
-    """Predict every sample of a source once with the test transform; the system must be in evaluation mode.
+def collect(
+    ask: Callable[[Picture, str], Tensor],
+    source: BatchSource,
+    modalities: Sequence[str],
+    size: int,
+    device: torch.device,
+    bf16: bool,
+) -> Outputs:
+    """Ask about every sample of a source once, one modality at a time, with the test transform.
 
     Args:
-        method: knows how to ask the system.
-        system: the networks.
+        ask: pictures and their modality -> [B, ...]; its networks are in evaluation mode.
         source: the samples, in order.
-        modalities: what to predict from, one at a time.
+        modalities: what to look at.
+        size: side of the network input in pixels.
         device: where the networks are.
         bf16: whether to compute under bf16 autocast.
     """
-    parts: dict[tuple[str, str], list[Tensor]] = {}
+    values: dict[str, list[Tensor]] = {name: [] for name in modalities}
+    present: dict[str, list[Tensor]] = {name: [] for name in modalities}
+    labels = []
     for batch in source.ordered():
-        pictures = test_transform(batch.images, batch.camera, method.config.model.input_size)
-        for modality in modalities:
+        pictures = test_transform(batch.images, batch.camera, size)
+        for name in modalities:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits, embedding = method.predict(system, pictures[modality], modality)
-            parts.setdefault(("logits", modality), []).append(logits.float())
-            parts.setdefault(("embedding", modality), []).append(embedding.float())
-            parts.setdefault(("present", modality), []).append(batch.present[modality])
-        parts.setdefault(("labels", ""), []).append(batch.labels)
-    joined = {key: torch.cat(pieces).cpu() for key, pieces in parts.items()}
-    by = {kind: {m: joined[kind, m] for m in modalities} for kind in ("logits", "embedding", "present")}
-    return Predictions(by["logits"], by["embedding"], by["present"], joined["labels", ""])
+                values[name].append(ask(pictures[name], name).float())
+            present[name].append(batch.present[name])
+        labels.append(batch.labels)
+    join = {
+        kind: {name: torch.cat(p).cpu() for name, p in parts.items()} for kind, parts in (("v", values), ("p", present))
+    }
+    return Outputs(join["v"], join["p"], torch.cat(labels).cpu())
 
 
-def scores(predictions: Predictions, targets: Sequence[str]) -> dict[str, float]:
+def scores(logits: Outputs, targets: Sequence[str]) -> dict[str, float]:
     """``accuracy/<m>`` and ``loss/<m>`` for each modality that any labelled sample has, and the mean ``accuracy``."""
     result: dict[str, float] = {}
     for modality in targets:
-        mask = predictions.usable(modality)
+        mask = logits.usable(modality)
         if mask.any():
-            logits, labels = predictions.logits[modality][mask], predictions.labels[mask]
-            result[f"accuracy/{modality}"] = (logits.argmax(1) == labels).double().mean().item()
-            result[f"loss/{modality}"] = F.cross_entropy(logits, labels).item()
+            values, labels = logits.values[modality][mask], logits.labels[mask]
+            result[f"accuracy/{modality}"] = (values.argmax(1) == labels).double().mean().item()
+            result[f"loss/{modality}"] = F.cross_entropy(values, labels).item()
     found = [value for key, value in result.items() if key.startswith("accuracy/")]
     return {"accuracy": sum(found) / len(found), **result} if found else result
 
@@ -114,24 +117,20 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def fit_temperatures(predictions: Predictions | None, targets: Sequence[str]) -> dict[str, float]:
-    """A temperature for each target, and ``rgbd`` for their fusion where there are two; 1 without predictions.
+def fit_temperatures(logits: Outputs | None, targets: Sequence[str]) -> dict[str, float]:
+    """A temperature for each target, and ``rgbd`` for their fusion where there are several; 1 without predictions.
 
     The fusion is the mean of the log-probabilities of the modalities at their own temperatures; ``rgbd`` divides that.
     """
-    result = dict.fromkeys(targets, 1.0)
-    if predictions is not None:
-        for modality in targets:
-            mask = predictions.usable(modality)
-            result[modality] = fit_temperature(predictions.logits[modality][mask], predictions.labels[mask])
-    if len(targets) > 1:
-        result["rgbd"] = 1.0
-        if predictions is not None:
-            mask = predictions.usable(*targets)
-            fused = _fuse({m: predictions.logits[m][mask] / result[m] for m in targets})
-            result["rgbd"] = fit_temperature(fused, predictions.labels[mask])
+    fused = ("rgbd",) if len(targets) > 1 else ()
+    if logits is None:
+        return dict.fromkeys((*targets, *fused), 1.0)
+    result = {}
+    for modality in targets:
+        mask = logits.usable(modality)
+        result[modality] = fit_temperature(logits.values[modality][mask], logits.labels[mask])
+    if fused:
+        mask = logits.usable(*targets)
+        each = [F.log_softmax(logits.values[name][mask] / result[name], 1) for name in targets]
+        result["rgbd"] = fit_temperature(torch.stack(each).mean(0), logits.labels[mask])
     return result
-
-
-def _fuse(logits: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([F.log_softmax(values, 1) for values in logits.values()]).mean(0)

@@ -168,7 +168,11 @@ class Method(ABC):
         """The parts worth compiling."""
         return (self.deployed(system).encoder,)
 
-    def predict(self, system: nn.Module, picture: Picture, modality: str) -> tuple[Tensor, Tensor]:
-        """Class logits [B, C] and embeddings [B, R] of test pictures of one modality."""
-        logits, embedding = self.deployed(system)(picture.image, modality, picture.camera)
-        return logits, embedding
+    def predict(self, system: nn.Module, picture: Picture, modality: str) -> Tensor:
+        """Class logits [B, C] of test pictures of one modality."""
+        logits: Tensor = self.deployed(system)(picture.image, modality, picture.camera)[0]
+        return logits
+
+    def embed(self, system: nn.Module, picture: Picture, modality: str) -> Tensor:
+        """Embeddings [B, R] of test pictures of one modality, which a self-supervised stage is probed by."""
+        return self.deployed(system).features(picture.image, modality, picture.camera, levels=()).f1

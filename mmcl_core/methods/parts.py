@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from mmcl_core.config import Config, LossConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import ViewBatch
 from mmcl_core.nn.encoder import Features
+from mmcl_core.nn.gather import total
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
 
@@ -31,12 +32,21 @@ class Encoded(NamedTuple):
 
     def spread(self, batch: int) -> Features:
         """Features of all samples of the batch; zeros for those without the view."""
-        if self.rows is None:
-            return self.features
         rows = self.rows
-        return Features(
-            *(None if f is None else f.new_zeros(batch, *f.shape[1:]).index_copy(0, rows, f) for f in self.features)
-        )
+        if rows is None:
+            return self.features
+
+        def spread(f: Tensor) -> Tensor:
+            return f.new_zeros(batch, *f.shape[1:]).index_copy(0, rows, f)
+
+        f1, f5, f7 = self.features
+        return Features(spread(f1), None if f5 is None else spread(f5), None if f7 is None else spread(f7))
+
+    def mask(self, like: Tensor) -> Tensor:
+        """Which samples have features: bool of the shape and device of ``like``."""
+        if self.rows is None:
+            return torch.ones_like(like, dtype=torch.bool)
+        return torch.zeros_like(like, dtype=torch.bool).index_fill(0, self.rows, True)
 
 
 def make_nce(loss: LossConfig) -> CrossModalNCE:
@@ -49,6 +59,8 @@ def encode(
 ) -> dict[str, Encoded]:
     """Encode views one after the other (batch statistics are per view), each sample only where it has the modality.
 
+    A view that fewer than two samples of the global batch have is left out: there is no variance to normalise by.
+
     Args:
         model: the network.
         batch: pictures of B samples.
@@ -59,10 +71,19 @@ def encode(
     for view, modality in views.items():
         picture, rows = batch.pictures[view], batch.rows(view)
         image, camera = picture.image, picture.camera
-        if rows is not None:
-            image, camera = image[rows], camera[rows]
-        encoded[view] = Encoded(model.features(image, modality, camera, levels=levels), rows)
+        if rows is None:
+            encoded[view] = Encoded(model.features(image, modality, camera, levels=levels), None)
+        elif total(torch.tensor(len(rows), device=rows.device)) >= 2:
+            encoded[view] = Encoded(model.features(image[rows], modality, camera[rows], levels=levels), rows)
+        else:
+            encoded[view] = Encoded(_nothing(model, image.device, levels), rows[:0])
     return encoded
+
+
+def _nothing(model: RecognitionModel, device: torch.device, levels: Collection[int]) -> Features:
+    f1 = torch.zeros(0, model.config.nrkhs, device=device)
+    f5, f7 = (f1.new_zeros(0, f1.shape[1], side, side) if side in levels else None for side in (5, 7))
+    return Features(f1, f5, f7)
 
 
 def contrast(
@@ -72,8 +93,8 @@ def contrast(
     size = len(batch.labels)
     features = {view: part.spread(size) for view, part in encoded.items()}
     cells = {view: batch.draws[view] for view in encoded}
-    valid = {view: batch.present.get(view, torch.ones_like(batch.labels, dtype=torch.bool)) for view in encoded}
-    terms = nce(features, cells, valid if any(view in batch.present for view in encoded) else None)
+    valid = {view: part.mask(batch.labels) for view, part in encoded.items()}
+    terms = nce(features, cells, valid if any(part.rows is not None for part in encoded.values()) else None)
     return {name: weight * value for name, value in terms.items()}
 
 
@@ -86,6 +107,8 @@ def classify(
     heads: Iterable[str] = ("linear", "mlp"),
 ) -> dict[str, Tensor]:
     """Classification loss of each head on the embeddings of one view, by name of the head (paper, Eq. 7)."""
+    if part.rows is not None and not total(torch.tensor(len(part.rows), device=labels.device)):
+        return dict.fromkeys(heads, model.classifier.linear.bias.sum() * 0)
     logits = model.classifier(part.features.f1, modality)
     labels = labels if part.rows is None else labels[part.rows]
     return {

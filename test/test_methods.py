@@ -1,0 +1,235 @@
+"""What each method asks for and what its losses are made of."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from mmcl_core.augment import Picture
+from mmcl_core.engine.optim import make_optimizer, set_mode
+from mmcl_core.errors import ConfigError
+from mmcl_core.methods import METHODS, method_class
+from mmcl_core.methods.base import ViewBatch
+from mmcl_core.methods.parts import classify, encode
+
+BATCH = 12
+
+
+def build(*overrides):
+    config = tiny.settings("unused", "model.dropout=0", *overrides)
+    method = method_class(config.method)(config, tiny.CLASSES)
+    torch.manual_seed(0)
+    return method, method.build()
+
+
+def batch_for(method, stage, present=None, labels=None, fill=0.0, seed=0):
+    """Random pictures for every view; those of samples that lack the view hold ``fill``."""
+    g = torch.Generator().manual_seed(seed)
+    pictures, present = {}, present or {}
+    for view, modality in method.views(stage).items():
+        shape, low, span = ((3, 32, 32), 0, 255) if modality == "rgb" else ((1, 32, 32), 500, 700)  # mm
+        image = low + span * torch.rand(BATCH, *shape, generator=g)
+        if view in present:
+            image[~present[view]] = fill
+        pictures[view] = Picture(image, torch.zeros(BATCH, 4))
+    labels = torch.arange(BATCH) % 3 if labels is None else labels
+    return ViewBatch(pictures, present, labels, torch.arange(BATCH), method.draw(BATCH, stage, g))
+
+
+def losses(method, system, stage=None, **arguments):
+    stage = stage or method.stages()[0]
+    set_mode(system, stage)
+    return method.losses(system, batch_for(method, stage, **arguments), stage, stage.updates[0])
+
+
+def test_registry_names_classes_and_suggests():
+    for name in METHODS:
+        assert method_class(name).name == name
+    with pytest.raises(ConfigError, match="did you mean supervised"):
+        method_class("supervized")
+
+
+def test_a_method_is_imported_when_asked_for():
+    import subprocess
+
+    code = "import sys, mmcl_core.methods; print(sorted(m for m in sys.modules if m.startswith('mmcl_core.methods.')))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_mmcl_terms_and_targets():
+    method, system = build("train.target=rgb")
+    terms = losses(method, system)
+    pairs = {f"{p} {a}->{b}" for p in ("1-5", "1-7", "5-7") for a, b in (("rgb", "depth"), ("depth", "rgb"))}
+    assert set(terms) == pairs | {"regulariser", "class rgb linear", "class rgb mlp"}
+    both, _ = build()
+    assert {n for n in losses(both, both.build()) if n.startswith("class")} == {
+        f"class {m} {head}" for m in ("rgb", "depth") for head in ("linear", "mlp")
+    }
+    # The classifier never sees the modality that is not classified.
+    assert system.classifier.norm.trained_modalities() == ("rgb",)
+    assert set(system.encoder.norm.trained_modalities()) == {"rgb", "depth"}
+
+
+def test_every_weight_of_mmcl_is_trained():
+    method, system = build("loss.level_pairs=[1-5, 5-5]")
+    sum(losses(method, system).values()).backward()
+    assert [name for name, p in system.named_parameters() if p.grad is None] == []
+    assert list(system.encoder.heads) == ["5"]
+
+
+def test_three_modalities_make_all_ordered_pairs():
+    method, system = build("train.modalities=[rgb, depth, rgb_right]", "loss.level_pairs=[1-1]")
+    stage = method.stages()[0]
+    pictures = batch_for(method, stage).pictures
+    pictures["rgb_right"] = Picture(255 * torch.rand(BATCH, 3, 32, 32), torch.zeros(BATCH, 4))
+    batch = batch_for(method, stage)
+    batch.pictures = pictures
+    terms = method.losses(system, batch, stage, stage.updates[0])
+    assert sum("->" in name for name in terms) == 6
+
+
+@pytest.mark.parametrize("name", ["mmcl", "amdim", "supervised", "two_step"])
+def test_absent_pictures_do_not_matter(name):
+    """Whatever stands in the place of a picture that is missing, loss, gradient and statistics are the same."""
+    absent = torch.arange(BATCH) % 4 == 1
+    method, _ = build(f"method={name}")
+    stage = method.stages()[0]
+    view = [view for view, modality in method.views(stage).items() if modality == "depth"]
+    results = []
+    for fill in (0.0, float("nan")):
+        _, system = build(f"method={name}")
+        terms = losses(method, system, present=dict.fromkeys(view, ~absent), fill=fill)
+        sum(terms.values()).backward()
+        gradient = torch.cat([p.grad.flatten() for p in system.parameters() if p.grad is not None])
+        results.append((torch.stack(list(terms.values())), gradient, system.encoder.norm.statistics["depth"].mean))
+    for zero, nan in zip(*results, strict=True):
+        assert torch.equal(zero, nan)
+        assert zero.isfinite().all()
+
+
+def test_presence_equals_leaving_the_samples_out():
+    """Depth batch statistics and classification loss are those of the samples that have depth."""
+    method, system = build()
+    stage, keep = method.stages()[0], torch.arange(BATCH) % 3 != 0
+    batch = batch_for(method, stage, present={"depth": keep})
+    set_mode(system, stage)
+    part = encode(system, batch, {"depth": "depth"}, (5, 7))["depth"]
+    picture = batch.pictures["depth"]
+    alone = system.features(picture.image[keep], "depth", picture.camera[keep])
+    assert torch.allclose(part.features.f7, alone.f7, atol=1e-6)
+    spread = part.spread(BATCH)
+    assert torch.equal(spread.f5[keep], part.features.f5)
+    assert spread.f5[~keep].eq(0).all()
+    found = classify(system, part, "depth", batch.labels, method.config.loss)["linear"]
+    logits = system.classifier(alone.f1, "depth").linear
+    entropy = F.cross_entropy(10 * torch.tanh(logits / 10), batch.labels[keep])
+    assert found.item() == pytest.approx((entropy + 1e-3 * logits.square().mean()).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("name", ["mmcl", "supervised", "amdim"])
+def test_a_batch_without_a_modality_is_no_error(name, count):
+    method, system = build(f"method={name}")
+    stage = method.stages()[0]
+    views = [view for view, modality in method.views(stage).items() if modality == "depth"]
+    terms = losses(method, system, present=dict.fromkeys(views, torch.arange(BATCH) < count))
+    sum(terms.values()).backward()
+    assert all(value.isfinite() for value in terms.values())
+    assert all(terms[n] == 0 for n in terms if n.startswith("class depth") or "depth_a" in n or "->depth" in n)
+    assert int(system.encoder.norm.statistics["depth"].count) == 0
+    assert set(terms) == set(losses(method, system))
+
+
+def test_unlabelled_samples_do_not_matter():
+    method, system = build("method=supervised", "train.target=rgb")
+    labels = torch.arange(BATCH) % 3
+    labels[4:] = -1
+    few = losses(method, system, labels=labels)["class rgb"]
+    stage = method.stages()[0]
+    f1 = system.features(batch_for(method, stage).pictures["rgb"].image, "rgb", levels=()).f1
+    expected = F.cross_entropy(system.classifier(f1, "rgb").mlp[:4], labels[:4])
+    assert few.item() == pytest.approx(expected.item(), rel=1e-5)
+    none = losses(method, system, labels=torch.full((BATCH,), -1))["class rgb"]
+    assert none == 0
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_supervised_is_plain_cross_entropy(head):
+    method, system = build("method=supervised", "train.target=depth", f"model.predict_with={head}")
+    with torch.no_grad():  # so large that a clip or a penalty would show
+        system.classifier.linear.weight *= 100
+        system.classifier.output.weight *= 100
+    found = losses(method, system)
+    stage = method.stages()[0]
+    f1 = system.features(batch_for(method, stage).pictures["depth"].image, "depth", levels=()).f1
+    logits = getattr(system.classifier(f1, "depth"), head)
+    assert logits.abs().max() > 10
+    assert list(found) == ["class depth"]
+    assert found["class depth"].item() == pytest.approx(
+        F.cross_entropy(logits, torch.arange(BATCH) % 3).item(), rel=1e-5
+    )
+    assert system.modalities == ("depth",)
+    assert len(system.encoder.heads) == 0
+
+
+def test_amdim_contrasts_two_views_of_one_modality():
+    method, system = build("method=amdim", "loss.level_pairs=[1-5]")
+    stage = method.stages()[0]
+    assert method.views(stage) == {"rgb_a": "rgb", "rgb_b": "rgb", "depth_a": "depth", "depth_b": "depth"}
+    names = {name for name in losses(method, system) if "->" in name}
+    assert names == {f"1-5 {m}_{a}->{m}_{b}" for m in ("rgb", "depth") for a, b in (("a", "b"), ("b", "a"))}
+    single, network = build("method=amdim", "train.target=depth")
+    assert network.modalities == ("depth",)
+    assert set(single.draw(5, stage, torch.Generator())) == {"depth_a", "depth_b"}
+
+
+def test_two_step_stages():
+    method, system = build("method=two_step", "train.head_epochs=30", "optim.milestones=[50]")
+    first, second = method.stages()
+    assert (first.self_supervised, first.validates, second.validates) == (True, False, True)
+    assert second.updates[0].optim.milestones == (15, 25)
+    assert not any(name.startswith("class") for name in losses(method, system, first))
+    assert set(losses(method, system, second)) == {
+        f"class {m} {h}" for m in ("rgb", "depth") for h in ("linear", "mlp")
+    }
+    alone, _ = build("method=two_step", "train.modalities=[rgb]")
+    assert list(alone.views(alone.stages()[0])) == ["rgb_a", "rgb_b"]
+    assert list(alone.views(alone.stages()[1])) == ["rgb"]
+
+
+def test_heads_stage_leaves_the_encoder_alone():
+    method, system = build("method=two_step")
+    first, second = method.stages()
+    losses(method, system, first)  # gives the encoder running statistics
+    before = {key: value.clone() for key, value in system.state_dict().items()}
+    optimizer = make_optimizer(system, second.updates[0], torch.device("cpu"))
+    sum(losses(method, system, second).values()).backward()
+    optimizer.step()
+    changed = {key for key, value in system.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all(key.startswith("classifier.") for key in changed)
+    assert not system.encoder.norm.training
+    assert system.classifier.norm.training
+
+
+@pytest.mark.parametrize("name", ["mmcl"])
+def test_single_modality_is_refused(name):
+    with pytest.raises(ConfigError, match="amdim"):
+        build(f"method={name}", "train.modalities=[rgb]")
+
+
+def test_draws_repeat_and_have_a_row_a_sample():
+    method, _ = build()
+    stage = method.stages()[0]
+    first, again = (method.draw(50, stage, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert set(first) == {"rgb", "depth"}
+    for view, cells in first.items():
+        assert torch.equal(cells, again[view])
+        assert cells.shape == (50,)
+        assert cells.min() >= 0
+        assert cells.max() < 25

@@ -1,0 +1,144 @@
+"""Runs that are killed, stopped or damaged, in real processes. Bit-equality is tested on the CPU, one thread."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+import tiny
+import torch
+import yaml
+
+from mmcl_core import train as command
+from mmcl_core.config import to_dict
+from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state, write_atomically
+from mmcl_core.errors import CheckpointError
+
+RESULTS = ("weights.safetensors", "metrics.jsonl", "metrics.csv")
+VARIANTS = {
+    "mmcl": ("optim.ema=0.9", "train.keep=best", "train.epochs=5", "model.dropout=0.3", "train.accumulate=2"),
+    "two_step": ("method=two_step", "train.probe=1", "train.epochs=2", "train.head_epochs=3"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_set(tmp_path_factory.mktemp("resume") / "set", missing=True, unlabelled=5)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def uninterrupted(request, data, tmp_path_factory):
+    """Settings file of a run, and what it leaves when it is left alone."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = tiny.settings(data, "train.save_every=1", *VARIANTS[request.param])
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    assert run_command("--config", folder / "config.yaml", "--out", folder / "run") == 0
+    return folder / "config.yaml", read(folder / "run")
+
+
+def run_command(*arguments, until=None, do=None):
+    """Exit status of the command in a process of its own; ``do(process)`` when ``until()`` holds."""
+    process = tiny.start(command.main, [str(argument) for argument in arguments])
+    while until is not None and process.exitcode is None and not until():
+        time.sleep(0.002)
+    if do is not None and process.exitcode is None:
+        do(process)
+    process.join()
+    return process.exitcode
+
+
+def read(run):
+    return {name: (run / name).read_bytes() for name in RESULTS}
+
+
+def length(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_killed_at_any_moment(uninterrupted, tmp_path):
+    """SIGKILL at random moments of the run: the first while it starts, the others after so much of the log."""
+    config, expected = uninterrupted
+    run, draw = tmp_path / "run", random.Random(3)
+    arguments = ("--config", config, "--resume", run)
+    marks = sorted(draw.uniform(0, 0.98) * len(expected["metrics.jsonl"]) for _ in range(4))
+
+    def kill(process):
+        time.sleep(draw.uniform(0, 0.05))  # not only right after a row was written
+        process.kill()
+
+    statuses = [run_command(*arguments, until=run.exists, do=kill)]
+    for mark in marks:
+        statuses.append(run_command(*arguments, until=lambda m=mark: length(run / "metrics.jsonl") > m, do=kill))
+    assert statuses.count(-signal.SIGKILL) >= 4
+    assert run_command(*arguments) == 0
+    assert read(run) == expected
+    assert not (run / "state.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
+def test_signal_saves_and_exits(uninterrupted, tmp_path, number):
+    config, expected = uninterrupted
+    run = tmp_path / "run"
+    begun = run_command(
+        *("--config", config, "--out", run),
+        until=lambda: length(run / "metrics.jsonl") > 0,
+        do=lambda process: os.kill(process.pid, number),
+    )
+    assert begun == command.EXIT_STOPPED
+    assert load_state(run / "state.pt")["step"] > 0
+    assert not (run / "weights.safetensors").exists()
+    assert run_command("--resume", run) == 0
+    assert read(run) == expected
+
+
+def test_damaged_state_is_not_loaded(tmp_path):
+    path = tmp_path / "state.pt"
+    save_state(path, {"weights": torch.arange(5000.0)})
+    content = path.read_bytes()
+    for part in (content[: len(content) // 2], content[:-7], b""):
+        path.write_bytes(part)
+        with pytest.raises(CheckpointError, match=str(path)):
+            load_state(path)
+    with pytest.raises(CheckpointError, match="no saved state"):
+        load_state(tmp_path / "other.pt")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def fail(file):
+        file.write(b"new but incomplete")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_background_writer_copies_before_it_returns(tmp_path):
+    writer, weights = StateWriter(tmp_path / "state.pt"), torch.ones(1000)
+    writer.save({"weights": weights})
+    weights.zero_()
+    writer.join()
+    assert load_state(tmp_path / "state.pt")["weights"].eq(1).all()
+    failing = StateWriter(tmp_path / "no" / "folder" / "state.pt")
+    failing.save({})
+    with pytest.raises(CheckpointError, match="cannot write"):
+        failing.join()
+
+
+def test_resume_with_other_settings_names_them(uninterrupted, tmp_path, capsys):
+    config, _ = uninterrupted
+    finished = config.parent / "run"
+    assert command.main(["--config", str(config), "--resume", str(finished), "optim.lr=0.5"]) == 2
+    assert "optim.lr: 0.001 -> 0.5" in capsys.readouterr().err
+    assert command.main(["--resume", str(finished)]) == 0  # finished: nothing is done
+    assert command.main(["--config", str(config), "--out", str(finished)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert command.main(["--resume", str(tmp_path)]) == 2
+    assert "no run to resume" in capsys.readouterr().err

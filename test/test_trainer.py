@@ -1,0 +1,406 @@
+"""Whole runs on a tiny set: what they write, how they fail, and the parts they are made of."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import nn
+
+from mmcl_core import train as command
+from mmcl_core.config import OptimConfig, to_dict
+from mmcl_core.engine.device import translate_errors
+from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
+from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
+from mmcl_core.engine.runlog import RunLog, read_rows
+from mmcl_core.engine.trainer import train
+from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
+from mmcl_core.errors import CheckpointError, ConfigError, TrainingError
+from mmcl_core.methods import METHODS
+from mmcl_core.methods.base import Stage, Update
+from mmcl_core.methods.mmcl import MultimodalContrastive
+from mmcl_core.methods.parts import classify, encode
+from mmcl_core.nn.norm import ModalityBatchNorm
+from mmcl_core.weights import build_model, load_weights
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_set(tmp_path_factory.mktemp("trainer") / "set")
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run of the command to its end, on its training split only."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = tiny.settings(data, "train.epochs=12", "train.keep=best", "optim.ema=0.8", "data.label_share=0.9")
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    assert command.main(["--config", str(folder / "config.yaml"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_it_learns(finished):
+    """Three classes, chance .33."""
+    rows = read_rows(finished, "train")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    scores = load_weights(finished)[1]["validation"]
+    assert scores["accuracy/rgb"] >= 0.8
+    assert scores["accuracy/depth"] >= 0.6
+
+
+def test_run_folder(finished, data):
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv"} <= names
+    assert {"timings.jsonl", "weights.safetensors"} <= names
+    assert "state.pt" not in names
+    facts = json.loads((finished / "environment.json").read_text())
+    assert (facts["device"], facts["precision"], facts["processes"]) == ("cpu", "float32", 1)
+    rows = read_rows(finished)
+    table = list(csv.DictReader((finished / "metrics.csv").open()))
+    assert [row["split"] for row in table] == [row["split"] for row in rows]
+    assert [float(row["loss"]) for row in table if row["split"] == "train"] == [
+        row["loss"] for row in rows if row["split"] == "train"
+    ]
+    keys = (finished / "labelled.txt").read_text().split()
+    assert len(keys) == len(set(keys)) == 29  # ceil(.9 x 32), a fifth of the 40 being held out
+    for row in read_rows(finished, "train"):
+        terms = sum(value for key, value in row.items() if "->" in key or key.startswith(("class", "regulariser")))
+        assert row["loss"] == pytest.approx(terms)
+        assert row["lr"] <= 1e-3
+
+
+def test_best_weights_are_deployed_and_load(finished):
+    from mmcl_core.augment import test_transform
+    from mmcl_core.data.batches import BatchSource, split_indices
+    from mmcl_core.data.cache import PreparedSet
+    from mmcl_core.engine.runfolder import read_config
+
+    _, metadata = load_weights(finished)
+    best = max(read_rows(finished, "val"), key=lambda row: row["accuracy"])
+    assert metadata["selection"].startswith(f"best validation accuracy, epoch {best['epoch'] + 1} of 12")
+    assert metadata["validation"]["accuracy"] == pytest.approx(best["accuracy"])
+    assert metadata["trained_modalities"] == ["rgb", "depth"]
+    assert set(metadata["temperature"]) == {"rgb", "depth", "rgbd"}
+    model, _ = build_model(finished)
+    config = read_config(finished)
+    prepared = PreparedSet.open(config.data.root)
+    _, val, _ = split_indices(prepared, config.data, config.seed)
+    source = BatchSource(
+        prepared, val, batch=64, seed=0, device=torch.device("cpu"), resident="memmap",
+        modalities=("rgb", "depth"), shuffle=False,
+    )  # fmt: skip
+    (batch,) = source.ordered()
+    pictures = test_transform(batch.images, batch.camera, 32)
+    for modality in ("rgb", "depth"):
+        logits, _ = model(pictures[modality].image, modality, pictures[modality].camera)
+        assert (logits.argmax(1) == batch.labels).float().mean() == pytest.approx(best[f"accuracy/{modality}"])
+
+
+def test_last_lines_name_the_next_command(data, tmp_path, capsys):
+    config = tmp_path / "name.yaml"
+    config.write_text(yaml.safe_dump(to_dict(tiny.settings("", "train.epochs=1"))))
+    run = tmp_path / "run"
+    assert command.main(["--config", str(config), "train.target=rgb", "--data", str(data), "--out", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].startswith("validation accuracy, rgb: ")
+    assert lines[-1] == f"next: python -m mmcl_core.evaluate {run} --data {data}"
+    assert load_weights(run)[1]["trained_modalities"] == ["rgb"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=mmlc"], "did you mean mmcl"),
+        (["train.modalities=[rgb, depth_left]"], "depth_left"),
+        (["train.target=depth", "train.modalities=[rgb]"], "not among train.modalities"),
+        (["train.batch=100"], "32 samples"),
+        (["train.batch=9", "train.accumulate=2"], "take 8"),
+        (["train.batch=4", "train.accumulate=4"], "fewer than 2"),
+        (["model.input_size=48"], "128, 64, 32"),
+        (["loss.level_pairs=[1-5, 3-5]"], "loss.level_pairs"),
+        (["loss.level_pairs=[]"], "at least one"),
+        (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
+        (["optim.ema=1.5"], "optim.ema is 1.5"),
+        (["train.epochs=0"], "train.epochs is 0"),
+        (["train.device=cuda:99"], "cuda:99"),
+        (["train.device=gpu"], "auto, cpu, cuda"),
+        (["model.depth_encoding=stored"], "metric depth"),
+        (["data.train_split=training"], "training"),
+        (["model.init_from=nowhere.pth"], "nowhere.pth"),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, list) else "",
+)
+def test_errors_before_any_work(data, tmp_path, overrides, message, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
+    assert command.main(["--config", str(config), "--out", str(tmp_path / "run"), *overrides]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_that_are_taken(data, tmp_path, finished):
+    config = tiny.settings(data, "train.epochs=1")
+    other = tmp_path / "pictures"
+    other.mkdir()
+    (other / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not empty"):
+        train(config, other)
+    with pytest.raises(ConfigError, match="not empty"):
+        train(config, other, overwrite=True)
+    run = tmp_path / "run"
+    train(config, run)
+    with pytest.raises(ConfigError, match="finished run"):
+        train(config, run)
+    (run / "note.txt").write_text("mine")
+    train(tiny.settings(data, "train.epochs=1", "seed=1"), run, overwrite=True)
+    assert load_weights(run)[1]["seed"] == 1
+    assert (run / "note.txt").exists()
+
+
+def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "toy", "test_trainer:Breaks")
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError):
+        train(tiny.settings(data, "method=toy", "train.save_every=1", "train.log_every=1"), run)
+    assert (run / "state.pt").exists()
+    moved = tiny.make_set(tmp_path / "other", samples=43)
+    with pytest.raises(CheckpointError, match="other data"):
+        train(tiny.settings(moved, "method=toy"), run, resume=True)
+
+
+class Breaks(MultimodalContrastive):
+    """From its sixth update (number 5) on a term is infinite."""
+
+    name = "toy"
+    calls = 0
+
+    def losses(self, system, batch, stage, update):
+        self.calls += 1
+        terms = super().losses(system, batch, stage, update)
+        return {**terms, "class rgb mlp": terms["class rgb mlp"] * (float("inf") if self.calls > 5 else 1.0)}
+
+
+@pytest.mark.parametrize("log_every", [1, 3, 100])
+def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_every):
+    """Whenever the terms are looked at, the message names the very update, and no later state is on the disk."""
+    monkeypatch.setitem(METHODS, "toy", "test_trainer:Breaks")
+    config = tiny.settings(data, "method=toy", f"train.log_every={log_every}", "train.save_every=1", "train.epochs=3")
+    with pytest.raises(TrainingError, match=r"'class rgb mlp' became inf in update 5 \(stage train, epoch 1") as error:
+        train(config, tmp_path / "run")
+    assert "optim.lr" in str(error.value)
+    from mmcl_core.engine.checkpoint import load_state
+
+    state = load_state(tmp_path / "run" / "state.pt")
+    assert state["step"] <= 5
+    assert all(value.isfinite().all() for value in state["system"].values())
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_out_of_memory_suggests_settings(data):
+    train = tiny.settings(data).train
+    message = r"train\.batch=8.*train\.accumulate.*model\.ndf"
+    with pytest.raises(TrainingError, match=message), translate_errors(train, 1):
+        torch.empty(2**55)
+    with pytest.raises(RuntimeError, match="size of tensor"), translate_errors(train, 1):
+        torch.zeros(2) + torch.zeros(3)  # any other error stays what it is
+
+
+class Adversary(MultimodalContrastive):
+    """A recogniser and a critic that tells depth from RGB embeddings, with optimisers of their own and a memory."""
+
+    name = "toy"
+
+    class System(nn.Module):
+        def __init__(self, model, samples):
+            super().__init__()
+            self.model, self.critic = model, nn.Linear(32, 1)
+            self.register_buffer("bank", torch.zeros(samples))
+            self.started = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def build(self):
+        return self.System(super().build(), self.samples)
+
+    def deployed(self, system):
+        return system.model
+
+    def stages(self):
+        critic = Update(OptimConfig(lr=0.1, warmup_steps=0), ("critic.",), "critic")
+        model = Update(self.config.optim, ("model.",), "model")
+        return (Stage("duel", 1, (critic, model)), Stage("alone", 1, (model,)))
+
+    def start_stage(self, system, stage):
+        with torch.no_grad():
+            system.started += 1
+
+    def losses(self, system, batch, stage, update):
+        system.bank[batch.index] += 1
+        encoded = encode(system.model, batch, self.views(stage))
+        real, fake = (system.critic(encoded[m].features.f1).mean() for m in ("rgb", "depth"))
+        if update.name == "critic":
+            return {"critic": fake - real}
+        head = classify(system.model, encoded["rgb"], "rgb", batch.labels, self.config.loss)
+        return {"fool": real - fake, **{f"class {n}": v for n, v in head.items()}}
+
+
+def test_methods_with_adversaries_memory_and_stages(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "toy", "test_trainer:Adversary")
+    from mmcl_core.engine import trainer as module
+
+    kept = {}
+
+    class Watched(module.Trainer):
+        def _train_step(self, batches):
+            before = {key: value.clone() for key, value in self.system.state_dict().items()}
+            super()._train_step(batches)
+            after = self.system.state_dict()
+            kept.setdefault(self.stage.name, []).append({k for k in after if not torch.equal(after[k], before[k])})
+            kept["system"] = self.system
+
+    monkeypatch.setattr(module, "Trainer", Watched)
+    config = tiny.settings(data, "method=toy", "train.target=rgb", "train.batch=16", "train.log_every=1")
+    train(config, tmp_path / "run")
+    assert all({"critic.weight", "model.encoder.to1.conv1.weight", "bank"} <= step for step in kept["duel"])
+    assert all("critic.weight" not in step for step in kept["alone"])
+    system = kept["system"]
+    assert system.started == 2
+    assert system.bank.sum() == 2 * (2 + 1) * 16  # two steps an epoch; both updates of the first stage see the batch
+    duel = [row for row in read_rows(tmp_path / "run", "train") if row["stage"] == "duel"]
+    assert {"critic/critic", "model/fool", "model/class mlp"} <= set(duel[0])
+    assert [row["step"] for row in read_rows(tmp_path / "run", "train")] == [1, 2, 3, 4]
+
+
+def test_transfer_takes_the_encoder(data, tmp_path, finished):
+    config = tiny.settings(data, f"model.init_from={finished}", "optim.lr=0", "train.epochs=1", "method=supervised")
+    train(config, tmp_path / "run")
+    old, new = load_weights(finished)[0], load_weights(tmp_path / "run")[0]
+    names = [key for key in new if key.startswith("encoder.") and ".statistics." not in key]
+    assert names
+    assert all(torch.equal(old[key], new[key]) for key in names)
+    assert not torch.equal(old["classifier.linear.weight"], new["classifier.linear.weight"])
+
+
+@pytest.mark.parametrize("overrides", [("train.precision=bf16",), ("train.channels_last=false", "optim.name=adamw")])
+def test_other_ways_to_compute(data, tmp_path, overrides):
+    result = train(tiny.settings(data, "train.epochs=1", *overrides), tmp_path / "run")
+    assert set(result.scores) >= {"accuracy/rgb", "accuracy/depth"}
+
+
+def test_probes_of_a_self_supervised_stage(data, tmp_path):
+    config = tiny.settings(data, "method=two_step", "train.epochs=3", "train.head_epochs=1", "train.probe=2")
+    train(config, tmp_path / "run")
+    rows = read_rows(tmp_path / "run", "probe")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all({"knn/rgb", "linear/rgb", "knn/depth", "linear/depth"} <= set(row) for row in rows)
+    assert {row["stage"] for row in read_rows(tmp_path / "run", "val")} == {"heads"}
+
+
+# ------------------------------------------------------------------- parts
+
+
+def test_adam_couples_weight_decay_and_adamw_does_not():
+    for name, expected in (("adam", 1.0 - 0.1), ("adamw", 1.0 - 0.1 * 0.5)):
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(layer.weight)
+        update = Update(OptimConfig(name=name, lr=0.1, weight_decay=0.5, eps=1e-12))
+        optimizer = make_optimizer(layer, update, torch.device("cpu"))
+        layer.weight.grad = torch.zeros(1, 1)
+        optimizer.step()  # without gradient, Adam's step is the sign of the decay; AdamW shrinks
+        assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_moving_average_against_a_loop():
+    torch.manual_seed(0)
+    system = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = MovingAverage(system, 0.9)
+    expected = system[0].weight.detach().clone()
+    for step in range(30):
+        with torch.no_grad():
+            system[0].weight += torch.randn(2, 3)
+            system[1].running_mean += 1
+        average.update(system, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * system[0].weight.detach()
+    assert torch.allclose(average.system[0].weight, expected, atol=1e-5)
+    assert torch.equal(average.system[1].running_mean, system[1].running_mean)
+
+
+def test_frozen_parts_stand_still_and_the_rest_trains():
+    system = nn.ModuleDict(
+        {"encoder": nn.Sequential(ModalityBatchNorm(2, ["rgb"]), nn.Dropout()), "head": nn.Linear(2, 2)}
+    )
+    set_mode(system, Stage("heads", 1, (Update(OptimConfig(), ("head.",)),)))
+    assert [m.training for m in (system["encoder"], *system["encoder"], system["head"])] == [False, False, False, True]
+    set_mode(system, Stage("all", 1, (Update(OptimConfig()),)))
+    assert all(module.training for module in system.modules())
+
+
+def test_temperature_against_a_grid():
+    g = torch.Generator().manual_seed(0)
+    logits, labels = 4 * torch.randn(400, 5, generator=g), torch.randint(5, (400,), generator=g)
+    labels[:300] = logits[:300].argmax(1)
+    grid = torch.linspace(0.1, 15, 3000)
+    best = min(grid.tolist(), key=lambda t: F.cross_entropy(logits / t, labels).item())
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(best, abs=0.02)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * found, rel=1e-3)
+    assert fit_temperature(logits[:0], labels[:0]) == 1.0
+
+
+def test_scores_count_only_what_is_there():
+    labels = torch.tensor([0, 1, 2, -1, 1])
+    rgb, depth = (
+        F.one_hot(torch.tensor([0, 1, 0, 0, 1]), 3).float(),
+        F.one_hot(torch.tensor([0, 0, 2, 0, 0]), 3).float(),
+    )
+    present = {"rgb": torch.ones(5, dtype=torch.bool), "depth": torch.tensor([True, False, True, True, False])}
+    predictions = Outputs({"rgb": rgb, "depth": depth}, present, labels)
+    found = scores(predictions, ("rgb", "depth"))
+    assert (found["accuracy/rgb"], found["accuracy/depth"], found["accuracy"]) == (0.75, 1.0, 0.875)
+    assert fit_temperatures(None, ("rgb", "depth")) == {"rgb": 1.0, "depth": 1.0, "rgbd": 1.0}
+    assert fit_temperatures(None, ("rgb",)) == {"rgb": 1.0}
+
+
+def test_nearest_neighbours_against_a_loop():
+    g = torch.Generator().manual_seed(1)
+    known, asked = (F.normalize(torch.randn(n, 8, generator=g), dim=1) for n in (60, 30))
+    known_labels, labels = (torch.randint(4, (n,), generator=g) for n in (60, 30))
+    right = 0
+    for row, label in zip(asked, labels, strict=True):
+        near = sorted(((float(row @ other), int(of)) for other, of in zip(known, known_labels, strict=True)))[-7:]
+        votes = [sum(2.718281828459045 ** (c / 0.5) for c, of in near if of == k) for k in range(4)]
+        right += votes.index(max(votes)) == label
+    assert knn_accuracy(known, known_labels, asked, labels, 4, k=7, tau=0.5) == pytest.approx(right / 30)
+
+
+def test_linear_probe_finds_what_is_linear_and_nothing_else():
+    g = torch.Generator().manual_seed(2)
+    points, labels = torch.randn(300, 6, generator=g), torch.arange(300) % 3
+    noise = linear_accuracy(points[:200], labels[:200], points[200:], labels[200:], 3)
+    points[:, 0] += 8.0 * (labels == 1) - 8.0 * (labels == 2)
+    assert linear_accuracy(points[:200], labels[:200], points[200:], labels[200:], 3) > 0.98
+    assert noise < 0.55
+
+
+def test_log_is_cut_back_to_the_saved_state(tmp_path):
+    log = RunLog(tmp_path, None)
+    log.row({"split": "train", "step": 1, "loss": 0.1})
+    offsets = log.offsets()
+    log.row({"split": "train", "step": 2, "loss": 0.2})
+    log.timing({"step": 2, "seconds": 3.0})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"split": "tra')  # killed while writing
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 2]
+    log = RunLog(tmp_path, offsets)
+    log.row({"split": "train", "step": 2, "loss": 0.3})
+    log.close()
+    assert [row["loss"] for row in read_rows(tmp_path)] == [0.1, 0.3]
+    assert (tmp_path / "timings.jsonl").read_text() == ""
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="shorter"):
+        RunLog(tmp_path, offsets)

@@ -1,0 +1,93 @@
+"""A tiny prepared set, settings that train on it in seconds, and runs in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+
+from mmcl_core.config import Config, load
+from mmcl_core.data.cache import PreparedWriter, Sample
+
+SIDE = 32
+CLASSES = ("bar", "disc", "frame")
+
+
+def picture(label: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """RGB uint8 [S, S, 3] and depth uint16 [S, S] of a shape that both show, with its own colour and distance."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2 + rng.uniform(-3, 3, (2, 1, 1))
+    inside = (np.abs(y) < 5, np.hypot(x, y) < 10, np.maximum(abs(x), abs(y)) > 9)[label]
+    colour = np.array(((200, 60, 60), (60, 200, 60), (60, 60, 200))[label])
+    rgb = np.where(inside[..., None], colour, 100) + rng.normal(0, 12, (SIDE, SIDE, 3))
+    depth = np.where(inside, (600, 750, 900)[label], 1050) + rng.normal(0, 4, (SIDE, SIDE))
+    return rgb.clip(0, 255).astype(np.uint8), depth.astype(np.uint16)
+
+
+def make_set(root: Path, samples: int = 40, missing: bool = False, unlabelled: int = 0) -> Path:
+    """A set with splits train and test; with ``missing`` every third sample lacks depth, every fifth RGB."""
+    rng = np.random.default_rng(0)
+    with PreparedWriter(root, classes=CLASSES, size=SIDE, modalities=("rgb", "depth"), description={}) as writer:
+        for number in range(samples + 12):
+            label = number % len(CLASSES)
+            rgb, depth = picture(label, rng)
+            images = {"rgb": rgb, "depth": depth}
+            if missing and number % 3 == 0:
+                del images["depth"]
+            elif missing and number % 5 == 0:
+                del images["rgb"]
+            split = "train" if number < samples else "test"
+            label = -1 if number < unlabelled else label
+            writer.add(Sample(images, label, split, f"s{number:03d}", camera=(30.0, 30.0, 15.5, 15.5)))
+    return root
+
+
+def settings(root: Path, *overrides: str) -> Config:
+    """Settings of a network of some thousand weights, in float32 on one thread."""
+    basic = (
+        f"data.root={root}",
+        "data.val_fraction=0.2",
+        "model.input_size=32",
+        "model.ndf=8",
+        "model.nrkhs=32",
+        "model.depth=1",
+        "model.head_hidden=16",
+        "model.depth_encoding=replicate",
+        "model.depth_range_m=[0.5, 1.2]",
+        "augment.rgb_ops=1",
+        "augment.depth_ops=1",
+        "augment.scale=[0.6, 1.0]",
+        "optim.warmup_steps=4",
+        "optim.lr=1e-3",
+        "train.epochs=2",
+        "train.batch=8",
+        "train.device=cpu",
+        "train.threads=1",
+        "train.precision=float32",
+        "train.log_every=3",
+    )
+    return load(None, [*basic, *overrides])
+
+
+def start(target, *arguments, **environment):
+    """Run ``target(*arguments)`` in a process of its own, forked from one that has imported torch but run nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mmcl_core.engine.trainer", "mmcl_core.augment", "tqdm", "safetensors.torch"])
+    process = context.Process(target=_child, args=(target, arguments, environment))
+    process.start()
+    return process
+
+
+def _child(target, arguments, environment):
+    os.environ.update({"CUDA_VISIBLE_DEVICES": "", **environment})
+    status = target(*arguments)
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses at present."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
