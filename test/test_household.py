@@ -12,11 +12,11 @@ SEEDS = range(6)
 # longest and shortest side of the bounding box in centimetres, from what is sold in shops
 LONGEST = {
     "ball": (3.8, 25), "banana": (12, 22), "book": (13, 36), "bottle": (16.5, 33), "bowl": (10.5, 23), "can": (6, 17.5),
-    "carton": (10, 31), "cereal_box": (15, 34), "hammer": (21, 37), "mug": (8, 14), "pan": (26, 52), "pen": (12, 16.5),
+    "carton": (10, 31), "cereal_box": (15, 34), "hammer": (21, 37), "mug": (8, 14.5), "pan": (26, 52), "pen": (12, 16),
     "plate": (16.5, 30), "scissors": (12, 23), "spoon": (12.5, 31), "tumbler": (9.5, 17),
 }  # fmt: skip
 SHORTEST = {
-    "ball": (3.8, 25), "banana": (2.8, 4.6), "book": (0.9, 4.6), "bottle": (3.3, 12), "bowl": (3, 12), "can": (3, 10.5),
+    "ball": (3.8, 25), "banana": (2.8, 4.6), "book": (0.9, 4.6), "bottle": (3.3, 12), "bowl": (3, 12), "can": (3, 11),
     "carton": (4.5, 10), "cereal_box": (4.4, 9), "hammer": (1.8, 8), "mug": (6, 11), "pan": (3, 17), "pen": (0.8, 2.5),
     "plate": (1.4, 3.6), "scissors": (0.6, 2), "spoon": (0.5, 5), "tumbler": (5, 12.5),
 }  # fmt: skip
@@ -133,7 +133,7 @@ def test_closed_things_are_closed(category):
         top = mesh.bounds[1, 2]
         distance, facing = first_hits(mesh, np.array([[0.0007, 0.0003, top + 0.1]]), np.array([[0, 0, -1.0]]))
         assert facing[0]
-        assert top + 0.1 - distance[0] > 0.9 * top
+        assert top + 0.1 - distance[0] > 0.75 * top
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

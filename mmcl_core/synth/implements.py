@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmcl_core.synth.mesh import Mesh
-from mmcl_core.synth.paint import colour, finish, mix, noise, palette
+from mmcl_core.synth.paint import colour, finish, mix, noise, tint
 from mmcl_core.synth.shapes import Part, assemble, box, ellipse, loft, prism, revolve, rotation, rounded, smooth, sweep
 from mmcl_core.synth.textures import texture
 
@@ -21,7 +21,7 @@ def scissors(rng: np.random.Generator) -> Mesh:
     blade, wide = rng.uniform(0.07, 0.115), rng.uniform(0.013, 0.02)
     thick, back = rng.uniform(0.0018, 0.0028), rng.uniform(0.05, 0.075)
     steel = texture("metal", rng, (32, 96))
-    grip = texture("plain", rng, 16, colour(rng, (0.0, 0.95), (0.08, 0.9)))
+    grip = texture("plain", rng, 16, tint(rng, black=4, red=2, orange=2, blue=2, green=1, grey=1, yellow=1))
     opening = rng.uniform(0, 40) if rng.random() < 0.7 else 0.0
     point = rng.uniform(-0.45, 0.1)
     outline = [(-0.014, -0.4), (0, -0.5), (0.55 * blade, -0.45), (blade, point), (blade, point + 0.12)]
@@ -58,9 +58,9 @@ def pen(rng: np.random.Generator) -> Mesh:
     kind = rng.choice(["click", "capped", "marker"], p=[0.45, 0.35, 0.2])
     length = rng.uniform(0.125, 0.155)
     radius = rng.uniform(0.007, 0.0105) if kind == "marker" else rng.uniform(0.0042, 0.0062)
-    colours = palette(rng, 3)
-    barrel = texture(str(rng.choice(["plain", "plain", "metal", "gradient"])), rng, (64, 16), colours[0])
-    second = texture("plain", rng, 16, colours[1] if rng.random() < 0.6 else colour(rng, (0, 0.2), (0.05, 0.95)))
+    colours = [tint(rng, blue=3, black=3, white=2, red=2, navy=1, grey=1, green=1) for _ in range(2)]
+    barrel = texture(str(rng.choice(["plain", "plain", "metal"])), rng, (64, 16), colours[0])
+    second = texture("plain", rng, 16, colours[1])
     steel = texture("metal", rng, 16)
     tip, grip = 0.1 * length, rng.uniform(0.25, 0.4) * length
     waist = rng.uniform(0.85, 1.1)
@@ -127,7 +127,7 @@ def spoon(rng: np.random.Generator) -> Mesh:
     ends = [np.broadcast_to(rings[k].mean(0), rings[k].shape)[None] for k in (0, -1)]
     surface = texture("wood", rng, (32, 128)) if wooden else texture("metal", rng, (32, 64))
     if not wooden and rng.random() < 0.25:
-        surface = texture("plain", rng, 16)
+        surface = texture("plain", rng, 16, tint(rng, white=2, black=2, red=1, blue=1))
     shape = loft(np.concatenate([ends[0], rings, ends[1]])).projected()
     return assemble([(shape, surface)], gloss=0.1 if wooden else rng.uniform(0.5, 1.0))
 
@@ -142,13 +142,14 @@ def hammer(rng: np.random.Generator) -> Mesh:
     swell = np.interp(t, (0, 0.05, 0.25, 0.5, 1), (1.0, 1.15, rng.uniform(0.9, 1.15), 0.8, 0.8))
     section = ellipse(14, 0.8 * stout, stout, 2.4) if rng.random() < 0.5 else ellipse(14, stout, 0.8 * stout)
     wood = texture("wood", rng, (64, 128)).transpose(1, 0, 2).copy()
-    rubber = texture("plain", rng, (64, 16), colour(rng, (0.0, 0.95), (0.1, 0.85)))
+    rubber = texture("plain", rng, (64, 16), tint(rng, black=4, red=2, blue=1, yellow=2, orange=1, grey=1))
     parts = [(sweep(path, section, (0, 0, 1), swell), wood if rng.random() < 0.55 else rubber)]
     upright = rotation(0, -90)  # from z to y
     if kind == "mallet":
         radius, reach = rng.uniform(0.024, 0.038), rng.uniform(0.085, 0.125)
-        tone = colour(rng, (0.0, 0.2), (0.08, 0.3)) if rng.random() < 0.6 else None
-        picture = texture("plain", rng, 32, tone) if rng.random() < 0.75 else wood
+        picture = (
+            texture("plain", rng, 32, tint(rng, black=5, white=1, red=1, orange=1)) if rng.random() < 0.75 else wood
+        )
         head = revolve(rounded(radius, -reach / 2, reach / 2, 0.004), 28).turned(upright)
         parts.append((head.moved(x=length - 0.6 * radius), picture))
         return assemble(parts, gloss=rng.uniform(0.1, 0.4))
@@ -253,7 +254,7 @@ def _ball_print(rng: np.random.Generator, kind: str) -> np.ndarray:
         red = colour(rng, (0.75, 0.9), (0.5, 0.8), (0.98, 1.01))
         picture = mix(white, red, (np.abs(seam - 0.1) < 0.045) & (np.sin(phi * 40 + theta * 30) > -0.2))
     elif kind == "beach":
-        colours = [white, *palette(rng, 5)[1:], colour(rng)]
+        colours = [white, *(tint(rng, red=1, yellow=1, blue=1, green=1, orange=1) for _ in range(5))]
         sector = (phi / (2 * np.pi) * 6).astype(int) % 6
         order = np.array(colours, np.float32)[sector]
         picture = mix(order, white, np.abs(z) > 0.95)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmcl_core.synth.mesh import Mesh
-from mmcl_core.synth.paint import colour, cover, finish, label, page_edges, palette, small_print
+from mmcl_core.synth.paint import cover, finish, label, page_edges, palette, small_print, tint
 from mmcl_core.synth.shapes import Part, assemble, box, patch, revolve, rotation, rounded
 from mmcl_core.synth.textures import texture
 
@@ -22,12 +22,13 @@ def carton(rng: np.random.Generator) -> Mesh:
     body = width * rng.uniform(1.5, 2.5)
     gable = depth * rng.uniform(0.32, 0.5)
     fin = rng.uniform(0.012, 0.022)
-    colours = palette(rng, 4)
+    colours = palette(rng, 4, tint(rng, white=5, cream=1, blue=1, green=1, orange=1))
+    colours[1] = tint(rng, blue=3, green=3, orange=2, red=1, yellow=1)
     wide = 96
     tall = round(wide * body / width)
     front, back = label(rng, (tall, wide), colours), label(rng, (tall, wide), colours)
     sides = [small_print(rng, (tall, wide), colours) for _ in range(2)]
-    roof = texture("plain", rng, 32, colours[int(rng.integers(3))])
+    roof = texture("plain", rng, 32, colours[int(rng.integers(2))])
     half_w, half_d, top = width / 2, depth / 2, body + gable
     west, east, south, north = -half_w, half_w, -half_d, half_d
     parts: list[tuple[Part, np.ndarray]] = [
@@ -52,7 +53,7 @@ def carton(rng: np.random.Generator) -> Mesh:
     if rng.random() < 0.45:
         slope = np.rad2deg(np.arctan2(gable, half_d))
         cap = revolve(rounded(rng.uniform(0.011, 0.016) * width / 0.08, -0.002, rng.uniform(0.008, 0.014), 0.001), 20)
-        lid = texture("plain", rng, 16, colour(rng, (0.0, 0.9), (0.5, 1.0)))
+        lid = texture("plain", rng, 16, tint(rng, white=2, red=1, blue=1, green=1, orange=1))
         parts.append((cap.turned(rotation(0, slope)).moved(y=-half_d / 2, z=body + gable / 2), lid))
     return assemble(parts, gloss=rng.uniform(0.15, 0.4))
 
@@ -61,7 +62,7 @@ def cereal_box(rng: np.random.Generator) -> Mesh:
     """An upright packet of cereal or crackers, 13 to 21 cm wide, 4.5 to 8 cm deep; printed all over, bulged."""
     width = rng.uniform(0.13, 0.21)
     height, depth = width * rng.uniform(1.2, 1.6), rng.uniform(0.045, 0.08)
-    colours = palette(rng, 4)
+    colours = palette(rng, 4, tint(rng, yellow=3, red=3, orange=2, blue=3, green=1, brown=1, purple=1, white=1))
     wide, narrow = 128, 48
     tall = round(wide * height / width)
     front = label(rng, (tall, wide), colours)
@@ -86,7 +87,7 @@ def book(rng: np.random.Generator) -> Mesh:
     height, thick = width * rng.uniform(1.25, 1.6), rng.uniform(0.01, 0.045)
     bound = rng.random() < 0.55
     board, inset = (rng.uniform(0.0018, 0.003), rng.uniform(0.002, 0.004)) if bound else (0.0006, 0.0004)
-    colours = palette(rng, 4)
+    colours = palette(rng, 4, tint(rng, navy=2, black=2, brown=2, cream=2, white=2, red=1, green=1, teal=1, grey=1))
     wide = 128
     tall = round(wide * height / width)
     front = cover(rng, (tall, wide), colours)

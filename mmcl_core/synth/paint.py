@@ -28,10 +28,30 @@ __all__ = [
     "palette",
     "shape_of",
     "small_print",
+    "tint",
 ]
 
 Size: TypeAlias = "int | tuple[int, int]"
 Range: TypeAlias = "tuple[float, float]"
+
+# Saturation, value and hue of the colours that things are sold in.
+_TINTS: dict[str, tuple[Range, Range, Range]] = {
+    "white": ((0.0, 0.06), (0.86, 0.99), (0.0, 1.0)),
+    "cream": ((0.06, 0.22), (0.84, 0.97), (0.09, 0.15)),
+    "grey": ((0.0, 0.08), (0.4, 0.75), (0.0, 1.0)),
+    "black": ((0.0, 0.15), (0.05, 0.2), (0.0, 1.0)),
+    "red": ((0.7, 0.92), (0.5, 0.88), (0.97, 1.02)),
+    "orange": ((0.7, 0.95), (0.7, 0.97), (0.05, 0.09)),
+    "yellow": ((0.6, 0.9), (0.8, 0.98), (0.12, 0.16)),
+    "green": ((0.4, 0.85), (0.3, 0.7), (0.25, 0.42)),
+    "teal": ((0.4, 0.8), (0.35, 0.75), (0.45, 0.53)),
+    "blue": ((0.45, 0.9), (0.4, 0.85), (0.55, 0.66)),
+    "navy": ((0.5, 0.85), (0.15, 0.4), (0.58, 0.68)),
+    "purple": ((0.35, 0.75), (0.3, 0.7), (0.72, 0.84)),
+    "pink": ((0.25, 0.6), (0.75, 0.97), (0.9, 0.98)),
+    "brown": ((0.4, 0.75), (0.18, 0.5), (0.04, 0.09)),
+    "sand": ((0.2, 0.45), (0.6, 0.85), (0.08, 0.12)),
+}
 
 # Letters as strokes over a grid of 3 x 3 points, numbered by rows: unlike the fonts of a library, these look the same
 # with every version of it.
@@ -53,14 +73,21 @@ def colour(
     return np.array(colorsys.hsv_to_rgb(h % 1.0, s, v), np.float32) * 255
 
 
-def palette(rng: np.random.Generator, count: int, saturation: Range = (0.3, 0.9)) -> list[np.ndarray]:
-    """Colours that are used together on one print: neighbours in hue, one accent, and a light or dark ground."""
+def tint(rng: np.random.Generator, **weights: float) -> np.ndarray:
+    """A colour by name, float32 [3] in [0, 255]: the names of :data:`_TINTS`, each with its weight."""
+    names, weight = list(weights), np.array(list(weights.values()), float)
+    return colour(rng, *_TINTS[names[int(rng.choice(len(names), p=weight / weight.sum()))]])
+
+
+def palette(rng: np.random.Generator, count: int, ground: np.ndarray | None = None) -> list[np.ndarray]:
+    """Colours that are used together on one print: a ground (drawn if None), neighbours in hue, and accents."""
     hue = rng.random()
-    ground = colour(rng, (0.0, 0.15), (0.85, 1.0)) if rng.random() < 0.45 else colour(rng, saturation, (0.2, 0.9))
+    if ground is None:
+        ground = tint(rng, white=4, cream=1, red=1, orange=1, yellow=1, green=1, teal=1, blue=1, navy=1, black=1)
     chosen = [ground]
     for index in range(1, count):
         centre = hue + (rng.choice([0.33, 0.5, 0.66]) if index % 2 == 0 else 0.0)
-        chosen.append(colour(rng, saturation, (0.3, 1.0), (centre - 0.06, centre + 0.06)))
+        chosen.append(colour(rng, (0.3, 0.9), (0.3, 1.0), (centre - 0.06, centre + 0.06)))
     return chosen
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from mmcl_core.errors import ConfigError
-from mmcl_core.synth.paint import Range, Size, blank, colour, finish, label, mix, noise, shape_of
+from mmcl_core.synth.paint import Range, Size, blank, colour, finish, label, mix, noise, shape_of, tint
 
 __all__ = ["KINDS", "PLACES", "background", "ceramic", "glaze", "texture"]
 
@@ -85,7 +85,7 @@ def ceramic(rng: np.random.Generator, size: Size, base: np.ndarray | None = None
     """Glazed ware; the first rows are the rim. Plain, banded, speckled, dotted, dipped, or with a print."""
     height, width = shape_of(size)
     base = glaze(rng) if base is None else np.asarray(base, np.float32)
-    picture, ink = blank(size, base), colour(rng, (0.3, 0.9), (0.15, 0.8))
+    picture, ink = blank(size, base), tint(rng, blue=3, navy=2, brown=2, red=1, green=1, black=1, white=1, sand=1)
     y, x = _grid(size)
     styles = ["plain", "rim", "bands", "dots", "dipped", "speckle", "print"]
     style = rng.choice(styles, p=[0.2, 0.2, 0.15, 0.1, 0.15, 0.1, 0.1])
@@ -185,8 +185,8 @@ def _terrazzo(rng: np.random.Generator, size: Size, base: np.ndarray | None = No
     base = _muted(rng) if base is None else base
     cells = int(rng.integers(14, 36))
     picture = blank(size, base)
-    for tone in (0.6, 0.8, 1.15):
-        picture = mix(picture, np.minimum(base * tone, 255), noise(rng, size, cells, 1) > 0.74)
+    for light in (0.6, 0.8, 1.15):
+        picture = mix(picture, np.minimum(base * light, 255), noise(rng, size, cells, 1) > 0.74)
     return finish(picture * (0.95 + 0.1 * noise(rng, size, 60, 1))[..., None])
 
 
@@ -299,12 +299,9 @@ def _muted(rng: np.random.Generator, dark: bool = False) -> np.ndarray:
 
 
 def glaze(rng: np.random.Generator) -> np.ndarray:
-    """The colour of a glaze, float32 [3]: as often white or cream as an earth tone or any colour."""
-    return _choose(
-        rng,
-        lambda: colour(rng, (0.0, 0.12), (0.85, 0.99), (0.08, 0.16)),
-        lambda: colour(rng, (0.2, 0.6), (0.25, 0.7), (0.02, 0.12)),
-        lambda: colour(rng, (0.2, 0.8), (0.25, 0.9)),
+    """The colour of a glaze, float32 [3]: most often white or cream, then earth tones and blues, seldom vivid."""
+    return tint(
+        rng, white=6, cream=3, grey=1, sand=2, brown=2, black=1, navy=1, blue=2, teal=1, green=1, red=1, yellow=0.5
     )
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from mmcl_core.synth.mesh import Mesh
-from mmcl_core.synth.paint import colour, finish, label, mix, palette
+from mmcl_core.synth.paint import colour, finish, label, mix, palette, tint
 from mmcl_core.synth.shapes import Part, assemble, ellipse, revolve, rounded, smooth, sweep
 from mmcl_core.synth.textures import ceramic, glaze, texture
 
@@ -26,7 +26,7 @@ def mug(rng: np.random.Generator) -> Mesh:
     outer = smooth(np.column_stack([radius * factor, height * np.array((0.0, 0.33, 0.66, 1.0))]), 12)
     base = glaze(rng)
     inside = base if rng.random() < 0.4 else glaze(rng)
-    trim = texture("plain", rng, 16, base if rng.random() < 0.7 else colour(rng))
+    trim = texture("plain", rng, 16, base if rng.random() < 0.75 else glaze(rng))
     pieces = _shell(
         outer, wall, rng.uniform(0.004, 0.008), ceramic(rng, (96, 256), base), texture("plain", rng, 48, inside), trim
     )
@@ -98,17 +98,18 @@ def tumbler(rng: np.random.Generator) -> Mesh:
     outer = np.column_stack([radius * (taper + (1 - taper) * z + bulge * np.sin(np.pi * z)), height * z])
     kind = rng.choice(["paper", "plastic", "steel", "glass"], p=[0.35, 0.3, 0.15, 0.2])
     if kind == "paper":
-        outside, inside = label(rng, (128, 256)), texture("paper", rng, 48)
+        ground = tint(rng, white=3, sand=2, brown=1, red=1, green=1)
+        outside, inside = label(rng, (128, 256), palette(rng, 4, ground)), texture("paper", rng, 48)
     elif kind == "plastic":
-        tone = colour(rng, (0.3, 0.9), (0.35, 0.95))
-        outside = texture(str(rng.choice(["plain", "stripes", "plain"])), rng, (96, 192), tone)
-        inside = texture("plain", rng, 48, tone * 0.9)
+        main = tint(rng, red=3, blue=3, green=1, yellow=1, pink=1, white=2, orange=1)
+        outside = texture(str(rng.choice(["plain", "stripes", "plain"])), rng, (96, 192), main)
+        inside = texture("plain", rng, 48, main * 0.9)
     elif kind == "steel":
         outside, inside = texture("metal", rng, (96, 96)), texture("metal", rng, 48)
     else:
-        tone = colour(rng, (0.05, 0.3), (0.6, 0.85), (0.3, 0.65))
-        outside, inside = texture("gradient", rng, (64, 64), tone), texture("plain", rng, 32, tone * 0.85)
-        outside = finish(0.35 * outside + 0.65 * tone)
+        main = colour(rng, (0.05, 0.3), (0.6, 0.85), (0.3, 0.65))
+        outside, inside = texture("gradient", rng, (64, 64), main), texture("plain", rng, 32, main * 0.85)
+        outside = finish(0.35 * outside + 0.65 * main)
     segments = int(rng.integers(7, 13)) if kind == "glass" and rng.random() < 0.5 else 32
     trim = texture("plain", rng, 16, inside.mean((0, 1)))
     pieces = _shell(outer, rng.uniform(0.0015, 0.003), rng.uniform(0.004, 0.01), outside, inside, trim, segments)
@@ -125,8 +126,8 @@ def pan(rng: np.random.Generator) -> Mesh:
     outer = smooth([(radius * flare, 0), (radius * (flare + 0.06 * (1 - sauce)), height * 0.25), (radius, height)], 10)
     shade = texture("plain", rng, 32, colour(rng, (0, 0.15), (0.06, 0.25)))
     steel = texture("metal", rng, (64, 128))
-    enamel = texture("plain", rng, 32, colour(rng, (0.4, 0.95), (0.25, 0.8)))
-    outside = (steel, shade, enamel)[int(rng.integers(3))]
+    enamel = texture("plain", rng, 32, tint(rng, red=3, blue=1, green=1, cream=1, grey=1))
+    outside = (steel, shade, enamel)[int(rng.choice(3, p=[0.4, 0.4, 0.2]))]
     inside = steel if rng.random() < (0.7 if sauce else 0.25) else shade
     pieces = _shell(outer, wall, 0.004, outside, inside, outside, 40)
     length, rise = rng.uniform(0.13, 0.2), rng.uniform(0.0, 0.045)
@@ -161,15 +162,20 @@ def bottle(rng: np.random.Generator) -> Mesh:
     bend = smooth([(1, label_low), (waist, (label_low + label_high) / 2), (1, label_high)], 9) * (radius, height)
     top = [(1, label_high), (1, shoulder), (0.5 + 0.5 * throat, shoulder + 0.55 * (neck - shoulder))]
     upper = smooth([*top, (throat, neck), (throat, 1 - cap)], 18) * (radius, height)
-    glass = (
-        colour(rng, (0.1, 0.85), (0.15, 0.9)) if style != "wine" else colour(rng, (0.3, 0.9), (0.08, 0.3), (0.1, 0.4))
-    )
+    hues: dict[str, dict[str, float]] = {
+        "wine": {"black": 1, "green": 1},
+        "water": {"blue": 2, "teal": 1, "white": 1, "grey": 1},
+        "beer": {"brown": 3, "green": 2},
+        "sauce": {"red": 3, "yellow": 2, "brown": 2, "white": 1},
+        "detergent": {"white": 3, "blue": 2, "green": 2, "pink": 1, "orange": 1},
+    }
+    glass = tint(rng, **hues[style]) * (0.4 if style == "wine" else 1.0)
     surface = texture("plain", rng, 32, glass)
     wrap = label(rng, (112, 224))
     if rng.random() < 0.45:  # the label goes round only part of the body
         left = int(rng.integers(30, 80))
         wrap[:, :left] = wrap[:, 224 - left :] = np.rint(glass)
-    lid = texture("stripes" if rng.random() < 0.3 else "plain", rng, 32)
+    lid = texture("plain", rng, 16, tint(rng, red=2, white=2, blue=2, black=2, green=1, yellow=1))
     wide = throat * radius * rng.uniform(1.06, 1.3)
     stopper = rounded(wide, height * (1 - cap), height, 0.0015)
     if style in ("sauce", "detergent") and rng.random() < 0.5:  # a nozzle
