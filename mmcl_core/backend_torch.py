@@ -16,7 +16,7 @@ from mmcl_core.modality import to_raw
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.weights import build_model, model_id
 
-__all__ = ["Deployed", "TorchBackend"]
+__all__ = ["Deployed", "TorchBackend", "pick_device", "set_threads"]
 
 
 class Deployed(nn.Module):
@@ -64,7 +64,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, path: Path, device: str, precision: str) -> None:
-        self._device = _pick_device(device)
+        self._device = pick_device(device)
         self.device = str(self._device)
         self.precision = precision
         model, self.metadata = build_model(path, self._device)
@@ -74,6 +74,10 @@ class TorchBackend:
             name: Deployed(model, name, float(self.metadata["temperature"][name]))
             for name in self.metadata["trained_modalities"]
         }
+
+    def deployed(self, modality: str) -> Deployed:
+        """The network of a modality it was trained for."""
+        return self._parts[modality]
 
     def infer(self, modality: str, images: NDArray[Any], cameras: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         """Probabilities and unit embeddings of a batch; arguments and results as of :class:`Deployed`."""
@@ -91,7 +95,12 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _pick_device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: not a device torch knows, or a GPU that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

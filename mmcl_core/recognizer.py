@@ -212,7 +212,7 @@ class Recognizer:
             if kind not in self.modalities:
                 known = " and ".join(self.modalities)
                 raise UntrainedModalityError(
-                    f"the model {self.model_id} was trained for {known}, not for {kind}; leave {kind} out or train with it"
+                    f"the model {self.model_id} was trained for {known}, not for {kind}; leave it out or train with it"
                 )
         counts = {kind: len(crops) for kind, crops in given.items()}
         if len(set(counts.values())) > 1:

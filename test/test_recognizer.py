@@ -24,6 +24,8 @@ def save_model(path, trained=("rgb", "depth"), temperature=None, **settings):
     for name, parameter in model.named_parameters():
         if name.endswith("conv2.weight") or name.startswith("classifier"):
             torch.nn.init.normal_(parameter, std=0.3)
+    # The hidden units are positive: without their mean the classes would differ by it more than by the picture.
+    model.classifier.output.weight.data -= model.classifier.output.weight.data.mean(dim=1, keepdim=True)
     stored = settings.get("depth_encoding") == "stored"
     for name in trained:
         for _ in range(20):
@@ -89,10 +91,11 @@ def test_crops_become_what_the_test_transform_makes_of_them(side):
     for n in range(2):
         picture, _ = crops.fit(rgb[n], SIZE)
         reference = expected["rgb"].image[n].permute(1, 2, 0).numpy()
-        assert np.abs(picture - reference.astype(np.float32)).mean() < 1.5
+        off = np.abs(picture - reference.astype(np.float32))
+        assert off.max() <= 1 if 2 * side <= 3 * SIDE else off.mean() < 1.5
         picture, moved = crops.fit(depth[n].astype(np.float32), SIZE, camera[n])
         reference = expected["depth"].image[n, 0].numpy()
-        assert (np.abs(picture - reference) < 25).mean() > 0.97
+        np.testing.assert_array_equal(picture, reference)
         np.testing.assert_allclose(moved, expected["depth"].camera[n], atol=1e-3)
 
 
@@ -121,6 +124,14 @@ def test_crops_are_made_square_by_their_border():
     picture, _ = crops.fit(crop, SIZE)
     assert (picture[:, :7] == (10, 20, 30)).all()
     assert (picture[:, -7:] == (40, 50, 60)).all()
+    depth, _ = crops.fit(np.ascontiguousarray(crop[..., 0].T).astype(np.float32), SIZE)
+    np.testing.assert_array_equal(depth, picture[..., 0].T)
+
+
+def test_large_crops_shrink_without_aliasing():
+    fine = np.indices((400, 400)).sum(axis=0) % 2 * 255
+    picture, _ = crops.fit(np.repeat(fine[..., None], 3, axis=2).astype(np.uint8), SIZE)
+    assert np.abs(picture.astype(int) - 127).max() <= 2
 
 
 def test_a_batch_of_any_sizes_is_the_single_answers(loaded):

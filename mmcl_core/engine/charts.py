@@ -1,0 +1,175 @@
+"""Charts of the report page as SVG and HTML text: sharp at any size, coloured by the page's own CSS variables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+__all__ = ["Series", "heat_table", "line_chart", "reliability_chart"]
+
+Points = Sequence[tuple[float, float]]
+
+_WIDTH, _HEIGHT = 520, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
+#: More points than this are averaged in runs: a line has no more room.
+_POINTS = 300
+
+
+class Series(NamedTuple):
+    """One line: its name, its points, and the number of its colour."""
+
+    name: str
+    points: Points
+    colour: int
+
+
+class _Axes:
+    """Maps values to pixels."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
+        self.x, self.y = (_widened(*limits) for limits in (x, y))
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        across = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    def frame(self, x_label: str) -> str:
+        parts = []
+        for value in ticks(*self.y):
+            _, v = self.at(self.x[0], value)
+            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{v:.1f}" y2="{v:.1f}"/>')
+            parts.append(f'<text x="{_LEFT - 6}" y="{v + 3.5:.1f}" text-anchor="end">{_number(value)}</text>')
+        for value in ticks(*self.x):
+            u, _ = self.at(value, self.y[0])
+            parts.append(f'<text x="{u:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{_number(value)}</text>')
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 1}" text-anchor="middle">{escape(x_label)}</text>')
+        return "".join(parts)
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    x_label: str = "update",
+    y_limits: tuple[float, float] | None = None,
+    marks: Sequence[float] = (),
+) -> str:
+    """Lines over a common x axis, as a figure with a legend.
+
+    Args:
+        title: of the figure.
+        series: the lines; values that are not finite are left out.
+        x_label: under the axis.
+        y_limits: of the axis; ``None``: what the lines need.
+        marks: x of vertical lines, such as the beginnings of stages.
+
+    Returns:
+        HTML; empty where there is nothing to draw.
+    """
+    lines = [Series(s.name, _thinned([p for p in s.points if math.isfinite(p[1])]), s.colour) for s in series]
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return ""
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    axes = _Axes((min(xs), max(xs)), y_limits or (min(ys), max(ys)))
+    parts = [axes.frame(x_label)]
+    for mark in marks:
+        u, _ = axes.at(mark, 0)
+        parts.append(f'<line class="mark" x1="{u:.1f}" x2="{u:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
+    for line in lines:
+        places = [axes.at(x, y) for x, y in line.points]
+        path = " ".join(f"{u:.1f},{v:.1f}" for u, v in places)
+        parts.append(
+            f'<polyline class="line s{line.colour}" points="{path}"><title>{escape(line.name)}</title></polyline>'
+        )
+        if len(places) == 1:
+            parts.append(f'<circle class="dot s{line.colour}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
+    legend = "".join(
+        f'<span><i class="s{line.colour}"></i>{escape(line.name)} <b>{line.points[-1][1]:.4g}</b></span>'
+        for line in lines
+    )
+    return _figure(title, "".join(parts), f'<div class="legend">{legend}</div>')
+
+
+def reliability_chart(
+    title: str, edges: Sequence[float], confidence: Sequence[float | None], accuracy: Sequence[float | None],
+    samples: Sequence[int], colour: int,
+) -> str:  # fmt: skip
+    """Accuracy against confidence in bins; on the diagonal, probabilities can be taken at their word."""
+    axes = _Axes((0, 1), (0, 1))
+    parts = [axes.frame("confidence")]
+    for low, high, sure, right, count in zip(edges[:-1], edges[1:], confidence, accuracy, samples, strict=True):
+        if right is None or sure is None:
+            continue
+        (u, v), (end, base) = axes.at(low, right), axes.at(high, 0)
+        hint = f"confidence {sure:.3f}, accuracy {right:.3f}, {count} samples"
+        parts.append(
+            f'<rect class="bar s{colour}" x="{u + 1:.1f}" y="{v:.1f}" width="{end - u - 2:.1f}" '
+            f'height="{base - v:.1f}">'
+            f"<title>{hint}</title></rect>"
+        )
+    (u, v), (end, top) = axes.at(0, 0), axes.at(1, 1)
+    parts.append(f'<line class="mark" x1="{u:.1f}" y1="{v:.1f}" x2="{end:.1f}" y2="{top:.1f}"/>')
+    return _figure(title, "".join(parts), "")
+
+
+def heat_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """A confusion matrix as an HTML table, shaded by the share of the row; classes that never occur are left out."""
+    size = range(len(classes))
+    shown = [c for c in size if sum(confusion[c]) or any(confusion[row][c] for row in size)]
+    head = "".join(f'<th scope="col"><span>{escape(classes[c])}</span></th>' for c in shown)
+    rows = []
+    for row in shown:
+        total = sum(confusion[row]) or 1
+        cells = []
+        for column in shown:
+            count = confusion[row][column]
+            kind = "hit" if row == column else "miss"
+            hint = f"{escape(classes[row])} called {escape(classes[column])}: {count} of {sum(confusion[row])}"
+            cells.append(
+                f'<td class="{kind}" style="--a:{count / total:.2f}" title="{hint}">{count}</td>'
+                if count
+                else "<td></td>"
+            )
+        rows.append(f'<tr><th scope="row">{escape(classes[row])}</th>{"".join(cells)}</tr>')
+    return f'<div class="scroll"><table class="heat"><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers between ``low`` and ``high``."""
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _figure(title: str, drawing: str, below: str) -> str:
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">{drawing}</svg>{below}</figure>'
+    )
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+
+
+def _thinned(points: Points) -> Points:
+    run = -(-len(points) // _POINTS)
+    pieces = [points[at : at + run] for at in range(0, len(points), run)] if points else []
+    return [(piece[-1][0], sum(y for _, y in piece) / len(piece)) for piece in pieces]
+
+
+def _number(value: float) -> str:
+    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.6g}"
+
+
+def colour_of(name: str, others: Mapping[str, int]) -> int:
+    """Number of the colour of a modality or term: fixed for rgb, depth and rgbd, in turn for others."""
+    return {"rgb": 0, "depth": 1, "rgbd": 2}.get(name, 3 + others.get(name, 0) % 5)

@@ -1,0 +1,337 @@
+"""Evaluation of a trained network on a split of a prepared set: every sample once, each modality and their fusion."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmcl_core import metrics
+from mmcl_core.augment import test_transform
+from mmcl_core.backend_torch import pick_device
+from mmcl_core.data.batches import Batch, BatchSource
+from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.errors import DataError, UntrainedModalityError
+from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.weights import build_model, model_id
+
+__all__ = ["FUSED", "LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
+
+logger = logging.getLogger(__name__)
+
+#: Name of the fusion of the modalities ``rgb`` and ``depth``.
+FUSED = "rgbd"
+#: Batches of the test split that the authors' protocol re-estimates BatchNorm on.
+LEGACY_BATCHES = 50
+LEGACY_NOTE = (
+    "LEGACY PROTOCOL, for comparison only: BatchNorm statistics re-estimated on up to "
+    f"{LEGACY_BATCHES} shuffled TEST batches (dropout active), test samples shuffled, last incomplete batch dropped"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to evaluate.
+
+    Attributes:
+        split: of the prepared set.
+        modalities: names, ``rgbd`` for the fusion; empty: all that the model and the set have.
+        batch: samples at once.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``float32`` or ``bf16``.
+        legacy: whether to follow the authors' protocol, see :data:`LEGACY_NOTE`.
+        resamples, seed: of the bootstrap; the seed also shuffles under the authors' protocol.
+    """
+
+    split: str = "test"
+    modalities: tuple[str, ...] = ()
+    batch: int = 64
+    device: str = "auto"
+    precision: str = "float32"
+    legacy: bool = False
+    resamples: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of one modality.
+
+    Attributes:
+        rows: int64 [n], rows of the prepared set, ascending.
+        labels: int64 [n], rows in the model's list of classes.
+        probabilities: float32 [n, C] over the model's classes.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        report: the content of ``metrics.json``.
+        predictions: by modality.
+        classes: the model's.
+        prepared: the set.
+    """
+
+    report: dict[str, Any]
+    predictions: dict[str, Predictions]
+    classes: tuple[str, ...]
+    prepared: PreparedSet
+
+
+def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluation:
+    """Evaluate a model on a split.
+
+    Classes are matched by name. All classes of the model compete; where the split has fewer, the accuracy among its own
+    classes is given besides (``restricted``). Samples without a label, and samples of a class that the model does not
+    know, are left out and counted; samples without a modality are left out of its figures and counted there.
+
+    Args:
+        run: run folder or weights file.
+        data: prepared set.
+        settings: see there.
+
+    Raises:
+        CheckpointError, DataError: a damaged model or set; a split or modality the set does not have; no usable sample.
+        UntrainedModalityError: a modality the model was not trained to classify.
+    """
+    device = pick_device(settings.device)
+    model, metadata = build_model(run, device)
+    prepared = PreparedSet.open(data)
+    wanted = _modalities(settings.modalities, metadata, prepared)
+    single = tuple(name for name in wanted if name != FUSED)
+    if FUSED in wanted:
+        single = tuple(dict.fromkeys((*single, "rgb", "depth")))
+    rows, labels, left_out = _usable(prepared, settings.split, metadata["classes"])
+    source = _source(prepared, rows, single, settings, device)
+    if settings.legacy:
+        _reestimate(model, source, single)
+    batches = source.iterate(1) if settings.legacy else source.ordered()
+    found = _predict(
+        model,
+        _progress(batches, -(-len(rows) // settings.batch), settings),
+        single,
+        metadata["temperature"],
+        settings,
+        device,
+    )
+    label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+    predictions = {
+        name: Predictions(at, np.array([label_of[row] for row in at.tolist()], np.int64), values)
+        for name, (at, values) in found.items()
+    }
+    if FUSED in wanted:
+        predictions[FUSED] = _fused(predictions, float(metadata["temperature"].get(FUSED, 1.0)))
+    predictions = {name: predictions[name] for name in wanted}
+    report = _report(Path(run), metadata, prepared, predictions, rows, left_out, settings)
+    return Evaluation(report, predictions, tuple(metadata["classes"]), prepared)
+
+
+def _modalities(asked: Sequence[str], metadata: Mapping[str, Any], prepared: PreparedSet) -> tuple[str, ...]:
+    trained = tuple(metadata["trained_modalities"])
+    if not asked:
+        both = tuple(name for name in trained if name in prepared.modalities)
+        if not both:
+            raise UntrainedModalityError(
+                f"the model was trained to classify {', '.join(trained) or 'nothing'}, {prepared.path} holds "
+                f"{', '.join(prepared.modalities)}; there is nothing to evaluate"
+            )
+        return (*both, FUSED) if {"rgb", "depth"} <= set(both) else both
+    for name in asked:
+        for part in ("rgb", "depth") if name == FUSED else (name,):
+            if part not in trained:
+                known = ", ".join(trained) or "nothing"
+                raise UntrainedModalityError(
+                    f"the model was trained to classify {known}, not {part} (--modality {name})"
+                )
+            if part not in prepared.modalities:
+                raise DataError(f"{prepared.path} has no modality {part!r}; it has {', '.join(prepared.modalities)}")
+    return tuple(dict.fromkeys(asked))
+
+
+def _usable(
+    prepared: PreparedSet, split: str, classes: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Any]]:
+    """Rows to evaluate, their labels in the model's classes, and what was left out."""
+    number = {name: place for place, name in enumerate(classes)}
+    to_model = np.array([number.get(name, -1) for name in prepared.classes] + [-1], np.int64)
+    rows = prepared.select(split)
+    theirs = prepared.labels[rows]
+    ours = to_model[theirs]
+    unknown = Counter(prepared.classes[label] for label in theirs[(theirs >= 0) & (ours < 0)])
+    if not (ours >= 0).any():
+        raise DataError(
+            f"split {split!r} of {prepared.path} has no sample of the model's classes ({', '.join(classes)}); its "
+            f"classes are {', '.join(prepared.classes)}"
+        )
+    if unknown:
+        logger.warning(
+            "%d samples of classes the model does not know are left out: %s",
+            unknown.total(),
+            ", ".join(f"{name} ({count})" for name, count in unknown.items()),
+        )
+    left_out = {"unlabelled": int((theirs < 0).sum()), "unknown_classes": dict(unknown)}
+    return rows[ours >= 0], ours[ours >= 0], left_out
+
+
+def _source(
+    prepared: PreparedSet, rows: NDArray[np.int64], modalities: Sequence[str], settings: Settings, device: torch.device
+) -> BatchSource:
+    return BatchSource(
+        prepared,
+        rows,
+        batch=settings.batch,
+        seed=settings.seed,
+        device=device,
+        resident="memmap",
+        modalities=tuple(modalities),
+        shuffle=settings.legacy,
+        drop_last=settings.legacy,
+    )
+
+
+def _progress(batches: Iterable[Batch], steps: int, settings: Settings) -> Iterable[Batch]:
+    from tqdm import tqdm
+
+    return tqdm(batches, total=steps, desc=f"evaluate {settings.split}", unit="batch", disable=None, leave=False)
+
+
+@torch.inference_mode()
+def _predict(
+    model: RecognitionModel,
+    batches: Iterable[Batch],
+    modalities: Sequence[str],
+    temperature: Mapping[str, float],
+    settings: Settings,
+    device: torch.device,
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Rows and probabilities by modality, rows ascending."""
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modalities}
+    for batch in batches:
+        pictures = test_transform(batch.images, batch.camera, model.config.input_size)
+        for name in modalities:
+            present = batch.present[name]
+            if not present.any():
+                continue
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                logits, _ = model(pictures[name].image[present], name, pictures[name].camera[present])
+            values = (logits.float() / temperature[name]).softmax(dim=1)
+            parts[name].append((batch.index[present].cpu(), values.cpu()))
+    found = {}
+    for name, pieces in parts.items():
+        if not pieces:
+            raise DataError(f"no sample of split {settings.split!r} has the modality {name!r}; leave it out")
+        rows, values = (torch.cat(tensors).numpy() for tensors in zip(*pieces, strict=True))
+        order = np.argsort(rows, kind="stable")
+        found[name] = (rows[order], values[order])
+    return found
+
+
+@torch.no_grad()
+def _reestimate(model: RecognitionModel, source: BatchSource, modalities: Sequence[str]) -> None:
+    """What the authors' program does before it tests: move the running statistics to those of the test split."""
+    torch.manual_seed(0)  # of the dropout
+    model.train()
+    for step in range(min(LEGACY_BATCHES, source.steps_per_epoch)):
+        batch = source.batch(0, step)
+        pictures = test_transform(batch.images, batch.camera, model.config.input_size)
+        for name in modalities:
+            present = batch.present[name]
+            if present.sum() > 1:
+                model(pictures[name].image[present], name, pictures[name].camera[present])
+    model.eval()
+
+
+def _fused(predictions: Mapping[str, Predictions], temperature: float) -> Predictions:
+    rgb, depth = predictions["rgb"], predictions["depth"]
+    rows, at_rgb, at_depth = np.intersect1d(rgb.rows, depth.rows, assume_unique=True, return_indices=True)
+    if not len(rows):
+        raise DataError(f"no sample has both rgb and depth; leave {FUSED} out")
+    fused = metrics.fuse([rgb.probabilities[at_rgb], depth.probabilities[at_depth]], temperature)
+    return Predictions(rows, rgb.labels[at_rgb], fused.astype(np.float32))
+
+
+def _report(
+    run: Path,
+    metadata: Mapping[str, Any],
+    prepared: PreparedSet,
+    predictions: Mapping[str, Predictions],
+    rows: NDArray[np.int64],
+    left_out: Mapping[str, Any],
+    settings: Settings,
+) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+    classes = metadata["classes"]
+    return {
+        "protocol": LEGACY_NOTE if settings.legacy else "clean: every test sample once, statistics from training",
+        "model": {"path": str(run), "model_id": model_id(run)}
+        | {key: metadata.get(key) for key in ("method", "seed", "classes", "temperature")},
+        "data": {
+            "path": str(prepared.path),
+            "name": prepared.path.resolve().name,
+            "split": settings.split,
+            "index_sha256": hashlib.sha256((prepared.path / INDEX).read_bytes()).hexdigest(),
+            "samples": len(rows),
+            "left_out": dict(left_out),
+            "description": prepared.index.get("description", {}),
+        },
+        "settings": asdict(settings),
+        "modalities": {
+            name: _lacking(name, prepared, rows) | _figures(found, prepared, classes, settings)
+            for name, found in predictions.items()
+        },
+    }
+
+
+def _lacking(name: str, prepared: PreparedSet, rows: NDArray[np.int64]) -> dict[str, Any]:
+    columns = [prepared.modalities.index(part) for part in (("rgb", "depth") if name == FUSED else (name,))]
+    return {"missing": int((~prepared.present[rows][:, columns].all(axis=1)).sum())}
+
+
+def _figures(found: Predictions, prepared: PreparedSet, classes: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """The figures of one modality."""
+    groups = [str(name) for name in prepared.groups[found.rows]]
+    estimates = metrics.summarise(
+        found.probabilities, found.labels, groups, resamples=settings.resamples, seed=settings.seed
+    )
+    confusion = metrics.confusion_matrix(found.labels, found.probabilities.argmax(axis=1), len(classes))
+    scores = metrics.per_class(confusion)
+    bins = metrics.calibration_bins(found.probabilities, found.labels)
+    figures: dict[str, Any] = {"samples": len(found.rows)}
+    figures |= {name: estimate._asdict() for name, estimate in estimates.items()}
+    figures["groups"] = len(set(zip(groups, found.labels.tolist(), strict=True)))
+    own = np.unique(found.labels)
+    if len(own) < len(classes):
+        among = np.searchsorted(own, found.labels)
+        figures["restricted"] = {
+            "classes": len(own),
+            "top1": metrics.accuracy(found.probabilities[:, own], among),
+        }
+    figures["per_class"] = {
+        name: {key: values[place].item() for key, values in scores.items()}
+        for place, name in enumerate(classes)
+        if scores["support"][place]
+    }
+    figures["calibration"] = {
+        "edges": bins.edges.tolist(),
+        "samples": bins.samples.tolist(),
+        "confidence": [None if np.isnan(value) else float(value) for value in bins.confidence],
+        "accuracy": [None if np.isnan(value) else float(value) for value in bins.accuracy],
+    }
+    figures["confusion"] = confusion.tolist()
+    return figures

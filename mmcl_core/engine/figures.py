@@ -1,0 +1,51 @@
+"""Pictures drawn with matplotlib, without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["save_confusion"]
+
+
+def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
+    """Draw confusion matrices side by side, rows normalised, counts written in where there is room.
+
+    Classes without any sample and never predicted are left out.
+
+    Args:
+        path: PNG to write.
+        confusions: by title, counts [C, C] (row = label, column = prediction).
+        classes: C names.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    matrices = {title: np.asarray(counts) for title, counts in confusions.items()}
+    total = sum(matrices.values())
+    shown = np.flatnonzero(np.asarray(total).sum(axis=0) + np.asarray(total).sum(axis=1)).tolist()
+    side = 2.2 + 0.27 * len(shown)
+    figure = Figure(figsize=(side * len(matrices), side), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
+    for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
+        _draw(axis, counts[np.ix_(shown, shown)], title)
+        axis.set_xticks(range(len(shown)), [classes[place] for place in shown], rotation=90, fontsize=8)
+        axis.set_yticks(range(len(shown)), [classes[place] for place in shown], fontsize=8)
+        axis.set_xlabel("predicted")
+    axes[0].set_ylabel("true class")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _draw(axis: Any, counts: np.ndarray, title: str) -> None:
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.set_title(f"{title}: {np.trace(counts) / max(1, counts.sum()):.1%} of {counts.sum()}", fontsize=10)
+    if len(counts) <= 30:
+        for row, column in np.argwhere(counts):
+            colour = "white" if share[row, column] > 0.55 else "black"
+            axis.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6.5, color=colour)

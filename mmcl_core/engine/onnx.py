@@ -1,0 +1,158 @@
+"""Networks as ONNX files, one a modality, each compared with PyTorch after it was written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmcl_core.backend_onnx import METADATA_KEY, OnnxBackend
+from mmcl_core.backend_torch import Deployed, TorchBackend
+from mmcl_core.crops import fit
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
+
+__all__ = ["export"]
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_SAMPLES = 256
+Feed = dict[str, np.ndarray]
+
+
+def export(
+    run: Path, out: Path, modalities: Sequence[str] = (), data: Path | None = None, int8: bool = False
+) -> list[tuple[Path, str]]:
+    """Write the ONNX files of a run and compare each with PyTorch.
+
+    Args:
+        run: run folder or weights file.
+        out: a file with the ending ``.onnx`` for one modality, or a folder that gets ``<modality>.onnx``.
+        modalities: names; empty: all that the model recognises.
+        data: prepared set for the calibration of ``int8``.
+        int8: whether to quantise.
+
+    Returns:
+        Each file, and how far its answers are from those of PyTorch.
+
+    Raises:
+        ConfigError: packages that are missing, or options that do not fit together.
+        UntrainedModalityError: a modality the model does not recognise.
+        CheckpointError, DataError: a damaged model or set.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"export needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    backend = TorchBackend(run, "cpu", "float32")
+    trained = backend.metadata["trained_modalities"]
+    names = list(modalities) or trained
+    for name in names:
+        if name not in trained:
+            raise UntrainedModalityError(f"the model recognises {', '.join(trained) or 'nothing'}, not {name}")
+    if out.suffix == ".onnx" and len(names) > 1:
+        raise ConfigError(f"{out} is one file for {' and '.join(names)}; give a folder, or one --modality")
+    if int8 and data is None:
+        raise ConfigError("--int8 needs --data DIR: pictures to measure the ranges of the network's values on")
+    prepared = PreparedSet.open(data) if data is not None else None
+    return [_write(backend, name, out if out.suffix == ".onnx" else out / f"{name}.onnx", prepared) for name in names]
+
+
+def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet | None) -> tuple[Path, str]:
+    metadata = backend.metadata | {"modality": name, "model_id": backend.model_id + ("-int8" if prepared else "")}
+    size = int(metadata["input"]["size"])
+    samples = _samples(prepared, name, size) if prepared else _noise(backend, name, size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        written = Path(folder) / "model.onnx"
+        _trace(backend.deployed(name), samples, written)
+        if prepared:
+            written = _quantise(written, samples)
+        _stamp(written, metadata)
+        note = _compared(backend, OnnxBackend(written, "cpu", 0), name, samples)
+        os.replace(written, path)
+    return path, note
+
+
+def _trace(network: Deployed, samples: Feed, path: Path) -> None:
+    if network.model.config.depth_encoding == "hha" and network.modality.startswith("depth"):
+        raise ConfigError("depth_encoding hha solves for gravity, which ONNX cannot; run this model with PyTorch")
+    batch = torch.export.Dim("batch")
+    example = tuple(torch.from_numpy(samples[key][:2]) for key in ("image", "camera"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, example, path, dynamo=True, external_data=False, verbose=False,
+            input_names=["image", "camera"], output_names=["probabilities", "embeddings"],
+            dynamic_shapes={"image": {0: batch}, "camera": {0: batch}},
+        )  # fmt: skip
+
+
+def _quantise(path: Path, samples: Feed) -> Path:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, feeds: Iterator[Feed]) -> None:
+            self.feeds = feeds
+
+        def get_next(self) -> Feed | None:
+            return next(self.feeds, None)
+
+    ready, out = path.with_name("ready.onnx"), path.with_name("int8.onnx")
+    quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
+    count = len(samples["image"])
+    feeds = ({key: value[at : at + 16] for key, value in samples.items()} for at in range(0, count, 16))
+    quantize_static(
+        str(ready), str(out), Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+    )  # fmt: skip
+    return out
+
+
+def _stamp(path: Path, metadata: dict[str, Any]) -> None:
+    import onnx
+
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    onnx.save(model, str(path))
+
+
+def _compared(backend: TorchBackend, exported: OnnxBackend, name: str, samples: Feed) -> str:
+    (ours, _), (theirs, _) = (one.infer(name, samples["image"], samples["camera"]) for one in (backend, exported))
+    same = (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()
+    return f"largest difference of a probability {np.abs(ours - theirs).max():.1e}, same label for {same:.1%}"
+
+
+def _noise(backend: TorchBackend, name: str, size: int) -> Feed:
+    generator = np.random.default_rng(0)
+    picture = name.startswith("rgb") or backend.metadata["input"]["depth_encoding"] == "stored"
+    image = generator.integers(0, 256, (8, size, size, 3), np.uint8)
+    depth = generator.uniform(500, 1500, (8, size, size)).astype(np.float32)
+    camera = np.tile(np.array([size * 4, size * 4, size / 2, size / 2], np.float32), (8, 1))
+    return {"image": image if picture else depth, "camera": camera}
+
+
+def _samples(prepared: PreparedSet, name: str, size: int) -> Feed:
+    """Pictures of the training split, evenly spread, as the network takes them."""
+    if name not in prepared.modalities:
+        raise DataError(f"{prepared.path} has no {name} to calibrate with; it has {', '.join(prepared.modalities)}")
+    split = "train" if "train" in prepared.split_names else prepared.split_names[0]
+    rows = prepared.select(split)
+    rows = rows[prepared.present[rows, prepared.modalities.index(name)]]
+    rows = rows[:: max(1, len(rows) // CALIBRATION_SAMPLES)][:CALIBRATION_SAMPLES]
+    pictures, cameras = [], []
+    for row in rows:
+        image = np.asarray(prepared.images[name][row])
+        picture, camera = fit(image.astype(np.float32) if image.ndim == 2 else image, size, prepared.camera[row])
+        pictures.append(picture)
+        cameras.append(camera)
+    return {"image": np.stack(pictures), "camera": np.stack(cameras)}

@@ -1,0 +1,288 @@
+"""The report page of a run: one self-contained file ``report/index.html``, light or dark as the reader's screen.
+
+It shows what is there: training curves from ``metrics.jsonl``, the figures of every evaluation under ``evaluation/``,
+confusion and calibration, right and wrong answers, settings, environment and the provenance of the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.engine.charts import Series, colour_of, heat_table, line_chart, reliability_chart
+from mmcl_core.engine.checkpoint import write_atomically
+from mmcl_core.engine.runlog import read_rows
+from mmcl_core.engine.style import STYLE
+from mmcl_core.errors import CheckpointError, DataError
+from mmcl_core.weights import read_metadata
+
+__all__ = ["write_report"]
+
+_FIXED = {"stage", "epoch", "step", "split", "lr", "grad_norm"}
+_TITLES = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
+
+
+def write_report(run: str | Path, evaluations: Sequence[str | Path] = ()) -> Path:
+    """Write the page of a run, in place of the one that is there.
+
+    Args:
+        run: run folder, or a folder with an evaluation only.
+        evaluations: folders of evaluations to show first; those under ``run/evaluation`` follow.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: an evaluation that cannot be read.
+    """
+    run = Path(run)
+    found = [Path(folder) for folder in evaluations]
+    found += sorted(path.parent for path in (run / "evaluation").glob("*/metrics.json"))
+    folders = list({folder.resolve(): folder for folder in found}.values())
+    reports = [_read(folder / "metrics.json") for folder in folders]
+    sections = [_header(run, reports)]
+    for folder, report in zip(folders, reports, strict=True):
+        sections.append(_evaluation(report, folder))
+    sections += [_curves(run), _settings(run), _environment(run)]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><title>{escape(run.resolve().name)}</title>'
+        f"<style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
+    )
+    path = run / "report" / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(page.encode()))
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); evaluate again, or remove its folder") from error
+    return values
+
+
+def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
+    try:
+        metadata = read_metadata(run)
+    except CheckpointError:
+        metadata = {}
+    facts = []
+    if metadata:
+        model = metadata["model"]
+        facts = [
+            f"method {metadata['method']}" if metadata.get("method") else "",
+            f"seed {metadata['seed']}" if metadata.get("seed") is not None else "",
+            f"{len(metadata['classes'])} classes",
+            f"recognises {', '.join(metadata['trained_modalities']) or 'nothing (no classifier trained)'}",
+            f"{model['input_size']} px, ndf {model['ndf']}, nrkhs {model['nrkhs']}, depth {model['depth']}",
+            f"depth as {model['depth_encoding']}" + (" with metric size" if model["metric_size"] else ""),
+        ]
+    elif reports:
+        facts = [f"model {reports[0]['model']['model_id']}"]
+    line = " · ".join(escape(fact) for fact in facts if fact)
+    tiles = ""
+    if reports:
+        tiles = '<div class="tiles">' + "".join(_tiles(reports[0])) + "</div>"
+    else:
+        tiles = (
+            '<div class="box">Not evaluated yet: '
+            f"<code>python -m mmcl_core.evaluate {escape(str(run))} --data DIR</code></div>"
+        )
+    return f'<h1>{escape(run.resolve().name)}</h1><p class="muted">{line}</p>{tiles}'
+
+
+def _tiles(report: Mapping[str, Any]) -> Iterable[str]:
+    for name, figures in report["modalities"].items():
+        top1 = figures["top1"]
+        yield (
+            f'<div class="tile s{colour_of(name, {})}"><span class="sub">{escape(name)}, top-1 on '
+            f"{escape(report['data']['name'])}</span><b>{100 * top1['value']:.1f} %</b>"
+            f'<span class="sub">95 % interval {100 * top1["low"]:.1f} to {100 * top1["high"]:.1f}, '
+            f"{figures['samples']} samples</span></div>"
+        )
+
+
+def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
+    data, modalities = report["data"], report["modalities"]
+    parts = [f"<h2>Evaluation on {escape(data['name'])}, split {escape(data['split'])}</h2>"]
+    kind = "box warn" if report["settings"]["legacy"] else "muted"
+    parts.append(f'<p class="{kind}">Protocol: {escape(report["protocol"])}</p>')
+    parts.append(_figures_table(modalities))
+    parts += [f'<p class="muted">{escape(note)}</p>' for note in _notes(report)]
+    charts = [_calibration(name, figures) for name, figures in modalities.items()]
+    for place, (name, figures) in enumerate(modalities.items()):
+        heat = heat_table(figures["confusion"], report["model"]["classes"])
+        opened = " open" if place == 0 else ""
+        parts.append(f"<details{opened}><summary>Confusion, {escape(name)} (row: true class)</summary>{heat}</details>")
+    parts.append(_class_table(modalities, report["model"]["classes"]))
+    parts.append(f'<div class="plots">{"".join(charts)}</div>')
+    if (folder / "samples.json").exists():
+        examples = _read(folder / "samples.json")
+        for kind, title in (("wrong", "Wrong answers, the surest first"), ("right", "Right answers")):
+            if examples[kind]:
+                cards = "".join(_card(example) for example in examples[kind])
+                parts.append(f'<h3>{title}</h3><div class="gallery">{cards}</div>')
+    provenance = {"path": data["path"], "index.json, SHA-256": data["index_sha256"], **data["description"]}
+    parts.append(f"<details><summary>Where the data come from</summary>{_pairs(provenance)}</details>")
+    return "".join(parts)
+
+
+def _calibration(name: str, figures: Mapping[str, Any]) -> str:
+    bins = figures["calibration"]
+    return reliability_chart(
+        f"Calibration, {name}: ECE {figures['ece']['value']:.3f}",
+        bins["edges"],
+        bins["confidence"],
+        bins["accuracy"],
+        bins["samples"],
+        colour_of(name, {}),
+    )
+
+
+def _notes(report: Mapping[str, Any]) -> Iterable[str]:
+    left = report["data"]["left_out"]
+    if left["unlabelled"]:
+        yield f"{left['unlabelled']} samples without a label are left out."
+    for name, count in left["unknown_classes"].items():
+        yield f"{count} samples of class {name}, which the model does not know, are left out."
+    for name, figures in report["modalities"].items():
+        if figures["missing"]:
+            yield f"{figures['missing']} samples do not have {name}."
+        if "restricted" in figures:
+            only = figures["restricted"]
+            yield (
+                f"{name}: all {len(report['model']['classes'])} classes of the model compete; among the "
+                f"{only['classes']} of this split alone, top-1 is {100 * only['top1']:.1f} %."
+            )
+    yield "Group mean: accuracy averaged over (scene or instance, class) pairs, so that near-duplicates count once."
+
+
+def _figures_table(modalities: Mapping[str, Any]) -> str:
+    head = "".join(f"<th>{title}</th>" for title in _TITLES.values())
+    rows = []
+    for name, figures in modalities.items():
+        cells = "".join(
+            f"<td>{value['value']:.3f} <small>{value['low']:.3f} to {value['high']:.3f}</small></td>"
+            for value in (figures[key] for key in _TITLES)
+        )
+        rows.append(f"<tr><td><b>{escape(name)}</b></td><td>{figures['samples']}</td>{cells}</tr>")
+    body = f"<tr><th></th><th>samples</th>{head}</tr>{''.join(rows)}"
+    return f'<div class="scroll"><table class="plain">{body}</table></div>'
+
+
+def _class_table(modalities: Mapping[str, Any], classes: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(name)}: recall</th><th>precision</th><th>F1</th>" for name in modalities)
+    rows = []
+    for label in classes:
+        scores = [figures["per_class"].get(label) for figures in modalities.values()]
+        if not any(scores):
+            continue
+        cells = "".join(
+            "".join(f"<td>{score[key]:.2f}</td>" for key in ("recall", "precision", "f1")) if score else "<td></td>" * 3
+            for score in scores
+        )
+        most = max(score["support"] for score in scores if score)
+        rows.append(f"<tr><td>{escape(label)}</td><td>{most}</td>{cells}</tr>")
+    table = f'<table class="plain"><tr><th>class</th><th>samples</th>{head}</tr>{"".join(rows)}</table>'
+    return f'<details><summary>Per class</summary><div class="scroll">{table}</div></details>'
+
+
+def _card(example: Mapping[str, Any]) -> str:
+    pictures = "".join(
+        f'<img alt="{escape(name)}" title="{escape(name)}" src="data:image/jpeg;base64,{code}">'
+        for name, code in example["pictures"].items()
+    )
+    answers = "".join(
+        f'<div class="answer"><span>{escape(name)}</span><span class="{"yes" if answer["right"] else "no"}">'
+        f"{'✓' if answer['right'] else '✗'} {escape(answer['predicted'])}</span>"
+        f"<span>{answer['score']:.2f}</span></div>"
+        for name, answer in example["answers"].items()
+    )
+    title = f'<b title="{escape(example["key"])}">{escape(example["class"])}</b>'
+    return f'<div class="card"><div class="pictures">{pictures}</div>{title}{answers}</div>'
+
+
+def _curves(run: Path) -> str:
+    if not (run / "metrics.jsonl").exists():
+        return ""
+    rows = read_rows(run)
+    train = [row for row in rows if row["split"] == "train"]
+    starts: dict[str, int] = {}
+    for row in train:
+        starts.setdefault(row["stage"], row["step"])
+    marks = list(starts.values())[1:]
+    keys = list(dict.fromkeys(key for row in train for key in row if key not in _FIXED))
+    total = [key for key in keys if key == "loss" or key.endswith("/loss")]
+    charts = [
+        line_chart("Loss (training)", _series(train, total), marks=marks),
+        line_chart("Its terms", _series(train, [key for key in keys if key not in total]), marks=marks),
+    ]
+    for title, beginning in (("Accuracy (validation)", "accuracy/"), ("Cross-entropy (validation)", "loss/")):
+        charts.append(line_chart(title, _by_modality(rows, "val", beginning), marks=marks))
+    for title, beginning in (("Nearest neighbours (probe)", "knn/"), ("Linear probe", "linear/")):
+        charts.append(line_chart(title, _by_modality(rows, "probe", beginning), marks=marks))
+    charts.append(line_chart("Learning rate", _series(train, ["lr"]), marks=marks))
+    stages = f'<p class="muted">Stages: {escape(", ".join(starts))}</p>' if len(starts) > 1 else ""
+    return f'<h2>Training</h2>{stages}<div class="plots">{"".join(charts)}</div>'
+
+
+def _series(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Series]:
+    return [
+        Series(key, [(row["step"], float(row[key])) for row in rows if key in row], place % 8)
+        for place, key in enumerate(keys)
+    ]
+
+
+def _by_modality(rows: Sequence[Mapping[str, Any]], split: str, beginning: str) -> list[Series]:
+    chosen = [row for row in rows if row["split"] == split]
+    keys = list(dict.fromkeys(key for row in chosen for key in row if key.startswith(beginning)))
+    names = {key.removeprefix(beginning): place for place, key in enumerate(keys)}
+    return [
+        Series(name, [(row["step"], float(row[beginning + name])) for row in chosen if beginning + name in row],
+               colour_of(name, names))
+        for name in names
+    ]  # fmt: skip
+
+
+def _settings(run: Path) -> str:
+    import yaml
+
+    from mmcl_core.config import Config, to_dict
+
+    if not (run / "config.yaml").exists():
+        return ""
+    values = dict(_flat(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) or {}))
+    usual = dict(_flat(to_dict(Config())))
+    changed = {key: value for key, value in values.items() if usual.get(key) != value}
+    rest = {key: value for key, value in values.items() if key not in changed}
+    return (
+        f"<h2>Settings</h2><h3>Different from the defaults</h3>{_pairs(changed)}"
+        f"<details><summary>Defaults</summary>{_pairs(rest)}</details>"
+    )
+
+
+def _environment(run: Path) -> str:
+    path = run / "environment.json"
+    return f"<h2>Environment</h2>{_pairs(_read(path))}" if path.exists() else ""
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(str(key))}</th>"
+        f"<td><code>{escape(value if isinstance(value, str) else json.dumps(value))}</code></td></tr>"
+        for key, value in values.items()
+    )
+    return f'<div class="scroll"><table class="plain">{rows}</table></div>'
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,117 @@
+"""Evaluate a run: ``python -m mmcl_core.evaluate RUN --data DIR [--modality rgb depth rgbd] [--split test]``.
+
+Every sample of the split is looked at once. Prints a table, writes metrics.json, predictions.csv and confusion.png, and
+the page report/index.html of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.errors import ConfigError
+
+__all__ = ["main", "table"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, see :mod:`mmcl_core.cli`."""
+    options = _parser().parse_args(arguments)
+
+    def action() -> None:
+        out, page, report = _evaluate(options)
+        print(table(report))
+        print(f"\nfigures:  {out / 'metrics.json'}\nreport:   {page}")
+
+    return run_command(action, options.log_level)
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
+    from mmcl_core.engine.evaluation import Settings, evaluate
+    from mmcl_core.engine.report import write_report
+    from mmcl_core.engine.results import write_results
+
+    if options.batch < 1 or options.resamples < 1 or options.threads < 0:
+        raise ConfigError("--batch and --resamples must be at least 1, --threads at least 0")
+    if options.threads:
+        from mmcl_core.backend_torch import set_threads
+
+        set_threads(options.threads)
+    settings = Settings(
+        split=options.split,
+        modalities=tuple(options.modality),
+        batch=options.batch,
+        device=options.device,
+        precision=options.precision,
+        legacy=options.legacy_protocol,
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    evaluation = evaluate(options.run, options.data, settings)
+    run = options.run if options.run.is_dir() else None
+    name = f"{evaluation.report['data']['name']}-{settings.split}" + ("-legacy" if settings.legacy else "")
+    out = options.out or (run or options.run.parent) / "evaluation" / name
+    write_results(evaluation, out)
+    return out, write_report(run or out, [out]), evaluation.report
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The figures of a ``metrics.json`` as text, with their 95 % intervals."""
+    data = report["data"]
+    lines = [f"{data['name']}, split {data['split']}: {data['samples']} samples, model {report['model']['model_id']}"]
+    if report["settings"]["legacy"]:
+        lines.append(f"!! {report['protocol']}")
+    left = data["left_out"]
+    if left["unlabelled"] or left["unknown_classes"]:
+        unknown = sum(left["unknown_classes"].values())
+        lines.append(f"left out: {left['unlabelled']} unlabelled, {unknown} of classes the model does not know")
+    columns = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
+    lines.append("".join([f"{'':10}{'samples':>8}", *(f"{title:>24}" for title in columns.values())]))
+    for name, figures in report["modalities"].items():
+        cells = (
+            f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" for value in map(figures.get, columns)
+        )
+        lines.append("".join([f"{name:10}{figures['samples']:>8}", *(f"{cell:>24}" for cell in cells)]))
+    for name, figures in report["modalities"].items():
+        if figures["missing"]:
+            lines.append(f"{name}: {figures['missing']} samples do not have it")
+        if "restricted" in figures:
+            only = figures["restricted"]
+            lines.append(f"{name}: top-1 among the {only['classes']} classes of the split alone: {only['top1']:.3f}")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("evaluate", __doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder or weights file")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared set")
+    parser.add_argument(
+        "--modality",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="rgb, depth, and rgbd for the fusion (default: all that model and set have)",
+    )
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/evaluation/<data set>-<split>")
+    parser.add_argument("--batch", type=int, default=64, help="samples at once (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch chooses")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--legacy-protocol",
+        action="store_true",
+        help="as the authors' program: BatchNorm re-estimated on test batches, shuffled, last batch dropped",
+    )
+    add_logging_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

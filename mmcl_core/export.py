@@ -1,0 +1,47 @@
+"""Export a run to ONNX: ``python -m mmcl_core.export RUN [--modality rgb] [--int8 --data DIR] --out FILE|FOLDER``.
+
+One file a modality. The graph takes pictures as they are (``image``: uint8 [N, S, S, 3] RGB, or float32 [N, S, S] depth
+in mm with 0 = no reading; ``camera``: float32 [N, 4], zeros = unknown) and gives ``probabilities`` [N, C] and unit
+``embeddings`` [N, R]: normalisation, depth encoding and temperature are inside. ``Recognizer.load`` runs a file, or the
+folder of several. ``--int8`` quantises convolutions and products with statistics of samples of a prepared set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+
+__all__ = ["main"]
+
+EXAMPLES = """\
+  python -m mmcl_core.export runs/demo --out runs/demo/onnx
+  python -m mmcl_core.export runs/demo --modality rgb --int8 --data data/household --out rgb.onnx"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, see :mod:`mmcl_core.cli`."""
+    parser = command_parser("export", __doc__, EXAMPLES)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder or weights file")
+    parser.add_argument("--format", choices=("onnx",), default="onnx")
+    parser.add_argument("--modality", nargs="+", default=[], help="default: all that the model recognises")
+    parser.add_argument("--int8", action="store_true", help="quantise; needs --data")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="prepared set whose training split calibrates --int8")
+    parser.add_argument("--out", type=Path, required=True, help="FILE.onnx for one modality, a folder for several")
+    add_logging_options(parser)
+    options = parser.parse_args(arguments)
+
+    def action() -> None:
+        from mmcl_core.engine.onnx import export
+
+        data = options.data if options.int8 else None
+        for path, note in export(options.run, options.out, options.modality, data, options.int8):
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; {note}")
+
+    return run_command(action, options.log_level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Evaluation: every sample once, figures that follow from the predictions, and the answers of the recogniser."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_recognizer import SIDE, save_model
+from test_weights import CONFIG, METADATA
+
+from mmcl_core import evaluate, metrics
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.recognizer import Recognizer
+from mmcl_core.weights import save_weights
+
+CLASSES = ("mug", "ball", "pen")  # the model's
+
+
+def make_pictures(generator, label, side):
+    """Noise; the more there is of the label, the brighter the colours and the more holes in the depth."""
+    level = label + generator.normal(0, 0.5)
+    rgb = generator.normal(80 + 30 * level, 20, (side, side, 3)).clip(0, 255).astype(np.uint8)
+    depth = generator.integers(900, 1100, (side, side)).astype(np.uint16)
+    return {"rgb": rgb, "depth": depth * (generator.random((side, side)) > 0.1 + 0.2 * level).astype(np.uint16)}
+
+
+def write_set(path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth")):
+    """``drop(i)`` names the modalities that sample i lacks."""
+    generator = np.random.default_rng(4)
+    with PreparedWriter(
+        path, classes=classes, size=side, modalities=modalities, description={"source": "test"}
+    ) as writer:
+        for i in range(count + 3):
+            images = make_pictures(generator, i % len(classes), side)
+            kept = {m: images[m] for m in modalities if m not in (drop(i) if drop else ())}
+            camera = None if i % 2 else (60.0, 60.0, side / 2, side / 2)
+            split = "test" if i < count else "train"
+            writer.add(Sample(kept, i % len(classes), split, f"k{i:03d}", f"scene{i % 5}", camera=camera))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small network after a few updates: right more often than not."""
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    model = RecognitionModel(CONFIG, ["rgb", "depth"], 3)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    labels = torch.arange(24) % 3
+    for _ in range(30):
+        pictures = [make_pictures(generator, int(label), 32) for label in labels]
+        rgb = torch.from_numpy(np.stack([p["rgb"] for p in pictures])).permute(0, 3, 1, 2)
+        depth = torch.from_numpy(np.stack([p["depth"] for p in pictures]).astype(np.float32))[:, None]
+        losses = [
+            torch.nn.functional.cross_entropy(model(image, name)[0], labels)
+            for name, image in (("rgb", rgb), ("depth", depth))
+        ]
+        optimiser.zero_grad()
+        sum(losses).backward()
+        optimiser.step()
+    path = tmp_path_factory.mktemp("trained") / "weights.safetensors"
+    save_weights(path, model, METADATA | {"temperature": {"rgb": 1.5, "depth": 0.8, "rgbd": 0.9}})
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, trained):
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def run_command(*arguments, status=0):
+    assert evaluate.main([*map(str, arguments), "--resamples", "50", "--batch", "4", "--quiet"]) == status
+
+
+def read(out):
+    with (out / "predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    return json.loads((out / "metrics.json").read_text()), lines
+
+
+def test_every_sample_once_and_figures_that_follow_from_the_predictions(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set")
+    run_command(run, "--data", data)
+    out = run / "evaluation" / "set-test"
+    report, lines = read(out)
+    assert list(report["modalities"]) == ["rgb", "depth", "rgbd"]
+    for name, figures in report["modalities"].items():
+        own = [line for line in lines if line["modality"] == name]
+        assert [line["key"] for line in own] == [f"k{i:03d}" for i in range(23)]
+        assert [line["class"] for line in own] == [CLASSES[i % 3] for i in range(23)]
+        assert [line["group"] for line in own] == [f"scene{i % 5}" for i in range(23)]
+        right = [line["class"] == line["predicted"] for line in own]
+        assert figures["top1"]["value"] == pytest.approx(sum(right) / 23)
+        assert figures["top1"]["low"] <= figures["top1"]["value"] <= figures["top1"]["high"]
+        assert figures["top5"]["value"] == 1
+        assert figures["samples"] == 23
+        by_group = {}
+        for line, hit in zip(own, right, strict=True):
+            by_group.setdefault((line["group"], line["class"]), []).append(hit)
+        assert figures["groups"] == len(by_group) == 15
+        assert figures["group_mean"]["value"] == pytest.approx(np.mean([np.mean(hits) for hits in by_group.values()]))
+        for c, label in enumerate(CLASSES):
+            for d, other in enumerate(CLASSES):
+                count = sum(line["class"] == label and line["predicted"] == other for line in own)
+                assert figures["confusion"][c][d] == count
+            assert figures["per_class"][label]["support"] == sum(line["class"] == label for line in own)
+        for line in own:
+            assert sum(float(line[key]) for key in ("score", "score2", "score3")) == pytest.approx(1, abs=1e-5)
+        assert 0.5 < figures["top1"]["value"] < 1
+    printed = capsys.readouterr().out
+    assert f"{report['modalities']['rgb']['top1']['value']:.3f} [" in printed
+    assert printed.rstrip().endswith("index.html")
+    assert (run / "report" / "index.html").exists()
+    assert cv2.imread(str(out / "confusion.png")) is not None
+
+
+def test_the_recogniser_gives_the_same_answers(run, tmp_path):
+    data = write_set(tmp_path / "set")
+    run_command(run, "--data", data)
+    _, lines = read(run / "evaluation" / "set-test")
+    prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu")
+    rgb, depth = (list(np.asarray(prepared.images[name][:23])) for name in ("rgb", "depth"))
+    camera = prepared.camera[:23]
+    for name, crops in (("rgb", {"rgb": rgb}), ("depth", {"depth": depth}), ("rgbd", {"rgb": rgb, "depth": depth})):
+        answer = recognizer.recognize(**crops, camera=camera)
+        own = [line for line in lines if line["modality"] == name]
+        assert answer.labels == [line["predicted"] for line in own]
+        np.testing.assert_allclose(answer.scores, [float(line["score"]) for line in own], atol=1e-4)
+
+
+def test_two_runs_write_the_same_bytes(run, tmp_path):
+    data = write_set(tmp_path / "set")
+    for name in ("a", "b"):
+        run_command(run, "--data", data, "--out", tmp_path / name, "--modality", "depth")
+    for name in ("predictions.csv", "metrics.json", "samples.json", "confusion.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert list(read(tmp_path / "a")[0]["modalities"]) == ["depth"]
+
+
+def test_classes_are_matched_by_name(run, tmp_path):
+    """Another order, a class fewer, and a class the model does not know."""
+    usual = write_set(tmp_path / "usual", classes=("mug", "pen", "kite"))
+    other = write_set(tmp_path / "other", classes=("pen", "kite", "mug"))
+    for data in (usual, other):
+        run_command(run, "--data", data, "--modality", "rgb", "--out", data / "out")
+    report, lines = read(usual / "out")
+    kept = [i for i in range(23) if i % 3 != 2]
+    assert [line["key"] for line in lines] == [f"k{i:03d}" for i in kept]
+    assert report["data"]["left_out"] == {"unlabelled": 0, "unknown_classes": {"kite": 7}}
+    figures = report["modalities"]["rgb"]
+    assert list(figures["per_class"]) == ["mug", "pen"]
+    scores = np.array(
+        [[dict([(x["predicted"], x["score"]), (x["top2"], x["score2"]), (x["top3"], x["score3"])])[c] for c in CLASSES]
+         for x in lines], float)  # fmt: skip
+    among = [("mug", "pen")[int(row[2] > row[0])] == line["class"] for row, line in zip(scores, lines, strict=True)]
+    assert figures["restricted"] == {"classes": 2, "top1": pytest.approx(np.mean(among))}
+    swapped = {line["key"]: line for line in read(other / "out")[1]}
+    for line in lines:
+        if line["key"] in swapped:
+            assert swapped[line["key"]]["predicted"] == line["predicted"]
+
+
+def test_missing_pictures_and_labels_are_counted(run, tmp_path):
+    data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i % 4 == 0 else ("rgb",) if i == 5 else ())
+    labels = np.fromfile(data / "labels.i64", "<i8")
+    prepared = tmp_path / "unlabelled"
+    with PreparedWriter(prepared, classes=CLASSES, size=SIDE, modalities=("rgb", "depth")) as writer:
+        source = PreparedSet.open(data)
+        for row in range(len(labels)):
+            sample = source.sample(row)
+            sample.label = -1 if row in (1, 2) else sample.label
+            writer.add(sample)
+    run_command(run, "--data", prepared)
+    report, lines = read(run / "evaluation" / "unlabelled-test")
+    assert report["data"]["samples"] == 21
+    assert report["data"]["left_out"]["unlabelled"] == 2
+    expected = {"rgb": (20, 1), "depth": (15, 6), "rgbd": (14, 7)}
+    for name, (samples, missing) in expected.items():
+        figures = report["modalities"][name]
+        assert (figures["samples"], figures["missing"]) == (samples, missing)
+        assert sum(line["modality"] == name for line in lines) == samples
+
+
+def test_legacy_protocol_is_marked_and_uses_the_test_statistics(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set")
+    before = (run / "weights.safetensors").read_bytes()
+    run_command(run, "--data", data, "--modality", "rgb", "--out", tmp_path / "clean")
+    run_command(run, "--data", data, "--modality", "rgb", "--legacy-protocol")
+    out = run / "evaluation" / "set-test-legacy"
+    (clean, clean_lines), (report, lines) = read(tmp_path / "clean"), read(out)
+    assert report["protocol"].startswith("LEGACY")
+    assert "!! LEGACY" in capsys.readouterr().out
+    assert clean["protocol"].startswith("clean")
+    assert report["modalities"]["rgb"]["samples"] == 20  # the last batch of 4 had 3
+    assert len({line["key"] for line in lines}) == 20
+    scores = {line["key"]: line["score"] for line in clean_lines}
+    assert any(abs(float(line["score"]) - float(scores[line["key"]])) > 1e-3 for line in lines)
+    assert (run / "weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "val"], "no split 'val'; it has test, train"),
+        (["--modality", "rgb_right"], "not rgb_right"),
+        (["--device", "cuda:42"], "cuda:42"),
+        (["--batch", "0"], "at least 1"),
+    ],
+)
+def test_errors_are_one_line(run, tmp_path, capsys, options, message):
+    data = write_set(tmp_path / "set", count=4)
+    assert evaluate.main([str(run), "--data", str(data), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (run / "evaluation").exists()
+
+
+def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
+    save_model(tmp_path / "weights.safetensors", trained=("depth",))
+    rgb_only = write_set(tmp_path / "rgb_only", count=4, modalities=("rgb",))
+    strangers = write_set(tmp_path / "strangers", count=4, classes=("kite", "tent"))
+    both = write_set(tmp_path / "both", count=4)
+    for data, options, message in (
+        (rgb_only, [], "nothing to evaluate"),
+        (both, ["--modality", "rgbd"], "trained to classify depth, not rgb (--modality rgbd)"),
+        (rgb_only, ["--modality", "depth"], "has no modality 'depth'"),
+        (strangers, [], "no sample of the model's classes"),
+        (tmp_path / "nothing", [], "nothing"),
+    ):
+        run_command(tmp_path, "--data", data, *options, status=2)
+        assert message in capsys.readouterr().err
+
+
+def test_a_weights_file_alone_can_be_evaluated(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    weights = (run / "weights.safetensors").rename(tmp_path / "elsewhere" / "model.safetensors")
+    run_command(weights, "--data", write_set(tmp_path / "set", count=6), "--modality", "rgb")
+    out = tmp_path / "elsewhere" / "evaluation" / "set-test"
+    assert (out / "report" / "index.html").exists()
+    report, _ = read(out)
+    figures = report["modalities"]["rgb"]
+    assert figures["ece"]["value"] == pytest.approx(
+        sum(
+            n / 6 * abs(a - c)
+            for n, a, c in zip(*(figures["calibration"][k] for k in ("samples", "accuracy", "confidence")), strict=True)
+            if n
+        )
+    )
+    assert metrics.per_class(figures["confusion"])["support"].sum() == 6
