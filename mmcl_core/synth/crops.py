@@ -119,7 +119,7 @@ class CropMaker:
         stock: where objects come from.
         seed: the set's seed.
         size: side of the crops in pixels.
-        shares: splits and their shares.
+        shares: splits and their shares; the first is for training, the others see a wider range of light.
         sensor: ``xtion`` or ``none`` (exact depth).
     """
 
@@ -151,7 +151,7 @@ class CropMaker:
                 return self._distractor(split, int(source.integers(_DISTRACTORS)))
             return self.stock.item(int(source.integers(len(self.stock.classes))), split, window, source)
 
-        scene = compose(rng, target, neighbour, self._pools[split])
+        scene = compose(rng, target, neighbour, self._pools[split], wide=split != next(iter(self.shares)))
         rgb, depth, camera = render_scene(scene, self.size, self.sensor, rng)
         group = target.instance if self.stock.unseen == "instances" else f"scene-{number:07d}"
         intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)

@@ -64,7 +64,11 @@ class Scene:
 
 
 def compose(
-    rng: np.random.Generator, target: Item, draw_neighbour: Callable[[np.random.Generator], Item], pool: TexturePool
+    rng: np.random.Generator,
+    target: Item,
+    draw_neighbour: Callable[[np.random.Generator], Item],
+    pool: TexturePool,
+    wide: bool = False,
 ) -> Scene:
     """Draw a scene in which at least 45 % of the target is visible.
 
@@ -73,6 +77,7 @@ def compose(
         target: what the crop is of.
         draw_neighbour: gives another object.
         pool: background textures.
+        wide: draw the light from a wider range, as held-back splits do.
     """
     for attempt in range(12):
         neighbours = [draw_neighbour(rng) for _ in range(int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))]
@@ -84,7 +89,7 @@ def compose(
             continue
         left, top, side = _window(rng, *found[1:])
         panels, textures = _room(rng, pool, azimuth, float(placed[0].outline[:, 2].min()))
-        lighting = _lighting(rng, camera, textures[0].mean())
+        lighting = _lighting(rng, textures[0].mean(), wide)
         return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
     raise AssertionError(f"no view of {target.instance} shows enough of it")
 
@@ -300,14 +305,15 @@ def _room(
     return panels, textures
 
 
-def _lighting(rng: np.random.Generator, camera: Camera, ground_colour: np.ndarray) -> Lighting:
+def _lighting(rng: np.random.Generator, ground_colour: np.ndarray, wide: bool) -> Lighting:
     """Ambient light and one to three lamps above; the support throws its own colour back up."""
-    warmth = rng.normal(0, 0.05)
+    warmth = rng.normal(0, 0.07 if wide else 0.05)
     white = np.array([1 + warmth, 1.0, 1 - warmth], np.float32)
-    key = float(rng.uniform(0.25, 1.1))
+    key = float(rng.uniform(0.15, 1.4) if wide else rng.uniform(0.25, 1.1))
+    lowest = 18.0 if wide else 30.0
     lamps = []
     for k in range(int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
-        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(30, 88))
+        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(lowest, 88))
         distance = rng.uniform(1.2, 3.0)
         direction = np.array(
             [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]

@@ -50,14 +50,14 @@ class ColourCamera:
         """A camera from the range of real ones."""
         red, blue = np.exp(rng.normal(0, 0.08, 2))
         return cls(
-            exposure=float(np.clip(0.3 * np.exp(rng.normal(0, 0.33)), 0.12, 0.65)),
+            exposure=float(np.clip(0.36 * np.exp(rng.normal(0, 0.33)), 0.14, 0.75)),
             balance=(float(red), 1.0, float(blue)),
-            saturation=float(rng.uniform(0.85, 1.55)),
-            contrast=float(rng.uniform(0.0, 1.1)),
+            saturation=float(rng.uniform(0.9, 1.7)),
+            contrast=float(rng.uniform(0.1, 1.5)),
             blur=float(rng.uniform(0.35, 0.95)),
-            shot=float(np.exp(rng.uniform(np.log(1e-4), np.log(4e-3)))),
+            shot=float(np.exp(rng.uniform(np.log(1.5e-4), np.log(5e-3)))),
             read=float(np.exp(rng.uniform(np.log(1e-3), np.log(1.5e-2)))),
-            sharpen=float(max(rng.uniform(-0.5, 1.5), 0.0)),
+            sharpen=float(max(rng.uniform(-0.4, 1.8), 0.0)),
             jpeg=int(rng.integers(55, 97)) if rng.random() < 0.5 else 0,
         )
 
@@ -77,7 +77,7 @@ class ColourCamera:
         light = cv2.GaussianBlur(light, (0, 0), max(self.blur / cell, 0.45))
         luma = light @ _LUMA
         gain = self.exposure / (0.4 * float(luma.mean()) + 0.6 * 0.3 * level)
-        gain = min(gain, 1.6 / max(float(np.percentile(luma, 95)), 1e-6))
+        gain = min(gain, 1.7 / max(float(np.percentile(luma, 95)), 1e-6))
         mix = np.float32(self.saturation) * np.eye(3, dtype=np.float32) + np.float32(1 - self.saturation) * _LUMA
         light = light @ (mix * (np.array(self.balance, np.float32) * np.float32(gain))[:, None]).T
         grain = cv2.blur(rng.standard_normal(light.shape, np.float32), (2, 2)) * np.float32(1.6 / cell)
