@@ -164,6 +164,9 @@ def test_mesh_folder_layouts_and_errors(tmp_path):
         load_mesh_folder(tmp_path / "notes")
     with pytest.raises(DataError, match="there is no folder"):
         load_mesh_folder(tmp_path / "nowhere")
+    trimesh.creation.box((100, 60, 40)).export(tmp_path / "brick" / "model.ply")
+    with pytest.raises(DataError, match="measures 100 m; meshes are expected in metres"):
+        load_mesh_folder(tmp_path)
     (tmp_path / "brick" / "model.ply").write_text("not a mesh")
     with pytest.raises(DataError, match=r"brick.model\.ply"):
         load_mesh_folder(tmp_path)

@@ -157,7 +157,7 @@ def load_mesh(path: str | Path) -> Mesh:
         path: an .obj, .ply, .glb, .gltf, .stl or .off file in metres.
 
     Raises:
-        DataError: the file cannot be read or holds no triangles.
+        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it.
     """
     import trimesh
 
@@ -167,6 +167,9 @@ def load_mesh(path: str | Path) -> Mesh:
         raise DataError(f"cannot read the mesh {path}: {error}") from error
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise DataError(f"{path} holds no triangles")
+    extent = float(np.max(loaded.extents))
+    if not 0.002 < extent < 5.0:
+        raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
     faces = np.asarray(loaded.faces)
     visual: Any = loaded.visual
     image, uv = _picture(visual), getattr(visual, "uv", None)
