@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 __all__ = [
     "Box",
     "BoxMap",
@@ -18,6 +20,7 @@ __all__ = [
     "camera_of",
     "clip",
     "read_request",
+    "square_around",
     "stamp_of",
     "whole_picture",
 ]
@@ -44,6 +47,7 @@ class Request:
         width, height: size of that picture in pixels; 0: not stated.
         header: the message's header, to be returned with the answers; None where there was no message.
         stamp: of that header, nanoseconds.
+        exact: the boxes are to be cut as they are, without the margin that models expect around an object.
     """
 
     boxes: tuple[Box, ...]
@@ -52,6 +56,7 @@ class Request:
     height: int = 0
     header: Any = None
     stamp: int = 0
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def whole_picture(view: View, centre: float = 1.0) -> Request:
         side = centre * min(view.width, view.height)
         left, top = (view.width - side) / 2, (view.height - side) / 2
         box = Box("center", left, top, left + side, top + side)
-    return Request((box,), view.frame_id, view.width, view.height)
+    return Request((box,), view.frame_id, view.width, view.height, exact=True)
 
 
 def camera_of(info: Any, width: int, height: int) -> tuple[float, float, float, float] | None:
@@ -179,3 +184,24 @@ def clip(box: Box, width: int, height: int, smallest: int = 1) -> tuple[int, int
     if min(right - left, bottom - top) < smallest:
         return f"the box is {right - left} x {bottom - top} pixels; at least {smallest} a side are asked for"
     return left, top, right, bottom
+
+
+def square_around(box: tuple[int, int, int, int], scale: float) -> tuple[int, int, int, int]:
+    """The square window around a box (left, top, right, bottom) whose side is ``scale`` times its longer side."""
+    left, top, right, bottom = box
+    side = max(1, round(scale * max(right - left, bottom - top)))
+    x, y = math.floor((left + right - side) / 2 + 0.5), math.floor((top + bottom - side) / 2 + 0.5)
+    return x, y, x + side, y + side
+
+
+def cut(values: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    """The part of a picture in a window; beyond its edges colour [H, W, 3] repeats and depth [H, W] has no reading."""
+    left, top, right, bottom = window
+    height, width = values.shape[:2]
+    inside = values[max(top, 0) : bottom, max(left, 0) : right]
+    margins = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0))]
+    if not any(map(any, margins)):
+        return inside
+    if values.ndim == 3:
+        return np.pad(inside, [*margins, (0, 0)], mode="edge")
+    return np.pad(inside, margins)

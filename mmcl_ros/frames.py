@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmcl_core.errors import InputError
-from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, whole_picture
+from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, square_around, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
 
 __all__ = ["UNKNOWN", "Answer", "FrameAnswer", "FrameRecognizer", "FrameSettings", "RecognizerLike", "Result"]
@@ -69,6 +69,7 @@ class FrameSettings:
     center_size: float = 0.5
     min_score: float = 0.0
     top_k: int = 3
+    box_scale: float = 1.2
     min_box: int = 4
     min_depth_valid: float = 0.1
     assume_registered: bool = False
@@ -107,12 +108,13 @@ class FrameAnswer:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Job:
+    """A region that can be recognised: its place in the request, crops by modality, camera of the last crop."""
+
     index: int
-    rgb: np.ndarray | None
-    depth: np.ndarray | None
-    camera: tuple[float, float, float, float]
+    crops: dict[str, np.ndarray] = field(default_factory=dict)
+    camera: tuple[float, float, float, float] = UNKNOWN_CAMERA
 
 
 @dataclass
@@ -171,6 +173,10 @@ class FrameRecognizer:
         result.seconds = {"decode": decoded - started, "crop": cut - decoded, "inference": ended - cut}
         return result
 
+    def remember(self, modality: str, message: Any, info: Any = None) -> None:
+        """Take note of size, frame and camera of a modality that answers do not stand on, but boxes may refer to."""
+        self._decode({modality: message}, {modality: info}, {})
+
     def _decode(self, pictures: Mapping[str, Any], infos: Mapping[str, Any], problems: dict) -> dict[str, _Picture]:
         found = {}
         for modality in ("rgb", "depth"):
@@ -227,38 +233,44 @@ class FrameRecognizer:
     def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[_Job]:
         """The crops of every region that has any."""
         jobs = []
+        scale = 0.0 if request.exact else self.settings.box_scale
         for index, box in enumerate(request.boxes):
             answer = result.answers[index]
             faults = dict(result.problems)
-            crops: dict[str, np.ndarray] = {}
-            camera = UNKNOWN_CAMERA
+            job = _Job(index)
             for modality, picture in found.items():
                 inside = clip(picture.to_here(box), picture.view.width, picture.view.height, self.settings.min_box)
                 if isinstance(inside, str):
                     faults[modality] = (Result.BAD_REGION, inside)
                     continue
                 left, top, right, bottom = inside
-                crop = picture.values[top:bottom, left:right]
                 if not any(answer.roi):
                     answer.roi = (left, top, right - left, bottom - top)
-                if modality == "depth":
-                    answer.depth_valid = float(np.count_nonzero(crop)) / crop.size
-                    if not answer.depth_valid or answer.depth_valid < self.settings.min_depth_valid:
-                        share = f"{answer.depth_valid:.3f} of the box has a depth reading"
-                        faults[modality] = (Result.NO_DEPTH, f"{share}; {self.settings.min_depth_valid:g} is asked for")
-                        continue
-                crops[modality] = crop
-                camera = _crop_camera(picture.view.camera, left, top)
-            if crops:
-                jobs.append(_Job(index, crops.get("rgb"), crops.get("depth"), camera))
+                if modality == "depth" and (fault := self._lacks_depth(picture.values[top:bottom, left:right], answer)):
+                    faults[modality] = (Result.NO_DEPTH, fault)
+                    continue
+                window = square_around(inside, scale) if scale else inside
+                job.crops[modality] = cut(picture.values, window)
+                job.camera = _crop_camera(picture.view.camera, window[0], window[1])
+            if job.crops:
+                jobs.append(job)
             elif faults:
                 answer.result = next(kind for kind in PRECEDENCE if kind in [fault for fault, _ in faults.values()])
                 answer.reason = "; ".join(f"{name}: {words}" for name, (_, words) in faults.items())
         return jobs
 
+    def _lacks_depth(self, box: np.ndarray, answer: Answer) -> str:
+        """Note the share of readings in a box, and say in words if it is too small."""
+        answer.depth_valid = float(np.count_nonzero(box)) / box.size
+        if answer.depth_valid and answer.depth_valid >= self.settings.min_depth_valid:
+            return ""
+        return (
+            f"{answer.depth_valid:.3f} of the box has a depth reading; {self.settings.min_depth_valid:g} is asked for"
+        )
+
     def _infer(self, jobs: Sequence[_Job], answers: list[Answer]) -> None:
         """Recognise all crops of the frame as one batch."""
-        crops = {"rgb": [job.rgb for job in jobs], "depth": [job.depth for job in jobs]}
+        crops = {name: [job.crops.get(name) for job in jobs] for name in ("rgb", "depth")}
         given = {name: listed for name, listed in crops.items() if any(crop is not None for crop in listed)}
         try:
             output = self.recognizer.recognize(**given, camera=[job.camera for job in jobs], top_k=self.settings.top_k)
@@ -266,6 +278,10 @@ class FrameRecognizer:
                 raise ValueError("the network's output is not finite")
         except Exception as error:  # whatever a network raises, this frame is answered and the next one is tried
             logger.debug("inference failed", exc_info=True)
+            if isinstance(error, InputError) and len(jobs) > 1:  # one odd crop is not to spoil the others
+                for job in jobs:
+                    self._infer([job], answers)
+                return
             for job in jobs:
                 answers[job.index].result = Result.FAILED
                 answers[job.index].reason = f"inference failed: {type(error).__name__}: {error}"

@@ -172,7 +172,8 @@ def _cv_bridge() -> Callable[[PackedImage], np.ndarray]:
 def _rosbags_image() -> Callable[[PackedImage], np.ndarray]:
     from rosbags.image import image_to_cvimage
 
-    return lambda image: image_to_cvimage(image, "rgb8")
+    convert: Callable[[Any, str], np.ndarray] = image_to_cvimage
+    return lambda image: convert(image, "rgb8")
 
 
 def _opencv(image: PackedImage) -> np.ndarray:

@@ -141,6 +141,14 @@ TABLE: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter("min_score", 0.0, "Answers below this probability become unknown.", low=0, high=1, live=True),
+    Parameter(
+        "box_scale",
+        1.2,
+        "A region is recognised in a square window of so many times its longer side, as in training; 0: as it is.",
+        low=0,
+        high=5,
+        live=True,
+    ),
     Parameter("min_box", 4, "Smallest side of a region inside the picture, pixels.", low=1, high=10000, live=True),
     Parameter(
         "min_depth_valid",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 
+from mmcl_core.errors import InputError
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
 
@@ -27,10 +28,15 @@ def depth(frame="camera", width=80, height=60, encoding="16UC1"):
     return image(picture if encoding == "16UC1" else (picture / 1000).astype(np.float32), encoding, frame)
 
 
+def exact(**settings):
+    """Settings that cut boxes as they are."""
+    return FrameSettings(**{"box_scale": 0.0, **settings})
+
+
 def ask(
     boxes=(LEFT, RIGHT), rgb=None, depth=None, recognizer=None, infos=None, frame="camera", size=(0, 0), **settings
 ):
-    answerer = FrameRecognizer(recognizer or FakeRecognizer(), FrameSettings(**settings))
+    answerer = FrameRecognizer(recognizer or FakeRecognizer(), exact(**settings))
     pictures = {"rgb": rgb, "depth": depth}
     return answerer(read_request(regions(boxes, frame, size=size)), pictures, infos)
 
@@ -163,6 +169,42 @@ def test_broken_picture_without_detector_is_answered_too():
     assert "truncated" in answer.reason
 
 
+def test_a_region_is_seen_in_a_square_window_around_it():
+    recognizer = FakeRecognizer()
+    rng = np.random.default_rng(0)
+    rgb, far = rng.integers(0, 256, (60, 80, 3)).astype(np.uint8), rng.integers(1000, 2000, (60, 80)).astype(np.uint16)
+    infos = {"depth": camera_info(80, 60, 100, 39.5, 29.5)}
+    pictures = {"rgb": image(rgb, "rgb8"), "depth": image(far, "16UC1")}
+    boxes = [(30, 20, 20, 10), (70, 0, 10, 10)]
+    result = ask(boxes, infos=infos, recognizer=recognizer, box_scale=1.2, **pictures)
+    call = recognizer.calls[0]
+    np.testing.assert_array_equal(call.rgb[0], rgb[13:37, 28:52])
+    np.testing.assert_array_equal(call.depth[0], far[13:37, 28:52])
+    assert call.camera[0] == (100, 100, 39.5 - 28, 29.5 - 13)
+    for row in range(12):
+        for column in range(12):
+            y, x = row - 1, column + 69
+            np.testing.assert_array_equal(call.rgb[1][row, column], rgb[max(y, 0), min(x, 79)])
+            assert call.depth[1][row, column] == (far[y, x] if y >= 0 and x < 80 else 0)
+    assert [answer.roi for answer in result.answers] == boxes
+
+
+def test_one_odd_crop_does_not_spoil_the_others():
+    recognizer = FakeRecognizer()
+    original = recognizer.recognize
+
+    def picky(rgb, **rest):
+        if any(crop.mean() > 200 for crop in rgb):
+            raise InputError("too bright")
+        return original(rgb=rgb, **rest)
+
+    recognizer.recognize = picky
+    assert [answer.result for answer in ask(rgb=colour(), recognizer=recognizer).answers] == [
+        Result.ACCEPTED,
+        Result.FAILED,
+    ]
+
+
 # where boxes lie in the other picture
 
 
@@ -198,7 +240,7 @@ def test_another_shape_needs_both_cameras():
 
 
 def test_boxes_of_a_colour_picture_that_is_gone():
-    answerer = FrameRecognizer(FakeRecognizer())
+    answerer = FrameRecognizer(FakeRecognizer(), exact())
     request = read_request(regions([(40, 0, 40, 60)]))
     small = depth(width=40, height=30)
     answerer(request, {"rgb": colour(), "depth": small})

@@ -18,6 +18,7 @@ from mmcl_core.synth.raycast import Camera, Hits, Panel, Placed, blocked
 __all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "surface"]
 
 _x = np.arange(256) / 255.0
+_ROW = 32000  # most columns of a picture that OpenCV's remap takes
 SRGB_TO_LINEAR = np.where(_x <= 0.04045, _x / 12.92, ((_x + 0.055) / 1.055) ** 2.4).astype(np.float32)
 _AO_REACH = 0.12  # metres within which something takes ambient light away
 
@@ -55,11 +56,16 @@ class Pyramid:
         result = np.empty((len(u), 3), np.uint8)
         for k in np.unique(level):
             picture = self.levels[k]
-            at = np.flatnonzero(level == k)
-            x, y = u[at] * picture.shape[1] - np.float32(0.5), v[at] * picture.shape[0] - np.float32(0.5)
-            found = cv2.remap(picture, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-            result[at] = found.reshape(-1, 3)
+            for at in _runs(np.flatnonzero(level == k)):
+                x, y = u[at] * picture.shape[1] - np.float32(0.5), v[at] * picture.shape[0] - np.float32(0.5)
+                found = cv2.remap(picture, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+                result[at] = found.reshape(-1, 3)
         return result
+
+
+def _runs(index: np.ndarray) -> list[np.ndarray]:
+    """An index in runs of a length that OpenCV takes as one row."""
+    return [index[k : k + _ROW] for k in range(0, len(index), _ROW)]
 
 
 class MeshSkin:

@@ -1,0 +1,249 @@
+"""Recorded data without a running ROS: rosbag2 (sqlite3 and MCAP) and ROS 1 bags, by way of rosbags.
+
+Pictures are paired with regions exactly: of all pictures in the bag, the nearest in stamp. A bag is read twice, first
+its stamps and then only the pictures that are needed, so that its size does not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.errors import DataError
+from mmcl_ros.detections import Request
+from mmcl_ros.images import RGB_ENCODINGS, stated_encoding
+from mmcl_ros.pairing import nearest
+
+__all__ = ["Bag", "Frame", "Topics", "typestore"]
+
+IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+INFO = "sensor_msgs/msg/CameraInfo"
+REGIONS = ("mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray")
+STAMP = struct.Struct("<iI")
+
+
+@dataclass
+class Topics:
+    """The topics of a bag that are used; empty: none.
+
+    Attributes:
+        rgb, depth, detections: names.
+        infos: camera info topic by modality.
+    """
+
+    rgb: str = ""
+    depth: str = ""
+    detections: str = ""
+    infos: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Frame:
+    """A request and the pictures found for it, by modality: message and stamp in nanoseconds."""
+
+    request: Request
+    pictures: dict[str, Any]
+    stamps: dict[str, int]
+    infos: Mapping[str, Any]
+
+
+def typestore() -> Any:
+    """The message types of the newest ROS 2 and our own, for bags that do not hold their definitions."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.LATEST)
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    types: dict[str, Any] = {}
+    for package in ("mmcl_ros", "vision_msgs"):
+        places = [Path(prefix, "share", package, "msg") for prefix in prefixes if prefix]
+        if package == "mmcl_ros":
+            places.insert(0, Path(__file__).resolve().parents[1] / "msg")
+        folder = next((place for place in places if place.is_dir()), None)
+        for file in sorted(folder.glob("*.msg")) if folder else ():
+            types.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"{package}/msg/{file.stem}"))
+    store.register(types)
+    return store
+
+
+class Bag:
+    """A recording.
+
+    Args:
+        path: folder of a rosbag2, or a ``.bag`` file of ROS 1.
+        topics: names that are not to be guessed, as in :class:`Topics`.
+
+    Raises:
+        DataError: no recording there, or a topic that is not in it.
+    """
+
+    def __init__(self, path: Path, topics: Topics | None = None) -> None:
+        from rosbags.highlevel import AnyReader, AnyReaderError
+
+        self.path = path
+        if not path.exists():
+            raise DataError(f"no recording at {path}")
+        try:
+            self._reader = AnyReader([path], default_typestore=typestore())
+            self._reader.open()
+        except (AnyReaderError, OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}") from error
+        self.kinds = {one.topic: one.msgtype for one in self._reader.connections}
+        self.topics = self._guess(topics or Topics())
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
+        """Topic and message, in the order of the recording."""
+        for connection, _, raw in self._reader.messages(self._connections(topics)):
+            yield connection.topic, self._reader.deserialize(raw, connection.msgtype)
+
+    def raw(self, *topics: str) -> Iterator[tuple[str, str, int, bytes]]:
+        """Topic, type, stamp of the header in nanoseconds and CDR bytes, in the order of the recording."""
+        for connection, _, raw in self._reader.messages(self._connections(topics)):
+            yield connection.topic, connection.msgtype, _stamp(raw), bytes(raw)
+
+    def frames(
+        self,
+        requests: Sequence[Request],
+        window: float,
+        drops: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    ) -> Iterator[Frame]:
+        """Every request with its nearest colour and depth pictures.
+
+        Args:
+            requests: in the order in which they are wanted.
+            window: largest distance in stamps, seconds.
+            drops: by modality, stretches in seconds from the first stamp whose pictures are treated as lost.
+        """
+        names = {name: topic for name in ("rgb", "depth") if (topic := getattr(self.topics, name))}
+        plan = self._plan(requests, names, window, drops or {})
+        infos = self.infos()
+        uses = Counter(key for needed in plan for key in needed.items())
+        held: dict[tuple[str, int], Any] = {}
+        waiting = deque(zip(requests, plan, strict=True))
+        yield from self._complete(waiting, held, uses, infos)
+        by_topic = {topic: name for name, topic in names.items()}
+        for connection, _, raw in self._reader.messages(self._connections(names.values())):
+            key = (by_topic[connection.topic], _stamp(raw))
+            if uses[key] and key not in held:
+                held[key] = self._reader.deserialize(raw, connection.msgtype)
+                yield from self._complete(waiting, held, uses, infos)
+
+    @staticmethod
+    def _complete(waiting: deque, held: dict, uses: Counter, infos: Mapping[str, Any]) -> Iterator[Frame]:
+        while waiting and all(key in held for key in waiting[0][1].items()):
+            request, needed = waiting.popleft()
+            yield Frame(request, {key[0]: held[key] for key in needed.items()}, needed, infos)
+            for key in needed.items():
+                uses[key] -= 1
+                if not uses[key]:
+                    del held[key]
+
+    def _plan(
+        self, requests: Sequence[Request], names: Mapping[str, str], window: float, drops: Mapping[str, Any]
+    ) -> list[dict[str, int]]:
+        """Stamps of the pictures for each request, by modality."""
+        stamps: dict[str, list[int]] = {name: [] for name in names}
+        for name, topic in names.items():
+            stamps[name] = sorted(_stamp(raw) for _, _, raw in self._reader.messages(self._connections([topic])))
+        first = min((listed[0] for listed in stamps.values() if listed), default=0)
+        for name, stretches in drops.items():
+            kept = [
+                stamp
+                for stamp in stamps.get(name, [])
+                if not any(start <= (stamp - first) / 1e9 < end for start, end in stretches)
+            ]
+            stamps[name] = kept
+        plan = []
+        for request in requests:
+            found = {}
+            for name in names:
+                index = nearest(stamps[name], request.stamp)
+                if index is not None and abs(stamps[name][index] - request.stamp) <= window * 1e9:
+                    found[name] = stamps[name][index]
+            plan.append(found)
+        return plan
+
+    def infos(self) -> dict[str, Any]:
+        """The first camera info by modality; cameras are taken not to change their calibration."""
+        found = {}
+        for name, topic in self.topics.infos.items():
+            for _, message in self.messages(topic):
+                found[name] = message
+                break
+        return found
+
+    def _connections(self, topics: Any) -> list[Any]:
+        wanted = set(topics)
+        return [one for one in self._reader.connections if one.topic in wanted]
+
+    def _guess(self, given: Topics) -> Topics:
+        for topic in filter(None, (given.rgb, given.depth, given.detections, *given.infos.values())):
+            if topic not in self.kinds:
+                raise DataError(f"{self.path} has no topic {topic}; it has {', '.join(sorted(self.kinds))}")
+        kinds: dict[str, list[str]] = {"rgb": [], "depth": []}
+        for topic, kind in sorted(self.kinds.items()):
+            if kind in IMAGES:
+                kinds.get(self._modality(topic), []).append(topic)
+        rgb = given.rgb or min(kinds["rgb"], key=_rgb_rank, default="")
+        depth = given.depth or min(kinds["depth"], key=_depth_rank, default="")
+        regions = [topic for topic, kind in sorted(self.kinds.items()) if kind in REGIONS]
+        infos = dict(given.infos)
+        listed = [topic for topic, kind in sorted(self.kinds.items()) if kind == INFO]
+        for name, topic in (("rgb", rgb), ("depth", depth)):
+            if topic and listed and name not in infos:
+                infos[name] = max(listed, key=partial(_shared, topic))
+        return Topics(rgb, depth, given.detections or next(iter(regions), ""), infos)
+
+    def _modality(self, topic: str) -> str:
+        """rgb, depth or empty, by the encoding of the first message."""
+        _, message = next(self.messages(topic), (topic, None))
+        if message is None:
+            return ""
+        encoding = stated_encoding(message)
+        plain = encoding.partition(";")[0].strip()
+        if (
+            "compressedDepth" in encoding
+            or plain in ("16UC1", "32FC1")
+            or (plain == "mono16" and "depth" in topic.lower())
+        ):
+            return "depth"
+        infrared = any(word in topic.lower() for word in ("infra", "/ir/"))
+        return "rgb" if (plain in RGB_ENCODINGS or hasattr(message, "format")) and not infrared else ""
+
+
+def _rgb_rank(topic: str) -> tuple:
+    name = topic.lower()
+    return (not any(word in name for word in ("color", "colour", "rgb")), "compressed" in name, len(name), name)
+
+
+def _depth_rank(topic: str) -> tuple:
+    name = topic.lower()
+    return (not any(word in name for word in ("aligned", "registered")), "compressed" in name, len(name), name)
+
+
+def _stamp(raw: Any) -> int:
+    """The stamp of a message that starts with a header: 4 bytes (CDR preamble or ROS 1 sequence), then it."""
+    seconds, nanoseconds = STAMP.unpack_from(raw, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def _shared(one: str, other: str) -> int:
+    """How many leading parts two topic names share."""
+    count = 0
+    for left, right in zip(one.split("/"), other.split("/"), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count

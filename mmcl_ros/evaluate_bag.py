@@ -1,0 +1,288 @@
+"""Accuracy of a model on recorded sensor data, by sensor; needs no running ROS.
+
+    python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
+
+Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and ``metrics.json`` for all.
+The crops and their answers are made by the code that the node runs, with the nearest pictures of the whole recording.
+Two runs write the same CSV files byte for byte; times are in ``metrics.json`` only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_core import metrics
+from mmcl_core.cli import run_command
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_ros.bagfile import Bag, Frame, Topics
+from mmcl_ros.frames import Answer, FrameRecognizer, FrameSettings, RecognizerLike
+from mmcl_ros.health import Latencies
+from mmcl_ros.intake import wanted_modalities
+from mmcl_ros.truth import Truth, read_topic, read_truth
+
+__all__ = ["Evaluation", "evaluate", "main"]
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    *(
+        "stamp_ns",
+        "index",
+        "id",
+        "x",
+        "y",
+        "width",
+        "height",
+        "truth",
+        "label",
+        "score",
+        "correct",
+        "result",
+        "modality",
+    ),
+    *("reason", "depth_valid", "rgb_stamp_ns", "depth_stamp_ns"),
+)
+
+
+@dataclass
+class Evaluation:
+    """What one modality setting gave.
+
+    Attributes:
+        rows: one per true box, of :data:`COLUMNS`.
+        labels: index of the true class of each box, -1 where the model does not know it.
+        probabilities: of each box; None where it was not answered.
+        unpaired, one_sided: pictures none, or only some, of whose wanted modalities were found.
+    """
+
+    classes: Sequence[str]
+    rows: list[tuple] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    probabilities: list[np.ndarray | None] = field(default_factory=list)
+    unpaired: int = 0
+    one_sided: int = 0
+    frames: int = 0
+    latencies: Latencies = field(default_factory=lambda: Latencies(1_000_000))
+
+    def add(self, truth: Truth, frame: Frame, answers: Sequence[Answer]) -> None:
+        """Enter the answers for one picture."""
+        for index, (answer, label) in enumerate(zip(answers, truth.labels, strict=True)):
+            best = answer.labels[0] if answer.labels else ""
+            stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
+            valid = f"{answer.depth_valid:.4f}" if answer.depth_valid >= 0 else ""
+            self.rows.append(
+                (
+                    *(truth.request.stamp, index, answer.id, *answer.roi, label, answer.label, f"{answer.score:.6f}"),
+                    *(int(best == label), answer.result.name.lower(), answer.modality, answer.reason, valid, *stamps),
+                )
+            )
+            self.labels.append(self.classes.index(label) if label in self.classes else -1)
+            self.probabilities.append(answer.probabilities)
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of ``metrics.json``."""
+        results = Counter(row[COLUMNS.index("result")] for row in self.rows)
+        right = [row[COLUMNS.index("correct")] for row in self.rows]
+        accepted = [
+            hit for hit, row in zip(right, self.rows, strict=True) if row[COLUMNS.index("result")] == "accepted"
+        ]
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        known = [(label, answer) for label, answer in pairs if label >= 0 and answer is not None]
+        figures: dict[str, Any] = {
+            "boxes": len(self.rows),
+            "frames": self.frames,
+            "accuracy": float(np.mean(right)),
+            "accuracy_of_accepted": float(np.mean(accepted)) if accepted else None,
+            "rejected": {name: count for name, count in sorted(results.items()) if name != "accepted"},
+            "unpaired": self.unpaired,
+            "one_sided": self.one_sided,
+            "answered_from": dict(
+                sorted(Counter(row[COLUMNS.index("modality")] or "nothing" for row in self.rows).items())
+            ),
+            "truth_unknown_to_model": sum(label < 0 for label in self.labels),
+        }
+        if known:
+            labels = np.array([label for label, _ in known])
+            probabilities = np.stack([answer for _, answer in known])
+            predicted = probabilities.argmax(axis=1)
+            figures["macro_f1"] = metrics.macro_f1(labels, predicted, len(self.classes))
+            figures["ece"] = metrics.expected_calibration_error(probabilities, labels)
+        stages = self.latencies.percentiles()
+        figures["latency_ms"] = {
+            stage: dict(zip(("p50", "p90", "p99"), values, strict=True)) for stage, values in stages.items()
+        }
+        return figures
+
+
+def evaluate(
+    bag: Bag,
+    truths: Sequence[Truth],
+    recognizer: RecognizerLike,
+    modalities: Sequence[str],
+    settings: FrameSettings,
+    window: float = 0.02,
+    drops: dict[str, list[tuple[float, float]]] | None = None,
+) -> dict[str, Evaluation]:
+    """Answer every true box of a recording, by each modality setting.
+
+    Raises:
+        ConfigError: the model was not trained for a modality.
+        DataError: the recording has no pictures of a modality.
+    """
+    wanted = {}
+    for name in modalities:
+        wanted[name] = wanted_modalities(name, recognizer.modalities)
+        if not wanted[name]:
+            trained = " and ".join(recognizer.modalities)
+            raise ConfigError(f"modality {name} was asked for, but the model was trained for {trained}")
+        absent = [one for one in wanted[name] if not getattr(bag.topics, one)]
+        if absent and (name != "auto" or len(absent) == len(wanted[name])):
+            raise DataError(f"{bag.path} has no {' and no '.join(absent)} pictures; its topics: {', '.join(bag.kinds)}")
+    found = {name: Evaluation(list(recognizer.classes)) for name in modalities}
+    answerers = {name: FrameRecognizer(recognizer, settings) for name in modalities}
+    colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
+    for answerer in answerers.values():
+        if colour is not None:  # what the boxes were drawn in, also where answers stand on depth alone
+            answerer.remember("rgb", colour[1], bag.infos().get("rgb"))
+    missing = f"no picture within {window:g} s"
+    frames = bag.frames([truth.request for truth in truths], window, drops)
+    for truth, frame in zip(truths, frames, strict=True):
+        for name in modalities:
+            pictures = {one: frame.pictures[one] for one in wanted[name] if one in frame.pictures}
+            started = time.perf_counter()
+            answer = answerers[name](truth.request, pictures, frame.infos, missing)
+            answer.seconds["total"] = time.perf_counter() - started
+            result = found[name]
+            result.frames += 1
+            result.unpaired += not pictures
+            result.one_sided += 0 < len(pictures) < len(wanted[name])
+            for stage, seconds in answer.seconds.items():
+                result.latencies.add(stage, seconds)
+            result.add(truth, Frame(truth.request, pictures, frame.stamps, frame.infos), answer.answers)
+    return found
+
+
+def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dict[str, Any]:
+    """Write the files of a run and return the content of ``metrics.json``."""
+    out.mkdir(parents=True, exist_ok=True)
+    report = {**about, "modalities": {name: result.figures() for name, result in found.items()}}
+    for name, result in found.items():
+        with (out / f"predictions_{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(result.rows)
+        draw_confusion(out / f"confusion_{name}.png", result, name)
+    (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
+    """A picture of the confusion matrix: the true classes that occur against the answers, rejections last."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    truth = [str(row[COLUMNS.index("truth")]) for row in result.rows]
+    answer = [str(row[COLUMNS.index("label")]) for row in result.rows]
+    rows = sorted(set(truth))
+    columns = [*sorted((set(truth) | set(answer)) - {"unknown"}), "unknown"]
+    counts = np.zeros((len(rows), len(columns)), int)
+    for true, said in zip(truth, answer, strict=True):
+        counts[rows.index(true), columns.index(said)] += 1
+    figure = Figure(figsize=(3 + 0.35 * len(columns), 2.5 + 0.35 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            dark = count > counts[row].sum() / 2
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    axes.set_title(
+        f"{title}: {np.mean([row[COLUMNS.index('correct')] for row in result.rows]):.3f} of {len(truth)} right"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def parse_drop(text: str) -> tuple[str, tuple[float, float]]:
+    """``depth:1.0-2.5`` as a modality and a stretch of seconds from the beginning."""
+    name, _, stretch = text.partition(":")
+    start, _, end = stretch.partition("-")
+    try:
+        bounds = (float(start), float(end))
+    except ValueError:
+        bounds = (1.0, 0.0)
+    if name not in ("rgb", "depth") or bounds[0] >= bounds[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form depth:1.0-2.5")
+    return name, bounds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmcl_ros.evaluate_bag", description="Accuracy of a model on recorded sensor data, by sensor."
+    )
+    parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
+    parser.add_argument("--truth", type=Path, help="CSV of true boxes; without: classes of the bag's detections topic")
+    parser.add_argument("--model", required=True, help="run folder or weights file")
+    parser.add_argument("--modality", nargs="+", default=["auto"], choices=["rgb", "depth", "rgbd", "auto"])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    for name in ("rgb", "depth", "detections"):
+        parser.add_argument(f"--{name}-topic", default="", help="default: guessed from type and encoding")
+    for name in ("rgb", "depth"):
+        parser.add_argument(f"--{name}-info-topic", default="", help="default: the camera info nearest by name")
+    parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor, as depth:1.0-2.5")
+    parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default 0.02)")
+    parser.add_argument("--min-score", type=float, default=0.0, help="answers below become unknown")
+    parser.add_argument("--box-scale", type=float, default=FrameSettings.box_scale, help="as the parameter of the node")
+    parser.add_argument("--min-depth-valid", type=float, default=0.1, help="as the parameter of the node")
+    parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from mmcl_core.recognizer import Recognizer
+
+    given = {name: topic for name in ("rgb", "depth") if (topic := getattr(options, f"{name}_info_topic"))}
+    settings = FrameSettings(
+        min_score=options.min_score,
+        box_scale=options.box_scale,
+        min_depth_valid=options.min_depth_valid,
+        assume_registered=options.assume_registered,
+    )
+    drops: dict[str, list[tuple[float, float]]] = {}
+    for name, stretch in options.drop:
+        drops.setdefault(name, []).append(stretch)
+    with Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, options.detections_topic, given)) as bag:
+        truths = read_truth(options.truth) if options.truth else read_topic(bag)
+        recognizer = Recognizer.load(options.model, options.device)
+        found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
+        topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
+    about = {"bag": str(options.bag), "model": recognizer.model_id, "topics": topics, "drop": drops}
+    report = write(options.out, found, about)
+    for name, figures in report["modalities"].items():
+        rejected = sum(figures["rejected"].values())
+        print(f"{name:6} accuracy {figures['accuracy']:.3f} of {figures['boxes']} boxes, {rejected} rejected")
+    unknown = next(iter(found.values())).figures()["truth_unknown_to_model"]
+    if unknown:
+        logger.warning("%d boxes have a true label that the model does not know; they count as wrong", unknown)
+    print(options.out / "metrics.json")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,217 @@
+"""Record a small bag of rendered scenes: pictures of both sensors, camera infos, detections, and the truth beside it.
+
+    python -m mmcl_ros.record_demo --out DIR [--objects household|DIR_OF_MESHES] [--frames N] [--seed S]
+
+Writes ``DIR/bag`` (rosbag2) and ``DIR/truth.csv``. No running ROS is needed. This is the one module of the ROS side
+that imports the renderer of the core, and only when it is run: a robot that recognises never does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.cli import run_command
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_ros.bagfile import typestore
+from mmcl_ros.truth import TRUTH_COLUMNS
+
+__all__ = ["DEMO_TOPICS", "View", "main", "record", "render_views"]
+
+WIDTH, HEIGHT = 640, 480
+FRAME_ID = "camera_color_optical_frame"
+START_NS = 1_700_000_000_000_000_000
+LEAST_PIXELS, LEAST_SIDE = 500, 20
+DEMO_TOPICS = {
+    "rgb": "/camera/color/image_raw",
+    "rgb_info": "/camera/color/camera_info",
+    "depth": "/camera/aligned_depth_to_color/image_raw",
+    "depth_info": "/camera/aligned_depth_to_color/camera_info",
+    "detections": "/detections",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One moment.
+
+    Attributes:
+        rgb: uint8 [H, W, 3]. depth: uint16 [H, W], millimetres.
+        camera: (fx, fy, cx, cy) in pixels.
+        boxes: (x, y, width, height) of the visible part of each object. labels: their classes.
+    """
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    camera: tuple[float, float, float, float]
+    boxes: tuple[tuple[int, int, int, int], ...]
+    labels: tuple[str, ...]
+
+
+def render_views(objects: str, frames: int, seed: int) -> Iterator[View]:
+    """Scenes of one to five objects, seen by a colour camera and a depth camera that is registered to it.
+
+    The objects are instances of their own, found in no rendered training set.
+    """
+    from mmcl_core.render import make_stock
+    from mmcl_core.synth.background import TexturePool
+    from mmcl_core.synth.crops import render_scene
+    from mmcl_core.synth.scene import compose
+
+    stock = make_stock(objects, seed)
+    pool = TexturePool(seed, 16)
+    for number in range(frames):
+        rng = np.random.default_rng([seed, number])
+
+        def draw(source: np.random.Generator, window: int = number // 8) -> Any:
+            return stock.item(int(source.integers(len(stock.classes))), "demo", window, source)
+
+        scene = compose(rng, draw(rng), draw, pool)
+        boxes, labels = _visible_boxes(scene)
+        # The renderer makes square windows; the square around the picture holds the picture in its middle rows.
+        margin = (WIDTH - HEIGHT) // 2
+        whole = dataclasses.replace(scene, left=0.0, top=float(-margin), side=float(WIDTH))
+        rgb, depth, camera = render_scene(whole, WIDTH, "xtion", rng)
+        rows = slice(margin, margin + HEIGHT)
+        intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy - margin)
+        yield View(np.ascontiguousarray(rgb[rows]), np.ascontiguousarray(depth[rows]), intrinsics, boxes, labels)
+
+
+def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
+    """Boxes of the objects of which enough can be seen, and their classes."""
+    from mmcl_core.synth.raycast import cast
+
+    rays = scene.camera.rays(WIDTH, HEIGHT)
+    owner = cast(scene.camera.position, rays, scene.placed, scene.panels).owner.reshape(HEIGHT, WIDTH)
+    boxes, labels = [], []
+    for index, item in enumerate(scene.items):
+        seen = owner == index
+        if not item.name or seen.sum() < LEAST_PIXELS:
+            continue
+        rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+        width, height = int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
+        if min(width, height) >= LEAST_SIDE:
+            boxes.append((int(columns[0]), int(rows[0]), width, height))
+            labels.append(item.name)
+    return tuple(boxes), tuple(labels)
+
+
+def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
+    """Write views as a bag and a table of truth.
+
+    Args:
+        out: folder, made if need be; must not hold a ``bag`` yet.
+        views: what to record.
+        rate: views per second.
+        storage: ``mcap`` or ``sqlite3``.
+
+    Returns:
+        The bag and the table.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    bag, table = out / "bag", out / "truth.csv"
+    if bag.exists():
+        raise DataError(f"{bag} is there already; remove it or choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    store = typestore()
+    writer = Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()])
+    rows = []
+    with writer:
+        kinds = {"rgb": "Image", "depth": "Image", "rgb_info": "CameraInfo", "depth_info": "CameraInfo"}
+        types = {name: f"sensor_msgs/msg/{kind}" for name, kind in kinds.items()}
+        types["detections"] = "mmcl_ros/msg/RegionArray"
+        channels = {
+            name: writer.add_connection(DEMO_TOPICS[name], kind, typestore=store) for name, kind in types.items()
+        }
+        for number, view in enumerate(views):
+            stamp = START_NS + round(number * 1e9 / rate)
+            for name, message in _messages(store, view, stamp).items():
+                raw = store.serialize_cdr(message, types[name])
+                # A detector answers later than the camera; a bag of one camera has its pictures first.
+                writer.write(channels[name], stamp + (20_000_000 if name == "detections" else 0), raw)
+            for index, ((x, y, width, height), label) in enumerate(zip(view.boxes, view.labels, strict=True)):
+                rows.append((stamp, x, y, x + width, y + height, label, f"object_{index}"))
+    with table.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow((*TRUTH_COLUMNS, "id"))
+        lines.writerows(rows)
+    return bag, table
+
+
+def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
+    types = store.types
+    time = types["builtin_interfaces/msg/Time"](stamp // 1_000_000_000, stamp % 1_000_000_000)
+    header = types["std_msgs/msg/Header"](time, FRAME_ID)
+    height, width = view.depth.shape
+
+    def image(values: np.ndarray, encoding: str) -> Any:
+        data = values.reshape(-1).view(np.uint8)
+        return types["sensor_msgs/msg/Image"](header, height, width, encoding, 0, data.size // height, data)
+
+    fx, fy, cx, cy = view.camera
+    info = types["sensor_msgs/msg/CameraInfo"](
+        header=header,
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1.0]),
+        r=np.eye(3).reshape(-1),
+        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1.0, 0]),
+        binning_x=0,
+        binning_y=0,
+        roi=_roi(types, (0, 0, 0, 0)),
+    )
+    region = types["mmcl_ros/msg/Region"]
+    regions = [region(f"object_{index}", _roi(types, box)) for index, box in enumerate(view.boxes)]
+    return {
+        "rgb": image(view.rgb, "rgb8"),
+        "depth": image(view.depth, "16UC1"),
+        "rgb_info": info,
+        "depth_info": info,
+        "detections": types["mmcl_ros/msg/RegionArray"](header, width, height, regions),
+    }
+
+
+def _roi(types: Any, box: tuple[int, int, int, int]) -> Any:
+    x, y, width, height = box
+    return types["sensor_msgs/msg/RegionOfInterest"](
+        x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmcl_ros.record_demo", description="Record a small bag of rendered scenes."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for bag/ and truth.csv")
+    parser.add_argument("--objects", default="household", help="household (built in), or a folder of meshes")
+    parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--rate", type=float, default=10.0, help="frames per second of recorded time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    if options.frames < 1 or options.rate <= 0:
+        raise ConfigError("--frames must be at least 1 and --rate above 0")
+    views = tqdm(render_views(options.objects, options.frames, options.seed), "render", options.frames, unit=" frames")
+    bag, table = record(options.out, views, options.rate, options.storage)
+    print(f"{bag}\n{table}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,86 @@
+"""True boxes and labels of a recording: from a CSV file, or from a detections topic that carries classes.
+
+The CSV has one row per box and the columns ``stamp_ns, x_min, y_min, x_max, y_max, label``; the edges are pixels of the
+colour picture (of the depth picture where there is no colour), the upper ones exclusive. An optional column ``id``
+names the box, optional ``width, height`` state the size of the picture it was drawn in.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from mmcl_core.errors import DataError
+from mmcl_ros.bagfile import Bag
+from mmcl_ros.detections import Box, Request, read_request
+
+__all__ = ["TRUTH_COLUMNS", "Truth", "read_topic", "read_truth"]
+
+TRUTH_COLUMNS = ("stamp_ns", "x_min", "y_min", "x_max", "y_max", "label")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One picture's boxes with their true labels, in the same order."""
+
+    request: Request
+    labels: tuple[str, ...]
+
+
+def read_truth(path: Path) -> list[Truth]:
+    """The pictures of a CSV file by stamp, their boxes in the order of the file.
+
+    Raises:
+        DataError: a missing column, or a value that is no number, with its line.
+    """
+    rows = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in TRUTH_COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path} lacks the columns {', '.join(missing)}; needed are {', '.join(TRUTH_COLUMNS)}")
+            for line, row in enumerate(reader, start=2):
+                try:
+                    edges = [float(row[name]) for name in TRUTH_COLUMNS[1:5]]
+                    size = (int(row.get("width") or 0), int(row.get("height") or 0))
+                    rows.append((int(row["stamp_ns"]), row.get("id") or "", edges, size, row["label"]))
+                except (TypeError, ValueError) as error:
+                    raise DataError(f"{path}, line {line}: {error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read the true boxes {path}: {error.strerror}") from error
+    if not rows:
+        raise DataError(f"{path} holds no boxes")
+    rows.sort(key=lambda row: row[0])
+    truths = []
+    for stamp, group in groupby(rows, key=lambda row: row[0]):
+        listed = list(group)
+        boxes = tuple(Box(name or str(n), *edges) for n, (_, name, edges, _, _) in enumerate(listed))
+        width, height = listed[0][3]
+        request = Request(boxes, width=width, height=height, stamp=stamp)
+        truths.append(Truth(request, tuple(label for *_, label in listed)))
+    return truths
+
+
+def read_topic(bag: Bag) -> list[Truth]:
+    """The boxes of the bag's detections topic with their best classes, by stamp.
+
+    Raises:
+        DataError: there is no such topic, or its messages carry no classes.
+    """
+    topic = bag.topics.detections
+    if not topic or not bag.kinds[topic].endswith("Detection2DArray"):
+        raise DataError(f"{bag.path} has no Detection2DArray topic with classes; give the true boxes as a CSV file")
+    truths = []
+    for _, message in bag.messages(topic):
+        labels = []
+        for detection in message.detections:
+            found = [getattr(one, "hypothesis", one) for one in detection.results]
+            best = max(found, key=lambda one: one.score, default=None)
+            labels.append(str(getattr(best, "class_id", getattr(best, "id", ""))))
+        truths.append(Truth(read_request(message), tuple(labels)))
+    if not any(label for truth in truths for label in truth.labels):
+        raise DataError(f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file")
+    return sorted(truths, key=lambda truth: truth.request.stamp)
