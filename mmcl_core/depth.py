@@ -209,7 +209,8 @@ def gravity_direction(normals: Tensor, defined: Tensor) -> Tensor:
 
     Starts from the camera's y axis. Normals within a threshold of the current direction are taken for floors, those
     within it of the perpendicular plane for walls; the new direction is the one most parallel to the former and most
-    perpendicular to the latter. 5 rounds at 45 degrees, 5 at 15.
+    perpendicular to the latter. 5 rounds at 45 degrees, 5 at 15. The current direction counts as a thousandth of the
+    evidence, as the normals of a single wall leave its roll open.
 
     Args:
         normals: [B, 3, H, W] unit vectors of either sign.
@@ -225,10 +226,11 @@ def gravity_direction(normals: Tensor, defined: Tensor) -> Tensor:
         floor = (cosine > math.cos(math.radians(degrees))) & use
         wall = (cosine < math.sin(math.radians(degrees))) & use
         weighted = flat * (wall.to(flat.dtype) - floor.to(flat.dtype))
-        spread = weighted @ flat.transpose(1, 2)
+        prior = 1e-3 * use.sum(2)[:, :, None] * down[:, :, None] * down[:, None, :]
+        spread = weighted @ flat.transpose(1, 2) - prior
         vector = torch.linalg.eigh(spread.double()).eigenvectors[:, :, 0].to(flat.dtype)
         vector = vector * torch.where((vector * down).sum(1, keepdim=True) < 0, -1.0, 1.0)
-        down = torch.where((floor | wall).any(2), vector, down)
+        down = torch.where(use.any(2), vector, down)
     return down
 
 

@@ -55,7 +55,8 @@ def autocontrast_table(image: Tensor) -> Tensor:
     """Stretch each channel from its darkest and brightest level to 0 and 255 (``ImageOps.autocontrast``)."""
     flat = image.flatten(2)
     low, high = flat.amin(2, keepdim=True).double(), flat.amax(2, keepdim=True).double()
-    scale = 255 / (high - low).clamp(min=1)
+    # A number over a tensor would be a product with the reciprocal, and PIL's cut-off shows the last bit.
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     levels = _levels(image, torch.float64)
     return _to_uint8(torch.where(high > low, levels * scale - low * scale, levels))
 
