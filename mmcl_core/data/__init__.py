@@ -1,1 +1,4 @@
 """Prepared sets of RGB-D crops on disk, batches of them, and the data sets they are made from."""
+
+#: Modules of this package that read a kind of source, see :mod:`mmcl_core.data.sources`.
+DATA_SETS = ("folder",)

@@ -1,0 +1,329 @@
+"""Own RGB-D crops in folders: ``<split>/<class>/<key>_rgb.png`` and the like.
+
+============================  =========================================================================================
+file                          meaning
+============================  =========================================================================================
+``<key>_rgb.(png|jpg|jpeg)``  colour, 8 bit, 3 channels
+``<key>_depth.png``           depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
+``<key>_mask.png``            object mask, not 0 on the object; used with ``--mask apply``
+``<key>.(png|jpg|jpeg)``      without a suffix: depth where it is a 16-bit PNG of 1 channel, colour otherwise
+``cameras.csv``               in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
+============================  =========================================================================================
+
+Either modality may be missing for a sample. The level of splits may be missing: ``<class>/<key>_rgb.png``. The class
+folder ``unlabelled`` holds samples without a label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.data.crops import Camera, CropRule
+from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_picture, read_rgb
+from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.splits import shuffled
+from mmcl_core.data.writer import Sample
+from mmcl_core.errors import ConfigError, DataError
+
+__all__ = ["DATA_SET", "UNLABELLED", "Folder"]
+
+UNLABELLED = ("unlabelled", "unlabeled")
+CAMERAS = "cameras.csv"
+_PICTURES = (".png", ".jpg", ".jpeg")
+_PARTS = ("rgb", "depth", "mask")
+_GROUP = r"(.+)_\d+"
+_LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
+
+
+@dataclass
+class Crop:
+    """A task: the files of one sample, relative to the source."""
+
+    key: str
+    split: str
+    label: int
+    group: str
+    files: dict[str, str] = field(default_factory=dict)
+    camera: Camera | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the files of a crop are read."""
+
+    source: Path
+    rule: CropRule
+    scale: float | None
+    masked: bool
+
+
+class Folder:
+    """The layout of this module."""
+
+    name = "folder"
+    help = "own crops: <split>/<class>/<key>_rgb.png with <key>_depth.png, either may be missing"
+    description = __doc__
+    examples = """\
+  python -m mmcl_core.prepare folder --source crops --out data_sets/mine
+  python -m mmcl_core.prepare folder --source crops --out data_sets/mine --depth-unit m/5000 --check
+  python -m mmcl_core.prepare folder --source crops --out data_sets/mine --split train=0.8,val=0.1,test=0.1"""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this data set."""
+        parser.add_argument(
+            "--depth-unit", default="mm", metavar="UNIT",
+            help="one step of the depth files: mm (default), 0.1mm, cm, m/5000, ...; "
+            f"{STORED}: 8-bit pictures of 3 channels such as HHA, kept as they are",
+        )  # fmt: skip
+        parser.add_argument(
+            "--mask", choices=("ignore", "apply"), default="ignore",
+            help="apply: colour outside of the mask becomes black, depth no reading, and a sample without a mask is "
+            "skipped (default: ignore)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--split", default="train", metavar="NAME|NAME=SHARE,...",
+            help="for a source without the level of splits: one name for all (default: train), or shares, drawn for "
+            "each class, such as train=0.8,val=0.1,test=0.1; the share of unlabelled samples goes the same way",
+        )  # fmt: skip
+        parser.add_argument(
+            "--keep-groups", action="store_true",
+            help="with shares: samples of a class that share a group (frames of one scene) stay in one split",
+        )  # fmt: skip
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn split (default: 0)")
+        parser.add_argument(
+            "--group-pattern", default=_GROUP, metavar="REGEX",
+            help="regular expression for the whole key (without folders); its first group names what near-duplicates "
+            rf"share (default: {_GROUP}, that is the key without its last _number)",
+        )  # fmt: skip
+
+    def plan(self, source: Path, options: argparse.Namespace) -> Plan:
+        """List the files, pair them, and give them labels, splits, groups and cameras (see the data set protocol)."""
+        stored = options.depth_unit == STORED
+        reader = Reader(
+            source, CropRule(options.size), None if stored else depth_scale(options.depth_unit), options.mask == "apply"
+        )
+        try:
+            pattern = re.compile(options.group_pattern)
+        except re.error as error:
+            raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
+        shares = parse_shares(options.split)
+        folders, has_splits = _class_folders(source)
+        classes = sorted({folder.name for folder in folders} - set(UNLABELLED))
+        skips: list[Skip] = []
+        crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
+        crops.sort(key=lambda crop: crop.key)
+        if has_splits:
+            for crop in crops:
+                crop.split = crop.key.split("/", 1)[0]
+        else:
+            _draw_splits(crops, shares, options.seed, options.keep_groups)
+        _add_cameras(source / CAMERAS, crops)
+        modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
+        for name in modalities:
+            _probe(reader, crops, name)
+        description = {
+            "made_by": "mmcl_core.prepare folder",
+            "source": source.resolve().name,
+            "depth_unit": options.depth_unit,
+            "mask": options.mask,
+            "crop": reader.rule.describe(),
+            "group_pattern": options.group_pattern,
+        }
+        if not has_splits:
+            description |= {"split": options.split, "keep_groups": options.keep_groups, "seed": options.seed}
+        return Plan(
+            classes=classes,
+            modalities=modalities,
+            tasks=crops,
+            make=partial(make_sample, reader),
+            total=len(crops),
+            description=description,
+            stored=["depth"] if stored and "depth" in modalities else [],
+            skipped=skips,
+        )
+
+
+DATA_SET = Folder()
+
+
+def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
+    """The sample of a crop, and a skip for each of its files that cannot be used."""
+    images: dict[str, Any] = {}
+    camera: Camera | None = None
+    mask = None
+    if reader.masked:
+        if "mask" not in crop.files:
+            yield Skip(crop.key, "has no mask, and --mask apply needs one")
+            return
+        try:
+            mask = _read_mask(reader.source / crop.files["mask"])
+        except DataError as error:
+            yield Skip(crop.files["mask"], str(error))
+            return
+    for name in ("rgb", "depth"):
+        if name not in crop.files:
+            continue
+        try:
+            image = _read(reader, name, crop.files[name])
+            if mask is not None:
+                if mask.shape != image.shape[:2]:
+                    raise DataError(f"is of size {image.shape[:2]}, its mask of {mask.shape}")
+                image = np.where(mask if image.ndim == 2 else mask[..., None], image, 0).astype(image.dtype)
+        except DataError as error:
+            yield Skip(crop.files[name], str(error))
+            continue
+        cut = reader.rule({name: image}, crop.camera)
+        assert cut is not None, "a whole picture is never too small"
+        images |= cut[0]
+        camera = camera or cut[1]
+    if images:
+        source = crop.files[next(iter(images))]
+        yield Sample(images, crop.label, crop.split, crop.key, crop.group, source, camera)
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """``train`` or ``train=0.8,test=0.2`` as shares that sum to 1.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    if re.fullmatch(r"\w[\w.-]*", text):
+        return {text: 1.0}
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        shares = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        shares = {}
+    good = shares and all(shares) and min(shares.values()) > 0 and len(shares) == len(pairs)
+    if not good or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        raise ConfigError(f"--split {text!r}: a name, or name=share,... with shares > 0 that sum to 1, is expected")
+    return shares
+
+
+def _read(reader: Reader, name: str, file: str) -> Any:
+    path = reader.source / file
+    return read_rgb(path) if name == "rgb" or reader.scale is None else depth_millimetres(path, reader.scale)
+
+
+def _read_mask(path: Path) -> Any:
+    mask = read_picture(path)
+    return mask != 0 if mask.ndim == 2 else (mask[..., :3] != 0).any(-1)
+
+
+def _probe(reader: Reader, crops: list[Crop], name: str) -> None:
+    """Fail before the work where no file of a modality can be used: a wrong unit or a wrong kind of picture."""
+    files = [crop.files[name] for crop in crops if name in crop.files]
+    reason = ""
+    for file in files[:: max(1, len(files) // 12)]:
+        try:
+            _read(reader, name, file)
+        except DataError as error:
+            reason = reason or f"{reader.source / file} {error}"
+        else:
+            return
+    hint = f" (--depth-unit {STORED} takes 8-bit pictures of 3 channels)" if name == "depth" else ""
+    raise DataError(f"none of {len(files)} {name} files seems usable: {reason}{hint}")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _PICTURES and path.is_file()
+
+
+def _class_folders(source: Path) -> tuple[list[Path], bool]:
+    """The folders that hold pictures, and whether they lie below a level of splits."""
+    if not source.is_dir():
+        raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
+    upper = [folder for folder in _visible(source) if folder.is_dir()]
+    lower = [folder for parent in upper for folder in _visible(parent) if folder.is_dir()]
+    flat = [folder for folder in upper if any(map(_is_picture, folder.iterdir()))]
+    deep = [folder for folder in lower if any(map(_is_picture, folder.iterdir()))]
+    if flat and deep:
+        raise DataError(f"{source} mixes two layouts: pictures in {flat[0]} and in {deep[0]}; expected {_LAYOUT}")
+    if not flat and not deep:
+        found = show_folder(source)
+        if upper:
+            found += f"; in {upper[0].name}/: {show_folder(upper[0])}"
+        if upper and lower:
+            found += f"; in {lower[0].relative_to(source)}/: {show_folder(lower[0])}"
+        raise DataError(f"{source}: no pictures found; expected {_LAYOUT}; found {found}")
+    return (flat, False) if flat else (deep, True)
+
+
+def _list_crops(
+    source: Path, folder: Path, classes: list[str], pattern: re.Pattern[str], stored: bool, skips: list[Skip]
+) -> Iterator[Crop]:
+    label = -1 if folder.name in UNLABELLED else classes.index(folder.name)
+    crops: dict[str, Crop] = {}
+    names = [path for path in _visible(folder) if _is_picture(path)]
+    names.sort(key=lambda path: path.stem.rpartition("_")[2] not in _PARTS)  # a file with a suffix wins
+    for path in names:
+        stem, _, part = path.stem.rpartition("_")
+        if not stem or part not in _PARTS:
+            stem, part = path.stem, "depth" if not stored and is_metric_png(path) else "rgb"
+        match = pattern.fullmatch(stem)
+        group = (match[1] if match.re.groups else match[0]) or "" if match else ""
+        key = (folder.relative_to(source) / stem).as_posix()
+        crop = crops.setdefault(stem, Crop(key, "", label, group))
+        file = path.relative_to(source).as_posix()
+        if part in crop.files:
+            skips.append(Skip(file, f"is a second {part} picture of {key}, beside {crop.files[part]}"))
+        else:
+            crop.files[part] = file
+    for crop in crops.values():
+        if set(crop.files) == {"mask"}:
+            skips.append(Skip(crop.files["mask"], "is a mask without a picture"))
+        else:
+            yield crop
+
+
+def _draw_splits(crops: list[Crop], shares: dict[str, float], seed: int, keep_groups: bool) -> None:
+    """Give each split its share of every class; in doubt the first split goes first."""
+    names, share = list(shares), np.array(list(shares.values()))
+    for label in sorted({crop.label for crop in crops}):
+        members: dict[str, list[Crop]] = {}
+        for crop in (crop for crop in crops if crop.label == label):
+            members.setdefault(crop.group if keep_groups and crop.group else f"/{crop.key}", []).append(crop)
+        units = list(members.values())
+        total, given = sum(map(len, units)), np.zeros(len(names))
+        for unit in shuffled(len(units), seed, label + 1):
+            target = int(np.argmax(np.round(share * total - given, 9)))
+            given[target] += len(units[unit])
+            for crop in units[unit]:
+                crop.split = names[target]
+
+
+def _add_cameras(path: Path, crops: list[Crop]) -> None:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file, skipinitialspace=True)
+        columns = ("key", "fx", "fy", "cx", "cy")
+        if not set(columns) <= set(table.fieldnames or ()):
+            raise DataError(f"{path}: columns {', '.join(columns)} expected, found {', '.join(table.fieldnames or ())}")
+        cameras: dict[str, Camera] = {}
+        for number, row in enumerate(table, 2):
+            try:
+                fx, fy, cx, cy = (float(row[name]) for name in columns[1:])
+            except (TypeError, ValueError):
+                fx = fy = cx = cy = math.nan
+            if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
+                raise DataError(
+                    f"{path}, line {number}: finite fx, fy, cx, cy expected, fx and fy > 0; found {dict(row)}"
+                )
+            cameras[row["key"]] = (fx, fy, cx, cy)
+    for crop in crops:
+        crop.camera = cameras.get(crop.key, cameras.get(crop.key.rpartition("/")[2]))

@@ -1,0 +1,104 @@
+"""Picture files, read with their faults named; depth units."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.errors import ConfigError, DataError
+
+__all__ = ["STORED", "depth_millimetres", "depth_scale", "is_metric_png", "read_picture", "read_rgb"]
+
+Array = npt.NDArray[Any]
+
+#: The depth unit of pictures that are no metric depth (HHA).
+STORED = "stored"
+_IN_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
+
+
+def depth_scale(unit: str) -> float:
+    """Millimetres of one step of the stored numbers.
+
+    Args:
+        unit: such as ``mm``, ``0.1mm``, ``cm``, ``m/5000``.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    match = re.fullmatch(r"(\d*\.?\d+)?\s*(mm|cm|m)(?:/(\d*\.?\d+))?", unit.strip())
+    scale = float(match[1] or 1) * _IN_MM[match[2]] / (float(match[3] or 1) or float("nan")) if match else 0.0
+    if not scale > 0:
+        raise ConfigError(f"depth unit {unit!r} is not understood; write mm, 0.1mm, cm, m/5000, ... or {STORED}")
+    return scale
+
+
+def read_picture(path: Path) -> Array:
+    """The pixels of a PNG or JPEG file as they are stored, colour as R, G, B.
+
+    Raises:
+        DataError: missing, empty, truncated, or no picture. The message does not repeat the path.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise DataError("is empty (0 bytes)")
+    # Some versions of the decoders fill what is missing with grey and say nothing.
+    end = {b"\x89PN": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}.get(data[:3])
+    if end is not None and end not in data[-4096:]:
+        raise DataError(f"is truncated ({len(data)} bytes, without the mark of its end)")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f"is not a readable picture ({len(data)} bytes)")
+    return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 and image.shape[2] == 3 else image
+
+
+def read_rgb(path: Path) -> Array:
+    """uint8 [H, W, 3] of a colour picture, or of a stored depth picture.
+
+    Raises:
+        DataError: as :func:`read_picture`, or another type or number of channels.
+    """
+    image = read_picture(path)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"is {_kind(image)}; 8 bit with 3 channels expected")
+    return image
+
+
+def depth_millimetres(path: Path, scale: float) -> Array:
+    """uint16 [H, W] in mm of a 16-bit depth PNG; 0 stays 0, what exceeds 65535 mm counts as no reading.
+
+    Args:
+        path: the file.
+        scale: millimetres of one step, see :func:`depth_scale`.
+
+    Raises:
+        DataError: as :func:`read_picture`, or another type or number of channels.
+    """
+    image = read_picture(path)
+    if image.ndim != 2 or image.dtype != np.uint16:
+        raise DataError(f"is {_kind(image)}; metric depth is 16 bit with 1 channel")
+    if scale == 1:
+        return image
+    millimetres = np.floor(image * scale + 0.5)
+    return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+
+
+def is_metric_png(path: Path) -> bool:
+    """Whether a file is a 16-bit PNG of one channel, by its header."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(26)
+    except OSError:
+        return False
+    return head[:4] == b"\x89PNG" and len(head) == 26 and head[24] == 16 and head[25] == 0
+
+
+def _kind(image: Array) -> str:
+    return f"{8 * image.dtype.itemsize} bit with {1 if image.ndim == 2 else image.shape[2]} channel(s)"

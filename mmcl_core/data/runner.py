@@ -1,0 +1,249 @@
+"""Works a :class:`~mmcl_core.data.sources.Plan` off: in parallel, in order, with progress; writes or checks.
+
+Results are taken in the order of the tasks, whichever worker made them, so that the set does not depend on the number
+of workers. Only a few tasks for each worker are under way at once, so that memory does not grow with the source.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mmcl_core.data.sources import Plan, Skip
+from mmcl_core.data.writer import PreparedWriter, Sample
+from mmcl_core.errors import DataError
+
+__all__ = ["Findings", "check_plan", "make_samples", "write_plan"]
+
+logger = logging.getLogger(__name__)
+
+#: Median depth of a crop in millimetres that is taken for plausible.
+PLAUSIBLE_MM = (100.0, 20_000.0)
+_CHUNK = 8
+_SKIPS_SHOWN = 20
+
+Result = Sample | Skip
+
+
+def make_samples(plan: Plan, workers: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Result]:
+    """Samples and skips of a plan, in the order of its tasks.
+
+    Args:
+        plan: the work.
+        workers: processes; 1 works in this one.
+        shard: (i, n): every n-th task, beginning with task i.
+
+    Raises:
+        DataError: a worker process died.
+    """
+    tasks = islice(plan.tasks, shard[0], None, shard[1])
+    total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
+    with tqdm(total=total, unit=" crops" if plan.total else " tasks", desc="prepare", smoothing=0.05) as progress:
+        for results in _in_order(plan.make, tasks, workers):
+            progress.update(1)
+            yield from results
+
+
+def write_plan(
+    plan: Plan,
+    out: Path,
+    size: int,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+) -> None:
+    """Make the samples of a plan and write them as a prepared set.
+
+    Args:
+        plan: the work.
+        out: folder of the new set.
+        size: side of the crops in pixels.
+        workers: processes.
+        limit: stop after so many samples.
+        shard: (i, n): every n-th task, beginning with task i.
+        overwrite: replace a prepared set that is already there.
+
+    Raises:
+        DataError: not one usable sample; also as for the writer.
+    """
+    report = _Skips()
+    medians: list[float] = []
+    with PreparedWriter(
+        out,
+        classes=plan.classes,
+        size=size,
+        modalities=plan.modalities,
+        stored=plan.stored,
+        description=plan.description,
+        overwrite=overwrite,
+    ) as writer:
+        for skip in plan.skipped:
+            report.note(skip, writer)
+        results = make_samples(plan, workers, shard)
+        try:
+            for result in results:
+                if limit is not None and len(writer) >= limit:
+                    break
+                if isinstance(result, Sample):
+                    try:
+                        writer.add(result)
+                    except DataError as error:
+                        result = Skip(result.key, str(error))
+                    else:
+                        medians += _medians(result)
+                        continue
+                report.note(result, writer)
+        finally:
+            results.close()  # type: ignore[attr-defined]
+        report.close()
+        if not len(writer):
+            first = (
+                f"the first of {report.count} skipped: {report.first.name}: {report.first.reason}"
+                if report.first
+                else ""
+            )
+            raise DataError(f"nothing usable in the source; {first or 'it gave no sample at all'}")
+    _judge(medians)
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes:
+        samples: by split and class.
+        skipped: all that could not be used.
+        implausible: samples whose depth cannot be in the stated unit.
+        empty_depth: samples whose depth has no reading at all.
+    """
+
+    samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    skipped: list[Skip] = field(default_factory=list)
+    implausible: list[Skip] = field(default_factory=list)
+    empty_depth: int = 0
+
+    @property
+    def bad(self) -> list[Skip]:
+        """Everything that is wrong, in order of kind."""
+        return [*self.skipped, *self.implausible]
+
+
+def check_plan(plan: Plan, *, workers: int = 1, limit: int | None = None, shard: tuple[int, int] = (0, 1)) -> Findings:
+    """Read all of a source without writing anything: counts, sizes, and whether depth is plausible in its unit.
+
+    Args:
+        plan: the work.
+        workers, limit, shard: as for :func:`write_plan`.
+    """
+    found = Findings(skipped=list(plan.skipped))
+    keys: set[str] = set()
+    for result in make_samples(plan, workers, shard):
+        if isinstance(result, Skip):
+            found.skipped.append(result)
+            continue
+        if limit is not None and len(keys) >= limit:
+            break
+        if result.key in keys:
+            found.skipped.append(Skip(result.key, "this key was there before"))
+            continue
+        keys.add(result.key)
+        found.samples[result.split, plan.classes[result.label] if result.label >= 0 else "unlabelled"] += 1
+        for median in _medians(result):
+            found.empty_depth += np.isnan(median)
+            if not np.isnan(median) and not PLAUSIBLE_MM[0] <= median <= PLAUSIBLE_MM[1]:
+                reason = f"median depth {median / 1000:.3g} m; 0.1 to 20 m is plausible: is the depth unit right?"
+                found.implausible.append(Skip(result.source or result.key, reason))
+    return found
+
+
+class _Skips:
+    """Logs the first skips by name and counts all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Skip | None = None
+
+    def note(self, skip: Skip, writer: PreparedWriter) -> None:
+        self.first = self.first or skip
+        self.count += 1
+        writer.skip(skip.name, skip.reason)
+        if self.count <= _SKIPS_SHOWN:
+            logger.warning("skipped %s: %s", skip.name, skip.reason)
+
+    def close(self) -> None:
+        if self.count > _SKIPS_SHOWN:
+            logger.warning("skipped %d more; the index lists the first by name", self.count - _SKIPS_SHOWN)
+
+
+def _medians(sample: Sample) -> list[float]:
+    """Median depth in mm of each metric depth picture, NaN without a reading."""
+    found = []
+    for image in sample.images.values():
+        if image.dtype == np.uint16:
+            readings = image[image > 0]
+            found.append(float(np.median(readings)) if len(readings) else float("nan"))
+    return found
+
+
+def _judge(medians: list[float]) -> None:
+    known = [median for median in medians if not np.isnan(median)]
+    if medians and not known:
+        logger.warning("no depth picture has a single reading")
+    elif known and not PLAUSIBLE_MM[0] <= (middle := float(np.median(known))) <= PLAUSIBLE_MM[1]:
+        logger.warning(
+            "half of the crops have a median depth beyond %.3g m; 0.1 to 20 m is plausible: is the depth unit right?",
+            middle / 1000,
+        )
+
+
+def _in_order(make: Callable[[Any], Iterable[Result]], tasks: Iterator[Any], workers: int) -> Iterator[list[Result]]:
+    if workers <= 1:
+        yield from (_make_one(make, task) for task in tasks)
+        return
+    # Fresh processes: a forked copy of one that runs threads (torch, OpenCV) can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    waiting: deque[Future[list[list[Result]]]] = deque()
+    try:
+        while True:
+            while len(waiting) < 3 * workers and (chunk := list(islice(tasks, _CHUNK))):
+                waiting.append(pool.submit(_make_chunk, make, chunk))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError("a worker process died, probably for want of memory; take fewer --workers") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
+    cv2.setNumThreads(1)
+
+
+def _make_chunk(make: Callable[[Any], Iterable[Result]], tasks: list[Any]) -> list[list[Result]]:
+    return [_make_one(make, task) for task in tasks]
+
+
+def _make_one(make: Callable[[Any], Iterable[Result]], task: Any) -> list[Result]:
+    try:
+        return list(make(task))
+    except Exception as error:  # one bad file must not end a job of hours
+        name = getattr(task, "key", None) or str(task)[:200]
+        return [Skip(str(name), f"{type(error).__name__}: {error}")]

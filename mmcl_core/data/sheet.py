@@ -1,0 +1,102 @@
+"""A contact sheet: one picture that shows what a prepared set holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.errors import DataError
+
+__all__ = ["colourise_depth", "contact_sheet"]
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+_GAP, _PAPER, _INK = 4, 255, (40, 40, 40)
+
+
+def colourise_depth(depth: Array) -> Array:
+    """Metric depth as a picture: near is red, far is blue, stretched between the crop's own 2nd and 98th percentile.
+
+    Args:
+        depth: [H, W] in mm, 0 = no reading.
+
+    Returns:
+        uint8 [H, W, 3], R, G, B; no reading is black.
+    """
+    valid = depth > 0
+    if not valid.any():
+        return np.zeros((*depth.shape, 3), np.uint8)
+    near, far = np.percentile(depth[valid], (2, 98))
+    closeness = np.clip((far - depth.astype(np.float32)) / max(far - near, 1.0), 0, 1)
+    bgr = cv2.applyColorMap((255 * closeness + 0.5).astype(np.uint8), cv2.COLORMAP_TURBO)
+    return np.where(valid[..., None], bgr[..., ::-1], 0).astype(np.uint8)
+
+
+def contact_sheet(
+    prepared: PreparedSet | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    columns: int = 8,
+    max_classes: int = 60,
+    cell: int = 72,
+) -> Path:
+    """Write a PNG: a row for each class, evenly spread samples of it side by side, each with all its modalities.
+
+    Args:
+        prepared: the set, or its folder.
+        path: the PNG file.
+        columns: most samples of a class.
+        max_classes: most classes shown.
+        cell: side of a crop in the sheet, in pixels.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        DataError: no such set, or the file cannot be written.
+    """
+    if not isinstance(prepared, PreparedSet):
+        prepared = PreparedSet.open(prepared, verify=False)
+    shown = [*range(min(len(prepared.classes), max_classes)), -1]
+    rows = [(label, np.flatnonzero(prepared.labels == label)) for label in shown]
+    rows = [(label, members) for label, members in rows if len(members)]
+    columns = min(columns, max(len(members) for _, members in rows))
+    width = columns * (cell * len(prepared.modalities) + _GAP) + _GAP
+    height = cell + 18 + _GAP
+    sheet = np.full((height * len(rows) + _GAP, max(width, 240), 3), _PAPER, np.uint8)
+    for line, (label, members) in enumerate(rows):
+        top = line * height + _GAP
+        name = "unlabelled" if label < 0 else prepared.classes[label]
+        cv2.putText(
+            sheet, f"{name} ({len(members)})", (_GAP, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA
+        )
+        chosen = members[np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int)]
+        for column, row in enumerate(chosen):
+            left = _GAP + column * (cell * len(prepared.modalities) + _GAP)
+            strip = np.hstack([_thumbnail(prepared, name, row, cell) for name in prepared.modalities])
+            sheet[top + 18 : top + 18 + cell, left : left + strip.shape[1]] = strip
+    path = Path(path)
+    done, data = cv2.imencode(".png", sheet[..., ::-1])
+    try:
+        path.write_bytes(data.tobytes() if done else b"")
+    except OSError as error:
+        raise DataError(f"cannot write the contact sheet {path}: {error.strerror}") from error
+    return path
+
+
+def _thumbnail(prepared: PreparedSet, name: str, row: int, cell: int) -> Array:
+    if not prepared.present[row, prepared.modalities.index(name)]:
+        blank = np.full((cell, cell, 3), 225, np.uint8)
+        return np.asarray(cv2.line(blank, (0, 0), (cell, cell), (190, 190, 190), 1))
+    image = np.asarray(prepared.images[name][row])
+    picture = colourise_depth(image) if image.ndim == 2 else image
+    return np.asarray(cv2.resize(picture, (cell, cell), interpolation=cv2.INTER_AREA))

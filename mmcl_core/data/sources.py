@@ -1,0 +1,103 @@
+"""What a data set is to ``prepare``.
+
+A data set is a module of this package with an object ``DATA_SET`` that has the methods of :class:`DataSet`, and a line
+in :data:`mmcl_core.data.DATA_SETS`. It only says which tasks there are and what a task gives; parallel work, progress,
+skipping, limits, checks and writing are done by :mod:`mmcl_core.data.runner`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmcl_core.data import DATA_SETS
+from mmcl_core.data.writer import Sample
+
+__all__ = ["DataSet", "Plan", "Skip", "data_sets", "show_folder"]
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file or sample that is left out.
+
+    Attributes:
+        name: the file, relative to the source, or the key of the sample.
+        reason: what is wrong with it, and what was expected.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """The work a source gives.
+
+    Attributes:
+        classes: names of the classes.
+        modalities: that some sample has.
+        tasks: what ``make`` is called with, one after the other, such as a frame or the files of a crop; picklable. In
+            the order of the keys of their samples, so that shards merge to what one run gives. May be an iterator.
+        make: turns a task into its samples and skips; picklable (a function of a module, or ``functools.partial`` of
+            one). It may raise: the task is then skipped with the error as the reason.
+        total: number of tasks, for the progress bar; ``None``: unknown.
+        description: provenance and crop rule, the same for all shards (see the writer of prepared sets).
+        stored: depth modalities that are 8-bit pictures.
+        expected: samples by split that the published set has, to compare with.
+        skipped: known before the work starts.
+    """
+
+    classes: Sequence[str]
+    modalities: Sequence[str]
+    tasks: Iterable[Any]
+    make: Callable[[Any], Iterable[Sample | Skip]]
+    total: int | None
+    description: Mapping[str, Any]
+    stored: Sequence[str] = ()
+    expected: Mapping[str, int] | None = None
+    skipped: Sequence[Skip] = field(default_factory=list)
+
+
+class DataSet(Protocol):
+    """A kind of source."""
+
+    #: Sub-command of ``prepare``.
+    name: str
+    #: One line for the list of sub-commands.
+    help: str
+    #: Layout, units and citation, for the help of the sub-command.
+    description: str
+    #: Command lines for the help of the sub-command.
+    examples: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options that only this data set has; ``--source``, ``--out``, ``--size`` are there already."""
+
+    def plan(self, source: Path, options: argparse.Namespace) -> Plan:
+        """Look at a source without reading its pictures.
+
+        Raises:
+            DataError: the folder is not in the layout; names what was expected and what was found.
+            ConfigError: an option that makes no sense.
+        """
+        ...
+
+
+def data_sets() -> dict[str, DataSet]:
+    """All kinds of source, by name."""
+    found = [importlib.import_module(f"mmcl_core.data.{module}").DATA_SET for module in DATA_SETS]
+    return {data_set.name: data_set for data_set in found}
+
+
+def show_folder(folder: Path, entries: int = 8) -> str:
+    """What lies in a folder, for error messages."""
+    if not folder.exists():
+        return "no such folder"
+    if not folder.is_dir():
+        return "a file"
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    return f"{', '.join(names[:entries]) or 'nothing'}{f' ... ({len(names)} entries)' if len(names) > entries else ''}"

@@ -1,0 +1,135 @@
+"""Make a prepared set, which training and evaluation read, from a data set on disk.
+
+A file that is missing or damaged is named, skipped and counted. The set is the same for any number of workers, and
+appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.data.cache import PreparedSet, merge_sets
+from mmcl_core.data.runner import check_plan, write_plan
+from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.sources import DataSet, Plan, data_sets
+from mmcl_core.data.summary import summary, table
+from mmcl_core.errors import ConfigError, DataError
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+  python -m mmcl_core.prepare folder --source crops --out data_sets/mine     own crops, see: prepare folder --help
+  python -m mmcl_core.prepare folder --source crops --check                  look for trouble, write nothing
+  python -m mmcl_core.prepare merge --source part0 part1 --out data_sets/all
+  python -m mmcl_core.prepare show data_sets/mine                            verify, count, draw a contact sheet"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (see :mod:`mmcl_core.cli`)."""
+    known = data_sets()
+    options = _parser(known).parse_args(arguments)
+
+    def action() -> int | None:
+        if options.what == "merge":
+            return _finish(merge_sets(options.source, options.out, overwrite=options.overwrite))
+        if options.what == "show":
+            return _finish(PreparedSet.open(options.set), options.sheet)
+        return _prepare(known[options.what], options)
+
+    return run_command(action, options.log_level)
+
+
+def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
+    parser = command_parser("prepare", __doc__, _EXAMPLES)
+    commands = parser.add_subparsers(dest="what", required=True, metavar="DATASET")
+    raw = argparse.RawDescriptionHelpFormatter
+    for name, data_set in known.items():
+        one = commands.add_parser(
+            name, help=data_set.help, description=data_set.description, formatter_class=raw,
+            epilog=f"examples:\n{data_set.examples}",
+        )  # fmt: skip
+        one.add_argument("--source", type=Path, required=True, metavar="DIR", help="the data set as downloaded")
+        one.add_argument("--out", type=Path, metavar="DIR", help="folder of the prepared set")
+        one.add_argument("--size", type=int, default=128, metavar="PX", help="side of the square crops (default: 128)")
+        data_set.add_arguments(one)
+        one.add_argument(
+            "--check", action="store_true", help="read everything and report counts and bad files; write nothing"
+        )
+        one.add_argument("--limit", type=int, metavar="N", help="stop after N samples, for a trial")
+        one.add_argument("--shard", default="0/1", metavar="I/N", help="part I of N (from 0), to merge later")
+        one.add_argument(
+            "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+            help="processes (default: one for each core)",
+        )  # fmt: skip
+        one.add_argument("--overwrite", action="store_true", help="replace a prepared set that is there already")
+        add_logging_options(one)
+    merge = commands.add_parser("merge", help="join prepared sets, such as the shards of one job")
+    merge.add_argument("--source", nargs="+", required=True, metavar="DIR", help="prepared sets")
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the joined set")
+    merge.add_argument("--overwrite", action="store_true", help="replace a prepared set that is there already")
+    add_logging_options(merge)
+    show = commands.add_parser("show", help="verify a prepared set, print its counts, write a contact sheet")
+    show.add_argument("set", type=Path, metavar="DIR", help="the prepared set")
+    show.add_argument("--sheet", type=Path, metavar="PNG", help="the contact sheet (default: DIR/sheet.png)")
+    add_logging_options(show)
+    return parser
+
+
+def _prepare(data_set: DataSet, options: argparse.Namespace) -> int:
+    if not 16 <= options.size <= 4096:
+        raise ConfigError(f"--size is {options.size}; 16 to 4096 pixels are expected")
+    if options.workers < 1 or (options.limit is not None and options.limit < 1):
+        raise ConfigError("--workers and --limit must be at least 1")
+    part, slash, parts = options.shard.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise ConfigError(f"--shard {options.shard!r} is not of the form I/N with I from 0 to N - 1, such as 0/4")
+    plan = data_set.plan(options.source, options)
+    work = {"workers": options.workers, "limit": options.limit, "shard": (int(part), int(parts))}
+    if options.check:
+        return _check(plan, options, work)
+    if options.out is None:
+        raise ConfigError("give --out DIR for the prepared set, or --check to write nothing")
+    began = time.monotonic()
+    write_plan(plan, options.out, options.size, overwrite=options.overwrite, **work)
+    prepared = PreparedSet.open(options.out, verify=False)
+    print(f"{len(prepared) / (time.monotonic() - began):.0f} crops/s with {options.workers} worker(s)")
+    return _finish(prepared)
+
+
+def _check(plan: Plan, options: argparse.Namespace, work: dict[str, int | tuple[int, int] | None]) -> int:
+    found = check_plan(plan, **work)  # type: ignore[arg-type]
+    splits = sorted({split for split, _ in found.samples})
+    names = sorted({name for _, name in found.samples})
+    rows = [["class", *splits]] + [[name, *(str(found.samples[split, name]) for split in splits)] for name in names]
+    totals = {split: sum(found.samples[split, name] for name in names) for split in splits}
+    print(table([*rows, ["all", *(str(totals[split]) for split in splits)]]))
+    if found.empty_depth:
+        print(f"depth without a single reading: {found.empty_depth}")
+    for skip in found.bad[:20]:
+        print(f"bad: {skip.name}: {skip.reason}")
+    problems = [f"{len(found.bad)} bad files or samples, the first: {found.bad[0].name}"] if found.bad else []
+    if plan.expected is not None and options.limit is None and options.shard == "0/1":
+        wrong = [f"{s}: {n} samples expected, found {totals.get(s, 0)}" for s, n in plan.expected.items()]
+        problems += [text for text, (s, n) in zip(wrong, plan.expected.items(), strict=True) if totals.get(s, 0) != n]
+    if not totals:
+        problems.append("nothing usable")
+    if problems:
+        raise DataError(f"{options.source}: {'; '.join(problems)}")
+    print(f"{options.source}: nothing wrong in {sum(totals.values())} samples")
+    return 0
+
+
+def _finish(prepared: PreparedSet, sheet: Path | None = None) -> int:
+    print(f"contact sheet: {contact_sheet(prepared, sheet or prepared.path / 'sheet.png')}")
+    print(summary(prepared))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
