@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.errors import ConfigError, MmclError
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
 
@@ -108,7 +108,7 @@ def render(
             writer.add(_sample(number, count, crop))
             tally[crop.split] += 1
     rate = len(numbers) / max(time.monotonic() - began, 1e-9)
-    sheet = _contact_sheet(out)
+    sheet = contact_sheet(out, out / "sheet.png")
     splits = ", ".join(f"{name} {tally[name]}" for name in shares)
     head = (
         f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s; look at {sheet}"
@@ -198,23 +198,6 @@ def _sample(number: int, count: int, crop: Crop) -> Sample:
         source=crop.source,
         camera=crop.camera,
     )
-
-
-def _contact_sheet(out: Path, most: int = 48) -> Path:
-    """A picture of crops spread over the set, colour beside depth (near blue, far red, black none)."""
-    prepared = PreparedSet.open(out, verify=False)
-    tiles = []
-    for row in np.linspace(0, len(prepared) - 1, min(most, len(prepared))).astype(int):
-        depth = prepared.images["depth"][row].astype(np.float32)
-        readings = depth[depth > 0] if depth.any() else np.zeros(1)
-        low, high = np.percentile(readings, (2, 98))
-        shade = np.clip((depth - low) / max(high - low, 200) * 255, 0, 255).astype(np.uint8)
-        colours = cv2.applyColorMap(shade, cv2.COLORMAP_TURBO) * (depth > 0)[..., None]
-        tiles.append(np.hstack([prepared.images["rgb"][row][..., ::-1], colours]))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 6)
-    path = out / "sheet.png"
-    cv2.imwrite(str(path), np.vstack([np.hstack(tiles[k : k + 6]) for k in range(0, len(tiles), 6)]))
-    return path
 
 
 if __name__ == "__main__":
