@@ -1,0 +1,101 @@
+"""What the readers of whole frames share: boxes from label pictures, masks, options of the crop rule, drawn splits."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.data.crops import CropRule
+from mmcl_core.errors import ConfigError
+
+__all__ = ["add_crop_arguments", "crop_rule", "draw_test_groups", "mask_out", "optional_import", "visible_box"]
+
+Array = npt.NDArray[Any]
+
+
+def optional_import(module: str, purpose: str) -> Any:
+    """A module of the extra ``datasets``.
+
+    Raises:
+        ConfigError: it is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ConfigError(f"{purpose} needs {package}: pip install {package}, or 'mmcl_ros[datasets]'") from error
+
+
+def add_crop_arguments(parser: argparse.ArgumentParser, *, margin: float = 0.0, min_side: int = 1) -> None:
+    """Add ``--margin``, ``--min-side`` and ``--context``, see :class:`~mmcl_core.data.crops.CropRule`."""
+    parser.add_argument(
+        "--margin", type=float, default=margin, metavar="SHARE",
+        help=f"boxes grow by this share of their longer side on every side (default: {margin})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-side", type=int, default=min_side, metavar="PX",
+        help=f"boxes whose longer side is shorter are left out (default: {min_side})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--context", action="store_true", help="fill squares with the surroundings instead of replicated edges"
+    )
+
+
+def crop_rule(options: argparse.Namespace) -> CropRule:
+    """The rule that ``--size`` and the options of :func:`add_crop_arguments` ask for.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    if not 0 <= options.margin <= 2:
+        raise ConfigError(f"--margin is {options.margin}; a share from 0 to 2 is expected")
+    if options.min_side < 1:
+        raise ConfigError(f"--min-side is {options.min_side}; 1 pixel or more is expected")
+    return CropRule(options.size, options.margin, options.min_side, options.context)
+
+
+def visible_box(mask: Array) -> tuple[int, int, int, int] | None:
+    """Smallest rectangle around the set pixels: x0, y0, x1, y1, the latter exclusive; None where none is set.
+
+    Args:
+        mask: bool [H, W].
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def mask_out(images: Mapping[str, Array], mask: Array) -> dict[str, Array]:
+    """The pictures with 0 (black, no reading) outside of a mask, bool [H, W]."""
+    return {
+        name: np.where(mask if image.ndim == 2 else mask[..., None], image, 0).astype(image.dtype)
+        for name, image in images.items()
+    }
+
+
+def draw_test_groups(groups: Iterable[str], share: float) -> set[str]:
+    """About a share of the samples as a test split, whole groups only, the same for every run and machine.
+
+    Groups are taken in the order of a checksum of their name, so that neither order nor place of the files matters.
+
+    Args:
+        groups: the group of each sample.
+        share: of the samples, in [0, 1].
+    """
+    counts: dict[str, int] = {}
+    for group in groups:
+        counts[group] = counts.get(group, 0) + 1
+    wanted, taken, chosen = share * sum(counts.values()), 0, set()
+    for group in sorted(counts, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
+        if taken + counts[group] / 2 <= wanted:
+            chosen.add(group)
+            taken += counts[group]
+    return chosen
