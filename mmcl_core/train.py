@@ -1,9 +1,10 @@
-"""Train a recogniser: ``python -m mmcl_core.train --config FILE [section.key=value ...]``.
+"""Train a recogniser.
 
 Start one process for each GPU with ``torchrun --nproc-per-node N -m mmcl_core.train ...``.
 
-Exit status: 0 finished; 2 wrong settings, data or command line; 1 the training failed; 75 stopped by SIGTERM, SIGUSR1
-or Ctrl-C with the state saved: the same run goes on with ``--resume RUN`` (batch systems can requeue on this status).
+Exit status: 0 finished; 1 the training failed (loss not finite, out of memory, a lost process); 2 wrong settings, data
+or command line; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C with the state saved: the same run goes on with
+``--resume RUN`` (batch systems can requeue on this status).
 """
 
 from __future__ import annotations
@@ -15,23 +16,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
-from mmcl_core.errors import ConfigError, MmclError, TrainingError
+from mmcl_core.errors import ConfigError, TrainingError
 
 __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
+EXIT_FAILED = 1
 EXIT_STOPPED = 75  # EX_TEMPFAIL: try again later
+
+EXAMPLES = """  python -m mmcl_core.train --config config/demo.yaml --data demo/household --out demo/run
+  python -m mmcl_core.train --config config/paper_falling_things.yaml --data DIR train.target=depth seed=1
+  python -m mmcl_core.train --resume demo/run"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see the module)."""
     options = _parser().parse_intermixed_args(arguments)
-    main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(
-        level=logging.INFO if main_process else logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-    )
+    return run_command(lambda: _train(options), options.log_level)
+
+
+def _train(options: argparse.Namespace) -> int:
     from mmcl_core.engine.interrupt import RunInterruptedError
     from mmcl_core.engine.trainer import train
 
@@ -41,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunInterruptedError as stop:
         logger.warning("%s", stop)
         return EXIT_STOPPED
-    except MmclError as error:
+    except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
-    if main_process:
+        return EXIT_FAILED
+    if os.environ.get("RANK", "0") == "0":
         _write_report(run)
         for key, value in result.scores.items():
             if key.startswith("accuracy/"):
@@ -86,16 +93,14 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mmcl_core.train", description="Train a recogniser.", epilog=f"{__doc__}".split("\n\n", 1)[1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("train", __doc__, EXAMPLES)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML)")
     parser.add_argument("--data", metavar="DIR", help="the prepared set: short for data.root=DIR")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/<name of the file>-<hash>)")
     parser.add_argument("--resume", metavar="RUN", help="continue this run; with --config, start it if there is none")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    add_logging_options(parser)
     return parser
 
 

@@ -75,7 +75,17 @@ def test_killed_at_any_moment(uninterrupted, tmp_path):
     assert statuses.count(-signal.SIGKILL) >= 4
     assert run_command(*arguments) == 0
     assert read(run) == expected
-    assert not (run / "state.pt").exists()
+    assert not [path.name for path in run.iterdir() if path.name.startswith("state") or path.suffix == ".part"]
+
+
+def test_killed_while_the_folder_was_made(uninterrupted, tmp_path):
+    config, expected = uninterrupted
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml.123.part").write_text("method: mm")
+    assert run_command("--config", config, "--resume", run) == 0
+    assert read(run) == expected
+    assert not list(run.glob("*.part"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])

@@ -25,7 +25,15 @@ from mmcl_core.config import Config, config_hash, from_dict, to_dict
 from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import ConfigError
 
-__all__ = ["default_folder", "differences", "is_finished", "read_config", "start_folder", "write_facts"]
+__all__ = [
+    "default_folder",
+    "differences",
+    "is_finished",
+    "read_config",
+    "remove_leftovers",
+    "start_folder",
+    "write_facts",
+]
 
 OWN_FILES: tuple[str, ...] = (
     *("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
@@ -68,16 +76,26 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
         if not overwrite:
             state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"
             raise ConfigError(f"{run} holds {state}; take another --out, or --overwrite to replace it")
-    elif run.is_dir() and any(path.name not in OWN_FILES for path in run.iterdir()):
+    elif run.is_dir() and {path.name for path in run.iterdir()} - {*OWN_FILES, *_leftovers(run)}:
         raise ConfigError(f"{run} is not empty and holds no run; take another --out")
     run.mkdir(parents=True, exist_ok=True)
-    for name in OWN_FILES:
+    for name in (*OWN_FILES, *_leftovers(run)):
         path = run / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
     write_text(run / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a process that was killed had not finished writing."""
+    for name in _leftovers(run):
+        (run / name).unlink(missing_ok=True)
+
+
+def _leftovers(run: Path) -> list[str]:
+    return [path.name for path in run.glob("*.part") if path.name.startswith(OWN_FILES)]
 
 
 def differences(saved: Config, asked: Config) -> list[str]:

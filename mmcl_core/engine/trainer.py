@@ -138,6 +138,7 @@ class Trainer:
             self.index, self.step = state["stage"], state["step"]
         self.log = RunLog(self.run, state and state["log"], self.world.main)
         if self.world.main:
+            runfolder.remove_leftovers(self.run)
             keys = self.samples.labelled_keys() if self.config.data.label_share < 1 else None
             runfolder.write_facts(self.run, environment(self.device, self.precision, self.world.size), keys)
         if compiles(self.config.train, self.device):
