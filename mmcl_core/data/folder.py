@@ -42,6 +42,7 @@ CAMERAS = "cameras.csv"
 _PICTURES = (".png", ".jpg", ".jpeg")
 _PARTS = ("rgb", "depth", "mask")
 _GROUP = r"(.+)_\d+"
+_HELP = __doc__
 _LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 
 
@@ -72,7 +73,7 @@ class Folder:
 
     name = "folder"
     help = "own crops: <split>/<class>/<key>_rgb.png with <key>_depth.png, either may be missing"
-    description = __doc__
+    description = _HELP
     examples = """\
   python -m mmcl_core.prepare folder --source crops --out data_sets/mine
   python -m mmcl_core.prepare folder --source crops --out data_sets/mine --depth-unit m/5000 --check

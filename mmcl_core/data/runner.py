@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -51,7 +52,8 @@ def make_samples(plan: Plan, workers: int, shard: tuple[int, int] = (0, 1)) -> I
     """
     tasks = islice(plan.tasks, shard[0], None, shard[1])
     total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
-    with tqdm(total=total, unit=" crops" if plan.total else " tasks", desc="prepare", smoothing=0.05) as progress:
+    often = 0.1 if sys.stderr.isatty() else 15.0  # a log file needs no moving picture
+    with tqdm(total=total, unit=" tasks", desc="prepare", mininterval=often, smoothing=0.05) as progress:
         for results in _in_order(plan.make, tasks, workers):
             progress.update(1)
             yield from results
@@ -92,7 +94,7 @@ def write_plan(
         description=plan.description,
         overwrite=overwrite,
     ) as writer:
-        for skip in plan.skipped:
+        for skip in plan.skipped if shard[0] == 0 else ():
             report.note(skip, writer)
         results = make_samples(plan, workers, shard)
         try:

@@ -180,7 +180,7 @@ class PreparedWriter:
         self._skipped = sorted(listed)[:_SKIPS_LISTED]
 
     def _check(self, sample: Sample) -> None:
-        where = f"{self.out}: sample {sample.key!r}"
+        where = f"sample {sample.key!r}"
         if not sample.key or sample.key in self._keys:
             raise DataError(f"{where}: keys must be unique and not empty")
         if not sample.split:
@@ -248,7 +248,7 @@ class PreparedWriter:
             "modalities": pictures,
             "splits": splits,
             "description": self._description,
-            "skipped": {"samples": self._skip_count, "first": [list(skip) for skip in self._skipped]},
+            "skipped": {"samples": self._skip_count, "first": sorted(map(list, self._skipped))},
             "files": dict(sorted(files.items())),
         }
 

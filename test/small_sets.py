@@ -1,0 +1,57 @@
+"""Small prepared sets and folders of crops for the tests of the data layer."""
+
+import cv2
+import numpy as np
+
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+
+CLASSES = ("box", "can", "mug")
+
+
+def sample(number, size=8, split=None, label=None, modalities=("rgb", "depth")):
+    """Content follows from the number alone; every fifth has no depth, every seventh no label."""
+    generator = np.random.default_rng(number)
+    images = {"rgb": generator.integers(0, 256, (size, size, 3), dtype=np.uint8)}
+    if number % 5:
+        images["depth"] = generator.integers(0, 65536, (size, size), dtype=np.uint16)
+    return Sample(
+        images={name: images[name] for name in modalities if name in images},
+        label=(-1 if number % 7 == 6 else number % 3) if label is None else label,
+        split=split or ("test" if number % 4 == 3 else "train"),
+        key=f"{number:05d}",
+        group=f"scene{number // 10}",
+        source=f'raw/"{number}", original.png',
+        camera=(500.0 + number, 501.0, 3.5, 4.25) if number % 2 else None,
+    )
+
+
+def write_set(out, numbers, size=8, **options):
+    """Write and open a set of the samples of these numbers."""
+    with PreparedWriter(
+        out, classes=CLASSES, size=size, modalities=("rgb", "depth"), description={"made_by": "test"}
+    ) as writer:
+        for number in numbers:
+            writer.add(sample(number, size, **options))
+    return PreparedSet.open(out)
+
+
+def write_crop(folder, key, rgb=True, depth=True, mask=False, shape=(20, 20), far=1500):
+    """Write the picture files of a crop; returns (rgb in R, G, B; depth) as written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(sum(map(ord, key)))
+    colour = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    metric = generator.integers(500, far, shape).astype(np.uint16)
+    if rgb:
+        assert cv2.imwrite(str(folder / f"{key}_rgb.png"), colour[..., ::-1])
+    if depth:
+        assert cv2.imwrite(str(folder / f"{key}_depth.png"), metric)
+    if mask:
+        picture = np.zeros(shape, np.uint8)
+        picture[: shape[0] // 2] = 255
+        assert cv2.imwrite(str(folder / f"{key}_mask.png"), picture)
+    return colour, metric
+
+
+def files(folder):
+    """Content of all files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
