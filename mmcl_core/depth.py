@@ -155,8 +155,8 @@ def plane_fit(depth: Tensor, camera: Tensor, radius: int) -> tuple[Tensor, Tenso
     # Sums of squares lose digits when the mean is large, so the mean goes first.
     mean = inverse.sum((2, 3), keepdim=True) / mask.sum((2, 3), keepdim=True).clamp(min=1)
     centred = (inverse - mean) * mask
-    count, su, sv, suu, suv, svv = _window_sums(mask, radius, ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)))
-    sw, suw, svw = _window_sums(centred, radius, ((0, 0), (1, 0), (0, 1)))
+    (count, sv, svv), (su, suv), (suu,) = _window_sums(mask, radius, 2)
+    (sw, svw), (suw,) = _window_sums(centred, radius, 1)
     n = count.clamp(min=1)
     u, v, w = su / n, sv / n, sw / n
     cuu, cuv, cvv = suu / n - u * u, suv / n - u * v, svv / n - v * v
@@ -174,13 +174,25 @@ def plane_fit(depth: Tensor, camera: Tensor, radius: int) -> tuple[Tensor, Tenso
     return normals * defined, defined
 
 
-def _window_sums(plane: Tensor, radius: int, powers: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
-    """Sums of ``plane * du^i * dv^j`` over a square window for each (i, j), du and dv counted from its centre."""
-    offsets = torch.arange(-radius, radius + 1, device=plane.device, dtype=plane.dtype)
-    horizontal = torch.stack([offsets**i for i, _ in powers])[:, None, None, :]
-    vertical = torch.stack([offsets**j for _, j in powers])[:, None, :, None]
-    sums = F.conv2d(plane, horizontal, padding=(0, radius))
-    return F.conv2d(sums, vertical, padding=(radius, 0), groups=len(powers)).split(1, dim=1)
+def _window_sums(plane: Tensor, radius: int, degree: int) -> list[list[Tensor]]:
+    """Sums of ``plane * du^i * dv^j`` over a square window, du and dv from its centre: item [i][j], i + j <= degree.
+
+    Added up shift by shift: a convolution may be computed with ten bits of mantissa on a GPU.
+    """
+    along_rows = _line_sums(plane, radius, degree, dim=3)
+    return [_line_sums(sums, radius, degree - i, dim=2) for i, sums in enumerate(along_rows)]
+
+
+def _line_sums(plane: Tensor, radius: int, degree: int, dim: int) -> list[Tensor]:
+    size = plane.shape[dim]
+    padded = F.pad(plane, (radius, radius) if dim == 3 else (0, 0, radius, radius))
+    sums = [plane.clone(), *(torch.zeros_like(plane) for _ in range(degree))]
+    for step in range(1, radius + 1):
+        ahead, behind = padded.narrow(dim, radius + step, size), padded.narrow(dim, radius - step, size)
+        even, odd = ahead + behind, ahead - behind
+        for power, total in enumerate(sums):
+            total.add_(odd if power % 2 else even, alpha=step**power)
+    return sums
 
 
 def known_camera(depth: Tensor, camera: Tensor) -> Tensor:

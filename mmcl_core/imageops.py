@@ -47,8 +47,8 @@ def _column(value: Tensor) -> Tensor:
 
 
 def _to_uint8(values: Tensor) -> Tensor:
-    """Clip and cut off the fraction, as PIL does when it blends."""
-    return values.clamp(0, 255).to(torch.uint8)
+    """Clip, in place, and cut off the fraction, as PIL does when it blends."""
+    return values.clamp_(0, 255).to(torch.uint8)
 
 
 def autocontrast_table(image: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def contrast_table(image: Tensor, factor: Tensor) -> Tensor:
 def color(image: Tensor, factor: Tensor) -> Tensor:
     """Blend with the grey picture (``ImageEnhance.Color``); ``factor`` [n], 0 is grey, 1 changes nothing."""
     grey = _grey(image).float()
-    return _to_uint8(torch.sub(image, grey).mul_(factor.view(-1, 1, 1, 1)).add_(grey))
+    return _to_uint8(image.float().sub_(grey).mul_(factor.view(-1, 1, 1, 1)).add_(grey))
 
 
 def _grey(image: Tensor) -> Tensor:
@@ -121,8 +121,8 @@ def _grey(image: Tensor) -> Tensor:
 
 def _smooth_sum(values: Tensor) -> Tensor:
     """Sums of the 3 x 3 neighbourhoods, of [n, C, H, W], inside the border: [n, C, H-2, W-2]."""
-    rows = values[:, :, :-2] + values[:, :, 1:-1] + values[:, :, 2:]
-    return rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    rows = (values[:, :, :-2] + values[:, :, 1:-1]).add_(values[:, :, 2:])
+    return (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
 
 
 def sharpness(image: Tensor, factor: Tensor) -> Tensor:
@@ -130,11 +130,11 @@ def sharpness(image: Tensor, factor: Tensor) -> Tensor:
 
     ``factor`` [n]: below 1 blurs, above 1 sharpens. The filter is 3 x 3 with 5 in the middle and 1 elsewhere.
     """
-    inner = image[:, :, 1:-1, 1:-1].float()
-    smooth = ((_smooth_sum(image.float()) + 4 * inner) / 13 + 0.5).floor_()
-    result = image.clone()
-    result[:, :, 1:-1, 1:-1] = _to_uint8(smooth + factor.view(-1, 1, 1, 1) * (inner - smooth))
-    return result
+    values = image.float()
+    inner = values[:, :, 1:-1, 1:-1]
+    smooth = _smooth_sum(values).add_(inner, alpha=4).div_(13).add_(0.5).floor_()
+    values[:, :, 1:-1, 1:-1] = (inner - smooth).mul_(factor.view(-1, 1, 1, 1)).add_(smooth)
+    return _to_uint8(values)
 
 
 def sharpness_depth(depth: Tensor, factor: Tensor) -> Tensor:
@@ -186,11 +186,10 @@ def affine(image: Tensor, matrix: Tensor) -> Tensor:
     y = (torch.arange(height, device=image.device) + 0.5).view(1, -1, 1)
     columns = (a * x + (b * y + c)).floor_()
     rows = (d * x + (e * y + f)).floor_()
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    index = (rows * width + columns).mul_(inside).long()
-    channels = image.shape[1]
-    moved = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(image)
-    return moved.mul_(inside[:, None])
+    column, row = columns.clamp(0, width - 1), rows.clamp(0, height - 1)
+    inside = (column == columns) & (row == rows)
+    index = row.mul_(width).add_(column).long().flatten(1)[:, None].expand(-1, image.shape[1], -1)
+    return image.flatten(2).gather(2, index).view_as(image).mul_(inside[:, None].to(image.dtype))
 
 
 def cutout(image: Tensor, centre: Tensor, side: Tensor, fill: tuple[int, ...]) -> Tensor:
@@ -208,6 +207,6 @@ def cutout(image: Tensor, centre: Tensor, side: Tensor, fill: tuple[int, ...]) -
         low = (share * length - side / 2).clamp(min=0).floor()[:, None]
         place = torch.arange(length, device=image.device)
         hit.append((place >= low) & (place < low + side[:, None].floor()))
-    mask = (hit[0][:, :, None] & hit[1][:, None, :])[:, None]
-    colour = torch.tensor(fill, device=image.device, dtype=image.dtype).view(1, -1, 1, 1)
-    return torch.where(mask, colour, image)
+    mask = (hit[0].to(image.dtype)[:, :, None] * hit[1].to(image.dtype)[:, None, :])[:, None]
+    covered = torch.cat([mask * value for value in fill], dim=1)
+    return (image * (1 - mask)).add_(covered)

@@ -188,7 +188,7 @@ class RandAugment:
                     part = imageops.lookup(part, self._tables(chosen, parts, part, drawn))
                 else:
                     part = self._single(chosen[0], part, drawn)
-                image.index_copy_(0, rows, part)
+                _put(image, rows, part)
         return image, camera
 
     def _values(self, op: Op, drawn: Tensor) -> Tensor:
@@ -244,6 +244,13 @@ def _table(name: str, image: Tensor, values: Tensor) -> Tensor:
             return imageops.contrast_table(image, values)
     assert name == "Brightness", name
     return imageops.brightness_table(values)
+
+
+def _put(image: Tensor, rows: Tensor, part: Tensor) -> None:
+    """``image[rows] = part``, by eight bytes at a time where they fit: many times faster than one pixel at a time."""
+    if image[0].numel() * image.element_size() % 8 == 0:
+        image, part = (picture.flatten(1).view(torch.int64) for picture in (image, part))
+    image.index_copy_(0, rows, part)
 
 
 def _carry(camera: Tensor, matrix: Tensor) -> Tensor:

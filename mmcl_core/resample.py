@@ -64,13 +64,12 @@ class Axis:
         inside = (place >= self.low[:, None]) & (place < (self.low + self.extent)[:, None])
         width = self.scale.clamp(min=1)[:, None]
         # Outside the window a distance of 2 has weight 0.
-        t = torch.sub(
-            torch.where(inside, (place + 0.5) / width, 1e6)[:, None, :], (self.centres() / width)[:, :, None]
-        ).abs_()
-        far = t.clamp_(max=2)
-        near_weight = (t * 1.5).sub_(2.5).mul_(t).mul_(t).add_(1)
-        far_weight = (far * -0.5).add_(2.5).mul_(far).sub_(4).mul_(far).add_(2)
-        weights = torch.where(t < 1, near_weight, far_weight)
+        place = torch.where(inside, (place + 0.5) / width, 1e6)
+        distance = torch.sub(place[:, None, :], (self.centres() / width)[:, :, None]).abs_()
+        # The two cubic pieces as p^2 (p - 1) / 2, from 2 inwards, and q^2 (1 - 2 q) on top of it, from 1 inwards.
+        p = distance.neg_().add_(2).clamp_(min=0)
+        q = (p - 1).clamp_(min=0)
+        weights = (p - 1).mul_(p).mul_(p).add_((2 - 4 * q).mul_(q).mul_(q))
         return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
