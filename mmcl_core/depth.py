@@ -170,8 +170,9 @@ def plane_fit(depth: Tensor, camera: Tensor, radius: int) -> tuple[Tensor, Tenso
     columns = torch.arange(depth.shape[3], device=depth.device).view(1, 1, 1, -1)
     rows = torch.arange(depth.shape[2], device=depth.device).view(1, 1, -1, 1)
     at_axis = mean + w - a * (u + columns - cx) - b * (v + rows - cy)
-    normals = F.normalize(torch.cat([a * fx, b * fy, at_axis], dim=1), dim=1)
-    return normals * defined, defined
+    x, y = a * fx, b * fy
+    inverse_length = (x * x + y * y + at_axis * at_axis).clamp(min=1e-12).rsqrt() * defined
+    return torch.cat([x, y, at_axis], dim=1) * inverse_length, defined
 
 
 def _window_sums(plane: Tensor, radius: int, degree: int) -> list[list[Tensor]]:
