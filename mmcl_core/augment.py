@@ -61,7 +61,9 @@ class Draws:
 
     def to(self, device: torch.device | str) -> Draws:
         """On a device; the numbers of the operations stay on the CPU, where they decide what is computed."""
-        return Draws({k: v if v.dtype == torch.int64 else v.to(device) for k, v in self.values.items()})
+        return Draws(
+            {k: v if v.dtype == torch.int64 else v.to(device, non_blocking=True) for k, v in self.values.items()}
+        )
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))

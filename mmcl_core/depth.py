@@ -64,8 +64,12 @@ def valid_readings(depth: Tensor) -> Tensor:
 
 def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """``(image - mean) / std`` of [B, C, H, W], with one or three values each; three make three channels."""
-    shape = (1, -1, 1, 1)
-    return (image - image.new_tensor(mean).view(shape)) / image.new_tensor(std).view(shape)
+    if len(mean) == len(std) == 1:
+        return (image - mean[0]) / std[0]
+    # Plain numbers: a tensor of constants would have to be sent to the device at every call.
+    mean, std = ([*values] * (3 // len(values)) for values in (mean, std))
+    planes = image.expand(-1, 3, -1, -1).unbind(1)
+    return torch.stack([(plane - m) / s for plane, m, s in zip(planes, mean, std, strict=True)], dim=1)
 
 
 def reference_distance(depth: Tensor, quantile: float = REFERENCE_QUANTILE) -> Tensor:
@@ -99,18 +103,21 @@ def drop_background(depth: Tensor, background_m: float | Tensor) -> Tensor:
 
     The distance of the object is :func:`reference_distance`. What is dropped becomes 0, "no reading".
     """
-    limit = reference_distance(depth) + torch.as_tensor(background_m, device=depth.device) * 1000
+    limit = reference_distance(depth) + background_m * 1000
     return depth * (depth <= limit[:, None, None, None])
 
 
-def metric_offsets(depth: Tensor, camera: Tensor) -> Tensor:
+def metric_offsets(depth: Tensor, camera: Tensor, reference: Tensor | None = None) -> Tensor:
     """X and Y of every pixel's ray at the object's distance, from the centre of the crop, in units of 0.1 m.
+
+    ``reference``: the :func:`reference_distance` where it is known already.
 
     Returns:
         float32 [B, 2, H, W], clipped to +-4; 0 without a reading and where the camera is unknown.
     """
     height, width = depth.shape[-2:]
-    scale = reference_distance(depth)[:, None] / 1000 / OFFSET_UNIT_M / camera[:, :2].clamp(min=1e-6)
+    reference = reference_distance(depth) if reference is None else reference
+    scale = reference[:, None] / 1000 / OFFSET_UNIT_M / camera[:, :2].clamp(min=1e-6)
     scale = torch.where(camera[:, :2] > 0, scale, 0.0)
     x = (torch.arange(width, device=depth.device) - (width - 1) / 2) * scale[:, :1]
     y = (torch.arange(height, device=depth.device) - (height - 1) / 2) * scale[:, 1:]
@@ -200,7 +207,9 @@ def known_camera(depth: Tensor, camera: Tensor) -> Tensor:
     """Cameras with unknown rows replaced by a focal length of 4 crop sides and the middle of the crop."""
     height, width = depth.shape[-2:]
     focal = DEFAULT_FOCAL * max(height, width)
-    default = camera.new_tensor([focal, focal, (width - 1) / 2, (height - 1) / 2])
+    default = torch.cat(
+        [torch.full_like(camera[:, :1], value) for value in (focal, focal, (width - 1) / 2, (height - 1) / 2)], dim=1
+    )
     return torch.where((camera[:, :2] > 0).all(1, keepdim=True), camera, default)
 
 
@@ -214,7 +223,7 @@ def surface_normals(depth: Tensor, camera: Tensor) -> Tensor:
         float32 [B, 3, H, W]; 0 where undefined.
     """
     normals, _ = plane_fit(depth, known_camera(depth, camera), max(1, round(max(depth.shape[-2:]) / 28)))
-    return normals * normals.new_tensor([-1.0, -1.0, 1.0]).view(1, 3, 1, 1)
+    return torch.cat([-normals[:, :2], normals[:, 2:]], dim=1)
 
 
 def gravity_direction(normals: Tensor, defined: Tensor) -> Tensor:
@@ -233,7 +242,8 @@ def gravity_direction(normals: Tensor, defined: Tensor) -> Tensor:
         Unit vectors [B, 3] in camera axes; the y axis itself where nothing is defined.
     """
     flat, use = normals.flatten(2), defined.flatten(2)
-    down = normals.new_tensor([0.0, 1.0, 0.0]).expand(flat.shape[0], 3)
+    down = torch.zeros_like(flat[:, :, 0])
+    down[:, 1] = 1
     for degrees in (45,) * 5 + (15,) * 5:
         cosine = (down[:, :, None] * flat).sum(1, keepdim=True).abs()
         floor = (cosine > math.cos(math.radians(degrees))) & use
@@ -314,10 +324,11 @@ def encode(
             return torch.cat([picture[:, :1], metric_offsets(depth, camera)], dim=1)
         return picture.expand(-1, 3, -1, -1).contiguous()
     if encoding == "relative":
-        behind = (depth - reference_distance(depth)[:, None, None, None]) / 1000 * valid
+        reference = reference_distance(depth)
+        behind = (depth - reference[:, None, None, None]) / 1000 * valid
         coarse = (behind / COARSE_M).clamp(-RELATIVE_CLIP, RELATIVE_CLIP)
         if metric_size:
-            return torch.cat([coarse, metric_offsets(depth, camera)], dim=1)
+            return torch.cat([coarse, metric_offsets(depth, camera, reference)], dim=1)
         return torch.cat([coarse, valid.float(), (behind / FINE_M).clamp(-RELATIVE_CLIP, RELATIVE_CLIP)], dim=1)
     if encoding == "normals":
         normals = surface_normals(depth, camera)

@@ -168,7 +168,8 @@ def translation(pixels: Tensor, axis: str) -> Tensor:
 
 
 def _identity_with(values: Tensor, place: int) -> Tensor:
-    matrix = values.new_tensor([1.0, 0, 0, 0, 1, 0]).repeat(len(values), 1)
+    matrix = values.new_zeros(len(values), 6)
+    matrix[:, 0::4] = 1
     matrix[:, place] = values
     return matrix.view(-1, 2, 3)
 
