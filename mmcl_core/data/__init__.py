@@ -3,5 +3,6 @@
 #: Modules of this package that read a kind of source, see :mod:`mmcl_core.data.sources`.
 DATA_SETS = (
     "folder",
+    "nyud",
     "ycb_video",
 )

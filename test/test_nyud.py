@@ -1,0 +1,253 @@
+"""``prepare nyud``: fake crop folders and fake labelled files in the true layout and units."""
+
+from __future__ import annotations
+
+import filecmp
+
+import cv2
+import numpy as np
+import pytest
+from conftest import shared_data
+
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.hha import hha
+from mmcl_core.data.nyud import hha_votes
+from mmcl_core.data.nyud_labelled import CAMERA, FILE
+from mmcl_core.data.rooms import CLASSES, class_of
+from mmcl_core.prepare import main
+
+
+def hha_picture(seed, height=30, width=40):
+    """HHA of a noisy wall: smooth disparity, rough angle."""
+    random = np.random.default_rng(seed)
+    ramp = np.linspace(120, 135, width)[None, :] + np.zeros((height, 1))
+    angle = np.clip(128 + random.normal(0, 6, (height, width)), 38, 218)
+    return np.stack([ramp, np.full((height, width), 60.0 + seed), angle], -1).astype(np.uint8)
+
+
+def crop_folders(root, *, images="image", order="rgb", spelling=str):
+    for s, (split, count) in enumerate((("train", 3), ("test", 2))):
+        for c, name in enumerate(("bed", "night-stand", "toilet")):
+            for part in (images, "depth"):
+                (root / split / part / spelling(name)).mkdir(parents=True)
+            for i in range(count):
+                colour = np.full((30, 40, 3), (200, 10 * c, 100 * s + i), np.uint8)
+                picture = hha_picture(10 * c + i)
+                end = f"{spelling(name)}/img_{i:04d}.png"
+                cv2.imwrite(str(root / split / images / end), colour[..., ::-1])
+                # The writer of OpenCV expects B, G, R: handing it R, G, B swaps the channels in the file.
+                cv2.imwrite(str(root / split / "depth" / end), picture[..., ::-1] if order == "rgb" else picture)
+    return root
+
+
+def prepare(source, out, *more):
+    words = ["nyud", "--source", str(source), "--out", str(out), "--size", "32", "--workers", "1", *more]
+    assert main(words) == 0
+    return PreparedSet.open(out)
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("images", ["image", "images"])
+def test_crop_folders(tmp_path, order, images):
+    made = prepare(crop_folders(tmp_path / "in", images=images, order=order), tmp_path / "out")
+    assert made.classes == CLASSES
+    assert made.index["modalities"]["depth"]["dtype"] == "uint8"
+    assert made.index["description"]["order_in_files"] == order
+    assert len(made) == 15
+    assert list(made.splits).count("test") == 6
+    assert list(made.keys[:2]) == ["test/bed/img_0000", "test/bed/img_0001"]
+    row = list(made.keys).index("train/night-stand/img_0002")
+    assert made.classes[made.labels[row]] == "night-stand"
+    assert (made.images["rgb"][row] == (200, 10, 2)).all()
+    assert (made.images["depth"][row][..., 1] == 72).all()  # height
+    assert abs(float(made.images["depth"][row][..., 0].mean()) - 127) < 1  # disparity comes first
+    assert not made.camera.any()
+
+
+def test_given_order_wins_and_an_unclear_one_is_refused(tmp_path, capsys):
+    source = crop_folders(tmp_path / "in")
+    made = prepare(source, tmp_path / "out", "--hha-order", "bgr")
+    assert abs(float(made.images["depth"][0][..., 2].mean()) - 127) < 1
+    for path in source.glob("*/depth/*/*.png"):
+        cv2.imwrite(str(path), np.full((30, 40, 3), 100, np.uint8))
+    capsys.readouterr()
+    assert main(["nyud", "--source", str(source), "--check", "--workers", "1"]) == 2
+    assert "--hha-order rgb or bgr" in capsys.readouterr().err
+
+
+@pytest.mark.data
+def test_order_of_the_reference_picture_is_found():
+    picture = cv2.imread(str(shared_data("hha_sample", "hha_reference.png")))[..., ::-1]
+    parts = [picture[v : v + 140, u : u + 140] for v in (0, 140, 280) for u in (0, 140, 280, 420)]
+    votes = [hha_votes(part) for part in parts]
+    assert votes.count(1) >= 10
+    assert [hha_votes(part[..., ::-1]) for part in parts] == [-vote for vote in votes]
+
+
+def test_an_angle_is_never_beyond_its_range():
+    near = hha_picture(0)
+    near[..., 0] = np.random.default_rng(0).integers(180, 256, near.shape[:2])  # rougher than the angle
+    assert hha_votes(near) == 1
+    assert hha_votes(near[..., ::-1]) == -1
+
+
+def test_other_spellings_of_classes(tmp_path):
+    made = prepare(crop_folders(tmp_path / "in", spelling=lambda n: n.replace("-", "_").title()), tmp_path / "out")
+    assert {made.classes[label] for label in made.labels} == {"bed", "night-stand", "toilet"}
+    assert class_of("garbage bin") == "garbage-bin"
+    assert class_of("tv") == "television"
+    assert class_of("coffee table") is None
+
+
+def test_counts_and_bad_files_are_reported(tmp_path, capsys):
+    source = crop_folders(tmp_path / "in")
+    path = source / "train/depth/bed/img_0000.png"
+    path.write_bytes(path.read_bytes()[:50])
+    (source / "train/depth/bed/img_0001.png").unlink()
+    cv2.imwrite(str(source / "test/image/bed/img_0000.png"), np.zeros((20, 20, 3), np.uint8))
+    (source / "test/image/spaceship").mkdir()
+    made = prepare(source, tmp_path / "out")
+    assert len(made) == 12
+    skipped = dict(made.index["skipped"]["first"])
+    assert "truncated" in skipped["train/depth/bed/img_0000.png"]
+    assert "no depth picture" in skipped["train/image/bed/img_0001.png"]
+    assert "size (30, 40), the colour picture (20, 20)" in skipped["test/depth/bed/img_0000.png"]
+    assert "none of the 19 classes" in skipped["test/image/spaceship"]
+    assert main(["nyud", "--source", str(source), "--check", "--workers", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "8 train and 6 test crops; the published set has 2186 and 2401" in said
+    assert "train: 2186 samples expected, found 7" in said
+    assert "the first: " in said
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"), [("cats", "{train,test}/{image,depth}"), ("train/depth", "image or images")]
+)
+def test_wrong_root_says_what_was_expected_and_found(tmp_path, capsys, inside, expected):
+    (tmp_path / "in" / inside).mkdir(parents=True)
+    assert main(["nyud", "--source", str(tmp_path / "in"), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "found " + inside.rpartition("/")[2] in said
+
+
+SCENES = ("kitchen_0001", "kitchen_0001", "office_0002", "bedroom_0003")
+NAMES = ("wall", "garbage bin", "night stand", "coffee table", *(n for n in CLASSES if "-" not in n))
+
+
+def labelled_file(path):
+    """Frames of 64 x 48: a bin and two chairs in front of a wall; the first chair in frame i is at 1 + i / 10 m."""
+    h5py = pytest.importorskip("h5py")
+    frames = len(SCENES)
+    labels = np.ones((frames, 48, 64), np.uint16)
+    instances = np.ones((frames, 48, 64), np.uint8)
+    depth = np.full((frames, 48, 64), 3.0, np.float32)
+    images = np.full((frames, 48, 64, 3), 50, np.uint8)
+    chair = NAMES.index("chair") + 1
+    for i in range(frames):
+        for number, instance, rows, columns, z in (
+            (2, 1, slice(20, 45), slice(2, 22), 1.5),
+            (chair, 1, slice(10, 40), slice(25, 45), 1 + i / 10),
+            (chair, 2, slice(10, 34), slice(46, 62), 2.0),
+        ):
+            labels[i, rows, columns], instances[i, rows, columns], depth[i, rows, columns] = number, instance, z
+            images[i, rows, columns] = (10 * number, instance, 7)
+    raw = depth.copy()
+    raw[:, 12:16, 30:34] = 0
+    with h5py.File(path, "w") as file:
+        for name, array in (("labels", labels), ("instances", instances), ("depths", depth), ("rawDepths", raw)):
+            file[name] = array.transpose(0, 2, 1)
+        file["images"] = images.transpose(0, 3, 2, 1)
+        for name, texts in (("names", NAMES), ("scenes", SCENES)):
+            cells = [
+                file.create_dataset(f"#refs#/{name}{i}", data=np.array([[ord(c)] for c in text], np.uint16)).ref
+                for i, text in enumerate(texts)
+            ]
+            file[name] = np.array([cells], dtype=h5py.ref_dtype)
+    return path
+
+
+def test_labelled_file(tmp_path):
+    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", "--min-pixels", "350")
+    assert len(made) == 12
+    chair = NAMES.index("chair") + 1
+    assert list(made.keys[:3]) == ["0001/0002-001-garbage-bin"] + [f"0001/{chair:04d}-00{i}-chair" for i in (1, 2)]
+    assert [made.classes[label] for label in made.labels[:3]] == ["garbage-bin", "chair", "chair"]
+    assert list(made.groups[::3]) == list(SCENES)
+    row = list(made.keys).index(f"0003/{chair:04d}-001-chair")
+    depth, rgb = made.images["depth"][row], made.images["rgb"][row]
+    assert {int(v) for v in np.unique(depth)} == {0, 1200}
+    assert (rgb == (10 * chair, 1, 7)).all()
+    scale = 32 / 30  # 20 x 30 pixels from (25, 10), five columns of edge on either side
+    np.testing.assert_allclose(made.camera[row][:2], np.multiply(CAMERA[:2], scale), rtol=1e-6)
+    np.testing.assert_allclose(made.camera[row][2], (CAMERA[2] - 20 + 0.5) * scale - 0.5, rtol=1e-6)
+    assert (
+        list(prepare(tmp_path / FILE, tmp_path / "few", "--min-pixels", "550").labels) == [CLASSES.index("chair")] * 4
+    )
+
+
+def test_rooms_are_not_torn_apart_by_the_drawn_split(tmp_path):
+    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", "--min-pixels", "350")
+    assert set(made.splits) == {"train", "test"}
+    for scene in SCENES:
+        assert len({split for split, group in zip(made.splits, made.groups, strict=True) if group == scene}) == 1
+
+
+def test_official_split_beside_the_file_or_given(tmp_path, capsys):
+    scipy_io = pytest.importorskip("scipy.io")
+    labelled_file(tmp_path / FILE)
+    splits = {"trainNdxs": np.array([[1], [3]]), "testNdxs": np.array([[4]])}
+    scipy_io.savemat(tmp_path / "splits.mat", splits)
+    for source in (tmp_path, tmp_path / FILE):
+        made = prepare(source, tmp_path / "out", "--min-pixels", "350", "--overwrite")
+        frames = {(key[:4], split) for key, split in zip(made.keys, made.splits, strict=True)}
+        assert frames == {("0001", "train"), ("0003", "train"), ("0004", "test")}
+    scipy_io.savemat(tmp_path / "other.mat", {**splits, "testNdxs": np.array([[9]])})
+    capsys.readouterr()
+    assert main(["nyud", "--source", str(tmp_path), "--splits", str(tmp_path / "other.mat"), "--check"]) == 2
+    assert "frames from 1 to 9 of 4" in capsys.readouterr().err
+
+
+def test_hha_of_the_labelled_file(tmp_path):
+    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", "--depth", "hha", "--min-pixels", "350")
+    assert made.index["modalities"]["depth"]["dtype"] == "uint8"
+    frame = np.full((48, 64), 3000.0)
+    frame[20:45, 2:22], frame[10:40, 25:45], frame[10:34, 46:62] = 1500, 1000, 2000
+    missing = np.zeros((48, 64), bool)
+    missing[12:16, 30:34] = True
+    whole = hha(frame, CAMERA, missing)
+    row = next(i for i, key in enumerate(made.keys) if key.startswith("0001/0002"))
+    assert (made.images["depth"][row][..., 0] == round(31000 / 150)).all()
+    assert abs(float(made.images["depth"][row][..., 2].mean()) - whole[20:45, 2:22, 2].mean()) < 4
+
+
+def test_damaged_and_foreign_files(tmp_path, capsys):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / FILE).write_bytes(b"no file of this kind")
+    assert main(["nyud", "--source", str(tmp_path / FILE), "--check"]) == 2
+    assert "not a readable MATLAB v7.3 file" in capsys.readouterr().err
+    with h5py.File(tmp_path / "other.mat", "w") as file:
+        file["labels"] = np.zeros(3)
+    assert main(["nyud", "--source", str(tmp_path / "other.mat"), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "has no images, rawDepths" in said
+    assert "found labels" in said
+
+
+def test_workers_and_limit_do_not_change_the_set(tmp_path):
+    labelled_file(tmp_path / FILE)
+    prepare(tmp_path / FILE, tmp_path / "one", "--min-pixels", "350")
+    prepare(tmp_path / FILE, tmp_path / "two", "--min-pixels", "350", "--workers", "2")
+    names = ["rgb.u8", "depth.u16", "labels.i64", "camera.f32", "samples.csv", "index.json"]
+    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False)[0] == names
+    limited = prepare(tmp_path / FILE, tmp_path / "few", "--min-pixels", "350", "--limit", "4")
+    assert list(limited.keys) == list(PreparedSet.open(tmp_path / "one").keys[:4])
+
+
+def test_without_h5py_the_extra_is_named(tmp_path, capsys, monkeypatch):
+    import sys
+
+    (tmp_path / FILE).write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert main(["nyud", "--source", str(tmp_path), "--check"]) == 2
+    assert "mmcl_ros[datasets]" in capsys.readouterr().err
