@@ -1,0 +1,228 @@
+"""Play a rosbag2 recording into a running recognizer, and print the labels and the latency of what comes back.
+
+    python -m mmcl_ros.play_bag --bag DIR [--truth boxes.csv] [--rate 1.0] --ros-args -r /camera/image_raw:=/rgb/image
+
+Needs rclpy and rosbags, not rosbag2: messages are published as they were recorded, byte for byte. It starts when
+somebody listens, so that nothing is missed, and ends when the answers have come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.cli import run_command
+from mmcl_core.errors import DataError, MmclError
+from mmcl_ros.bagfile import Bag
+from mmcl_ros.detections import stamp_of
+from mmcl_ros.interfaces import message_class
+from mmcl_ros.qos import profile
+from mmcl_ros.truth import Truth, read_truth
+
+__all__ = ["Listener", "main", "play"]
+
+
+@dataclass
+class Listener:
+    """Collects answers: by stamp the message, and the seconds since the last message of that stamp was sent.
+
+    Attributes:
+        sent: when messages of a stamp were sent last, seconds of a steady clock.
+        answers, latencies: by stamp.
+    """
+
+    tell: Callable[[str], Any] | None = None
+    sent: dict[int, float] = field(default_factory=dict)
+    answers: dict[int, Any] = field(default_factory=dict)
+    latencies: dict[int, float] = field(default_factory=dict)
+
+    def receive(self, message: Any) -> None:
+        """Take in a ``RecognitionArray``."""
+        now, stamp = time.monotonic(), stamp_of(message.header)
+        self.answers[stamp] = message
+        if stamp in self.sent:
+            self.latencies[stamp] = now - self.sent[stamp]
+        if self.tell:
+            listed = [f"{one.label} {one.score:.2f}" for one in message.recognitions]
+            self.tell(f"{stamp / 1e9:.3f}  {', '.join(listed) or 'nothing to recognise'}")
+
+    def summary(self, truths: Sequence[Truth] = ()) -> str:
+        """The latency, and with the truth the accuracy, in words."""
+        words = f"{len(self.answers)} answers"
+        if self.latencies:
+            p50, p99 = np.percentile(list(self.latencies.values()), [50, 99]) * 1e3
+            words += f"; from the last message sent to the answer received: median {p50:.1f} ms, 99 % {p99:.1f} ms"
+        right = count = 0
+        for truth in truths:
+            answer = self.answers.get(truth.request.stamp)
+            labels = [one.label for one in answer.recognitions] if answer else []
+            count += len(truth.labels)
+            right += sum(said == true for said, true in zip(labels, truth.labels, strict=False))
+        return f"{words}; {right} of {count} labels right" if count else words
+
+
+def play(
+    node: Any,
+    bag: Bag,
+    *,
+    rate: float = 1.0,
+    reliable: bool = True,
+    requests: Sequence[Any] = (),
+    sent: dict[int, float] | None = None,
+    patience: float = 15.0,
+) -> int:
+    """Publish a recording.
+
+    Args:
+        node: made by rclpy; something else spins it.
+        bag: a rosbag2.
+        rate: speed relative to the recorded time.
+        reliable: quality of service offered.
+        requests: ``RegionArray`` messages to be sent after the pictures of their stamp.
+        sent: told when messages of a stamp were sent.
+        patience: seconds to wait for listeners.
+
+    Returns:
+        The number of messages sent.
+
+    Raises:
+        MmclError: nobody listens.
+    """
+    publishers = {}
+    for topic, kind in bag.kinds.items():
+        if kind.split("/")[0] in ("sensor_msgs", "mmcl_ros", "vision_msgs"):
+            publishers[topic] = node.create_publisher(message_class(kind), topic, profile(100, reliable))
+    own = None
+    if requests:
+        own = node.create_publisher(type(requests[0]), "detections", profile(100))
+    topics = (bag.topics.rgb, bag.topics.depth, bag.topics.detections)
+    awaited = [publishers[topic] for topic in topics if topic in publishers]
+    _wait_for_listeners([*awaited, own] if own else awaited, patience)
+    waiting = sorted(requests, key=lambda message: stamp_of(message.header))
+    start_stamp = start = count = 0
+    for topic, _, stamp, raw in bag.raw(*publishers):
+        start_stamp, start = (start_stamp, start) if count else (stamp, time.monotonic())
+        while own and waiting and stamp_of(waiting[0].header) < stamp:
+            _send(own, waiting.pop(0), sent)
+        delay = start + (stamp - start_stamp) / 1e9 / rate - time.monotonic()
+        if delay > 0:
+            time.sleep(delay)
+        publishers[topic].publish(raw)
+        if sent is not None:
+            sent[stamp] = time.monotonic()
+        count += 1
+    for message in waiting:
+        _send(own, message, sent)
+    return count
+
+
+def _send(publisher: Any, message: Any, sent: dict[int, float] | None) -> None:
+    publisher.publish(message)
+    if sent is not None:
+        sent[stamp_of(message.header)] = time.monotonic()
+
+
+def _wait_for_listeners(publishers: Sequence[Any], patience: float) -> None:
+    """A recognizer may listen to one sensor alone, so one listener is enough once no more come."""
+    end = time.monotonic() + patience
+    settled = 0.0
+    while time.monotonic() < end:
+        if any(one.get_subscription_count() for one in publishers):
+            settled = settled or time.monotonic() + 2.0  # its other subscriptions follow within a moment
+            if all(one.get_subscription_count() for one in publishers) or time.monotonic() > settled:
+                return
+        time.sleep(0.02)
+    names = ", ".join(one.topic_name for one in publishers)
+    raise MmclError(f"nobody listens to {names}; start the recognizer, or remap (--ros-args -r from:=to)")
+
+
+def truth_messages(truths: Sequence[Truth], frame_id: str) -> list[Any]:
+    """The true boxes as ``RegionArray`` messages."""
+    array, region = message_class("mmcl_ros/msg/RegionArray"), message_class("mmcl_ros/msg/Region")
+    messages = []
+    for truth in truths:
+        message = array()
+        message.header.frame_id = frame_id
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(truth.request.stamp, 1_000_000_000)
+        for box in truth.request.boxes:
+            one = region(id=box.id)
+            one.roi.x_offset, one.roi.y_offset = int(box.left), int(box.top)
+            one.roi.width, one.roi.height = int(box.right - box.left), int(box.bottom - box.top)
+            message.regions.append(one)
+        messages.append(message)
+    return messages
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    import rclpy
+    from rclpy.utilities import remove_ros_args
+
+    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
+    parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
+    parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions unless the bag holds regions")
+    parser.add_argument("--rate", type=float, default=1.0)
+    parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
+    parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    rclpy.init(args=list(arguments) if arguments is not None else None)
+    options = parser.parse_args(remove_ros_args(arguments)[0 if arguments is not None else 1 :])
+    try:
+        return run_command(lambda: _run(options))
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(options: argparse.Namespace) -> None:
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    node = rclpy.create_node("play_bag")
+    listener = Listener(None if options.quiet else print)
+    node.create_subscription(
+        message_class("mmcl_ros/msg/RecognitionArray"), "recognitions", listener.receive, profile(1000)
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    truths = read_truth(options.truth) if options.truth else []
+    try:
+        with Bag(options.bag) as bag:
+            if bag.path.suffix == ".bag":
+                raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
+            requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
+            play(node, bag, rate=options.rate, reliable=not options.best_effort, requests=requests, sent=listener.sent)
+        _wait_until_quiet(listener.answers)
+    finally:
+        executor.shutdown()
+        thread.join()
+        node.destroy_node()
+    print(listener.summary(truths))
+    if not listener.answers:
+        raise MmclError("no answers came; see the log of the recognizer, or its topic recognizer/status")
+
+
+def _frame_id(bag: Bag) -> str:
+    for _, message in bag.messages(bag.topics.rgb or bag.topics.depth):
+        return str(message.header.frame_id)
+    return ""
+
+
+def _wait_until_quiet(answers: Mapping[int, Any], quiet: float = 1.5, patience: float = 60.0) -> None:
+    end = time.monotonic() + patience
+    count, since = -1, time.monotonic()
+    while time.monotonic() < min(end, since + quiet):
+        if len(answers) != count:
+            count, since = len(answers), time.monotonic()
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

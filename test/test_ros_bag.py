@@ -1,0 +1,417 @@
+"""Recorded bags: reading, exact pairing, evaluation, sensor loss, and the same labels over real DDS.
+
+The bags are made by the tests, of flat pictures whose right answer is known; the sample recordings are read where they
+are present. What a trained network makes of them is not tested here.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+
+from conftest import shared_data
+from ros_fakes import CLASSES, FakeRecognizer
+
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_ros.bagfile import Bag, Topics
+from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
+from mmcl_ros.frames import FrameSettings
+from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, View, record
+from mmcl_ros.truth import read_truth
+
+ROOT = Path(__file__).resolve().parents[1]
+BOXES = ((10, 10, 40, 40), (80, 20, 40, 60))
+
+
+def make_view(number):
+    """Left and right half are of two classes, by colour and by distance; the frame number says which."""
+    first, second = number % 3, (number + 1) % 3
+    rgb, depth = np.zeros((120, 160, 3), np.uint8), np.zeros((120, 160), np.uint16)
+    for half, place in ((slice(0, 70), first), (slice(70, 160), second)):
+        rgb[:, half] = 20 + 100 * place
+        depth[:, half] = 500 + 1000 * place
+    return View(rgb, depth, (100.0, 100.0, 79.5, 59.5), BOXES, (CLASSES[first], CLASSES[second]))
+
+
+def make_recording(out, storage="mcap"):
+    return record(out, (make_view(number) for number in range(20)), storage=storage)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return make_recording(tmp_path_factory.mktemp("mcap"))
+
+
+def run(recording, modalities, drops=None, recognizer=None, **settings):
+    bag, table = recording
+    with Bag(bag) as opened:
+        truths = read_truth(table)
+        settings = FrameSettings(box_scale=0.0, **settings)
+        return evaluate(opened, truths, recognizer or FakeRecognizer(), modalities, settings, drops=drops)
+
+
+def column(evaluation, name):
+    return [row[COLUMNS.index(name)] for row in evaluation.rows]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_both_storages_of_rosbag2(tmp_path, storage):
+    recording = make_recording(tmp_path, storage)
+    with Bag(recording[0]) as bag:
+        assert (bag.topics.rgb, bag.topics.depth) == (DEMO_TOPICS["rgb"], DEMO_TOPICS["depth"])
+        assert bag.topics.detections == DEMO_TOPICS["detections"]
+        assert bag.topics.infos == {"rgb": DEMO_TOPICS["rgb_info"], "depth": DEMO_TOPICS["depth_info"]}
+    assert run(recording, ["rgbd"])["rgbd"].figures()["accuracy"] == 1.0
+
+
+def test_every_box_is_right_by_every_sensor(recording):
+    found = run(recording, ["rgb", "depth", "rgbd", "auto"])
+    for name, evaluation in found.items():
+        figures = evaluation.figures()
+        assert (figures["boxes"], figures["frames"], figures["accuracy"]) == (40, 20, 1.0)
+        assert figures["macro_f1"] == 1.0
+        assert figures["answered_from"] == {"rgbd" if name == "auto" else name: 40}
+        assert figures["ece"] == pytest.approx(1 - (0.8 + 0.2 / 3))
+        assert figures["unpaired"] == figures["one_sided"] == 0
+        assert set(figures["latency_ms"]) == {"decode", "crop", "inference", "total"}
+    assert column(found["rgb"], "depth_stamp_ns") == [""] * 40
+    assert column(found["rgb"], "rgb_stamp_ns")[2] == START_NS + 100_000_000
+
+
+def test_wrong_answers_lower_the_figures(recording):
+    model = FakeRecognizer()
+    model._place = lambda name, crop: 0
+    figures = run(recording, ["rgb"], recognizer=model)["rgb"].figures()
+    dark = np.mean([label == "dark" for n in range(20) for label in make_view(n).labels])
+    assert figures["accuracy"] == pytest.approx(dark)
+    assert figures["macro_f1"] == pytest.approx(2 * dark / (1 + dark) / 3)
+
+
+def test_lost_depth(recording):
+    drops = {"depth": [(0.5, 1.0)]}
+    found = run(recording, ["depth", "rgbd"], drops)
+    assert found["depth"].figures()["unpaired"] == 5
+    assert found["depth"].figures()["rejected"] == {"no_picture": 10}
+    assert found["depth"].figures()["accuracy"] == 0.75
+    assert found["rgbd"].figures()["one_sided"] == 5
+    assert found["rgbd"].figures()["accuracy"] == 1.0
+    assert found["rgbd"].figures()["answered_from"] == {"rgb": 10, "rgbd": 30}
+
+
+def test_rejections_are_told_from_mistakes(recording):
+    figures = run(recording, ["rgb"], min_score=0.95)["rgb"].figures()
+    assert figures["rejected"] == {"low_score": 40}
+    assert figures["accuracy"] == 1.0, "the best class was right though it was rejected"
+    assert figures["accuracy_of_accepted"] is None
+
+
+def test_truth_outside_the_window_is_unpaired(recording, tmp_path):
+    bag, table = recording
+    lines = table.read_text().splitlines()
+    moved = [lines[0]] + [f"{int(line.split(',')[0]) + 30_000_000},{line.split(',', 1)[1]}" for line in lines[1:]]
+    other = tmp_path / "late.csv"
+    other.write_text("\n".join(moved))
+    found = run((bag, other), ["rgb"])["rgb"]
+    assert found.figures()["unpaired"] == 20
+    assert set(column(found, "reason")) == {"no picture within 0.02 s"}
+
+
+def test_pairing_is_exact_against_a_loop_over_all_pictures(recording):
+    rng = np.random.default_rng(0)
+    with Bag(recording[0]) as bag:
+        truths = read_truth(recording[1])
+        requests = []
+        for truth in truths:
+            shifted = truth.request.stamp + int(rng.uniform(-0.06e9, 0.06e9))
+            requests.append(type(truth.request)(truth.request.boxes, stamp=shifted))
+        stamps = [START_NS + 100_000_000 * n for n in range(20)]
+        frames = list(bag.frames(requests, window=0.04))
+    assert len(frames) == 20
+    for request, frame in zip(requests, frames, strict=True):
+        best = min(stamps, key=lambda stamp: abs(stamp - request.stamp))
+        expected = {"rgb": best, "depth": best} if abs(best - request.stamp) <= 40_000_000 else {}
+        assert frame.stamps == expected
+        for name, picture in frame.pictures.items():
+            assert picture.header.stamp.nanosec == expected[name] % 1_000_000_000
+
+
+def test_truth_from_detections_with_classes(tmp_path):
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    definitions = {
+        "ObjectHypothesis": "string class_id\nfloat64 score\n",
+        "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n",
+        "Point2D": "float64 x\nfloat64 y\n",
+        "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+        "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+        "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+        "vision_msgs/BoundingBox2D bbox\nstring id\n",
+        "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
+    }
+    store = get_typestore(Stores.LATEST)
+    kinds = {}
+    for name, text in definitions.items():
+        kinds.update(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
+    store.register(kinds)
+    made = {name: store.types[f"vision_msgs/msg/{name}"] for name in definitions}
+    image = store.types["sensor_msgs/msg/Image"]
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        rgb = writer.add_connection("/cam/rgb", "sensor_msgs/msg/Image", typestore=store)
+        boxes = writer.add_connection("/found", "vision_msgs/msg/Detection2DArray", typestore=store)
+        for number in range(3):
+            view = make_view(number)
+            time = store.types["builtin_interfaces/msg/Time"](5, number * 1000)
+            header = store.types["std_msgs/msg/Header"](time, "cam")
+            data = view.rgb.reshape(-1)
+            message = image(header, 120, 160, "rgb8", 0, 480, data)
+            writer.write(rgb, number, store.serialize_cdr(message, "sensor_msgs/msg/Image"))
+            listed = []
+            for (x, y, w, h), label in zip(view.boxes, view.labels, strict=True):
+                center = made["Pose2D"](made["Point2D"](x + w / 2, y + h / 2), 0.0)
+                results = [
+                    made["ObjectHypothesisWithPose"](made["ObjectHypothesis"](name, score))
+                    for name, score in (("other", 0.1), (label, 0.9))
+                ]
+                listed.append(
+                    made["Detection2D"](header, results, made["BoundingBox2D"](center, float(w), float(h)), "x")
+                )
+            found = made["Detection2DArray"](header, listed)
+            writer.write(boxes, number, store.serialize_cdr(found, "vision_msgs/msg/Detection2DArray"))
+    from mmcl_ros.truth import read_topic
+
+    with Bag(tmp_path / "bag") as bag:
+        found = evaluate(bag, read_topic(bag), FakeRecognizer(), ["rgb"], FrameSettings(box_scale=0.0))
+    assert found["rgb"].figures()["accuracy"] == 1.0
+    assert column(found["rgb"], "truth")[:2] == ["dark", "middle"]
+
+
+def test_errors_name_what_is_wrong(recording, tmp_path):
+    with pytest.raises(DataError, match="no recording at"):
+        Bag(tmp_path / "nothing")
+    (tmp_path / "junk.bag").write_bytes(b"no bag")
+    with pytest.raises(DataError, match=r"junk.bag cannot be read"):
+        Bag(tmp_path / "junk.bag")
+    with pytest.raises(DataError, match="has no topic /nope; it has /camera"):
+        Bag(recording[0], Topics(rgb="/nope"))
+    with pytest.raises(ConfigError, match="depth was asked for, but the model was trained for rgb"):
+        run(recording, ["depth"], recognizer=FakeRecognizer(["rgb"]))
+    bad = tmp_path / "bad.csv"
+    bad.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n1,2,3,four,5,mug\n")
+    with pytest.raises(DataError, match=r"bad.csv, line 2: .*four"):
+        read_truth(bad)
+    bad.write_text("stamp,label\n")
+    with pytest.raises(DataError, match="lacks the columns stamp_ns, x_min"):
+        read_truth(bad)
+    with pytest.raises(DataError, match="cannot read the true boxes"):
+        read_truth(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("text", ["depth", "depth:1", "depth:2-1", "sound:1-2", "depth:a-b"])
+def test_malformed_drops(text):
+    import argparse
+
+    assert parse_drop("depth:1.0-2.5") == ("depth", (1.0, 2.5))
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse_drop(text)
+
+
+def test_a_label_the_model_does_not_know_counts_as_wrong(recording, tmp_path):
+    bag, table = recording
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace(",dark,", ",gloomy,"))
+    figures = run((bag, other), ["rgb"])["rgb"].figures()
+    assert figures["truth_unknown_to_model"] == sum(make_view(n).labels.count("dark") for n in range(20))
+    assert figures["accuracy"] == pytest.approx(1 - figures["truth_unknown_to_model"] / 40)
+
+
+def test_depth_of_another_size_is_mapped_also_where_colour_is_not_used(tmp_path):
+    views = []
+    for number in range(3):
+        view = make_view(number)
+        views.append(view)
+    bag, table = record(tmp_path / "one", iter(views))
+    moved = tmp_path / "half.csv"
+    with table.open() as source, moved.open("w", newline="") as target:
+        rows = list(csv.DictReader(source))
+        writer = csv.DictWriter(target, rows[0].keys())
+        writer.writeheader()
+        for row in rows:  # boxes drawn in a picture of twice the size, which the file states
+            for name in ("x_min", "y_min", "x_max", "y_max"):
+                row[name] = int(row[name]) * 2
+        writer = csv.DictWriter(target, [*rows[0].keys(), "width", "height"])
+        target.seek(0)
+        writer.writeheader()
+        writer.writerows({**row, "width": 320, "height": 240} for row in rows)
+    assert run((bag, moved), ["depth"])["depth"].figures()["accuracy"] == 1.0
+
+
+def tiny_model(folder):
+    import torch
+
+    from mmcl_core.config import ModelConfig
+    from mmcl_core.nn.model import RecognitionModel
+    from mmcl_core.weights import save_weights
+
+    torch.manual_seed(0)
+    config = ModelConfig(input_size=32, ndf=8, nrkhs=16, depth=1, head_hidden=8)
+    model = RecognitionModel(config, ["rgb", "depth"], 3).train()
+    for name, channels in (("rgb", 3), ("depth", 1)):
+        for _ in range(3):
+            model(torch.rand(8, channels, 32, 32) * (255 if channels == 3 else 2000), name)
+    folder.mkdir()
+    save_weights(folder / "weights.safetensors", model, {"classes": list(CLASSES)})
+    return folder
+
+
+def command(bag, table, model, out):
+    return ["--bag", str(bag), "--truth", str(table), "--model", str(model), "--out", str(out), "--device", "cpu"]
+
+
+def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsys):
+    model = tiny_model(tmp_path / "run")
+    for name in ("one", "two"):
+        arguments = command(*recording, model, tmp_path / name)
+        assert main([*arguments, "--modality", "rgb", "depth", "rgbd", "--drop", "depth:0.5-1.0"]) == 0
+    assert "rgbd   accuracy" in capsys.readouterr().out
+    for modality in ("rgb", "depth", "rgbd"):
+        files = [(tmp_path / name / f"predictions_{modality}.csv").read_bytes() for name in ("one", "two")]
+        assert files[0] == files[1]
+        assert files[0].count(b"\n") == 41
+        picture = cv2.imread(str(tmp_path / "one" / f"confusion_{modality}.png"))
+        assert min(picture.shape[:2]) > 100
+    report = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert set(report["modalities"]) == {"rgb", "depth", "rgbd"}
+    assert report["drop"] == {"depth": [[0.5, 1.0]]}
+
+
+def test_the_command_needs_no_ros(recording, tmp_path):
+    """In a process that cannot import rclpy."""
+    model = tiny_model(tmp_path / "run")
+    code = (
+        "import sys; sys.modules['rclpy'] = None; sys.path.insert(0, sys.argv.pop(1));"
+        "from mmcl_ros.evaluate_bag import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = command(*recording, model, tmp_path / "out")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_an_error_of_the_command_is_one_line(tmp_path, capsys):
+    assert main(command(tmp_path / "no", tmp_path / "no.csv", tmp_path / "no", tmp_path / "out")) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: no recording at")
+    assert "\n" not in err
+
+
+def test_confusion_and_metrics_of_a_run_with_rejections(recording, tmp_path):
+    found = run(recording, ["rgb"], min_score=0.95)
+    report = write(tmp_path, found, {"bag": "x"})
+    assert report["modalities"]["rgb"]["rejected"] == {"low_score": 40}
+    assert json.loads((tmp_path / "metrics.json").read_text())["modalities"]["rgb"]["boxes"] == 40
+
+
+# the sample recordings
+
+
+@pytest.mark.data
+def test_real_recording():
+    bag, table = shared_data("bags", "ycb_video_train"), shared_data("bags", "ycb_video_train.csv")
+    truths = read_truth(table)
+    model = FakeRecognizer()
+    with Bag(bag) as opened:
+        found = evaluate(opened, truths, model, ["rgb", "depth", "rgbd"], FrameSettings())
+    for evaluation in found.values():
+        figures = evaluation.figures()
+        assert (figures["frames"], figures["boxes"], figures["unpaired"]) == (12, 52, 0)
+        assert figures["rejected"] == {}
+    valid = np.array([float(value) for value in column(found["depth"], "depth_valid")])
+    assert 0.5 < np.median(valid) <= 1
+    assert all(camera[0] > 500 for call in model.calls for camera in call.camera)
+
+
+@pytest.mark.data
+def test_real_ros1_recording():
+    from mmcl_ros.images import decode_depth, decode_rgb
+
+    with Bag(shared_data("bags", "single_depth_color_640x480.bag")) as bag:
+        assert "Color" in bag.topics.rgb
+        assert "Depth" in bag.topics.depth
+        assert "Depth" in bag.topics.infos["depth"]
+        (_, colour), *_ = bag.messages(bag.topics.rgb)
+        (_, depth), *_ = bag.messages(bag.topics.depth)
+    assert decode_rgb(colour).shape == (480, 640, 3)
+    values = decode_depth(depth)
+    assert values.dtype == np.uint16
+    assert 200 < np.median(values[values > 0]) < 10000
+
+
+# over DDS
+
+
+@pytest.mark.ros
+def test_same_labels_over_dds_as_offline(recording):
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+    from mmcl_ros.msg import RecognitionArray
+    from ros_bench import Bench
+
+    from mmcl_ros.play_bag import Listener, play
+    from mmcl_ros.qos import profile
+
+    offline = run(recording, ["rgbd"])["rgbd"]
+    bench = Bench()
+    try:
+        topics = {f"{key}_topic": DEMO_TOPICS[key] for key in ("rgb", "depth", "rgb_info", "detections")}
+        settings = {"roi_source": "detections", "policy": "every", "box_scale": 0.0, "max_wait": 2.0}
+        node = bench.recognizer(FakeRecognizer(), modality="rgbd", **settings, **topics)
+        listener = Listener()
+        bench.client.create_subscription(RecognitionArray, "recognitions", listener.receive, profile(100))
+        bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
+        with Bag(recording[0]) as bag:
+            assert play(bench.client, bag, rate=5.0, sent=listener.sent) == 100
+        bench.wait(lambda: len(listener.answers) == 20, "20 answers")
+        truths = read_truth(recording[1])
+        labels = [one.label for truth in truths for one in listener.answers[truth.request.stamp].recognitions]
+        assert labels == column(offline, "label")
+        assert {one.modality for answer in listener.answers.values() for one in answer.recognitions} == {"rgbd"}
+        assert "40 of 40 labels right" in listener.summary(truths)
+        assert all(latency > 0 for latency in listener.latencies.values())
+    finally:
+        bench.close()
+
+
+@pytest.mark.slow
+def test_rendered_demo_recording(tmp_path):
+    pytest.importorskip("embreex", reason="rendering needs embreex")
+    from mmcl_ros.record_demo import render_views
+
+    views = list(render_views("household", 2, seed=3))
+    again = list(render_views("household", 2, seed=3))
+    for view, same in zip(views, again, strict=True):
+        np.testing.assert_array_equal(view.rgb, same.rgb)
+        np.testing.assert_array_equal(view.depth, same.depth)
+        assert view.rgb.shape == (480, 640, 3)
+        assert view.depth.dtype == np.uint16
+        assert len(view.boxes) == len(view.labels) >= 1
+        for x, y, width, height in view.boxes:
+            assert 0 <= x < x + width <= 640
+            assert 0 <= y < y + height <= 480
+            inside = view.depth[y : y + height, x : x + width]
+            assert np.count_nonzero(inside) > 0.2 * inside.size
+    bag, table = record(tmp_path, iter(views))
+    assert len(read_truth(table)) == 2
+    with pytest.raises(DataError, match="is there already"):
+        record(tmp_path, iter(views))
+    with Bag(bag) as opened:
+        frames = list(opened.frames([truth.request for truth in read_truth(table)], 0.02))
+    np.testing.assert_array_equal(frames[0].pictures["depth"].data.view(np.uint16).reshape(480, 640), views[0].depth)
