@@ -88,20 +88,21 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         level: lowest level that is logged.
     """
     set_up_logging(level)
+    cause: Exception
     try:
         return action() or 0
     except MmclError as error:
-        message = str(error)
+        message, cause = str(error), error
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         if error.strerror is None:
             raise
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        message, cause = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, error
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    logger.debug("the error came from here:", exc_info=True)
+    logger.debug("the error came from here:", exc_info=cause)
     print(f"error: {message}", file=sys.stderr)
     return EXIT_ERROR

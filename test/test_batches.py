@@ -1,5 +1,6 @@
 """Batches: their order, their parts over processes, where pictures live; and the splits they are made of."""
 
+import itertools
 import threading
 from dataclasses import replace
 
@@ -259,7 +260,7 @@ def test_a_label_share_keeps_ceil_of_it_stratified(prepared, share):
 
 def test_a_larger_share_holds_the_smaller_one(prepared):
     keeps = [split_indices(prepared, DataConfig(label_share=share), 3)[2] >= 0 for share in (0.1, 0.3, 0.6, 1.0)]
-    for smaller, larger in zip(keeps, keeps[1:], strict=False):
+    for smaller, larger in itertools.pairwise(keeps):
         assert (larger[smaller]).all()
 
 

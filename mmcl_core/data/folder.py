@@ -270,7 +270,8 @@ def _list_crops(
     label = -1 if folder.name in UNLABELLED else classes.index(folder.name)
     crops: dict[str, Crop] = {}
     names = [path for path in _visible(folder) if _is_picture(path)]
-    names.sort(key=lambda path: path.stem.rpartition("_")[2] not in _PARTS)  # a file with a suffix wins
+    # Where two files claim a place, the one with a suffix wins, then the one without loss.
+    names.sort(key=lambda path: (path.stem.rpartition("_")[2] not in _PARTS, path.suffix.lower() != ".png"))
     for path in names:
         stem, _, part = path.stem.rpartition("_")
         if not stem or part not in _PARTS:

@@ -86,7 +86,7 @@ def depth_millimetres(path: Path, scale: float) -> Array:
         raise DataError(f"is {_kind(image)}; metric depth is 16 bit with 1 channel")
     if scale == 1:
         return image
-    millimetres = np.floor(image * scale + 0.5)
+    millimetres = np.floor(image.astype(np.float64) * scale + 0.5)
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
 
 

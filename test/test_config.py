@@ -1,0 +1,120 @@
+"""Settings: what is refused and how it is put, what is converted, and the way out and back in."""
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+from mmcl_core.config import Config, DataConfig, OptimConfig, config_hash, from_dict, load, to_dict
+from mmcl_core.errors import ConfigError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_no_file_is_the_defaults_and_a_file_changes_what_it_names(tmp_path):
+    assert load() == Config()
+    config = load(write(tmp_path, "method: amdim\ntrain:\n  batch: 32\n  modalities: [rgb]\n"))
+    expected = dataclasses.replace(Config(), method="amdim")
+    expected = dataclasses.replace(expected, train=dataclasses.replace(expected.train, batch=32, modalities=("rgb",)))
+    assert config == expected
+    assert load(write(tmp_path, "")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {batchs: 3}", r"unknown setting 'train\.batchs'; did you mean 'batch'\?"),
+        ("metod: mmcl", r"unknown setting 'metod'; did you mean 'method'\?"),
+        ("optim: {learning_rate_of_it: 3}", r"unknown setting 'optim\.learning_rate_of_it'; known are name, lr, betas"),
+        ("train: {batch: many}", "train.batch must be int, got 'many'"),
+        ("train: {batch: 3.5}", "train.batch must be int, got 3.5"),
+        ("train: {batch: true}", "train.batch must be int, got True"),
+        ("train: {channels_last: 1}", "train.channels_last must be bool, got 1"),
+        ("optim: {lr: fast}", "optim.lr must be float, got 'fast'"),
+        ("optim: {lr: true}", "optim.lr must be float, got True"),
+        ("data: {root: 5}", "data.root must be str, got 5"),
+        ("optim: {name: sgd}", "optim.name is 'sgd'; choose from adam, adamw"),
+        (
+            "augment: {depth_set: 3}",
+            "augment.depth_set is 3; choose from 0, 1, 2",
+        ),
+        ("augment: {depth_set: true}", "augment.depth_set is True"),
+        ("optim: {betas: [0.5]}", r"optim.betas takes 2 values, got \[0.5\]"),
+        ("loss: {level_pairs: [1]}", "loss.level_pairs must be str, got 1"),
+        ("train: 5", "train must be a mapping, not 5"),
+        ("[1, 2]", "holds a list; a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_file(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: No such file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_values_that_yaml_reads_as_another_type(tmp_path):
+    config = load(
+        write(tmp_path, "optim: {lr: 1e-5, weight_decay: 0, milestones: 4}\ntrain: {compile: off}\ndata: {root: }")
+    )
+    assert (config.optim.lr, config.optim.weight_decay, config.optim.milestones) == (1e-5, 0.0, (4,))
+    assert isinstance(config.optim.weight_decay, float)
+    assert config.train.compile == "off"
+    assert config.data.root == ""
+    assert load(overrides=["train.compile=on"]).train.compile == "on"
+
+
+def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
+    path = write(tmp_path, "optim: {lr: 0.5}\nseed: 4")
+    config = load(path, ["optim.lr=0.25", "seed=5", "seed=6", "train.modalities=[rgb, depth]", "data.root=a=b", "out="])
+    assert (config.optim.lr, config.seed, config.data.root, config.out) == (0.25, 6, "a=b", "")
+    assert config.train.modalities == ("rgb", "depth")
+    assert load(path, ["optim={name: adamw, lr: 0.1}"]).optim == OptimConfig(name="adamw", lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "not of the form section.key=value"),
+        ("=3", "not of the form"),
+        ("trian.batch=3", "unknown section 'trian' in 'trian.batch'; did you mean 'train'"),
+        ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'batch'"),
+        ("seed.a=3", "unknown section 'seed'"),
+        ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
+        ("train.batch=x", "command line: train.batch must be int, got 'x'"),
+    ],
+)
+def test_wrong_overrides_are_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load(overrides=[override])
+
+
+def test_out_and_in_again_by_yaml_and_json():
+    config = load(overrides=["optim.milestones=[3, 9]", "optim.lr=3e-7", "train.compile=off", "data.val_split="])
+    assert config.data.val_split == ""
+    plain = to_dict(config)
+    assert from_dict(yaml.safe_load(yaml.safe_dump(plain))) == config
+    assert from_dict(json.loads(json.dumps(plain))) == config
+
+
+def test_the_hash_names_the_settings_but_not_the_place():
+    names = [config_hash(load(overrides=text)) for text in ([], ["out=runs/a"], ["seed=1"], ["optim.lr=3e-4"])]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert all(len(name) == 12 and int(name, 16) >= 0 for name in names)
+    assert config_hash(from_dict(to_dict(Config()))) == names[0]
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DataConfig().root = "x"

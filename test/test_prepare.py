@@ -1,0 +1,447 @@
+"""``prepare`` on folders in the stated layouts, through the command: what is read, skipped and refused."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+from conftest import shared_data
+from small_sets import files, write_crop, write_set
+
+from mmcl_core import cli
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.sheet import colourise_depth, contact_sheet
+from mmcl_core.data.sources import data_sets
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.prepare import main
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Two splits, two classes and unlabelled samples; one without depth, one without RGB."""
+    root = tmp_path / "crops"
+    for split, numbers in (("train", range(6)), ("test", range(6, 9))):
+        for number in numbers:
+            write_crop(root / split / "mug", f"0001_{number:06d}", mask=True)
+            write_crop(root / split / "can", f"0002_{number:06d}", mask=True, shape=(20, 31))
+    write_crop(root / "train" / "can", "single", depth=False)
+    write_crop(root / "test" / "mug", "dark", rgb=False)
+    write_crop(root / "train" / "unlabelled", "what_1")
+    return root
+
+
+def run(source, out, *options, name="folder"):
+    status = main([name, "--source", str(source), "--out", str(out), "--workers", "1", "--size", "20", *options])
+    return status, PreparedSet.open(out) if status == 0 else None
+
+
+def failure(capfd, *arguments):
+    """The one line on standard error that a refused command ends with."""
+    assert main([*arguments, "--workers", "1"]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_splits_classes_pairs_and_single_pictures(source, tmp_path, capfd):
+    status, prepared = run(source, tmp_path / "set")
+    assert status == 0
+    assert prepared.classes == ("can", "mug")
+    assert prepared.modalities == ("rgb", "depth")
+    assert Counter(zip(prepared.splits, prepared.labels.tolist(), strict=True)) == {
+        ("train", 0): 7, ("train", 1): 6, ("train", -1): 1, ("test", 0): 3, ("test", 1): 4
+    }  # fmt: skip
+    assert prepared.keys.tolist() == sorted(prepared.keys)
+    row = prepared.keys.tolist().index("train/mug/0001_000002")
+    rgb, depth = write_crop(tmp_path / "again", "0001_000002")
+    np.testing.assert_array_equal(prepared.images["rgb"][row], rgb)
+    np.testing.assert_array_equal(prepared.images["depth"][row], depth)
+    assert prepared.groups[row] == "0001"
+    assert prepared.sources[row] == "train/mug/0001_000002_rgb.png"
+    single, dark = (prepared.keys.tolist().index(key) for key in ("train/can/single", "test/mug/dark"))
+    assert prepared.present[[single, dark]].tolist() == [[True, False], [False, True]]
+    assert (prepared.groups[single], prepared.groups[dark]) == ("", "")
+    out = capfd.readouterr().out
+    for text in ("21 samples of 2 classes", "without depth", "(unlabelled)", "next: python -m mmcl_core.train"):
+        assert text in out
+    assert (tmp_path / "set" / "sheet.png").is_file()
+
+
+def test_any_number_of_workers_and_any_shards_give_the_same_set(source, tmp_path):
+    (source / "train" / "mug" / "0001_000003_rgb.png").write_bytes(b"broken")
+    (source / "train" / "mug" / "lone_mask.png").write_bytes(b"")
+    run(source, tmp_path / "one")
+    for number in range(2):
+        assert run(source, tmp_path / f"part{number}", "--shard", f"{number}/2")[0] == 0
+    arguments = ["folder", "--source", str(source), "--out", str(tmp_path / "two"), "--size", "20", "--workers", "2"]
+    assert main(arguments) == 0
+    merge = ["merge", "--source", str(tmp_path / "part0"), str(tmp_path / "part1"), "--out", str(tmp_path / "merged")]
+    assert main(merge) == 0
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert files(tmp_path / "merged") == files(tmp_path / "one")
+
+
+def test_pictures_without_suffix_are_told_apart_by_their_type(tmp_path):
+    for number in range(2):
+        rgb, depth = write_crop(tmp_path / "tmp", f"{number}")
+        for split, kind, ending, data in (("a", "x", "jpg", rgb), ("a", "y", "PNG", depth), ("b", "x", "jpeg", rgb)):
+            (tmp_path / "in" / split / kind).mkdir(parents=True, exist_ok=True)
+            encoded = cv2.imencode(f".{ending.lower()}", data)[1].tobytes()
+            (tmp_path / "in" / split / kind / f"{number}.{ending}").write_bytes(encoded)
+    _, prepared = run(tmp_path / "in", tmp_path / "set")
+    assert prepared.classes == ("x", "y")
+    assert prepared.present[prepared.labels == 0].tolist() == [[True, False]] * 4
+    assert prepared.present[prepared.labels == 1].tolist() == [[False, True]] * 2
+
+
+def test_a_plain_picture_beside_a_depth_file_is_its_colour(tmp_path):
+    rgb, depth = write_crop(tmp_path / "in" / "train" / "x", "7", rgb=False)
+    cv2.imwrite(str(tmp_path / "in" / "train" / "x" / "7.png"), rgb[..., ::-1])
+    _, prepared = run(tmp_path / "in", tmp_path / "set")
+    assert len(prepared) == 1
+    np.testing.assert_array_equal(prepared.images["rgb"][0], rgb)
+    np.testing.assert_array_equal(prepared.images["depth"][0], depth)
+
+
+def test_a_source_of_one_modality_gives_a_set_of_one(tmp_path):
+    write_crop(tmp_path / "in" / "x", "1", depth=False)
+    assert run(tmp_path / "in", tmp_path / "set")[1].modalities == ("rgb",)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """No level of splits; 3 scenes of 10 frames in one class, 5 samples in the other, 10 unlabelled ones."""
+    root = tmp_path / "flat"
+    for number in range(30):
+        write_crop(root / "mug", f"scene{number // 10}_{number:02d}", depth=False)
+    for number in range(5):
+        write_crop(root / "can", f"{number}", depth=False)
+    for number in range(10):
+        write_crop(root / "unlabelled", f"u_{number}", depth=False)
+    return root
+
+
+def counts(prepared):
+    return Counter(zip(prepared.splits, prepared.labels.tolist(), strict=True))
+
+
+def test_without_a_level_of_splits_the_option_decides(flat, tmp_path):
+    _, prepared = run(flat, tmp_path / "named", "--split", "test")
+    assert set(prepared.splits) == {"test"}
+    assert prepared.keys[0] == "can/0"
+    _, prepared = run(flat, tmp_path / "drawn", "--split", "train=0.6,val=0.2,test=0.2")
+    assert counts(prepared) == {
+        ("train", 1): 18, ("val", 1): 6, ("test", 1): 6, ("train", 0): 3, ("val", 0): 1, ("test", 0): 1,
+        ("train", -1): 6, ("val", -1): 2, ("test", -1): 2,
+    }  # fmt: skip
+    again, other = (
+        run(flat, tmp_path / f"s{seed}", "--split", "train=0.6,val=0.2,test=0.2", "--seed", seed)[1].splits.tolist()
+        for seed in ("0", "1")
+    )
+    assert again == prepared.splits.tolist()
+    assert other != again
+
+
+def test_groups_can_be_kept_in_one_split(flat, tmp_path):
+    _, prepared = run(flat, tmp_path / "set", "--split", "train=0.67,test=0.33", "--keep-groups")
+    mugs = prepared.labels == 1
+    for scene in ("scene0", "scene1", "scene2"):
+        assert len(set(prepared.splits[mugs & (prepared.groups == scene)])) == 1
+    assert counts(prepared)["train", 1] == 20
+
+
+@pytest.mark.parametrize(
+    "text", ["train=0.5", "train=0.5,test=0.6", "train=1,test=0", "a=b", "=1", "", "train=.5,train=.5"]
+)
+def test_shares_that_make_no_sense_are_refused(flat, tmp_path, capfd, text):
+    line = failure(capfd, "folder", "--source", str(flat), "--out", str(tmp_path / "set"), "--split", text)
+    assert "--split" in line
+    assert "sum to 1" in line
+
+
+def test_group_pattern(source, tmp_path):
+    _, prepared = run(source, tmp_path / "set", "--group-pattern", r"0*(\d)_\d+")
+    assert prepared.groups[prepared.keys.tolist().index("train/mug/0001_000002")] == "1"
+    assert run(source, tmp_path / "x", "--group-pattern", "(")[0] == 2
+
+
+def test_depth_units_and_stored_pictures(tmp_path, capfd):
+    for key in ("1", "2"):
+        _, depth = write_crop(tmp_path / "in" / "train" / "x", key, far=6000)
+    _, prepared = run(tmp_path / "in", tmp_path / "set", "--depth-unit", "m/5000")
+    np.testing.assert_array_equal(prepared.images["depth"][1], np.floor(depth * 0.2 + 0.5))
+    assert prepared.index["description"]["depth_unit"] == "m/5000"
+    picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    for key in ("1", "2"):
+        cv2.imwrite(str(tmp_path / "in" / "train" / "x" / f"{key}_depth.png"), picture[..., ::-1])
+    line = failure(capfd, "folder", "--source", str(tmp_path / "in"), "--out", str(tmp_path / "no"))
+    assert "none of 2 depth files seems usable" in line
+    assert "is 8 bit with 3 channel(s); metric depth is 16 bit with 1 channel (--depth-unit stored takes" in line
+    _, prepared = run(tmp_path / "in", tmp_path / "hha", "--depth-unit", "stored")
+    np.testing.assert_array_equal(prepared.images["depth"][1], picture)
+
+
+def test_masks_are_ignored_or_applied(source, tmp_path):
+    _, plain = run(source, tmp_path / "plain")
+    _, masked = run(source, tmp_path / "masked", "--mask", "apply")
+    row, same = (p.keys.tolist().index("train/mug/0001_000002") for p in (plain, masked))
+    for name in ("rgb", "depth"):
+        assert plain.images[name][row][10:].all(axis=0).any()
+        np.testing.assert_array_equal(masked.images[name][same][:10], plain.images[name][row][:10])
+        assert not masked.images[name][same][10:].any()
+    assert len(plain) - len(masked) == 3
+    assert masked.index["skipped"]["first"][0] == ["test/mug/dark", "has no mask, and --mask apply needs one"]
+
+
+def test_cameras_follow_the_crop(source, tmp_path, capfd):
+    rows = ["key, fx, fy, cx, cy", "train/can/0002_000001, 60, 61, 14, 9", "0001_000000, 50, 50, 10, 10"]
+    (source / "cameras.csv").write_text("\n".join(rows))
+    prepared = run(source, tmp_path / "set", "--size", "31")[1]
+    keys = prepared.keys.tolist()
+    # 31 x 20 pixels get 5 rows above.
+    np.testing.assert_allclose(prepared.camera[keys.index("train/can/0002_000001")], (60, 61, 14, 14))
+    scale = 31 / 20
+    np.testing.assert_allclose(
+        prepared.camera[keys.index("train/mug/0001_000000")],
+        (50 * scale, 50 * scale, *(2 * (10.5 * scale - 0.5,))),
+        rtol=1e-6,
+    )
+    assert (prepared.camera[:, 0] > 0).sum() == 2
+    (source / "cameras.csv").write_text("\n".join([*rows, "x, 0, 1, 2, 3"]))
+    assert "cameras.csv, line 4" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
+    (source / "cameras.csv").write_text("name,f\n")
+    assert "columns key, fx" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
+
+
+@pytest.fixture
+def damaged(source):
+    mugs = source / "train" / "mug"
+    (mugs / "0001_000000_rgb.png").write_bytes(b"")
+    cv2.imwrite(str(mugs / "0001_000001_depth.png"), np.zeros((20, 20), np.uint8))
+    cut = (mugs / "0001_000002_rgb.png").read_bytes()[:-30]
+    (mugs / "0001_000002_rgb.png").write_bytes(cut)
+    (mugs / "0001_000002_depth.png").unlink()
+    (mugs / "0001_000003_rgb.jpg").write_bytes(cut)
+    return source
+
+
+BAD = ("0001_000000_rgb.png", "0001_000001_depth.png", "0001_000002_rgb.png", "0001_000003_rgb.jpg")
+
+
+def test_bad_files_are_named_once_skipped_and_counted(damaged, tmp_path, capfd):
+    _, prepared = run(damaged, tmp_path / "set")
+    keys = prepared.keys.tolist()
+    present = {key: prepared.present[keys.index(f"train/mug/0001_{key}")].tolist() for key in ("000000", "000001")}
+    assert present == {"000000": [False, True], "000001": [True, False]}
+    assert "train/mug/0001_000002" not in keys  # nothing of it is left
+    assert "train/mug/0001_000003" in keys
+    error = capfd.readouterr().err
+    for name, reason in zip(BAD, ("is empty", "8 bit with 1 channel", "truncated", "second rgb picture"), strict=True):
+        assert error.count(f"skipped train/mug/{name}: ") == 1
+        assert reason in error
+    assert prepared.index["skipped"]["samples"] == 4
+
+
+def test_check_reports_and_writes_nothing(damaged, source, tmp_path, capfd):
+    before = sorted(tmp_path.rglob("*"))
+    line = failure(capfd, "folder", "--source", str(damaged), "--check")
+    assert "4 bad files or samples, the first: train/mug/0001_000003_rgb.jpg" in line
+    assert sorted(tmp_path.rglob("*")) == before
+    for path in [*(source / "train" / "mug").iterdir()]:
+        path.unlink()
+    assert main(["folder", "--source", str(source), "--check", "--workers", "1"]) == 0
+    out = capfd.readouterr().out
+    assert "nothing wrong in 15 samples" in out
+    arguments = ["folder", "--source", str(source), "--check", "--depth-unit", "m/20", "--limit", "3", "--workers", "1"]
+    assert main(arguments) == 2
+    captured = capfd.readouterr()
+    assert "3 bad files or samples, the first: test/can/0002_000006_rgb.png" in captured.err
+    assert captured.out.count("m; 0.1 to 20 m is plausible: is the depth unit right?") == 3
+
+
+def test_an_implausible_depth_unit_is_warned_about(source, tmp_path, capfd):
+    run(source, tmp_path / "set", "--depth-unit", "0.01mm")
+    assert "is the depth unit right?" in capfd.readouterr().err
+
+
+def test_limit(source, tmp_path):
+    assert len(run(source, tmp_path / "set", "--limit", "5")[1]) == 5
+
+
+def test_a_source_of_another_layout_says_what_was_expected_and_found(tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "readme.txt").touch()
+    (tmp_path / "deep" / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "deep" / "a" / "b" / "c" / "1_rgb.png").touch()
+    (tmp_path / "mixed").mkdir()
+    write_crop(tmp_path / "mixed" / "mug", "1")
+    write_crop(tmp_path / "mixed" / "train" / "mug", "1")
+    write_crop(tmp_path / "broken" / "mug", "1", depth=False)
+    (tmp_path / "broken" / "mug" / "1_rgb.png").write_bytes(b"x")
+    expected = {
+        "absent": ("a folder expected, found no such folder",),
+        "empty": ("expected <split>/<class>/<key>_rgb.png", "found nothing"),
+        "loose": ("no pictures found", "found readme.txt"),
+        "deep": ("no pictures found", "found a/", "in a/b/: c/"),
+        "mixed": ("mixes two layouts", "mixed/mug", "mixed/train/mug"),
+        "broken": ("none of 1 rgb files seems usable", "broken/mug/1_rgb.png is not a readable picture"),
+    }
+    for name, texts in expected.items():
+        line = failure(capfd, "folder", "--source", str(tmp_path / name), "--out", str(tmp_path / "set"))
+        for text in texts:
+            assert text in line
+    assert not (tmp_path / "set").exists()
+
+
+def test_an_existing_set_is_replaced_only_when_asked(source, tmp_path, capfd):
+    run(source, tmp_path / "set", "--limit", "2")
+    line = failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "set"))
+    assert "not empty" in line
+    assert "--overwrite" in line
+    assert len(run(source, tmp_path / "set", "--limit", "3", "--overwrite")[1]) == 3
+
+
+@pytest.mark.parametrize("options", [("--size", "4"), ("--limit", "0"), ("--shard", "2/2"), ("--shard", "x"), ()])
+def test_wrong_options_are_refused(source, tmp_path, capfd, options):
+    out = ("--out", str(tmp_path / "set")) if options else ()
+    failure(capfd, "folder", "--source", str(source), *out, *options)
+
+
+def test_show_verifies(source, tmp_path, capfd):
+    run(source, tmp_path / "set")
+    assert main(["show", str(tmp_path / "set"), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert "21 samples" in capfd.readouterr().out
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[0] > 3 * 72
+    path = tmp_path / "set" / "depth.u16"
+    path.write_bytes(path.read_bytes()[:-7] + b"edited!")
+    assert main(["show", str(tmp_path / "set")]) == 2
+    assert f"error: {path} was changed" in capfd.readouterr().err
+
+
+def test_help_names_every_data_set_with_examples(capfd):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capfd.readouterr().out
+    for name, data_set in data_sets().items():
+        assert name in text
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        page = capfd.readouterr().out
+        assert data_set.description.strip().splitlines()[0] in page
+        assert f"python -m mmcl_core.prepare {name} --source" in page
+
+
+def test_interrupting_the_command_ends_it_without_a_half_set(source, tmp_path):
+    for number in range(4000):
+        os.link(source / "train" / "mug" / "0001_000000_rgb.png", source / "train" / "mug" / f"{number}_rgb.png")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mmcl_core.prepare", "folder", "--source", str(source), "--out", str(tmp_path / "set"),
+         "--workers", "2"],
+        stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    try:
+        labels = tmp_path / "set.partial" / "rgb.u8"
+        while not (labels.exists() and labels.stat().st_size) and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=60)[1].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "set").exists()
+    assert not (tmp_path / "set.partial").exists()
+
+
+# --- what commands share ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    """Commands set logging up for a whole process; tests share one."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def raising(error):
+    def action():
+        raise error
+
+    return action
+
+
+def test_exit_statuses(capfd):
+    assert cli.run_command(lambda: None) == 0
+    assert cli.run_command(lambda: 75) == 75
+    assert cli.run_command(raising(ConfigError("no such knob"))) == 2
+    assert cli.run_command(raising(PermissionError(13, "Permission denied", "/data/x"))) == 2
+    assert cli.run_command(raising(KeyboardInterrupt())) == 130
+    error = capfd.readouterr().err
+    assert error.splitlines() == ["error: no such knob", "error: /data/x: Permission denied", "", "interrupted"]
+    with pytest.raises(ZeroDivisionError):
+        cli.run_command(lambda: 1 // 0)
+
+
+def test_only_process_0_logs_what_is_no_warning(monkeypatch, capfd):
+    for rank, expected in (("0", ["hello", "careful"]), ("1", ["careful"])):
+        monkeypatch.setenv("RANK", rank)
+        cli.set_up_logging()
+        logging.getLogger("x").info("hello")
+        logging.getLogger("x").warning("careful")
+        assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == expected
+
+
+def test_a_traceback_is_shown_on_request(capfd):
+    cli.run_command(raising(DataError("bad")), logging.DEBUG)
+    assert "Traceback" in capfd.readouterr().err
+
+
+# --- contact sheet ----------------------------------------------------------------------------------------------------
+
+
+def test_colour_of_depth():
+    depth = np.zeros((4, 10), np.uint16)
+    depth[1:] = np.linspace(500, 1500, 10)
+    picture = colourise_depth(depth)
+    assert not picture[0].any()
+    assert picture[1, 0, 0] > picture[1, 0, 2]  # near: red
+    assert picture[1, -1, 2] > picture[1, -1, 0]  # far: blue
+    assert not colourise_depth(np.zeros((3, 3), np.uint16)).any()
+
+
+def test_a_sheet_has_a_row_for_each_class_that_occurs(tmp_path):
+    prepared = write_set(tmp_path / "set", [0, 3, 1, 4], split="train")
+    one_row = 72 + 18 + 4
+    assert cv2.imread(str(contact_sheet(prepared, tmp_path / "a.png"))).shape[0] == 2 * one_row + 4
+    assert cv2.imread(str(contact_sheet(tmp_path / "set", tmp_path / "b.png", max_classes=1))).shape[0] == one_row + 4
+    with pytest.raises(DataError, match="cannot write the contact sheet"):
+        contact_sheet(prepared, tmp_path / "absent" / "a.png")
+
+
+# --- real crops -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_real_crops(tmp_path):
+    _, ycb = run(shared_data("real_crops", "ycb_video"), tmp_path / "ycb", "--split", "test")
+    assert (len(ycb), len(ycb.classes), ycb.index["skipped"]["samples"]) == (260, 12, 0)
+    assert len(set(zip(ycb.groups, ycb.labels.tolist(), strict=True))) == 13
+    assert ycb.present.all()
+    _, mosd = run(shared_data("real_crops", "mosd"), tmp_path / "mosd", "--mask", "apply")
+    assert mosd.classes == ("box", "cylinder")
+    assert len(mosd) == 505
+    assert {split: entry["unlabelled"] for split, entry in mosd.index["splits"].items()} == {"test": 264, "train": 22}
+    index = json.loads((tmp_path / "mosd" / "index.json").read_text())
+    assert index["description"]["crop"]["rule"] == "rectangle to square by edge replication"
