@@ -1,0 +1,75 @@
+"""A recorded bag played into the recognizer, with the overlay to look at.
+
+python -m mmcl_ros.record_demo --out demo/ros
+ros2 launch mmcl_ros demo.launch.py bag:=demo/ros/bag truth:=demo/ros/truth.csv model:=RUN
+"""
+
+from __future__ import annotations
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
+
+CAMERA = {
+    "rgb_topic": "/camera/color/image_raw",
+    "rgb_info_topic": "/camera/color/camera_info",
+    "depth_topic": "/camera/aligned_depth_to_color/image_raw",
+    "depth_info_topic": "/camera/aligned_depth_to_color/camera_info",
+}
+
+
+def make_player(context: LaunchContext) -> list:
+    """The player, and the end of the demonstration when it is done."""
+    truth = LaunchConfiguration("truth").perform(context)
+    player = Node(
+        package="mmcl_ros",
+        executable="play_bag",
+        arguments=["--bag", LaunchConfiguration("bag"), *(["--truth", truth] if truth else [])],
+        prefix=LaunchConfiguration("python"),
+        output="screen",
+    )
+    return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[Shutdown()]))]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Arguments, the profile for large pictures, the recognizer, and the player."""
+    share = FindPackageShare("mmcl_ros")
+    arguments = [
+        DeclareLaunchArgument("bag", description="rosbag2 folder"),
+        DeclareLaunchArgument("truth", default_value="", description="CSV of true boxes"),
+        DeclareLaunchArgument("model", description="run folder or weights file"),
+        DeclareLaunchArgument("modality", default_value="auto", choices=["auto", "rgb", "depth", "rgbd"]),
+        DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
+    ]
+    dds = PathJoinSubstitution([share, "config", "fastdds.xml"])
+    recognizer = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "recognizer.launch.py"])),
+        launch_arguments={
+            **{name: LaunchConfiguration(name) for name in ("model", "modality", "python")},
+            **CAMERA,
+            "policy": "every",
+            "roi_source": "detections",
+            "overlay": "true",
+        }.items(),
+    )
+    return LaunchDescription(
+        [
+            *arguments,
+            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", dds),
+            SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", dds),
+            recognizer,
+            OpaqueFunction(function=make_player),
+        ]
+    )

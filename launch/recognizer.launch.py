@@ -1,0 +1,106 @@
+"""The recognizer for one camera, with the overlay on demand.
+
+    ros2 launch mmcl_ros recognizer.launch.py modality:=rgb model:=RUN rgb_topic:=/camera/color/image_raw
+
+An argument left empty leaves the matter to the parameter file. Several cameras: include this file once per namespace.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
+
+# Arguments that are parameters of the node by the same name, with their descriptions and choices.
+PARAMETERS = {
+    "modality": ("what answers stand on", ["", "auto", "rgb", "depth", "rgbd"]),
+    "model": ("run folder or weights file", None),
+    "device": ("auto, cpu, cuda, cuda:1, ...", None),
+    "backend": ("torch or onnx", ["", "torch", "onnx"]),
+    "roi_source": ("where regions come from", ["", "auto", "detections", "full_image", "center"]),
+    "policy": ("latest: newest picture only; every: all of them", ["", "latest", "every"]),
+    "rgb_topic": ("colour pictures", None),
+    "rgb_info_topic": ("camera info of the colour pictures", None),
+    "depth_topic": ("depth pictures", None),
+    "depth_info_topic": ("camera info of the depth pictures", None),
+    "detections_topic": ("regions to be recognised", None),
+    "rgb_transport": ("how colour arrives", ["", "raw", "compressed"]),
+    "depth_transport": ("how depth arrives", ["", "raw", "compressed", "compressedDepth"]),
+}
+SWITCHES = ["", "true", "false"]
+
+
+def make_recognizer(context: LaunchContext) -> list[Node]:
+    """The node, with those parameters that were given."""
+    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, "autostart", "use_sim_time"]}
+    given: dict[str, str | bool] = {name: values[name] for name in PARAMETERS if values[name]}
+    given |= {name: values[name] == "true" for name in ("autostart", "use_sim_time") if values[name]}
+    if "model" in given:
+        given["model"] = str(Path(str(given["model"])).expanduser().resolve())
+    files = [LaunchConfiguration("params_file").perform(context)]
+    return [
+        Node(
+            package="mmcl_ros",
+            executable="recognizer",
+            name="recognizer",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[file for file in files if file] + ([given] if given else []),
+            prefix=LaunchConfiguration("python"),
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            respawn=is_on(context, "respawn"),
+            respawn_delay=2.0,
+            output="screen",
+        )
+    ]
+
+
+def make_overlay(context: LaunchContext) -> list[Node]:
+    """The overlay on the picture that answers refer to."""
+    depth = LaunchConfiguration("modality").perform(context) == "depth"
+    name = "depth" if depth else "rgb"
+    topic = LaunchConfiguration(f"{name}_topic").perform(context) or f"{name}/image"
+    transport = LaunchConfiguration(f"{name}_transport").perform(context) or "raw"
+    return [
+        Node(
+            package="mmcl_ros",
+            executable="overlay",
+            name="overlay",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[{"transport": transport}],
+            remappings=[("image", topic)],
+            prefix=LaunchConfiguration("python"),
+            output="screen",
+        )
+    ]
+
+
+def is_on(context: LaunchContext, name: str) -> bool:
+    """Whether a switch is on."""
+    return LaunchConfiguration(name).perform(context) == "true"
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declared arguments, the recognizer, and the overlay if wanted."""
+    defaults = PathJoinSubstitution([FindPackageShare("mmcl_ros"), "config", "recognizer.yaml"])
+    arguments = [
+        DeclareLaunchArgument(name, default_value="", description=text, **({"choices": choices} if choices else {}))
+        for name, (text, choices) in PARAMETERS.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
+        DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),
+        DeclareLaunchArgument("use_sim_time", default_value="", choices=SWITCHES, description="time from /clock"),
+        DeclareLaunchArgument("autostart", default_value="", choices=SWITCHES, description="configure and activate"),
+        DeclareLaunchArgument("overlay", default_value="false", choices=["true", "false"], description="overlay too"),
+        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
+        DeclareLaunchArgument("respawn", default_value="false", choices=["true", "false"], description="start anew"),
+        DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
+    ]
+    overlay = OpaqueFunction(function=make_overlay, condition=IfCondition(LaunchConfiguration("overlay")))
+    return LaunchDescription([*arguments, OpaqueFunction(function=make_recognizer), overlay])

@@ -1,0 +1,154 @@
+"""The overlay: the picture with what was recognised drawn on it, for people to look at.
+
+A node and a process of its own, so that drawing never delays recognition. It listens only while somebody listens to it.
+
+Topics: ``image`` (with the parameter ``transport``: raw or compressed) and ``recognitions`` in, ``~/image`` out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from mmcl_core.errors import InputError
+from mmcl_ros.detections import stamp_of
+from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
+from mmcl_ros.links import Links, Source
+from mmcl_ros.qos import profile
+
+__all__ = ["OverlayNode", "draw", "main"]
+
+KEPT = 60  # pictures held for answers to come
+ACCEPTED, REJECTED = (60, 220, 60), (150, 150, 150)
+
+
+def draw(picture: np.ndarray, recognitions: Sequence[Any]) -> np.ndarray:
+    """A copy of a picture with boxes and labels.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        recognitions: ``mmcl_ros/Recognition`` messages.
+    """
+    drawn = picture.copy()
+    scale = max(0.4, picture.shape[0] / 1000)
+    for one in recognitions:
+        colour = REJECTED if one.result else ACCEPTED
+        left, top = int(one.roi.x_offset), int(one.roi.y_offset)
+        cv2.rectangle(drawn, (left, top), (left + int(one.roi.width), top + int(one.roi.height)), colour, 2)
+        words = f"{one.label} {one.score:.2f} {one.modality}".strip()
+        (width, height), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        base = max(top - 3, height + 2)
+        cv2.rectangle(drawn, (left, base - height - 2), (left + width, base + 3), colour, cv2.FILLED)
+        cv2.putText(drawn, words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return drawn
+
+
+def to_colour(message: Any) -> np.ndarray:
+    """A picture fit to look at: colour as it is, depth as colours from near (red) to 4 m (blue)."""
+    encoding = stated_encoding(message)
+    if encoding not in DEPTH_ENCODINGS and "compressedDepth" not in encoding:
+        return decode_rgb(message)
+    depth = decode_depth(message)
+    metres = depth / 1000 if depth.dtype == np.uint16 else depth
+    shades = (255 - np.clip(metres / 4, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_JET)[..., ::-1] * (depth > 0)[..., None])
+
+
+class OverlayNode(Node):
+    """See the module."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("overlay", **arguments)
+        transport = self.declare_parameter("transport", "raw").value
+        topic = self.resolve_topic_name("image")
+        kind = "Image" if transport == "raw" else "CompressedImage"
+        self._sources = {
+            "image": (
+                topic if transport == "raw" else f"{topic}/{transport}",
+                f"sensor_msgs/msg/{kind}",
+                self._on_image,
+            ),
+            "recognitions": (
+                self.resolve_topic_name("recognitions"),
+                "mmcl_ros/msg/RecognitionArray",
+                self._on_recognitions,
+            ),
+        }
+        self._links: Links | None = None
+        self._pictures: OrderedDict[int, Any] = OrderedDict()
+        self._waiting: dict[int, Any] = {}
+        self._out = self.create_publisher(Image, "~/image", profile(1))
+        self.create_timer(0.3, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def working(self) -> bool:
+        """Whether it listens, because somebody looks."""
+        return self._links is not None
+
+    def _watch(self) -> None:
+        looked_at = self._out.get_subscription_count() > 0
+        if looked_at and self._links is None:
+            sources = {name: Source(topic, [kind], take, 5) for name, (topic, kind, take) in self._sources.items()}
+            self._links = Links(self, sources, "auto")
+        elif not looked_at and self._links is not None:
+            self._links.close()
+            self._links = None
+            self._pictures.clear()
+            self._waiting.clear()
+        if self._links is not None:
+            self._links.update()
+
+    def _on_image(self, message: Any) -> None:
+        stamp = stamp_of(message.header)
+        self._pictures[stamp] = message
+        while len(self._pictures) > KEPT:
+            self._pictures.popitem(last=False)
+        if stamp in self._waiting:
+            self._publish(message, self._waiting.pop(stamp))
+
+    def _on_recognitions(self, message: Any) -> None:
+        stamp = stamp_of(message.header)
+        if stamp in self._pictures:
+            self._publish(self._pictures[stamp], message)
+        else:
+            self._waiting = {stamp: message}  # the answer was faster than the picture
+
+    def _publish(self, picture: Any, answer: Any) -> None:
+        try:
+            drawn = draw(to_colour(picture), answer.recognitions)
+        except InputError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            return
+        height, width = drawn.shape[:2]
+        out = Image(header=picture.header, height=height, width=width, encoding="rgb8", step=3 * width)
+        out.data = drawn.tobytes()
+        self._out.publish(out)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to end."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = OverlayNode()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
