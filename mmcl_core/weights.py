@@ -72,19 +72,21 @@ def save_weights(path: str | Path, model: RecognitionModel, metadata: Mapping[st
     Raises:
         CheckpointError: the number of classes is not the network's, or the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     described = _describe(model, metadata)
     tensors = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    content = save(tensors, {_KEY: json.dumps(described, sort_keys=True)})
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, {_KEY: json.dumps(described, sort_keys=True)})
-        _to_disk(part)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
         _to_disk(path.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"cannot write the weights {path}: {error}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -37,6 +37,8 @@ def test_round_trip(tmp_path):
         assert state.keys() == model.state_dict().keys()
         assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "plain").stat().st_mode == (tmp_path / "weights.safetensors").stat().st_mode
     assert metadata == weights.read_metadata(tmp_path)
     assert metadata["classes"] == METADATA["classes"]
     assert metadata["modalities"]["depth"] == {"kind": "depth", "unit": "mm", "invalid": 0}

@@ -23,8 +23,6 @@ from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
 
 __all__ = ["export"]
 
-logger = logging.getLogger(__name__)
-
 CALIBRATION_SAMPLES = 256
 Feed = dict[str, np.ndarray]
 
@@ -85,6 +83,8 @@ def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet |
 def _trace(network: Deployed, samples: Feed, path: Path) -> None:
     if network.model.config.depth_encoding == "hha" and network.modality.startswith("depth"):
         raise ConfigError("depth_encoding hha solves for gravity, which ONNX cannot; run this model with PyTorch")
+    for chatty in ("onnxscript", "onnx_ir"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     batch = torch.export.Dim("batch")
     example = tuple(torch.from_numpy(samples[key][:2]) for key in ("image", "camera"))
     with warnings.catch_warnings():

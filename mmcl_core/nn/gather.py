@@ -37,7 +37,13 @@ def gather_with_grad(tensor: Tensor) -> Tensor:
         Tensor with ``processes()`` times the rows; the very same tensor when not distributed. Backward sums
         the gradients that all processes have for a row and hands them to the process it came from.
     """
-    return _gather(tensor) if processes() > 1 else tensor
+    if processes() == 1:
+        return tensor
+    if not _outside_graphs:
+        # Not a decorator: it would import the compiler, which takes seconds, on every robot.
+        _outside_graphs.append(torch.compiler.disable(_Gather.apply))
+    gathered: Tensor = _outside_graphs[0](tensor)
+    return gathered
 
 
 def total(tensor: Tensor) -> Tensor:
@@ -65,7 +71,4 @@ class _Gather(torch.autograd.Function):
         return summed.narrow(0, process_index() * ctx.rows, ctx.rows)
 
 
-@torch.compiler.disable
-def _gather(tensor: Tensor) -> Tensor:
-    gathered: Tensor = _Gather.apply(tensor)
-    return gathered
+_outside_graphs: list[Any] = []

@@ -1,0 +1,128 @@
+"""ONNX files: what onnxruntime says against what PyTorch says, and files that are none."""
+
+import numpy as np
+import pytest
+from test_evaluate import write_set
+from test_recognizer import SIDE, make_crops, save_model
+from test_walls import TRAINING, run_walled
+
+from mmcl_core import export
+from mmcl_core.errors import CheckpointError, ConfigError, UntrainedModalityError
+from mmcl_core.recognizer import Recognizer
+
+for name in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
+
+
+def command(*arguments):
+    return export.main([*map(str, arguments), "--quiet"])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "run").mkdir()
+    temperature = {"rgb": 2.0, "depth": 0.5, "rgbd": 0.7}
+    save_model(folder / "run" / "weights.safetensors", temperature=temperature, metric_size=True, background_m=1.0)
+    assert command(folder / "run", "--out", folder / "onnx") == 0
+    return folder
+
+
+def test_onnx_agrees_with_torch(exported):
+    torch_model, onnx_model = (Recognizer.load(exported / name, device="cpu") for name in ("run", "onnx"))
+    assert (torch_model.backend, onnx_model.backend) == ("torch", "onnx")
+    for attribute in ("classes", "modalities", "model_id", "input_size"):
+        assert getattr(torch_model, attribute) == getattr(onnx_model, attribute)
+    rgb, depth = make_crops([(40, 40), (90, 30), (20, 64)], seed=5)
+    depth[0][5:20, 8:30] = 0
+    cameras = [(300, 300, 20, 20), None, (150, 160, 30, 9)]
+    for crops in ({"rgb": rgb}, {"depth": depth}, {"rgb": rgb, "depth": depth}):
+        for count in (1, 3):
+            arguments = {key: value[:count] for key, value in crops.items()} | {"camera": cameras[:count]}
+            ours, theirs = torch_model.recognize(**arguments), onnx_model.recognize(**arguments)
+            np.testing.assert_allclose(theirs.probabilities, ours.probabilities, atol=1e-4)
+            np.testing.assert_allclose(theirs.embeddings, ours.embeddings, atol=1e-4)
+            assert theirs.labels == ours.labels
+            assert theirs.modality == ours.modality
+    np.testing.assert_array_equal(theirs.depth_valid, ours.depth_valid)
+
+
+def test_onnx_works_without_torch(exported):
+    answer = run_walled(exported / "onnx", [*TRAINING, "torch", "mmcl_core.nn", "mmcl_core.weights"])
+    kind, label, *values = answer.split()
+    rgb, depth = np.full((50, 40, 3), 90, np.uint8), np.full((50, 40), 900, np.uint16)
+    expected = Recognizer.load(exported / "run", device="cpu").recognize([rgb], [depth])
+    assert (kind, label) == ("rgbd", expected.labels[0])
+    np.testing.assert_allclose([float(value) for value in values], expected.probabilities[0], atol=1e-4)
+
+
+def test_one_file_is_one_modality(exported):
+    model = Recognizer.load(exported / "onnx" / "depth.onnx", device="cpu")
+    assert model.modalities == ("depth",)
+    with pytest.raises(UntrainedModalityError, match="not for rgb"):
+        model.recognize(rgb=make_crops([(9, 9)])[0])
+    with pytest.raises(ConfigError, match="float32"):
+        Recognizer.load(exported / "onnx", precision="bf16")
+    with pytest.raises(ConfigError, match="choose auto or cpu"):
+        Recognizer.load(exported / "onnx", device="cuda:99")
+
+
+def test_files_of_different_models_are_refused(exported, tmp_path):
+    import onnx
+
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("rgb", "depth"):
+        (folder / f"{name}.onnx").write_bytes((exported / "onnx" / f"{name}.onnx").read_bytes())
+    model = onnx.load(str(folder / "rgb.onnx"))
+    text = model.metadata_props[0].value.replace("0123456789ab-", "ffffffffffff-")
+    onnx.helper.set_model_props(model, {"mmcl_core": text})
+    onnx.save(model, str(folder / "rgb.onnx"))
+    with pytest.raises(CheckpointError, match="one model"):
+        Recognizer.load(folder)
+    onnx.helper.set_model_props(model, {})
+    onnx.save(model, str(folder / "rgb.onnx"))
+    with pytest.raises(CheckpointError, match="another program"):
+        Recognizer.load(folder / "rgb.onnx")
+    (folder / "rgb.onnx").write_bytes(b"not onnx")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Recognizer.load(folder / "rgb.onnx")
+
+
+def test_int8_is_close(exported, tmp_path):
+    data = write_set(tmp_path / "set", count=4, side=SIDE)
+    out = tmp_path / "rgb.onnx"
+    assert command(exported / "run", "--modality", "rgb", "--int8", "--data", data, "--out", out) == 0
+    quantised, exact = Recognizer.load(out, device="cpu"), Recognizer.load(exported / "run", device="cpu")
+    assert quantised.model_id == exact.model_id + "-int8"
+    assert out.stat().st_size < (exported / "onnx" / "rgb.onnx").stat().st_size
+    from mmcl_core.data.cache import PreparedSet
+
+    crops = list(np.asarray(PreparedSet.open(data).images["rgb"]))
+    ours, theirs = exact.recognize(rgb=crops), quantised.recognize(rgb=crops)
+    difference = np.abs(ours.probabilities - theirs.probabilities).max()
+    assert 0 < difference < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "model.onnx"], "one file for rgb and depth"),
+        (["--out", "folder", "--int8"], "needs --data"),
+        (["--out", "x.onnx", "--modality", "rgb_left"], "not rgb_left"),
+    ],
+)
+def test_errors_are_one_line(exported, capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert command(exported / "run", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_hha_is_refused(tmp_path, capsys):
+    save_model(tmp_path / "weights.safetensors", depth_encoding="hha")
+    assert command(tmp_path, "--modality", "depth", "--out", tmp_path / "depth.onnx") == 2
+    assert "hha" in capsys.readouterr().err
+    assert not (tmp_path / "depth.onnx").exists()

@@ -1,0 +1,177 @@
+"""The report page: well-formed, self-contained, and showing what the run folder holds."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from test_recognizer import save_model
+
+from mmcl_core import metrics
+from mmcl_core.engine.charts import Series, heat_table, line_chart, ticks
+from mmcl_core.engine.report import write_report
+from mmcl_core.errors import DataError
+
+VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order; collects text and attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.attributes, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(path):
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    for tag, key, value in page.attributes:
+        if key in ("src", "href", "data"):
+            assert value.startswith("data:"), (tag, value)
+    assert "://" not in text.replace("data:", "")
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    return " ".join(page.text), page
+
+
+def write_run(run, classes=("mug", "ball", "pen")):
+    """A run folder as training leaves it."""
+    run.mkdir()
+    save_model(run / "weights.safetensors")
+    rows = [
+        {"stage": "train" if step < 60 else "heads", "epoch": 0, "step": step, "split": "train", "lr": 1e-4,
+         "loss": 9 - step / 20, "1-5 rgb->depth": 3.5 if step != 40 else float("nan"), "class rgb": 1 / step}
+        for step in range(20, 120, 20)
+    ]  # fmt: skip
+    rows += [{"stage": "train", "epoch": 0, "step": 50, "split": "val", "accuracy": 0.5, "accuracy/rgb": 0.61}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "config.yaml").write_text("seed: 7\noptim: {lr: 0.003, eps: 1.0e-08}\n")
+    (run / "environment.json").write_text(json.dumps({"torch": "2.9", "cpus": 2}))
+    return run
+
+
+def write_evaluation(folder, name="set", legacy=False, classes=("mug", "ball", "<b>pen")):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 40)
+    probabilities = metrics.softmax(generator.normal(size=(40, 3)) + 2 * np.eye(3)[labels])
+    summary = metrics.summarise(probabilities, labels, ["s"] * 40, resamples=20)
+    confusion = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), 3)
+    scores = metrics.per_class(confusion)
+    bins = metrics.calibration_bins(probabilities, labels)
+    figures = {key: value._asdict() for key, value in summary.items()} | {
+        "samples": 40, "missing": 3, "groups": 3, "confusion": confusion.tolist(),
+        "restricted": {"classes": 2, "top1": 0.75},
+        "per_class": {c: {k: float(v[i]) for k, v in scores.items()} for i, c in enumerate(classes)},
+        "calibration": {
+            "edges": bins.edges.tolist(), "samples": bins.samples.tolist(),
+            **{k: [None if np.isnan(x) else float(x) for x in getattr(bins, k)] for k in ("confidence", "accuracy")},
+        },
+    }  # fmt: skip
+    report = {
+        "protocol": "LEGACY PROTOCOL" if legacy else "clean",
+        "model": {"path": "run", "model_id": "abc-123", "classes": list(classes)},
+        "data": {"path": f"/data/{name}", "name": name, "split": "test", "index_sha256": "f00d", "samples": 43,
+                 "left_out": {"unlabelled": 2, "unknown_classes": {"kite": 5}}, "description": {"licence": "MIT & co"}},
+        "settings": {"legacy": legacy},
+        "modalities": {"rgb": figures, "depth": figures},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(report))
+    example = {"key": 'k"1', "class": "mug", "pictures": {"rgb": "QUJD", "depth": "QUJD"},
+               "answers": {"rgb": {"predicted": "<b>pen", "score": 0.9, "right": False}}}  # fmt: skip
+    (folder / "samples.json").write_text(json.dumps({"wrong": [example], "right": [example] * 2}))
+    return figures
+
+
+def test_page_of_a_run(tmp_path):
+    run = write_run(tmp_path / "my run")
+    figures = write_evaluation(run / "evaluation" / "set-test")
+    write_evaluation(run / "evaluation" / "set-test-legacy", legacy=True)
+    text, page = page_of(write_report(run))
+    top1 = figures["top1"]["value"]
+    for expected in (
+        "my run", f"{100 * top1:.1f} %", "LEGACY PROTOCOL", "MIT & co", "f00d", "optim.lr", "0.003", "2.9",
+        "Stages: train, heads", "<b>pen", "5 samples of class kite", "3 samples do not have rgb", "class rgb", "Calibration, depth",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert page.tags.count("img") == 2 * 3 * 2
+    assert page.tags.count("h2") == 5
+    assert sum(tag == "polyline" for tag in page.tags) == 5  # loss, two terms, validation, learning rate
+    different = text.index("Different from the defaults")
+    assert different < text.index("optim.lr") < text.index("Defaults", different) < text.index("optim.eps")
+
+
+def test_page_without_evaluation_or_training(tmp_path):
+    text, _ = page_of(write_report(write_run(tmp_path / "run")))
+    assert "Not evaluated yet" in text
+    write_evaluation(tmp_path / "alone")
+    text, _ = page_of(write_report(tmp_path / "alone", [tmp_path / "alone"]))
+    assert "abc-123" in text
+    assert "Training" not in text
+
+
+def test_an_evaluation_is_shown_once(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_evaluation(run / "evaluation" / "a", "first")
+    write_evaluation(run / "evaluation" / "b", "second")
+    text, _ = page_of(write_report(run, [run / "evaluation" / "b"]))
+    assert text.count("Evaluation on first") == text.count("Evaluation on second") == 1
+    assert text.index("Evaluation on second") < text.index("Evaluation on first")
+
+
+def test_damaged_evaluation_is_named(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "evaluation" / "bad").mkdir(parents=True)
+    (run / "evaluation" / "bad" / "metrics.json").write_text("{")
+    with pytest.raises(DataError, match=r"bad.metrics\.json"):
+        write_report(run)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.3, 0.94), (-3.2, 17), (1e-6, 2e-4), (0, 18640)])
+def test_ticks_are_round_and_inside(low, high):
+    values = ticks(low, high)
+    assert 2 <= len(values) <= 7
+    assert all(low - 1e-9 <= value <= high * (1 + 1e-9) for value in values)
+    steps = np.diff(values)
+    assert np.allclose(steps, steps[0])
+    assert f"{steps[0]:.0e}"[0] in "125"
+
+
+def test_line_chart():
+    long = [(x, float(x % 2)) for x in range(5000)]
+    chart = line_chart("title <x>", [Series("a&b", long, 0), Series("dot", [(3, 1.0)], 1)])
+    Page(chart)
+    points = chart.split('points="')[1].split('"')[0].split()
+    assert len(points) <= 300
+    assert "a&amp;b" in chart
+    assert "title &lt;x&gt;" in chart
+    assert chart.count("<circle") == 1
+    assert line_chart("empty", [Series("a", [(1, float("nan"))], 0)]) == ""
+
+
+def test_heat_table_leaves_unused_classes_out():
+    table = heat_table([[3, 1, 0], [0, 0, 0], [0, 0, 0]], ["a", "b", "never"])
+    Page(table)
+    assert "never" not in table
+    assert "a called b: 1 of 4" in table
+    assert "--a:0.75" in table

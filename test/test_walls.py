@@ -1,0 +1,131 @@
+"""Imports run one way: no floor knows one above it, the core knows no ROS, the recogniser no training."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_recognizer import save_model
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "mmcl_core"
+
+#: Highest floor first. A package stands for all its modules; modules of one floor may import each other.
+FLOORS = {
+    "train": 5, "evaluate": 5, "sweep": 5, "benchmark": 5, "export": 5,
+    "engine": 4, "render": 4,
+    "methods": 3, "synth": 3, "prepare": 3, "recognizer": 3,
+    "nn": 2, "augment": 2, "imageops": 2, "policy": 2, "resample": 2, "config": 2, "data": 2, "weights": 2,
+    "metrics": 2, "crops": 2, "plain": 2, "cli": 2, "backend_torch": 2, "backend_onnx": 2,
+    "errors": 1, "modality": 1, "depth": 1,
+}  # fmt: skip
+
+
+def imports(path):
+    """Names of all modules a file imports, at any depth of the code, less those for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from ([node.module] if node.module != "mmcl_core" else [f"mmcl_core.{a.name}" for a in node.names])
+
+
+def modules():
+    return sorted(path for path in CORE.rglob("*.py") if path != CORE / "__init__.py")
+
+
+def part_of(path):
+    return path.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CORE)))
+def test_no_floor_knows_one_above_it(path):
+    own = part_of(path)
+    assert own in FLOORS, f"{own} has no floor yet: enter it in FLOORS"
+    for name in imports(path):
+        root, _, rest = name.partition(".")
+        assert root not in ("mmcl_ros", "rclpy"), f"{path.name} imports {name}"
+        other = rest.partition(".")[0]
+        if root == "mmcl_core" and other in FLOORS:
+            assert FLOORS[other] <= FLOORS[own], f"{path.name} (floor {FLOORS[own]}) imports {name}"
+
+
+def closure(name, seen=None):
+    """All parts of the core that a part imports, directly or not."""
+    seen = set() if seen is None else seen
+    seen.add(name)
+    place = CORE / name
+    for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+        for imported in imports(path):
+            root, _, rest = imported.partition(".")
+            part = rest.partition(".")[0]
+            if root == "mmcl_core" and part in FLOORS and part not in seen:
+                closure(part, seen)
+    return seen
+
+
+def test_the_recogniser_stands_on_little():
+    parts = closure("recognizer")
+    assert {"crops", "errors", "metrics", "weights", "nn"} <= parts
+    assert not parts & {"engine", "methods", "synth", "data", "augment", "cli", "prepare"}
+
+
+def test_ros_part_knows_no_training():
+    for path in (ROOT / "mmcl_ros").rglob("*.py"):
+        for name in imports(path):
+            root, _, rest = name.partition(".")
+            if root == "mmcl_core":
+                assert rest.partition(".")[0] not in ("engine", "methods", "train", "sweep", "benchmark"), (
+                    f"{path}: {name}"
+                )
+
+
+BLOCKED = """
+import sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == wall or name.startswith(wall + ".") for wall in {walls}):
+            raise ImportError("walled off: " + name)
+sys.meta_path.insert(0, Wall())
+sys.path.insert(0, {root!r})
+import numpy as np
+from mmcl_core.recognizer import Recognizer
+recognizer = Recognizer.load({model!r}, device="cpu")
+rgb, depth = np.full((50, 40, 3), 90, np.uint8), np.full((50, 40), 900, np.uint16)
+answer = recognizer.recognize([rgb], [depth])
+print(answer.modality[0], answer.labels[0], *answer.probabilities[0])
+"""
+TRAINING = [f"mmcl_core.{name}" for name in ("engine", "methods", "synth", "data", "augment", "cli")]
+TRAINING += ["torchvision", "matplotlib", "rclpy"]
+
+
+def run_walled(model, walls):
+    code = BLOCKED.format(walls=walls, root=str(ROOT), model=str(model))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=model, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_recogniser_works_without_the_training_modules(tmp_path):
+    save_model(tmp_path / "weights.safetensors")
+    answer = run_walled(tmp_path, TRAINING)
+    assert answer.startswith("rgbd ")
+
+
+def test_nothing_happens_at_import(tmp_path):
+    """Importing every module writes nothing and says nothing."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules()]
+    code = (
+        f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r})\nfor name in {names}: importlib.import_module(name)"
+    )
+    result = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True,
+                            cwd=tmp_path, check=False)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())
