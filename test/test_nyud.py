@@ -111,7 +111,7 @@ def test_counts_and_bad_files_are_reported(tmp_path, capsys):
     skipped = dict(made.index["skipped"]["first"])
     assert "truncated" in skipped["train/depth/bed/img_0000.png"]
     assert "no depth picture" in skipped["train/image/bed/img_0001.png"]
-    assert "size (30, 40), the colour picture (20, 20)" in skipped["test/depth/bed/img_0000.png"]
+    assert "is 40 x 30, the colour picture 20 x 20" in skipped["test/depth/bed/img_0000.png"]
     assert "none of the 19 classes" in skipped["test/image/spaceship"]
     assert main(["nyud", "--source", str(source), "--check", "--workers", "1"]) == 2
     said = capsys.readouterr().err

@@ -4,5 +4,6 @@
 DATA_SETS = (
     "folder",
     "nyud",
+    "washington",
     "ycb_video",
 )

@@ -12,9 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.data.crops import CropRule
-from mmcl_core.errors import ConfigError
+from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["add_crop_arguments", "crop_rule", "draw_test_groups", "mask_out", "optional_import", "visible_box"]
+__all__ = [
+    "add_crop_arguments",
+    "crop_rule",
+    "draw_test_groups",
+    "mask_out",
+    "optional_import",
+    "same_size",
+    "visible_box",
+]
 
 Array = npt.NDArray[Any]
 
@@ -79,6 +87,16 @@ def mask_out(images: Mapping[str, Array], mask: Array) -> dict[str, Array]:
         name: np.where(mask if image.ndim == 2 else mask[..., None], image, 0).astype(image.dtype)
         for name, image in images.items()
     }
+
+
+def same_size(image: Array, rgb: Array) -> None:
+    """Check that a picture has the pixels of the colour picture.
+
+    Raises:
+        DataError: another size; the message does not name the file.
+    """
+    if image.shape[:2] != rgb.shape[:2]:
+        raise DataError(f"is {image.shape[1]} x {image.shape[0]}, the colour picture {rgb.shape[1]} x {rgb.shape[0]}")
 
 
 def draw_test_groups(groups: Iterable[str], share: float) -> set[str]:

@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.data.crops import CropRule
-from mmcl_core.data.frames import add_crop_arguments, crop_rule
+from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.nyud_labelled import FILE, plan_labelled
 from mmcl_core.data.pictures import read_rgb
 from mmcl_core.data.rooms import CLASSES, class_of
@@ -156,8 +156,7 @@ def make_samples(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
     for name, file in (("rgb", crop.rgb), ("depth", crop.depth)):
         try:
             images[name] = read_rgb(reader.source / file)
-            if images[name].shape != images["rgb"].shape:
-                raise DataError(f"is of size {images[name].shape[:2]}, the colour picture {images['rgb'].shape[:2]}")
+            same_size(images[name], images["rgb"])
         except DataError as error:
             yield Skip(file, str(error))
             return

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule
-from mmcl_core.data.frames import add_crop_arguments, crop_rule, mask_out, optional_import, visible_box
+from mmcl_core.data.frames import add_crop_arguments, crop_rule, mask_out, optional_import, same_size, visible_box
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
 from mmcl_core.data.sources import Plan, Skip, show_folder
 from mmcl_core.data.writer import Sample
@@ -177,11 +177,11 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         images = {"rgb": read_rgb(reader.source / frame.files[part])}
         part = "depth"
         images["depth"] = depth_millimetres(reader.source / frame.files[part], scale)
-        _same_size(images["depth"], images["rgb"])
+        same_size(images["depth"], images["rgb"])
         part = "label" if "label" in frame.files else "box"
         if part == "label":
             labels = read_picture(reader.source / frame.files[part])
-            _same_size(labels, images["rgb"])
+            same_size(labels, images["rgb"])
             objects = list(_visible_objects(labels, ids))
         elif reader.masked:
             raise DataError("cannot replace the label picture, which --mask apply needs")
@@ -285,8 +285,3 @@ def _read_boxes(path: Path) -> list[Object]:
         except ValueError as error:
             raise DataError(f"has the line {line!r}; <object> x0 y0 x1 y1 expected") from error
     return sorted(found, key=lambda one: one[0])
-
-
-def _same_size(image: Array, rgb: Array) -> None:
-    if image.shape[:2] != rgb.shape[:2]:
-        raise DataError(f"is {image.shape[1]} x {image.shape[0]}, the colour picture {rgb.shape[1]} x {rgb.shape[0]}")

@@ -1,0 +1,183 @@
+"""``prepare washington``: a fake data set in the true layout and units."""
+
+from __future__ import annotations
+
+import filecmp
+
+import cv2
+import numpy as np
+import pytest
+
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.washington import CLASSES, read_trial
+from mmcl_core.errors import DataError
+from mmcl_core.prepare import main
+
+INSTANCES = {"apple": (1, 2, 3), "food_bag": (1, 2), "water_bottle": (1, 10)}
+
+
+def write_crop(stem, z, colour, height=24, width=16, loc=(301, 201)):
+    """An object of z mm in front of a background at 1 m; the mask leaves a frame of 4 pixels."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[4:-4, 4:-4] = 255
+    rgb = np.where(mask[..., None] > 0, colour, (1, 2, 3)).astype(np.uint8)
+    depth = np.where(mask > 0, z, 1000).astype(np.uint16)
+    cv2.imwrite(f"{stem}_crop.png", rgb[..., ::-1])
+    cv2.imwrite(f"{stem}_depthcrop.png", depth)
+    cv2.imwrite(f"{stem}_maskcrop.png", mask)
+    if loc:
+        with open(f"{stem}_loc.txt", "w") as file:
+            file.write(f"{loc[0]},{loc[1]}")
+
+
+def trials_text():
+    """Titles, names and blank lines as the authors' file has them."""
+    text = ""
+    for trial in range(1, 11):
+        held_out = [f"{name}_{numbers[trial % len(numbers)]}" for name, numbers in INSTANCES.items()]
+        text += f"****** trial {trial} ******\n" + "\n".join(held_out) + "\n\n\n"
+    return text
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("wrgbd")
+    for c, (name, numbers) in enumerate(INSTANCES.items()):
+        for number in numbers:
+            folder = root / "rgbd-dataset" / name / f"{name}_{number}"
+            folder.mkdir(parents=True)
+            for video in (1, 2):
+                for frame in (1, 2, 6, 11):
+                    write_crop(f"{folder}/{name}_{number}_{video}_{frame}", 600 + frame, (10 + c, number, 10 * video))
+    (root / "testinstance_ids.txt").write_text(trials_text())
+    return root
+
+
+def prepare(source, out, *more):
+    words = ["washington", "--source", str(source), "--out", str(out), "--size", "48", "--workers", "1", *more]
+    assert main(words) == 0
+    return PreparedSet.open(out)
+
+
+def test_crops_units_labels_groups_and_cameras(source, tmp_path):
+    made = prepare(source, tmp_path / "out")
+    assert made.classes == CLASSES
+    assert len(CLASSES) == 51
+    assert len(made) == 7 * 2 * 3  # frames 1, 6 and 11
+    assert list(made.keys) == sorted(made.keys)
+    row = list(made.keys).index("food_bag/food_bag_2/food_bag_2_1_11")
+    assert made.classes[made.labels[row]] == "food_bag"
+    assert made.groups[row] == "food_bag_2"
+    assert made.sources[row] == "rgbd-dataset/food_bag/food_bag_2/food_bag_2_1_11_crop.png"
+    depth = made.images["depth"][row]
+    assert depth[24, 24] == 611
+    assert depth[2, 24] == 1000
+    assert (made.images["rgb"][row][24, 24] == (11, 2, 10)).all()
+    # 16 x 24 pixels, four columns of edge on either side, 24 pixels become 48; the first pixel is at (301, 201) from 1.
+    expected = [570.3 * 2, 570.3 * 2, (320 - 301 + 4 + 0.5) * 2 - 0.5, (240 - 201 + 0.5) * 2 - 0.5]
+    np.testing.assert_allclose(made.camera[row], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trial", range(1, 11))
+def test_trials_hold_one_instance_of_each_class_out(source, tmp_path, trial):
+    held_out = read_trial(source / "testinstance_ids.txt", trial)
+    assert held_out == {f"{name}_{numbers[trial % len(numbers)]}" for name, numbers in INSTANCES.items()}
+    if trial in (2, 10):
+        made = prepare(source, tmp_path / "out", "--trial", str(trial))
+        assert {group for group, split in zip(made.groups, made.splits, strict=True) if split == "test"} == held_out
+        assert len(set(made.groups)) == 7
+
+
+def test_every_nth_frame_and_no_trial(source, tmp_path):
+    made = prepare(source, tmp_path / "all", "--every", "1", "--trial", "0")
+    assert len(made) == 7 * 2 * 4
+    assert set(made.splits) == {"train"}
+    made = prepare(source, tmp_path / "few", "--every", "10", "--trial", "0")
+    assert {key.rpartition("_")[2] for key in made.keys} == {"1", "11"}
+
+
+def test_mask(source, tmp_path):
+    made = prepare(source, tmp_path / "out", "--mask", "apply")
+    depth, rgb = made.images["depth"][0], made.images["rgb"][0]
+    assert {int(v) for v in np.unique(depth)} == {0, 601}
+    assert depth[24, 24] == 601
+    assert not rgb[2].any()
+    assert rgb[24, 24].any()
+
+
+def test_inner_folder_and_given_trials(source, tmp_path):
+    words = ("--trials", str(source / "testinstance_ids.txt"))
+    made = prepare(source / "rgbd-dataset", tmp_path / "out", *words)
+    assert made.sources[0].startswith("apple/apple_1/")
+    assert len(prepare(source / "rgbd-dataset", tmp_path / "beside")) == len(made)
+
+
+def test_bad_files_are_named_skipped_and_counted(tmp_path, capsys):
+    source = tmp_path / "in"
+    folder = source / "rgbd-dataset" / "lime" / "lime_1"
+    folder.mkdir(parents=True)
+    for frame in (1, 6, 11, 16, 21):
+        write_crop(f"{folder}/lime_1_1_{frame}", 700, (0, 200, 0))
+    (folder / "lime_1_1_1_crop.png").write_bytes(b"")
+    (folder / "lime_1_1_6_depthcrop.png").unlink()
+    (folder / "lime_1_1_11_loc.txt").write_text("somewhere")
+    cv2.imwrite(str(folder / "lime_1_1_16_depthcrop.png"), np.ones((5, 5), np.uint16))
+    (source / "rgbd-dataset" / "unicorn").mkdir()
+    made = prepare(source, tmp_path / "out", "--trial", "0")
+    assert [key.rpartition("_")[2] for key in made.keys] == ["11", "21"]
+    assert (made.camera[:, 0] > 0).tolist() == [False, True]
+    skipped = dict(made.index["skipped"]["first"])
+    place = "rgbd-dataset/lime/lime_1/lime_1_1_"
+    assert skipped[place + "1_crop.png"] == "is empty (0 bytes)"
+    assert "cannot be read" in skipped[place + "6_depthcrop.png"]
+    assert "5 x 5, the colour picture 16 x 24" in skipped[place + "16_depthcrop.png"]
+    assert "x,y" in skipped[place + "11_loc.txt"]
+    assert "none of the 51 classes" in skipped["unicorn"]
+    capsys.readouterr()
+    assert main(["washington", "--source", str(source), "--trial", "0", "--check", "--workers", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "5 bad files or samples" in said
+    assert "1 classes and 1 instances; the published set has 51 and 300" in said
+
+
+def test_check_finds_an_implausible_unit(tmp_path, capsys):
+    folder = tmp_path / "rgbd-dataset" / "lime" / "lime_1"
+    folder.mkdir(parents=True)
+    write_crop(f"{folder}/lime_1_1_1", 7, (0, 200, 0), height=40, width=40)
+    assert main(["washington", "--source", str(tmp_path), "--trial", "0", "--check", "--workers", "1"]) == 2
+    assert "the first: rgbd-dataset/lime/lime_1/lime_1_1_1_crop.png" in capsys.readouterr().err
+
+
+def test_workers_and_limit_do_not_change_the_set(source, tmp_path):
+    prepare(source, tmp_path / "one")
+    prepare(source, tmp_path / "two", "--workers", "2")
+    names = ["rgb.u8", "depth.u16", "labels.i64", "camera.f32", "samples.csv", "index.json"]
+    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False)[0] == names
+    limited = prepare(source, tmp_path / "few", "--limit", "5")
+    assert list(limited.keys) == list(PreparedSet.open(tmp_path / "one").keys[:5])
+
+
+def test_wrong_root_and_missing_trials_are_explained(source, tmp_path, capsys):
+    (tmp_path / "in" / "cats").mkdir(parents=True)
+    assert main(["washington", "--source", str(tmp_path / "in"), "--check"]) == 2
+    assert "expected testinstance_ids.txt" in capsys.readouterr().err
+    assert main(["washington", "--source", str(tmp_path / "in"), "--trial", "0", "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "expected rgbd-dataset/<class>" in said
+    assert "found cats/" in said
+    assert main(["washington", "--source", str(source), "--trial", "11", "--check"]) == 2
+    assert "no trial 11; it has 1, 2, 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("****** trial 1 ******\napple_1\napple_2\n", "several instances of a class"),
+        ("****** trial 1 ******\nhouse\n", "'house'"),
+        ("apple_1\n", "it has none"),
+    ],
+)
+def test_damaged_trials_are_refused(tmp_path, text, said):
+    (tmp_path / "ids.txt").write_text(text)
+    with pytest.raises(DataError, match=said):
+        read_trial(tmp_path / "ids.txt", 1)
