@@ -4,6 +4,7 @@
 DATA_SETS = (
     "folder",
     "nyud",
+    "sunrgbd",
     "washington",
     "ycb_video",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CLASSES", "class_of"]
+__all__ = ["CLASSES", "class_of", "plain_name"]
 
 CLASSES = (
     "bathtub",
@@ -31,12 +31,19 @@ CLASSES = (
 _OTHER_NAMES = {"garbagebin": "garbage-bin", "nightstand": "night-stand", "tv": "television"}
 
 
+def plain_name(name: str) -> str:
+    """A name in lower case with its words joined by hyphens; other names of the 19 classes become theirs.
+
+    ``Night Stand``, ``night_stand`` and ``nightstand`` are ``night-stand``, ``tv`` is ``television``.
+    """
+    plain = re.sub(r"[\s_-]+", "-", name.strip().lower())
+    return _OTHER_NAMES.get(plain, plain)
+
+
 def class_of(name: str) -> str | None:
     """The class that a data set's own name means, None for any other.
 
-    Case, and whether words are joined by spaces, underscores or hyphens, do not matter: ``night stand`` and
-    ``night_stand`` are ``night-stand``. Kinds of an object, such as ``coffee table``, are not taken for it.
+    Kinds of an object, such as ``coffee table``, are not taken for it.
     """
-    plain = re.sub(r"[\s_-]+", "-", name.strip().lower())
-    plain = _OTHER_NAMES.get(plain, plain)
+    plain = plain_name(name)
     return plain if plain in CLASSES else None

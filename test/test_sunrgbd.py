@@ -1,0 +1,209 @@
+"""``prepare sunrgbd``: fake frames in the true layout and units."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.rooms import CLASSES
+from mmcl_core.data.sunrgbd import read_depth, read_objects
+from mmcl_core.prepare import main
+
+FRAMES = (
+    "kv1/NYUdata/NYU0001",
+    "kv1/NYUdata/NYU0002",
+    "realsense/lg/2014-11-01",
+    "xtion/sun3ddata/hall_1/hall_1/0001-x",
+    "xtion/sun3ddata/hall_1/hall_1/0002-y",
+)
+#: Name, and polygons as (x0, y0, x1, y1), of the objects of a fake frame.
+OBJECTS = (
+    ("wall", [(0, 0, 79, 59)]),
+    ("night_stand", [(10, 10, 39, 29)]),
+    ("chair:occluded", [(50, 5, 59, 24), (50, 35, 69, 44)]),
+    (None, []),
+    ("cup", [(2, 40, 8, 50)]),
+)
+
+
+def rotate_left(mm):
+    mm = mm.astype(np.uint32)
+    return (((mm << 3) | (mm >> 13)) & 0xFFFF).astype(np.uint16)
+
+
+def write_frame(folder, night_stand_mm=1234, objects=OBJECTS):
+    depth = np.full((60, 80), 9001, np.uint16)  # beyond 8191 mm the topmost bits wrap around
+    depth[10:30, 10:40] = night_stand_mm
+    depth[5:45, 50:70] = 2000
+    colour = np.full((60, 80, 3), 90, np.uint8)
+    colour[10:30, 10:40] = (200, 30, 10)
+    for part, values in (("depth", depth), ("depth_bfx", depth + np.uint16(1))):
+        (folder / part).mkdir(parents=True)
+        cv2.imwrite(str(folder / part / "0001.png"), rotate_left(values))
+    (folder / "image").mkdir()
+    cv2.imwrite(str(folder / "image" / "0001.jpg"), colour[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+    (folder / "intrinsics.txt").write_text("100.0 0 40.0 \n0 110.0 30.0 \n0 0 1 \n")
+    polygons = [
+        {"object": i, "x": [x0, x1, x1, x0], "y": [y0, y0, y1, y1]}
+        for i, (_, boxes) in enumerate(objects)
+        for x0, y0, x1, y1 in boxes
+    ]
+    names = [{"name": name} if name else None for name, _ in objects]
+    (folder / "annotation2Dfinal").mkdir()
+    content = {"date": "2014", "name": "x", "frames": [{"polygon": polygons}], "objects": names, "conflictList": [None]}
+    (folder / "annotation2Dfinal" / "index.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def source(tmp_path):
+    for i, frame in enumerate(FRAMES):
+        write_frame(tmp_path / "data" / "SUNRGBD" / frame, 1234 + i)
+    return tmp_path / "data"
+
+
+def prepare(source, out, *more):
+    words = ["sunrgbd", "--source", str(source), "--out", str(out), "--size", "60", "--workers", "1", *more]
+    assert main(words) == 0
+    return PreparedSet.open(out)
+
+
+def test_crops_units_labels_and_cameras(source, tmp_path):
+    made = prepare(source, tmp_path / "out")
+    assert made.classes == CLASSES
+    assert len(made) == 10
+    assert list(made.keys[:2]) == ["kv1/NYUdata/NYU0001/001-night-stand", "kv1/NYUdata/NYU0001/002-chair"]
+    assert [made.classes[label] for label in made.labels[:2]] == ["night-stand", "chair"]
+    assert made.sources[0] == "SUNRGBD/kv1/NYUdata/NYU0001"
+    assert (made.images["depth"][0] == 1234).all()
+    assert (made.images["depth"][2] == 1235).all()
+    assert np.abs(made.images["rgb"][0][20:40, 20:40].astype(int) - (200, 30, 10)).max() < 12
+    # 30 x 20 pixels from (10, 10), five rows of edge above and below, 30 pixels become 60.
+    expected = [200, 220, (40 - 10 + 0.5) * 2 - 0.5, (30 - 5 + 0.5) * 2 - 0.5]
+    np.testing.assert_allclose(made.camera[0], expected, rtol=1e-6)
+    # Both polygons of the chair: 20 x 40 pixels from (50, 5).
+    np.testing.assert_allclose(made.camera[1][1], 110 * 60 / 40, rtol=1e-6)
+
+
+def test_depth_rotation_holds_for_every_value(tmp_path):
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    cv2.imwrite(str(tmp_path / "all.png"), rotate_left(every))
+    np.testing.assert_array_equal(read_depth(tmp_path / "all.png"), every)
+    cv2.imwrite(str(tmp_path / "one.png"), np.full((2, 2), 16000, np.uint16))
+    assert (read_depth(tmp_path / "one.png") == 2000).all()
+
+
+def test_classes_smallest_side_and_filled_depth(source, tmp_path):
+    made = prepare(source, tmp_path / "out", "--classes", "cup,Night Stand", "--min-side", "5", "--depth", "filled")
+    assert made.classes == ("cup", "night-stand")
+    assert list(made.labels) == [1, 0] * 5
+    assert (made.images["depth"][0] == 1235).all()
+    assert (made.images["depth"][1] == 9002).all()
+    assert len(prepare(source, tmp_path / "large", "--classes", "cup,night-stand", "--min-side", "20")) == 5
+
+
+def test_drawn_split_keeps_videos_together_and_part_of_the_set_is_a_source(source, tmp_path):
+    made = prepare(source, tmp_path / "out")
+    assert set(made.splits) == {"train", "test"}
+    videos = {
+        split for split, group in zip(made.splits, made.groups, strict=True) if group == "xtion/sun3ddata/hall_1/hall_1"
+    }
+    assert len(videos) == 1
+    assert len(set(made.groups)) == 4
+    part = prepare(source / "SUNRGBD" / "kv1", tmp_path / "part")
+    assert part.keys[0] == "NYUdata/NYU0001/001-night-stand"
+
+
+def test_official_split(source, tmp_path, capsys):
+    scipy_io = pytest.importorskip("scipy.io")
+    folder = source / "SUNRGBDtoolbox" / "traintestSUNRGBD"
+    folder.mkdir(parents=True)
+
+    def save(path, train, test):
+        def cells(names):
+            return np.array([[f"/n/fs/sun3d/data/SUNRGBD/{name}" for name in names]], dtype=object)
+
+        scipy_io.savemat(path, {"alltrain": cells(train), "alltest": cells(test)})
+
+    save(folder / "allsplit.mat", [FRAMES[0] + "/", FRAMES[3]], [FRAMES[1], FRAMES[4] + "/"])
+    for place in (source, source / "SUNRGBD"):
+        made = prepare(place, tmp_path / "out", "--overwrite")
+        splits = {key.rpartition("/")[0]: split for key, split in zip(made.keys, made.splits, strict=True)}
+        assert splits == {FRAMES[0]: "train", FRAMES[3]: "train", FRAMES[1]: "test", FRAMES[4]: "test"}
+    save(tmp_path / "other.mat", ["a/b"], ["c/d"])
+    capsys.readouterr()
+    assert main(["sunrgbd", "--source", str(source), "--splits", str(tmp_path / "other.mat"), "--check"]) == 2
+    assert "names none of the 5 frames" in capsys.readouterr().err
+
+
+def test_bad_files_are_named_skipped_and_counted(source, tmp_path, capsys):
+    root = source / "SUNRGBD"
+    (root / FRAMES[0] / "annotation2Dfinal/index.json").write_text('{"objects": [')
+    path = root / FRAMES[1] / "depth/0001.png"
+    path.write_bytes(path.read_bytes()[:70])
+    (root / FRAMES[2] / "image/0001.jpg").unlink()
+    (root / FRAMES[3] / "intrinsics.txt").write_text("1 2 3")
+    path = root / FRAMES[4] / "annotation2Dfinal/index.json"
+    content = json.loads(path.read_text())
+    content["frames"][0]["polygon"][1]["x"] = []
+    path.write_text(json.dumps(content))
+    made = prepare(source, tmp_path / "out")
+    assert list(made.keys) == [f"{FRAMES[3]}/001-night-stand", f"{FRAMES[3]}/002-chair", f"{FRAMES[4]}/002-chair"]
+    assert (made.camera[:, 0] > 0).tolist() == [False, False, True]
+    skipped = {name.removeprefix("SUNRGBD/"): reason for name, reason in made.index["skipped"]["first"]}
+    assert "no annotation with objects" in skipped[f"{FRAMES[0]}/annotation2Dfinal/index.json"]
+    assert "truncated" in skipped[f"{FRAMES[1]}/depth/0001.png"]
+    assert "one picture expected, found nothing" in skipped[f"{FRAMES[2]}/image"]
+    assert "nine numbers" in skipped[f"{FRAMES[3]}/intrinsics.txt"]
+    assert "polygon 1 cannot be used" in skipped[f"{FRAMES[4]}/annotation2Dfinal/index.json"]
+    capsys.readouterr()
+    assert main(["sunrgbd", "--source", str(source), "--check", "--workers", "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"5 bad files or samples, the first: SUNRGBD/{FRAMES[0]}/annotation2Dfinal/index.json" in said
+    assert "5 frames; the published set has 10335" in said
+
+
+def test_check_finds_an_implausible_unit(source, capsys):
+    path = source / "SUNRGBD" / FRAMES[0] / "depth/0001.png"
+    cv2.imwrite(str(path), np.full((60, 80), 1236, np.uint16))  # not rotated: read as 32.9 m
+    assert main(["sunrgbd", "--source", str(source), "--check", "--workers", "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"2 bad files or samples, the first: SUNRGBD/{FRAMES[0]}" in said
+
+
+def test_odd_annotations(tmp_path):
+    path = tmp_path / "index.json"
+    polygons = [
+        {"object": 0, "x": [3.4, 9.0], "y": [1, 2]},
+        {"object": 7, "x": [3], "y": [1]},
+        {"object": 1, "x": ["nan"], "y": [1]},
+        {"object": 1, "x": 5, "y": 1},
+        {"x": [1], "y": [1]},
+    ]
+    path.write_text(json.dumps({"objects": [{"name": " TV "}, {"other": 1}], "frames": [{"polygon": polygons}]}))
+    boxes, faults = read_objects(path)
+    assert boxes == {0: ("television", (3.4, 1, 10, 3))}
+    assert len(faults) == 4
+
+
+def test_workers_and_limit_do_not_change_the_set(source, tmp_path):
+    prepare(source, tmp_path / "one")
+    prepare(source, tmp_path / "two", "--workers", "2")
+    names = ["rgb.u8", "depth.u16", "labels.i64", "camera.f32", "samples.csv", "index.json"]
+    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False)[0] == names
+    limited = prepare(source, tmp_path / "few", "--limit", "3")
+    assert list(limited.keys) == list(PreparedSet.open(tmp_path / "one").keys[:3])
+
+
+def test_wrong_root_and_wrong_classes_are_explained(tmp_path, source, capsys):
+    (tmp_path / "in" / "cats").mkdir(parents=True)
+    assert main(["sunrgbd", "--source", str(tmp_path / "in"), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "expected SUNRGBD/<sensor>" in said
+    assert "found cats/" in said
+    assert main(["sunrgbd", "--source", str(source), "--classes", "tv,television", "--check"]) == 2
+    assert "different names" in capsys.readouterr().err
