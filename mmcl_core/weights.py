@@ -12,7 +12,7 @@ The header of the file holds one JSON text under the key ``mmcl_core``:
 ``model``                :class:`mmcl_core.config.ModelConfig`
 ``feature_heads``        levels whose embedding heads are in the file
 ``classes``              names, in the order of the outputs
-``temperature``          by modality: what class scores are divided by before the softmax (1.0 where nothing was fitted)
+``temperature``          by modality: what class scores are divided by before the softmax; ``rgbd``: of the fusion
 ``config_hash``          of the training's settings, see :func:`mmcl_core.config.config_hash`
 ``seed``, ``method``     of the training
 =======================  ==============================================================================================

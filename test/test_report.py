@@ -111,7 +111,8 @@ def test_page_of_a_run(tmp_path):
     top1 = figures["top1"]["value"]
     for expected in (
         "my run", f"{100 * top1:.1f} %", "LEGACY PROTOCOL", "MIT & co", "f00d", "optim.lr", "0.003", "2.9",
-        "Stages: train, heads", "<b>pen", "5 samples of class kite", "3 samples do not have rgb", "class rgb", "Calibration, depth",
+        "Stages: train, heads", "<b>pen",
+        "5 samples of class kite", "3 samples do not have rgb", "class rgb", "Calibration, depth",
     ):  # fmt: skip
         assert expected in text, expected
     assert page.tags.count("img") == 2 * 3 * 2

@@ -28,8 +28,8 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
     matrices = {title: np.asarray(counts) for title, counts in confusions.items()}
     total = sum(matrices.values())
     shown = np.flatnonzero(np.asarray(total).sum(axis=0) + np.asarray(total).sum(axis=1)).tolist()
-    side = 2.2 + 0.27 * len(shown)
-    figure = Figure(figsize=(side * len(matrices), side), dpi=110, layout="constrained")
+    side = 0.4 + 0.27 * len(shown)
+    figure = Figure(figsize=(2 + max(2.2, side) * len(matrices), 2 + side), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
     for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
@@ -38,7 +38,7 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
         axis.set_yticks(range(len(shown)), [classes[place] for place in shown], fontsize=8)
         axis.set_xlabel("predicted")
     axes[0].set_ylabel("true class")
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
 
 
 def _draw(axis: Any, counts: np.ndarray, title: str) -> None:

@@ -115,12 +115,14 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     parts.append(_figures_table(modalities))
     parts += [f'<p class="muted">{escape(note)}</p>' for note in _notes(report)]
     charts = [_calibration(name, figures) for name, figures in modalities.items()]
-    for place, (name, figures) in enumerate(modalities.items()):
-        heat = heat_table(figures["confusion"], report["model"]["classes"])
-        opened = " open" if place == 0 else ""
-        parts.append(f"<details{opened}><summary>Confusion, {escape(name)} (row: true class)</summary>{heat}</details>")
+    heats = "".join(
+        f"<figure><figcaption>Confusion, {escape(name)} (row: true class)</figcaption>"
+        f"{heat_table(figures['confusion'], report['model']['classes'])}</figure>"
+        for name, figures in modalities.items()
+    )
+    parts.append(f'<div class="heats">{heats}</div>')
     parts.append(_class_table(modalities, report["model"]["classes"]))
-    parts.append(f'<div class="plots">{"".join(charts)}</div>')
+    parts.append(f'<div class="plots small">{"".join(charts)}</div>')
     if (folder / "samples.json").exists():
         examples = _read(folder / "samples.json")
         for kind, title in (("wrong", "Wrong answers, the surest first"), ("right", "Right answers")):

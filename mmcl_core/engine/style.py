@@ -35,6 +35,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 .plain th, .plain td { padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .plain td small { color: var(--muted); white-space: nowrap; } .plain .changed td { font-weight: 600; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 14px; }
+.plots.small { grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); }
+.heats { display: flex; flex-wrap: wrap; gap: 14px; margin: 14px 0; } .heats figure { max-width: 100%; }
 figure { margin: 0; padding: 12px 14px; } figcaption { font-size: 13px; margin-bottom: 4px; }
 svg { width: 100%; height: auto; display: block; } svg text { font-size: 11px; fill: var(--muted); }
 .grid { stroke: var(--line); } .mark { stroke: var(--muted); stroke-dasharray: 4 4; }
@@ -55,6 +57,7 @@ i.s7 { background: var(--s7); }
 .bar.s2, .dot.s2 { fill: var(--s2); } .bar, .dot { fill: var(--s5); }
 .heat { font-size: 11px; } .heat td { width: 26px; min-width: 26px; height: 24px; text-align: center;
   border: 1px solid var(--line); }
+.heat tr:first-child td { border: 0; }
 .heat th { font-weight: 400; text-align: right; padding-right: 6px; white-space: nowrap; }
 .heat th[scope=col] { vertical-align: bottom; padding: 0 0 5px; text-align: center; }
 .heat th span { writing-mode: vertical-rl; transform: rotate(180deg); display: inline-block; }
