@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
+    add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
     add("--sensor", choices=("xtion", "none"), default="xtion", help="model of the depth camera; none: exact depth")
     add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace the set that is in the output folder")
@@ -72,6 +73,7 @@ def render(
     shard: str = "0/1",
     sensor: str = "xtion",
     split: str = "train=0.8,val=0.1,test=0.1",
+    classes: Sequence[str] = (),
     overwrite: bool = False,
 ) -> str:
     """Render a set; the arguments are those of the command.
@@ -86,7 +88,7 @@ def render(
     shares, (first, step) = parse_split(split), parse_shard(shard)
     if count < 1 or workers < 1 or not 16 <= size <= 1024 or seed < 0:
         raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
-    stock = make_stock(objects, seed)
+    stock = make_stock(objects, seed, classes)
     numbers = range(first, count, step)
     description: dict[str, Any] = {
         "made_by": "mmcl_core.render",
@@ -103,7 +105,7 @@ def render(
     with PreparedWriter(
         out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
     ) as writer:
-        crops = _all_crops((objects, seed, size, shares, sensor), numbers, min(workers, len(numbers)))
+        crops = _all_crops((objects, seed, tuple(classes), size, shares, sensor), numbers, min(workers, len(numbers)))
         for number, crop in zip(numbers, tqdm(crops, total=len(numbers), unit=" crops", desc="render"), strict=True):
             writer.add(_sample(number, count, crop))
             tally[crop.split] += 1
@@ -118,16 +120,36 @@ def render(
     return f"{head}\nnext: python -m mmcl_core.train --config config/demo.yaml data.root={out} out=runs/first"
 
 
-def make_stock(objects: str, seed: int) -> FolderStock | HouseholdStock:
-    """The source of objects that ``--objects`` names: ``household`` or a folder of meshes."""
+def make_stock(objects: str, seed: int, classes: Sequence[str] = ()) -> FolderStock | HouseholdStock:
+    """The source of objects that ``--objects`` names: ``household`` or a folder of meshes.
+
+    Args:
+        objects: the option.
+        seed: what procedural objects follow from.
+        classes: only these, in this order; empty: all, in the source's order.
+
+    Raises:
+        ConfigError: packages for rendering that are not installed, a class that is not there or named twice.
+        DataError: a folder without meshes.
+    """
     missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install 'mmcl_ros[render]'")
     if objects == "household":
         from mmcl_core.synth.household import CATEGORIES, household
 
-        return HouseholdStock(seed, CATEGORIES, household)
-    return FolderStock(objects)
+        return HouseholdStock(seed, _chosen(classes, CATEGORIES), household)
+    stock = FolderStock(objects)
+    stock.classes = _chosen(classes, stock.classes)
+    return stock
+
+
+def _chosen(classes: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in classes if name not in known]
+    if unknown or len(set(classes)) < len(classes):
+        wrong = f"has no class {unknown[0]!r}" if unknown else "is given a class twice"
+        raise ConfigError(f"--classes: the source {wrong}; it has {', '.join(known)}")
+    return tuple(classes) or known
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -175,12 +197,14 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(objects: str, seed: int, size: int, shares: dict[str, float], sensor: str) -> None:
+def _start_worker(
+    objects: str, seed: int, classes: tuple[str, ...], size: int, shares: dict[str, float], sensor: str
+) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed), seed, size, shares, sensor)
+    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor)
 
 
 def _make(number: int) -> Crop:

@@ -195,3 +195,13 @@ def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
     with pytest.raises(DataError, match="there is no folder"):
         render.make_stock(str(tmp_path / "nowhere"), 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_only_the_classes_asked_for_are_rendered(tmp_path):
+    render.render("household", tmp_path / "set", count=6, size=32, split="train=1", classes=("plate", "ball"))
+    prepared = PreparedSet.open(tmp_path / "set")
+    assert tuple(prepared.classes) == ("plate", "ball")
+    assert list(prepared.labels) == [0, 1, 0, 1, 0, 1]
+    for classes in (("plate", "unicorn"), ("ball", "ball")):
+        with pytest.raises(ConfigError, match="--classes"):
+            render.make_stock("household", 0, classes)

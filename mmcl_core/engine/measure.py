@@ -6,7 +6,6 @@ figures; medians over repetitions after a warm-up.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import resource
 import statistics
@@ -58,7 +57,9 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
             start, used = time.perf_counter(), time.process_time()
             raw = next(batches)
             waited = time.perf_counter() - start
-            prepared = [trainer.samples.views(b, trainer.augmenter, trainer.stage, 0, number, n) for n, b in enumerate(raw)]
+            prepared = [
+                trainer.samples.views(b, trainer.augmenter, trainer.stage, 0, number, n) for n, b in enumerate(raw)
+            ]
             if number == 0:
                 flops = _count_flops(lambda prepared=prepared: step(prepared))  # type: ignore[misc]
             else:
@@ -160,7 +161,11 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
         path = Path(folder) / "weights.safetensors"
         save_weights(path, model, {"method": "mmcl", "classes": [f"class_{n}" for n in range(21)]})
         recognizer = Recognizer.load(path)
-        for name, arguments in {"rgb": {"rgb": rgb}, "depth": {"depth": depth}, "rgbd": {"rgb": rgb, "depth": depth}}.items():
+        for name, arguments in {
+            "rgb": {"rgb": rgb},
+            "depth": {"depth": depth},
+            "rgbd": {"rgb": rgb, "depth": depth},
+        }.items():
             walls = []
             for number in range(repetitions + 1):
                 start = time.perf_counter()
@@ -222,7 +227,11 @@ def _random_set(config: Config, root: Path, samples: int) -> None:
     generator = np.random.default_rng(0)
     stored = config.model.depth_encoding == "stored"
     writer = PreparedWriter(
-        root, classes=[f"class_{n}" for n in range(21)], size=side, modalities=config.train.modalities, description={}
+        root,
+        classes=[f"class_{n}" for n in range(21)],
+        size=side,
+        modalities=config.train.modalities,
+        stored=[name for name in config.train.modalities if stored and not name.startswith("rgb")],
     )
     with writer:
         for number in range(samples):
@@ -280,8 +289,3 @@ def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
         optimizer.zero_grad()
 
     return step
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    yield

@@ -26,7 +26,7 @@ __all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round
 
 _GOLDEN = 0.6180339887498949
 _KEEP = 192  # procedural instances a process holds
-_WINDOW = 4  # rounds of a split that share their instances
+_WINDOW = 2  # rounds of a split that share their instances
 _DISTRACTORS = 10
 
 

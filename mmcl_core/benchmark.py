@@ -1,0 +1,91 @@
+"""Measure this machine: ``python -m mmcl_core.benchmark train|loss|data|infer --config FILE``.
+
+Prints one JSON object a line. ``train`` and ``loss`` measure the plain formulation beside ours in the same run, each in
+a process of its own, and end with the ratio. Peak memory: of the whole process on the CPU, of the tensors on a GPU.
+
+Examples:
+  python -m mmcl_core.benchmark train --config config/paper_falling_things.yaml --steps 3 train.batch=32
+  python -m mmcl_core.benchmark loss --config config/paper_falling_things.yaml
+  python -m mmcl_core.benchmark data --config config/demo.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+
+from mmcl_core.cli import run_command
+from mmcl_core.config import Config, load
+
+__all__ = ["main"]
+
+BATCHES = (140, 512, 1024)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmcl_core.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "loss", "data", "infer"))
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
+    parser.add_argument("--config", metavar="FILE", help="settings (YAML); default: the paper's")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default 5)")
+    parser.add_argument("--crops", type=int, default=10, metavar="N", help="infer: crops in a frame (default 10)")
+    options = parser.parse_intermixed_args(arguments)
+    return run_command(lambda: measure(options))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Print the figures that the command line asks for."""
+    config = load(options.config, options.overrides)
+    {"train": _train, "loss": _loss, "data": _data, "infer": _infer}[options.what](config, options)
+
+
+def _train(config: Config, options: argparse.Namespace) -> None:
+    from mmcl_core.engine.measure import apart, measure_train
+
+    ours = apart(measure_train, config, False, options.steps)
+    _line("train", formulation="ours", batch=config.train.batch, **ours)
+    plain = apart(measure_train, config, True, options.steps)
+    _line("train", formulation="plain", batch=config.train.batch, **plain)
+    _line("train", ratio="ours/plain", **_ratios(ours, plain, "seconds", "cpu_seconds", "peak_memory_mb"))
+
+
+def _loss(config: Config, options: argparse.Namespace) -> None:
+    from mmcl_core.engine.measure import apart, measure_loss
+
+    for batch in BATCHES:
+        ours = apart(measure_loss, config, False, batch, options.steps)
+        _line("loss", formulation="ours", batch=batch, **ours)
+        plain = apart(measure_loss, config, True, batch, options.steps)
+        _line("loss", formulation="plain", batch=batch, **plain)
+        _line("loss", ratio="ours/plain", batch=batch, **_ratios(ours, plain, "seconds", "peak_memory_mb"))
+
+
+def _data(config: Config, options: argparse.Namespace) -> None:
+    from mmcl_core.engine.measure import apart, measure_data
+
+    _line("data", size=config.model.input_size, **apart(measure_data, config, options.steps))
+
+
+def _infer(config: Config, options: argparse.Namespace) -> None:
+    from mmcl_core.engine.measure import apart, measure_infer
+
+    _line("infer", crops=options.crops, **apart(measure_infer, config, options.crops, options.steps))
+
+
+def _ratios(ours: dict[str, float | str], plain: dict[str, float | str], *keys: str) -> dict[str, float | str]:
+    return {key: float(ours[key]) / float(plain[key]) for key in keys}
+
+
+def _line(what: str, **figures: float | str) -> None:
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+    print(json.dumps({"benchmark": what, **rounded, "machine": platform.machine()}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
