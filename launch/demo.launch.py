@@ -50,7 +50,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("bag", description="rosbag2 folder"),
         DeclareLaunchArgument("truth", default_value="", description="CSV of true boxes"),
         DeclareLaunchArgument("model", description="run folder or weights file"),
-        DeclareLaunchArgument("modality", default_value="auto", choices=["auto", "rgb", "depth", "rgbd"]),
+        DeclareLaunchArgument("modality", default_value="auto", description="auto, rgb, depth, rgbd"),
         DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
     ]
     dds = PathJoinSubstitution([share, "config", "fastdds.xml"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from threading import Condition
@@ -255,6 +256,7 @@ class RecognizerNode(LifecycleNode):
             self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
         ended = time.monotonic()
         answer.seconds |= {"wait": started - job.received, "publish": ended - answered, "total": ended - job.received}
+        answer.seconds["overhead"] = answer.seconds["total"] - answer.seconds["inference"]
         with self._changed:
             if self.intake is not None:
                 self.ledger.account(answer, job.pictures, self.intake.health, ended)
@@ -373,12 +375,14 @@ def _declaration(row: Parameter) -> tuple[str, Any, ParameterDescriptor]:
     return row.name, row.default, descriptor
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, load: Callable[..., RecognizerLike] = load_model) -> int:
     """Run the node until it is told to end."""
+    # Worker and executor share the interpreter; at the default of 5 ms each handover costs a picture that much.
+    sys.setswitchinterval(0.0005)
     rclpy.init(args=args)
     node = None
     try:
-        node = RecognizerNode()
+        node = RecognizerNode(load)
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

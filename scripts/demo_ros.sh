@@ -7,7 +7,10 @@ cd "$(dirname "$0")/.."
 run=$1
 out=${2:-demo/ros}
 python=${PYTHON:-python3}
-export FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml FASTRTPS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml
+case ${ROS_DISTRO:-} in
+  humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml ;;
+  *) export FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml ;;
+esac
 export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-77}
 
 rm -rf "$out"

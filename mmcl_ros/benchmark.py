@@ -1,0 +1,366 @@
+"""Measures of the running node, one JSON line a figure; real processes over real DDS.
+
+    python -m mmcl_ros.benchmark latency   [--model RUN] [--boxes 10] [--seconds 20]
+    python -m mmcl_ros.benchmark loss      [--frames 900] [--rate 30] [--best-effort]
+    python -m mmcl_ros.benchmark malformed [--count 10000]
+    python -m mmcl_ros.benchmark memory    [--minutes 10] [--rate 30]
+
+``latency``: time from a picture's receipt to the answer's publication, apart from inference. ``loss``: pictures that
+get lost between two processes. ``malformed``: random nonsense on all topics; the node has to live and to count it.
+``memory``: growth of the node's resident memory. Without ``--model`` a recogniser takes its place that costs nothing,
+so that what is measured is the node. The shipped profile is used unless FASTDDS_DEFAULT_PROFILES_FILE names another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.errors import InputError, MmclError
+
+__all__ = ["StandIn", "main", "random_image"]
+
+WIDTH, HEIGHT = 640, 480
+PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds.xml"
+
+
+class StandIn:
+    """A recogniser that answers the first class at no cost."""
+
+    classes = ("one", "two")
+    modalities = ("rgb", "depth")
+    model_id = "stand-in"
+
+    def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
+        """The same answer for every crop."""
+        count = len(rgb if rgb is not None else depth)
+        seen = [
+            "".join(
+                name for name, crops in (("rgb", rgb), ("d", depth)) if crops is not None and crops[row] is not None
+            )
+            for row in range(count)
+        ]
+        return SimpleNamespace(
+            probabilities=np.tile([0.9, 0.1], (count, 1)),
+            embeddings=np.tile([1.0, 0.0], (count, 1)),
+            modality=["depth" if name == "d" else name for name in seen],
+            top_labels=[["one", "two"][:top_k]] * count,
+            top_scores=np.tile([0.9, 0.1], (count, 1))[:, :top_k],
+        )
+
+
+class Rig:
+    """A recognizer in a process of its own, and a client that publishes to it and reads its status."""
+
+    def __init__(self, parameters: dict[str, Any], model: str, best_effort: bool = False) -> None:
+        import rclpy
+        from sensor_msgs.msg import Image
+
+        from mmcl_ros import msg
+        from mmcl_ros.qos import profile
+
+        environment = dict(os.environ)
+        environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        given = {"model": model or "stand-in", "status_period": 0.2, "warn_period": 3600.0, **parameters}
+        settings = [part for name, value in given.items() for part in ("-p", f"{name}:={value}")]
+        line = [sys.executable, "-m", "mmcl_ros.benchmark", "node", *(["--real"] if model else [])]
+        self.process = subprocess.Popen([*line, "--ros-args", "--log-level", "error", *settings], env=environment)
+        rclpy.init()
+        self.node = rclpy.create_node("benchmark")
+        self.status: Any = None
+        self.answers = 0
+        quality = profile(100, reliable=not best_effort)
+        self.rgb = self.node.create_publisher(Image, "rgb/image", quality)
+        self.depth = self.node.create_publisher(Image, "depth/image", quality)
+        self.regions = self.node.create_publisher(msg.RegionArray, "detections", profile(100))
+        self.node.create_subscription(msg.RecognizerStatus, "recognizer/status", self._on_status, profile(10))
+        self.node.create_subscription(msg.RecognitionArray, "recognitions", self._on_answer, profile(1000))
+
+    def _on_status(self, message: Any) -> None:
+        self.status = message
+
+    def _on_answer(self, _: Any) -> None:
+        self.answers += 1
+
+    def spin(self, seconds: float) -> None:
+        """Let messages in for a while."""
+        import rclpy
+
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            rclpy.spin_once(self.node, timeout_sec=left)
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+        """Spin until something holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None:
+                raise MmclError(f"the node has ended with status {self.process.returncode} while waiting for {what}")
+            if time.monotonic() > end:
+                raise MmclError(f"waited {seconds:g} s for {what}")
+            self.spin(0.02)
+
+    def listening(self, *publishers: Any) -> None:
+        """Wait until the node listens to all of these, and its first status has come."""
+        self.wait(lambda: all(one.get_subscription_count() for one in publishers), "the node to listen")
+        self.wait(lambda: self.status is not None and self.status.state == "active", "the node's status")
+
+    def quiet(self, count: Callable[[], int], expected: int, patience: float = 10.0) -> None:
+        """Spin until a count is complete, or has not changed for a while."""
+        last, since = count(), time.monotonic()
+        while last < expected and time.monotonic() - since < patience:
+            self.spin(0.3)
+            if count() != last:
+                last, since = count(), time.monotonic()
+        self.spin(0.5)
+
+    def resident(self) -> float:
+        """Memory of the node's process in MiB."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def close(self) -> None:
+        """End both."""
+        import rclpy
+
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@contextmanager
+def rig(parameters: dict[str, Any], model: str = "", best_effort: bool = False) -> Iterator[Rig]:
+    """A rig that is closed in the end."""
+    made = Rig(parameters, model, best_effort)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def paced(seconds: float, rate: float, spin: Callable[[float], None]) -> Iterator[int]:
+    """Numbers at a steady rate; what is left of each period is spent spinning."""
+    start = time.monotonic()
+    for number in range(round(seconds * rate)):
+        spin(max(0.0, start + number / rate - time.monotonic()))
+        yield number
+
+
+def picture(number: int, depth: bool = False) -> Any:
+    """A 640 x 480 picture with a stamp of its own."""
+    from sensor_msgs.msg import Image
+
+    shape, encoding, kind = ((HEIGHT, WIDTH), "16UC1", np.uint16) if depth else ((HEIGHT, WIDTH, 3), "bgr8", np.uint8)
+    values = np.full(shape, 100 + number % 100, kind)
+    message = Image(height=HEIGHT, width=WIDTH, encoding=encoding, step=values.strides[0])
+    message.data.frombytes(values.tobytes())
+    return stamp(message, number)
+
+
+def stamp(message: Any, number: int) -> Any:
+    """Frame number as a stamp at 30 Hz."""
+    message.header.frame_id = "camera"
+    message.header.stamp.sec, message.header.stamp.nanosec = 1 + number // 30, number % 30 * 33_000_000
+    return message
+
+
+def boxes(number: int, count: int) -> Any:
+    """Regions spread over the picture."""
+    from mmcl_ros.msg import Region, RegionArray
+
+    message = stamp(RegionArray(), number)
+    for index in range(count):
+        one = Region(id=str(index))
+        one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = (
+            50 * (index % 10),
+            40 * (index // 10),
+            120,
+            90,
+        )
+        message.regions.append(one)
+    return message
+
+
+def random_image(rng: np.random.Generator) -> Any:
+    """An image message in which most things may be wrong."""
+    from sensor_msgs.msg import Image
+
+    encodings = ["rgb8", "bgr8", "mono8", "mono16", "yuv422", "bayer_rggb8", "32FC1", "", "rgb9", "\u00fc" * 9]
+    height, width = (int(value) for value in rng.integers(0, 40, 2))
+    message = Image(height=height, width=width, encoding=str(rng.choice(encodings)), is_bigendian=int(rng.integers(2)))
+    message.step = int(rng.choice([0, width, 3 * width, 3 * width + 5, 2**32 - 1]))
+    if rng.random() < 0.1:
+        message.height = int(rng.choice([2**32 - 1, 2**31, 10**6]))
+    message.data.frombytes(rng.bytes(int(rng.integers(0, 6000))))
+    message.header.stamp.sec = int(rng.integers(-(2**31), 2**31)) if rng.random() < 0.3 else int(rng.integers(0, 3))
+    message.header.stamp.nanosec = int(rng.integers(0, 2**32))
+    message.header.frame_id = str(rng.choice(["camera", "", "elsewhere"]))
+    return message
+
+
+def measure_latency(options: argparse.Namespace) -> dict[str, Any]:
+    """Percentiles per stage with pictures of both sensors and some boxes at a steady rate."""
+    parameters = {"modality": options.modality, "roi_source": "detections"}
+    with rig(parameters, options.model) as made:
+        wanted = {"rgb": [made.rgb], "depth": [made.depth]}.get(options.modality, [made.rgb, made.depth])
+        made.listening(*wanted, made.regions)
+        for number in paced(options.seconds, options.rate, made.spin):
+            for publisher in wanted:
+                publisher.publish(picture(number, publisher is made.depth))
+            made.regions.publish(boxes(number, options.boxes))
+        made.spin(1.0)
+        stages = {one.stage: {"p50": one.p50, "p99": one.p99} for one in made.status.latencies}
+        counts = {"sent": number + 1, "answered": made.status.processed, "dropped": made.status.dropped}
+    return {
+        "boxes": options.boxes,
+        "modality": options.modality,
+        "model": options.model or "stand-in",
+        **counts,
+        "ms": stages,
+    }
+
+
+def measure_loss(options: argparse.Namespace) -> dict[str, Any]:
+    """Pictures sent and received by the node."""
+    parameters = {"modality": "rgb", "roi_source": "full_image", "policy": "every", "queue": 1000}
+    with rig(parameters, best_effort=options.best_effort) as made:
+        made.listening(made.rgb)
+        for number in paced(options.frames / options.rate, options.rate, made.spin):
+            made.rgb.publish(picture(number))
+        made.quiet(lambda: made.status.received, options.frames)
+        received, processed = made.status.received, made.status.processed
+    return {
+        "reliable": not options.best_effort,
+        "profile": "shipped" if str(PROFILE) in os.environ.values() else "other",
+        "sent": options.frames,
+        "received": received,
+        "answered": processed,
+        "lost": options.frames - received,
+    }
+
+
+def measure_malformed(options: argparse.Namespace) -> dict[str, Any]:
+    """Random pictures, those that cannot be decoded counted here and by the node; random regions on good pictures."""
+    from mmcl_ros.images import decode_rgb
+
+    rng = np.random.default_rng(options.seed)
+    parameters = {"modality": "rgb", "roi_source": "full_image", "policy": "every", "queue": 1000}
+    half = options.count // 2
+    with rig(parameters) as made:
+        made.listening(made.rgb)
+        broken = 0
+        for number in range(half):
+            message = random_image(rng)
+            try:
+                broken += min(decode_rgb(message).shape[:2]) < 4  # too small to be a region
+            except InputError:
+                broken += 1
+            made.rgb.publish(message)
+            made.wait(lambda sent=number: made.answers >= sent - 50, "answers to keep up")
+        made.quiet(lambda: made.status.processed, half)
+        pictures = {"sent": half, "broken": broken, "answered": made.status.processed, "counted": made.status.malformed}
+        pictures["alive"] = made.process.poll() is None
+    with rig(parameters | {"roi_source": "detections", "max_wait": 0.0, "box_scale": 0.0}) as made:
+        made.listening(made.rgb, made.regions)
+        made.rgb.publish(picture(0))
+        made.spin(0.5)
+        bad = 0
+        for number in range(half):
+            message = boxes(0, 1)
+            roi = message.regions[0].roi
+            edges = [int(value) for value in rng.choice([0, 3, 50, 639, 640, 2**32 - 1], 4)]
+            roi.x_offset, roi.y_offset, roi.width, roi.height = edges
+            width, height = (min(edges[k] + edges[k + 2], size) - edges[k] for k, size in ((0, WIDTH), (1, HEIGHT)))
+            bad += min(width, height) < 4
+            if number % 100 == 0:
+                made.rgb.publish(picture(0))
+            made.regions.publish(message)
+            made.wait(lambda sent=number: made.answers >= sent - 50, "answers to keep up")
+        made.quiet(lambda: made.status.processed, half)
+        regions = {"sent": half, "bad": bad, "answered": made.status.processed, "counted": made.status.malformed}
+        regions["alive"] = made.process.poll() is None
+    return {"pictures": pictures, "regions": regions}
+
+
+def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Resident memory of the node over time, the first tenth left out as warming up."""
+    parameters = {"modality": "rgbd", "roi_source": "detections"}
+    readings = []
+    with rig(parameters, options.model) as made:
+        made.listening(made.rgb, made.depth, made.regions)
+        for number in paced(options.minutes * 60, options.rate, made.spin):
+            made.rgb.publish(picture(number))
+            made.depth.publish(picture(number, depth=True))
+            made.regions.publish(boxes(number, 10))
+            if number % round(options.rate) == 0:
+                readings.append(made.resident())
+        made.spin(1.0)
+        processed, sent = made.status.processed, made.status.received
+    steady = readings[len(readings) // 10 :]
+    tenth = max(1, len(steady) // 10)
+    first, last = float(np.median(steady[:tenth])), float(np.median(steady[-tenth:]))
+    figures = {"first_mib": first, "last_mib": last, "growth_percent": 100 * (last / first - 1)}
+    return {"minutes": options.minutes, "rate": options.rate, "received": sent, "answered": processed, **figures}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    from mmcl_core.cli import run_command
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["node"]:
+        from mmcl_ros import recognizer_node
+
+        real = "--real" in arguments
+        return recognizer_node.main(arguments, **({} if real else {"load": lambda path, **settings: StandIn()}))
+    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.benchmark", description="Measures of the running node.")
+    commands = parser.add_subparsers(dest="measure", required=True)
+    one = commands.add_parser("latency")
+    one.add_argument("--model", default="")
+    one.add_argument("--modality", default="rgbd", choices=["rgb", "depth", "rgbd"])
+    one.add_argument("--boxes", type=int, default=10)
+    one.add_argument("--seconds", type=float, default=20.0)
+    one.add_argument("--rate", type=float, default=15.0)
+    one = commands.add_parser("loss")
+    one.add_argument("--frames", type=int, default=900)
+    one.add_argument("--rate", type=float, default=30.0)
+    one.add_argument("--best-effort", action="store_true")
+    one = commands.add_parser("malformed")
+    one.add_argument("--count", type=int, default=10000)
+    one.add_argument("--seed", type=int, default=0)
+    one = commands.add_parser("memory")
+    one.add_argument("--model", default="")
+    one.add_argument("--minutes", type=float, default=10.0)
+    one.add_argument("--rate", type=float, default=30.0)
+    options = parser.parse_args(arguments)
+    name = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
+    if PROFILE.is_file():
+        os.environ.setdefault(f"{name}_DEFAULT_PROFILES_FILE", str(PROFILE))
+
+    def run() -> None:
+        measured = globals()[f"measure_{options.measure}"](options)
+        print(json.dumps({"measure": options.measure, **measured}))
+
+    return run_command(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

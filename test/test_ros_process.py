@@ -1,0 +1,125 @@
+"""Over real DDS: the node's process from start to end, nonsense on its topics, and the overlay."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+
+from mmcl_ros.msg import Recognition, RecognitionArray, RecognizerStatus, RegionArray
+from ros_bench import Bench, depth_message, region_message, rgb_message, stamped
+from ros_fakes import FakeRecognizer
+from sensor_msgs.msg import Image
+
+from mmcl_ros.benchmark import random_image
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_process_without_a_model_stays_and_ends_cleanly(bench, end):
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment["ROS_DOMAIN_ID"] = str(bench.domain)
+    line = [sys.executable, "-m", "mmcl_ros.recognizer_node", "--ros-args", "-p", "model:=/nowhere"]
+    line += ["-p", "status_period:=0.2"]
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    found = bench.collect(RecognizerStatus, "/recognizer/status", latched=True)
+    bench.wait(lambda: found, "the status of the process", 60)
+    assert "no model at /nowhere" in found[-1].cause
+    assert process.poll() is None
+    process.send_signal(end)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert errors.count("no model at /nowhere") <= 3, "one throttled line"
+
+
+def test_random_messages_are_all_answered_and_counted(bench):
+    from mmcl_core.errors import InputError
+    from mmcl_ros.images import decode_rgb
+
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every", queue=1000)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    rng = np.random.default_rng(0)
+    broken = 0
+    for number in range(300):
+        message = random_image(rng)
+        try:
+            broken += min(decode_rgb(message).shape[:2]) < 4
+        except InputError:
+            broken += 1
+        rgb.publish(message)
+        bench.wait(lambda number=number: len(found) > number - 20, "answers")
+    bench.wait(lambda: len(found) == 300, "all answers")
+    assert node.ledger.malformed == broken
+    assert 0 < broken < 300
+
+
+def test_random_boxes_are_all_answered(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="detections", policy="every", max_wait=0.0)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, depth = bench.publisher(Image, "/rgb/image"), bench.publisher(Image, "/depth/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    rgb.publish(rgb_message(0))
+    depth.publish(depth_message(0))
+    rng = np.random.default_rng(1)
+    for number in range(100):
+        boxes = [[int(value) for value in rng.choice([0, 5, 59, 80, 2**32 - 1], 4)] for _ in range(5)]
+        regions.publish(region_message(0, boxes))
+        bench.wait(lambda number=number: len(found) > number, "the answer")
+        assert [one.id for one in found[-1].recognitions] == [f"r{n}" for n in range(5)]
+    kinds = {one.result for answer in found for one in answer.recognitions}
+    assert kinds <= {Recognition.ACCEPTED, Recognition.BAD_REGION, Recognition.NO_PICTURE}
+    assert Recognition.BAD_REGION in kinds
+
+
+def test_overlay_works_only_while_somebody_looks(bench):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    overlay = bench.add(OverlayNode(context=bench.context))
+    camera = bench.publisher(Image, "/image", subscribers=0)
+    answers = bench.publisher(RecognitionArray, "/recognitions", subscribers=0)
+    time.sleep(0.7)
+    assert not overlay.working
+    assert camera.get_subscription_count() == 0
+    found = bench.collect(Image, "/overlay/image")
+    bench.wait(lambda: camera.get_subscription_count() and answers.get_subscription_count(), "the overlay to listen")
+    answer = RecognitionArray(header=stamped(7))
+    one = Recognition(label="mug", score=0.5, modality="rgb")
+    one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = 20, 20, 30, 30
+    answer.recognitions.append(one)
+    answers.publish(answer)
+    camera.publish(rgb_message(7, 50))
+    bench.wait(lambda: found, "the picture")
+    picture = np.frombuffer(found[0].data, np.uint8).reshape(60, 80, 3)
+    assert found[0].header == stamped(7)
+    np.testing.assert_array_equal(picture[35, 20], (60, 220, 60))
+    np.testing.assert_array_equal(picture[35, 35], (50, 50, 50))
+    bench.client.destroy_subscription(next(s for s in bench.client.subscriptions if s.topic_name == "/overlay/image"))
+    bench.wait(lambda: not overlay.working, "the overlay to rest")
+    bench.wait(lambda: camera.get_subscription_count() == 0, "the end of its subscription")
+
+
+def test_overlay_shows_depth_as_colours():
+    from mmcl_ros.overlay_node import to_colour
+
+    picture = to_colour(depth_message(0, 500))
+    assert picture.shape == (60, 80, 3)
+    assert picture.any()
+    assert not to_colour(depth_message(0, 0)).any()
