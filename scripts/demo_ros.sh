@@ -18,8 +18,8 @@ rm -rf "$out"
 "$python" -m mmcl_ros.evaluate_bag --bag "$out/bag" --truth "$out/truth.csv" --model "$run" \
   --modality rgb depth rgbd --out "$out/evaluation"
 
-"$python" -m mmcl_ros.recognizer_node --ros-args --log-level warn \
-  -p model:="$run" -p modality:=auto -p policy:=every -p roi_source:=detections -p warn_period:=60.0 \
+"$python" -m mmcl_ros.recognizer_node --ros-args --log-level error \
+  -p model:="$run" -p modality:=auto -p policy:=every -p roi_source:=detections \
   -r rgb/image:=/camera/color/image_raw -r rgb/camera_info:=/camera/color/camera_info \
   -r depth/image:=/camera/aligned_depth_to_color/image_raw \
   -r depth/camera_info:=/camera/aligned_depth_to_color/camera_info &

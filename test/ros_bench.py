@@ -26,6 +26,7 @@ class Bench:
         rclpy.init(context=self.context, domain_id=self.domain)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes = []
+        self._closing = False
         self.client = self.add(rclpy.create_node("client", context=self.context))
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
@@ -33,9 +34,9 @@ class Bench:
     def _spin(self):
         try:
             self.executor.spin()
-        except Exception as error:
-            if self.context.ok():
-                raise error
+        except Exception:
+            if not self._closing:
+                raise
 
     def add(self, node):
         self.nodes.append(node)
@@ -84,6 +85,7 @@ class Bench:
             time.sleep(0.005)
 
     def close(self):
+        self._closing = True
         self.executor.shutdown()
         self._thread.join()
         for node in self.nodes:

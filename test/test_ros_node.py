@@ -207,6 +207,35 @@ def test_labels_are_latched(bench):
     assert list(found[0].modalities) == ["rgb", "depth"]
 
 
+def test_detections_of_vision_msgs_in_and_out(bench):
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed (no wheels on PyPI)")
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", box_scale=0.0)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    also = bench.collect(vision.Detection2DArray, "/recognitions_2d")
+    rgb, detector = bench.publisher(Image, "/rgb/image"), bench.publisher(vision.Detection2DArray, "/detections")
+    message = vision.Detection2DArray(header=stamped(3))
+    for x, width in ((20.0, 20.0), (float("nan"), 10.0)):
+        one = vision.Detection2D(header=message.header, id=f"at {x}")
+        one.bbox.center.position.x, one.bbox.center.position.y = x, 30.0
+        one.bbox.size_x = one.bbox.size_y = width
+        message.detections.append(one)
+    bench.wait(lambda: bench.client.count_subscribers("/recognitions_2d"), "the listener")
+    for _ in range(50):
+        rgb.publish(rgb_message(3, 240))
+        detector.publish(message)
+        if found and also:
+            break
+        time.sleep(0.1)
+    first, second = found[0].recognitions
+    assert (first.id, first.label, second.id, second.label) == ("at 20.0", "bright", "at nan", "unknown")
+    assert second.result == Recognition.BAD_REGION
+    assert also[0].header == stamped(3)
+    assert [one.id for one in also[0].detections] == ["at 20.0", "at nan"]
+    assert also[0].detections[0].bbox == message.detections[0].bbox
+    assert [one.hypothesis.class_id for one in also[0].detections[0].results] == ["bright", "dark", "middle"]
+    assert also[0].detections[1].results == []
+
+
 # services and lifecycle
 
 
