@@ -95,13 +95,7 @@ def play(
     Raises:
         MmclError: nobody listens.
     """
-    publishers = {}
-    for topic, kind in bag.kinds.items():
-        if kind.split("/")[0] in ("sensor_msgs", "mmcl_ros", "vision_msgs"):
-            publishers[topic] = node.create_publisher(message_class(kind), topic, profile(100, reliable))
-    own = None
-    if requests:
-        own = node.create_publisher(type(requests[0]), "detections", profile(100))
+    publishers, own = _publishers(node, bag, reliable, requests)
     topics = (bag.topics.rgb, bag.topics.depth, bag.topics.detections)
     awaited = [publishers[topic] for topic in topics if topic in publishers]
     _wait_for_listeners([*awaited, own] if own else awaited, patience)
@@ -121,6 +115,16 @@ def play(
     for message in waiting:
         _send(own, message, sent)
     return count
+
+
+def _publishers(node: Any, bag: Bag, reliable: bool, requests: Sequence[Any]) -> tuple[dict[str, Any], Any]:
+    """Publishers by topic of the bag, and one for requests from elsewhere."""
+    made = {}
+    for topic, kind in bag.kinds.items():
+        if kind.split("/")[0] in ("sensor_msgs", "mmcl_ros", "vision_msgs"):
+            made[topic] = node.create_publisher(message_class(kind), topic, profile(100, reliable))
+    own = node.create_publisher(type(requests[0]), "detections", profile(100)) if requests else None
+    return made, own
 
 
 def _send(publisher: Any, message: Any, sent: dict[int, float] | None) -> None:
