@@ -5,6 +5,7 @@ DATA_SETS = (
     "falling_things",
     "folder",
     "nyud",
+    "scenenet",
     "sunrgbd",
     "washington",
     "ycb_video",

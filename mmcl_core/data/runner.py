@@ -56,7 +56,7 @@ def make_samples(plan: Plan, workers: int, shard: tuple[int, int] = (0, 1)) -> I
     with tqdm(total=total, unit=" tasks", desc="prepare", mininterval=often, smoothing=0.05) as progress:
         for results in _in_order(plan.make, tasks, workers):
             progress.update(1)
-            yield from results
+            yield from filter(plan.keep, results)
 
 
 def write_plan(

@@ -49,6 +49,8 @@ class Plan:
         stored: depth modalities that are 8-bit pictures.
         expected: samples by split that the published set has, to compare with.
         skipped: known before the work starts.
+        keep: asked for each result in the order of the tasks; what it refuses is dropped. It may count what it keeps,
+            and ``tasks`` may end by it: results that are under way by then are still asked for.
     """
 
     classes: Sequence[str]
@@ -60,6 +62,7 @@ class Plan:
     stored: Sequence[str] = ()
     expected: Mapping[str, int] | None = None
     skipped: Sequence[Skip] = field(default_factory=list)
+    keep: Callable[[Sample | Skip], bool] = lambda result: True
 
 
 class DataSet(Protocol):
