@@ -16,12 +16,14 @@ help:
 
 env: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml setup.py CMakeLists.txt scripts/ros-kilted.txt $(wildcard msg/*.msg srv/*.srv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV) (PyTorch is large: some minutes)"
 	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) -r scripts/ros-kilted.txt || \
+		echo "No ROS 2 wheels for this machine: the core is installed without the nodes and their tests"
 	$(PIP_INSTALL) '.[test]'
 	@touch $@
 

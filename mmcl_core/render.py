@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -54,6 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
     add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
+    add(
+        "--neighbours",
+        type=int,
+        default=4,
+        metavar="N",
+        help="objects beside the target, at most (default: %(default)s)",
+    )
     add("--sensor", choices=("xtion", "none"), default="xtion", help="model of the depth camera; none: exact depth")
     add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace the set that is in the output folder")
@@ -74,6 +81,7 @@ def render(
     sensor: str = "xtion",
     split: str = "train=0.8,val=0.1,test=0.1",
     classes: Sequence[str] = (),
+    neighbours: int = 4,
     overwrite: bool = False,
 ) -> str:
     """Render a set; the arguments are those of the command.
@@ -86,17 +94,18 @@ def render(
         DataError: no meshes, or an output folder that is not empty.
     """
     shares, (first, step) = parse_split(split), parse_shard(shard)
-    if count < 1 or workers < 1 or not 16 <= size <= 1024 or seed < 0:
-        raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
+    if min(count, workers) < 1 or not 16 <= size <= 1024 or min(seed, neighbours) < 0:
+        raise ConfigError(
+            "--count and --workers must be at least 1, --seed and --neighbours at least 0, --size 16 to 1024"
+        )
     stock = make_stock(objects, seed, classes)
     numbers = range(first, count, step)
+    if not numbers:
+        raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
     description: dict[str, Any] = {
         "made_by": "mmcl_core.render",
         "objects": objects if objects == "household" else Path(objects).resolve().name,
-        "count": count,
-        "seed": seed,
-        "sensor": sensor,
-        "shares": shares,
+        **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
         "unseen_in_other_splits": stock.unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
     }
@@ -105,19 +114,25 @@ def render(
     with PreparedWriter(
         out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
     ) as writer:
-        crops = _all_crops((objects, seed, tuple(classes), size, shares, sensor), numbers, min(workers, len(numbers)))
-        for number, crop in zip(numbers, tqdm(crops, total=len(numbers), unit=" crops", desc="render"), strict=True):
+        crops = _all_crops(
+            (objects, seed, tuple(classes), size, shares, sensor, neighbours), numbers, min(workers, len(numbers))
+        )
+        for number, crop in zip(numbers, _progress(crops, len(numbers)), strict=True):
             writer.add(_sample(number, count, crop))
             tally[crop.split] += 1
     rate = len(numbers) / max(time.monotonic() - began, 1e-9)
     sheet = contact_sheet(out, out / "sheet.png")
     splits = ", ".join(f"{name} {tally[name]}" for name in shares)
-    head = (
-        f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s; look at {sheet}"
-    )
+    head = f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
+    head = f"{head}\nlook at: {sheet}"
     if step > 1:
         return f"{head}\nnext: python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
-    return f"{head}\nnext: python -m mmcl_core.train --config config/demo.yaml data.root={out} out=runs/first"
+    return f"{head}\nnext: python -m mmcl_core.train --config config/demo.yaml --data {out}"
+
+
+def _progress(crops: Iterator[Crop], total: int) -> Iterable[Crop]:
+    often = 0.1 if sys.stderr.isatty() else 15.0  # a log file needs no moving picture
+    return tqdm(crops, total=total, unit=" crops", desc="render", mininterval=often)
 
 
 def make_stock(objects: str, seed: int, classes: Sequence[str] = ()) -> FolderStock | HouseholdStock:
@@ -198,13 +213,19 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
 
 
 def _start_worker(
-    objects: str, seed: int, classes: tuple[str, ...], size: int, shares: dict[str, float], sensor: str
+    objects: str,
+    seed: int,
+    classes: tuple[str, ...],
+    size: int,
+    shares: dict[str, float],
+    sensor: str,
+    neighbours: int,
 ) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor)
+    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor, neighbours)
 
 
 def _make(number: int) -> Crop:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job from nothing: rendered household objects -> a trained recogniser -> its report.
+# The main job from nothing: rendered household objects -> a trained recogniser -> its report -> a running ROS 2 node.
 # usage: scripts/demo.sh [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,10 +9,17 @@ python=${PYTHON:-python3}
 step() { printf '\n== %s\n' "$*"; }
 
 rm -rf "$out"
-step "1/3  Rendering RGB-D crops of household objects"
-"$python" -m mmcl_core.render --objects household --out "$out/household" --count 4800 --size 64 --seed 0
-step "2/3  Training one recogniser for both sensors"
+step "1/4  Rendering RGB-D crops of household objects"
+"$python" -m mmcl_core.render --objects household --out "$out/household" --count 8400 --size 64 --neighbours 0 \
+  --split train=0.85,val=0.05,test=0.1 --classes ball banana book bottle bowl can carton mug pan pen plate scissors
+step "2/4  Training one recogniser for both sensors"
 "$python" -m mmcl_core.train --config config/demo.yaml --data "$out/household" --out "$out/run"
-step "3/3  Evaluating on instances that were never seen"
+step "3/4  Evaluating RGB alone, depth alone and both, on instances that were never seen"
 "$python" -m mmcl_core.evaluate "$out/run" --data "$out/household" --split test
-printf '\nReport: %s\n' "$out/run/report/index.html"
+step "4/4  The same recogniser as a ROS 2 node, fed with a recorded bag"
+if "$python" -c 'import rclpy, mmcl_ros.msg' 2>/dev/null; then
+  PYTHON=$python scripts/demo_ros.sh "$out/run" "$out/ros"
+else
+  echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python"
+fi
+printf '\nReport: %s\n' "$PWD/$out/run/report/index.html"

@@ -121,6 +121,7 @@ class CropMaker:
         size: side of the crops in pixels.
         shares: splits and their shares; the first is for training, the others see a wider range of light.
         sensor: ``xtion`` or ``none`` (exact depth).
+        neighbours: objects beside the target, at most.
     """
 
     def __init__(
@@ -130,8 +131,9 @@ class CropMaker:
         size: int,
         shares: Mapping[str, float],
         sensor: str = "xtion",
+        neighbours: int = 4,
     ) -> None:
-        self.stock, self.seed, self.size, self.sensor = stock, seed, size, sensor
+        self.stock, self.seed, self.size, self.sensor, self.neighbours = stock, seed, size, sensor, neighbours
         self.shares = dict(shares)
         self._pools: dict[str, TexturePool] = {}
         self._distractors: dict[tuple[str, int], Item] = {}
@@ -151,7 +153,8 @@ class CropMaker:
                 return self._distractor(split, int(source.integers(_DISTRACTORS)))
             return self.stock.item(int(source.integers(len(self.stock.classes))), split, window, source)
 
-        scene = compose(rng, target, neighbour, self._pools[split], wide=split != next(iter(self.shares)))
+        held_back = split != next(iter(self.shares))
+        scene = compose(rng, target, neighbour, self._pools[split], held_back, self.neighbours)
         rgb, depth, camera = render_scene(scene, self.size, self.sensor, rng)
         group = target.instance if self.stock.unseen == "instances" else f"scene-{number:07d}"
         intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)

@@ -69,6 +69,7 @@ def compose(
     draw_neighbour: Callable[[np.random.Generator], Item],
     pool: TexturePool,
     wide: bool = False,
+    most_neighbours: int = 4,
 ) -> Scene:
     """Draw a scene in which at least 45 % of the target is visible.
 
@@ -78,9 +79,11 @@ def compose(
         draw_neighbour: gives another object.
         pool: background textures.
         wide: draw the light from a wider range, as held-back splits do.
+        most_neighbours: other objects beside the target, at most; 0 to 4 of them are drawn.
     """
     for attempt in range(12):
-        neighbours = [draw_neighbour(rng) for _ in range(int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))]
+        count = min(most_neighbours, int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))
+        neighbours = [draw_neighbour(rng) for _ in range(count)]
         azimuth = float(rng.uniform(-np.pi, np.pi))
         placed, items = _place(rng, target, neighbours if attempt < 8 else [], azimuth)
         camera = _aim(rng, placed[0], azimuth)
