@@ -47,8 +47,8 @@ class DataConfig:
         root: folder of the prepared set (see :mod:`mmcl_core.data.cache`).
         train_split: name of the split to train on.
         val_split: name of the split for validation; empty: take ``val_fraction`` of the training split.
-        val_fraction: share of the training split held out for validation, in [0, 1), stratified by class
-            and seeded. Used only where ``val_split`` is empty or absent from the set. 0: no validation.
+        val_fraction: share of the training split held out for validation, in [0, 1), of each class and seeded;
+            whole groups where there are enough. Used only where the set has no ``val_split``. 0: no validation.
         label_share: share of the training samples that keep their label, in [0, 1]; the others become -1
             (paper, Section IV-D). Stratified and seeded; the drawn keys are stored in the run folder.
         resident: where the pictures live while training: ``device`` holds all of them in the memory of the

@@ -79,6 +79,9 @@ def table(report: Mapping[str, Any]) -> str:
     for name, figures in report["modalities"].items():
         if figures["missing"]:
             lines.append(f"{name}: {figures['missing']} samples do not have it")
+        if figures["without_reading"]:
+            how = "answered by colour" if name == "rgbd" else "counted as a guess"
+            lines.append(f"{name}: the depth of {figures['without_reading']} samples has no reading; {how}")
         if "restricted" in figures:
             only = figures["restricted"]
             lines.append(f"{name}: top-1 among the {only['classes']} classes of the split alone: {only['top1']:.3f}")

@@ -197,8 +197,9 @@ class Recognizer:
             answers, embedded = self._infer(kind, np.stack(pictures), np.stack(moved))
             if both:
                 seen = [rows[n] for n in both]
-                temperature = float(self.metadata["temperature"].get("rgbd", 1.0))
-                answers[both] = fuse([probabilities[seen], answers[both]], temperature)
+                answers[both] = fuse(
+                    [probabilities[seen], answers[both]], self.metadata["temperature"].get("rgbd", 1.0)
+                )
                 embedded[both] = _unit(embedded[both] + embeddings[seen])
             probabilities[rows], embeddings[rows] = answers, embedded
             for row in rows:

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     from mmcl_core.engine.interrupt import RunInterruptedError
     from mmcl_core.engine.trainer import train
+    from mmcl_core.weights import read_metadata
 
     try:
         config, run = settings(options)
@@ -57,7 +58,12 @@ def _train(options: argparse.Namespace) -> int:
             if key.startswith("accuracy/"):
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
         print(f"weights: {run / 'weights.safetensors'}")
-        print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}")
+        if read_metadata(run)["trained_modalities"]:
+            print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}")
+        else:
+            print(
+                f"trained without labels, it recognises nothing yet; next: train with labels and model.init_from={run}"
+            )
     return 0
 
 

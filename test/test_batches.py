@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_sets import sample, write_set
+from small_sets import CLASSES, sample, write_set
 
 from mmcl_core.config import DataConfig
 from mmcl_core.data import batches as batches_module
 from mmcl_core.data.batches import Batch, BatchSource, split_indices
-from mmcl_core.data.splits import shuffled, stratified_mask
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.splits import group_mask, shuffled, stratified_mask
 from mmcl_core.errors import ConfigError, DataError
 
 
@@ -225,8 +226,9 @@ def test_a_split_of_the_set_validates_before_any_fraction(prepared):
             split_indices(prepared, wrong, 0)
 
 
-def test_a_validation_fraction_is_stratified_seeded_and_leaves_unlabelled_samples_alone(prepared):
+def test_a_validation_fraction_is_stratified_seeded_and_leaves_unlabelled_samples_alone(prepared, monkeypatch):
     data = DataConfig(val_split="", val_fraction=0.25)
+    monkeypatch.setattr(prepared, "groups", np.full(len(prepared), "", dtype=object))
     train, val, labels = split_indices(prepared, data, 7)
     rows = prepared.select("train")
     assert sorted([*train, *val]) == rows.tolist()
@@ -241,6 +243,42 @@ def test_a_validation_fraction_is_stratified_seeded_and_leaves_unlabelled_sample
     again, other = split_indices(prepared, data, 7)[1], split_indices(prepared, data, 8)[1]
     assert again.tolist() == val.tolist()
     assert other.tolist() != val.tolist()
+
+
+def test_validation_holds_whole_groups_back(tmp_path):
+    with PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb",)) as writer:
+        for number in range(240):  # 24 objects of 10 views, 8 of each class
+            label = -1 if number % 10 == 9 else number // 10 % 3
+            image = np.full((8, 8, 3), number, np.uint8)
+            writer.add(Sample({"rgb": image}, label, "train", f"{number:03d}", f"object{number // 10}"))
+    prepared = PreparedSet.open(tmp_path / "set")
+    data = DataConfig(val_split="", val_fraction=0.25)
+    train, val, _ = split_indices(prepared, data, 5)
+    assert sorted([*train, *val]) == list(range(240))
+    labelled = prepared.labels[train] >= 0
+    assert not set(prepared.groups[train[labelled]]) & set(prepared.groups[val])
+    assert np.bincount(prepared.labels[val]).tolist() == [18, 18, 18]  # two objects of each class
+    assert split_indices(prepared, data, 5)[1].tolist() == val.tolist()
+    assert split_indices(prepared, data, 6)[1].tolist() != val.tolist()
+
+
+def test_scenes_of_several_classes_are_held_back_as_nearly_as_they_allow():
+    rng = np.random.default_rng(0)
+    labels, scenes = rng.integers(0, 4, 600), rng.integers(0, 30, 600).astype(str)
+    held = group_mask(labels, scenes, 0.2, 1, 1)
+    assert not set(scenes[held]) & set(scenes[~held])
+    counts = np.bincount(labels)
+    assert (np.abs(np.bincount(labels[held]) - 0.2 * counts) < 0.1 * counts).all()
+
+
+def test_too_few_groups_to_hold_back_are_said(tmp_path, caplog):
+    labels = np.array([0] * 30 + [1] * 30)
+    assert group_mask(labels, (np.arange(60) // 15).astype(str), 0.1, 0, 1) is None  # two groups of each class
+    assert group_mask(labels, labels.astype(str), 0.5, 0, 1) is None  # never all of a class
+    prepared = write_set(tmp_path / "set", range(20), split="train")
+    _, val, _ = split_indices(prepared, DataConfig(val_split="", val_fraction=0.2), 0)
+    assert len(val) > 0
+    assert "too few groups" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.3, 0.5, 0.99, 1.0])

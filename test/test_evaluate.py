@@ -28,14 +28,15 @@ def make_pictures(generator, label, side):
     return {"rgb": rgb, "depth": depth * (generator.random((side, side)) > 0.1 + 0.2 * level).astype(np.uint16)}
 
 
-def write_set(path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth")):
-    """``drop(i)`` names the modalities that sample i lacks."""
+def write_set(path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth"), blank=()):
+    """``drop(i)`` names the modalities that sample i lacks; the depth of ``blank`` samples has no reading."""
     generator = np.random.default_rng(4)
     with PreparedWriter(
         path, classes=classes, size=side, modalities=modalities, description={"source": "test"}
     ) as writer:
         for i in range(count + 3):
             images = make_pictures(generator, i % len(classes), side)
+            images["depth"][:] *= i not in blank
             kept = {m: images[m] for m in modalities if m not in (drop(i) if drop else ())}
             camera = None if i % 2 else (60.0, 60.0, side / 2, side / 2)
             split = "test" if i < count else "train"
@@ -120,18 +121,26 @@ def test_every_sample_once_and_figures_that_follow_from_the_predictions(run, tmp
     assert cv2.imread(str(out / "confusion.png")) is not None
 
 
-def test_the_recogniser_gives_the_same_answers(run, tmp_path):
-    data = write_set(tmp_path / "set")
+def test_the_recogniser_gives_the_same_answers(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", blank=(4, 11))
     run_command(run, "--data", data)
-    _, lines = read(run / "evaluation" / "set-test")
+    report, lines = read(run / "evaluation" / "set-test")
+    blank = {name: figures["without_reading"] for name, figures in report["modalities"].items()}
+    assert blank == {"rgb": 0, "depth": 2, "rgbd": 2}
+    assert "depth: the depth of 2 samples has no reading" in capsys.readouterr().out
     prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu")
     rgb, depth = (list(np.asarray(prepared.images[name][:23])) for name in ("rgb", "depth"))
     camera = prepared.camera[:23]
     for name, crops in (("rgb", {"rgb": rgb}), ("depth", {"depth": depth}), ("rgbd", {"rgb": rgb, "depth": depth})):
         answer = recognizer.recognize(**crops, camera=camera)
         own = [line for line in lines if line["modality"] == name]
-        assert answer.labels == [line["predicted"] for line in own]
-        np.testing.assert_allclose(answer.scores, [float(line["score"]) for line in own], atol=1e-4)
+        seen = [bool(used) for used in answer.modality]
+        assert seen == [name != "depth" or row not in (4, 11) for row in range(23)]
+        assert [answer.labels[row] for row in np.flatnonzero(seen)] == [
+            own[row]["predicted"] for row in np.flatnonzero(seen)
+        ]
+        scores = np.where(seen, answer.scores, 1 / len(CLASSES))  # a guess
+        np.testing.assert_allclose(scores, [float(line["score"]) for line in own], atol=1e-4)
 
 
 def test_two_runs_write_the_same_bytes(run, tmp_path):

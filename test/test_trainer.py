@@ -20,12 +20,13 @@ from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
 from mmcl_core.engine.runlog import RunLog, read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
-from mmcl_core.errors import CheckpointError, ConfigError, TrainingError
+from mmcl_core.errors import CheckpointError, ConfigError, TrainingError, UntrainedModalityError
 from mmcl_core.methods import METHODS
 from mmcl_core.methods.base import Stage, Update
 from mmcl_core.methods.mmcl import MultimodalContrastive
 from mmcl_core.methods.parts import classify, encode
 from mmcl_core.nn.norm import ModalityBatchNorm
+from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import build_model, load_weights
 
 
@@ -157,9 +158,11 @@ def test_folders_that_are_taken(data, tmp_path, finished):
     with pytest.raises(ConfigError, match="finished run"):
         train(config, run)
     (run / "note.txt").write_text("mine")
+    (run / "evaluation" / "set-test").mkdir(parents=True)
     train(tiny.settings(data, "train.epochs=1", "seed=1"), run, overwrite=True)
     assert load_weights(run)[1]["seed"] == 1
     assert (run / "note.txt").exists()
+    assert not (run / "evaluation").exists()  # it would be shown as that of the new weights
 
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
@@ -297,6 +300,21 @@ def test_probes_of_a_self_supervised_stage(data, tmp_path):
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all({"knn/rgb", "linear/rgb", "knn/depth", "linear/depth"} <= set(row) for row in rows)
     assert {row["stage"] for row in read_rows(tmp_path / "run", "val")} == {"heads"}
+
+
+def test_what_was_trained_without_labels_answers_nothing(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    config = tiny.settings(data, "data.label_share=0", "train.probe=1", "train.epochs=1")
+    assert train(config, run).scores == {}
+    metadata = load_weights(run)[1]
+    assert metadata["trained_modalities"] == []
+    assert metadata["encoded_modalities"] == ["rgb", "depth"]
+    assert {"knn/rgb", "linear/depth"} <= set(read_rows(run, "probe")[0])  # by the labels of the set
+    assert not read_rows(run, "val")
+    with pytest.raises(UntrainedModalityError, match="not trained to classify"):
+        Recognizer.load(run)
+    assert command.main(["--resume", str(run), "--quiet"]) == 0
+    assert "model.init_from" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------- parts

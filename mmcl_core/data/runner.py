@@ -101,26 +101,28 @@ def write_plan(
             for result in results:
                 if limit is not None and len(writer) >= limit:
                     break
-                if isinstance(result, Sample):
-                    try:
-                        writer.add(result)
-                    except DataError as error:
-                        result = Skip(result.key, str(error))
-                    else:
-                        medians += _medians(result)
-                        continue
-                report.note(result, writer)
+                refused = _add(result, writer)
+                if refused is not None:
+                    report.note(refused, writer)
+                elif isinstance(result, Sample):
+                    medians += _medians(result)
         finally:
             results.close()  # type: ignore[attr-defined]
         report.close()
         if not len(writer):
-            first = (
-                f"the first of {report.count} skipped: {report.first.name}: {report.first.reason}"
-                if report.first
-                else ""
-            )
-            raise DataError(f"nothing usable in the source; {first or 'it gave no sample at all'}")
+            raise DataError(f"nothing usable in the source; {report.summary()}")
     _judge(medians)
+
+
+def _add(result: Result, writer: PreparedWriter) -> Skip | None:
+    """Write a sample; returns the skip that it is, or has become because the writer refused it."""
+    if isinstance(result, Skip):
+        return result
+    try:
+        writer.add(result)
+    except DataError as error:
+        return Skip(result.key, str(error))
+    return None
 
 
 @dataclass
@@ -186,6 +188,11 @@ class _Skips:
         writer.skip(skip.name, skip.reason)
         if self.count <= _SKIPS_SHOWN:
             logger.warning("skipped %s: %s", skip.name, skip.reason)
+
+    def summary(self) -> str:
+        if self.first is None:
+            return "it gave no sample at all"
+        return f"the first of {self.count} skipped: {self.first.name}: {self.first.reason}"
 
     def close(self) -> None:
         if self.count > _SKIPS_SHOWN:

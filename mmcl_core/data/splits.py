@@ -2,9 +2,14 @@
 
 A class's samples are put in an order of their own, drawn from (seed, purpose, class), and its first ones are taken. A
 larger share therefore holds all samples of a smaller one, and a class's draw does not depend on the other classes.
+
+Validation is drawn by whole groups where the set knows them: frames of one scene or views of one object are nearly
+duplicates, and with some of them in training the others would flatter the model.
 """
 
 from __future__ import annotations
+
+import logging
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +18,9 @@ from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError
 
-__all__ = ["shuffled", "split_indices", "stratified_mask"]
+__all__ = ["group_mask", "shuffled", "split_indices", "stratified_mask"]
+
+logger = logging.getLogger(__name__)
 
 IndexArray = npt.NDArray[np.int64]
 
@@ -36,8 +43,9 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     """Rows to train on and to validate on, and the labels to train with.
 
     Validation is the split ``val_split`` where the set has it; otherwise ``val_fraction`` of the labelled training
-    samples, of each class its share, but never its last training sample. Unlabelled samples stay in training: nothing
-    can be measured on them. Of the N labelled ones that remain, ceil(``label_share`` N) keep their label.
+    samples, of each class about its share, but never its last training sample: whole groups where :func:`group_mask`
+    finds enough of them, else single samples. Unlabelled samples stay in training: nothing can be measured on them. Of
+    the N labelled ones that remain, ceil(``label_share`` N) keep their label.
 
     Args:
         prepared: the set.
@@ -60,12 +68,65 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     if data.val_split and data.val_split in prepared.split_names:
         val = prepared.select(data.val_split)
     else:
-        held = stratified_mask(prepared.labels[train], data.val_fraction, seed, _VALIDATION, spare=1)
+        held = _held_back(prepared, train, data.val_fraction, seed)
         train, val = train[~held], train[held]
     labels = prepared.labels[train].copy()
     if data.label_share < 1:
         labels[~stratified_mask(labels, data.label_share, seed, _LABELLED, least=1, up=True)] = -1
     return train, val, labels
+
+
+def _held_back(prepared: PreparedSet, rows: IndexArray, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which of these rows validate."""
+    labels = prepared.labels[rows]
+    groups = prepared.groups[rows].astype(str)
+    if share > 0 and len(np.unique(groups)) < len(rows) and (groups[labels >= 0] != "").all():
+        held = group_mask(labels, groups, share, seed, _VALIDATION)
+        if held is not None:
+            return held
+        logger.warning(
+            "%s has too few groups to hold %g of each class back as whole groups: single samples are drawn, and "
+            "validation may hold near-duplicates of training samples",
+            prepared.path,
+            share,
+        )
+    return stratified_mask(labels, share, seed, _VALIDATION, spare=1)
+
+
+def group_mask(
+    labels: IndexArray, groups: npt.NDArray[np.str_], share: float, seed: int, purpose: int
+) -> npt.NDArray[np.bool_] | None:
+    """Draw about a share of the labelled samples of each class as whole groups, which may hold several classes.
+
+    The groups are gone through in a drawn order; one is taken if that brings the counts of its classes nearer to their
+    share and leaves each of them a sample.
+
+    Args:
+        labels: int64 [N], -1 = unlabelled, which are never drawn.
+        groups: [N], their names.
+        share: in [0, 1].
+        seed, purpose: what the draw follows from, besides the groups.
+
+    Returns:
+        bool [N], or ``None`` where the groups are too few: some class is more than a sample below half or above
+        twice its share, or all together are below half.
+    """
+    labelled = labels >= 0
+    classes, counts = np.unique(labels[labelled], return_counts=True)
+    names, member = np.unique(groups, return_inverse=True)
+    table = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(table, (member[labelled], np.searchsorted(classes, labels[labelled])), 1)
+    wanted, held = share * counts, np.zeros(len(classes), np.int64)
+    chosen = np.zeros(len(names), dtype=bool)
+    for number in shuffled(len(names), seed, purpose):
+        more = held + table[number]
+        nearer = np.abs(more - wanted).sum() < np.abs(held - wanted).sum()
+        if nearer and (more < counts)[table[number] > 0].all():
+            chosen[number], held = True, more
+    too_few = (held < wanted / 2 - 1).any() or held.sum() < wanted.sum() / 2
+    if too_few or (held > 2 * wanted + 1).any():
+        return None
+    return chosen[member] & labelled
 
 
 def stratified_mask(

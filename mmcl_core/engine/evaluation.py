@@ -70,11 +70,14 @@ class Predictions:
         rows: int64 [n], rows of the prepared set, ascending.
         labels: int64 [n], rows in the model's list of classes.
         probabilities: float32 [n, C] over the model's classes.
+        blank: bool [n], depth without a single reading, which is answered as the recogniser does: alone by uniform
+            probabilities, in the fusion by colour.
     """
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    blank: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,8 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     )
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
     predictions = {
-        name: Predictions(at, np.array([label_of[row] for row in at.tolist()], np.int64), values)
-        for name, (at, values) in found.items()
+        name: Predictions(at, np.array([label_of[row] for row in at.tolist()], np.int64), values, blank)
+        for name, (at, values, blank) in found.items()
     }
     if FUSED in wanted:
         predictions[FUSED] = _fused(predictions, float(metadata["temperature"].get(FUSED, 1.0)))
@@ -170,6 +173,9 @@ def _usable(
     """Rows to evaluate, their labels in the model's classes, and what was left out."""
     number = {name: place for place, name in enumerate(classes)}
     to_model = np.array([number.get(name, -1) for name in prepared.classes] + [-1], np.int64)
+    if split not in prepared.split_names:
+        names = ", ".join(prepared.split_names)
+        raise DataError(f"{prepared.path} has no split {split!r}; it has {names}: choose with --split")
     rows = prepared.select(split)
     theirs = prepared.labels[rows]
     ours = to_model[theirs]
@@ -219,9 +225,9 @@ def _predict(
     temperature: Mapping[str, float],
     settings: Settings,
     device: torch.device,
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Rows and probabilities by modality, rows ascending."""
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modalities}
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]]:
+    """Rows, probabilities and whether there was nothing to see, by modality, rows ascending."""
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modalities}
     for batch in batches:
         pictures = test_transform(batch.images, batch.camera, model.config.input_size)
         for name in modalities:
@@ -231,15 +237,24 @@ def _predict(
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 logits, _ = model(pictures[name].image[present], name, pictures[name].camera[present])
             values = (logits.float() / temperature[name]).softmax(dim=1)
-            parts[name].append((batch.index[present].cpu(), values.cpu()))
+            unseen = _blank(batch.images[name][present])
+            values[unseen] = 1 / values.shape[1]
+            parts[name].append((batch.index[present].cpu(), values.cpu(), unseen.cpu()))
     found = {}
     for name, pieces in parts.items():
         if not pieces:
             raise DataError(f"no sample of split {settings.split!r} has the modality {name!r}; leave it out")
-        rows, values = (torch.cat(tensors).numpy() for tensors in zip(*pieces, strict=True))
+        rows, probabilities, blank = (torch.cat(tensors).numpy() for tensors in zip(*pieces, strict=True))
         order = np.argsort(rows, kind="stable")
-        found[name] = (rows[order], values[order])
+        found[name] = (rows[order], probabilities[order], blank[order])
     return found
+
+
+def _blank(images: Tensor) -> Tensor:
+    """Bool [B]: metric depth [B, S, S] without a reading. Pictures [B, S, S, 3] always show something."""
+    if images.dim() == 3:
+        return (images == 0).flatten(1).all(dim=1)
+    return torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
 
 @torch.no_grad()
@@ -263,7 +278,9 @@ def _fused(predictions: Mapping[str, Predictions], temperature: float) -> Predic
     if not len(rows):
         raise DataError(f"no sample has both rgb and depth; leave {FUSED} out")
     fused = metrics.fuse([rgb.probabilities[at_rgb], depth.probabilities[at_depth]], temperature)
-    return Predictions(rows, rgb.labels[at_rgb], fused.astype(np.float32))
+    blank = depth.blank[at_depth]
+    fused[blank] = rgb.probabilities[at_rgb][blank]
+    return Predictions(rows, rgb.labels[at_rgb], fused.astype(np.float32), blank)
 
 
 def _report(
@@ -280,7 +297,7 @@ def _report(
     return {
         "protocol": LEGACY_NOTE if settings.legacy else "clean: every test sample once, statistics from training",
         "model": {"path": str(run), "model_id": model_id(run)}
-        | {key: metadata.get(key) for key in ("method", "seed", "classes", "temperature")},
+        | {key: metadata.get(key) for key in ("method", "seed", "selection", "classes", "temperature")},
         "data": {
             "path": str(prepared.path),
             "name": prepared.path.resolve().name,
@@ -312,7 +329,7 @@ def _figures(found: Predictions, prepared: PreparedSet, classes: Sequence[str], 
     confusion = metrics.confusion_matrix(found.labels, found.probabilities.argmax(axis=1), len(classes))
     scores = metrics.per_class(confusion)
     bins = metrics.calibration_bins(found.probabilities, found.labels)
-    figures: dict[str, Any] = {"samples": len(found.rows)}
+    figures: dict[str, Any] = {"samples": len(found.rows), "without_reading": int(found.blank.sum())}
     figures |= {name: estimate._asdict() for name, estimate in estimates.items()}
     figures["groups"] = len(set(zip(groups, found.labels.tolist(), strict=True)))
     own = np.unique(found.labels)

@@ -10,9 +10,10 @@ from torch import nn
 
 from mmcl_core.config import OptimConfig
 from mmcl_core.engine.schedule import average_decay
+from mmcl_core.errors import TrainingError
 from mmcl_core.methods.base import Stage, Update
 
-__all__ = ["MovingAverage", "make_optimizer", "select", "set_mode", "weights_are_finite"]
+__all__ = ["MovingAverage", "make_optimizer", "require_finite", "select", "set_mode"]
 
 
 def make_optimizer(system: nn.Module, update: Update, device: torch.device) -> torch.optim.Optimizer:
@@ -43,10 +44,18 @@ def set_mode(system: nn.Module, stage: Stage) -> None:
             module.eval()
 
 
-def weights_are_finite(system: nn.Module) -> bool:
-    """Whether no parameter holds a NaN or an infinity (waits for the device once)."""
+def require_finite(system: nn.Module, done: int) -> None:
+    """Refuse weights that hold a NaN or an infinity after ``done`` updates (waits for the device once).
+
+    Raises:
+        TrainingError: there is one.
+    """
     norms = torch._foreach_norm([p.detach() for p in system.parameters()])
-    return bool(torch.stack(list(norms)).isfinite().all())
+    if not torch.stack(list(norms)).isfinite().all():
+        raise TrainingError(
+            f"weights are not finite after update {done} although the loss was; nothing is saved. "
+            "Lower optim.lr, set optim.clip_grad or take train.precision=float32"
+        )
 
 
 class MovingAverage:

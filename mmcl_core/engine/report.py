@@ -14,6 +14,7 @@ from typing import Any
 
 from mmcl_core.engine.charts import Series, colour_of, heat_table, line_chart, reliability_chart
 from mmcl_core.engine.checkpoint import write_atomically
+from mmcl_core.engine.runfolder import flat
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.style import STYLE
 from mmcl_core.errors import CheckpointError, DataError
@@ -81,6 +82,7 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
             f"recognises {', '.join(metadata['trained_modalities']) or 'nothing (no classifier trained)'}",
             f"{model['input_size']} px, ndf {model['ndf']}, nrkhs {model['nrkhs']}, depth {model['depth']}",
             f"depth as {model['depth_encoding']}" + (" with metric size" if model["metric_size"] else ""),
+            f"weights: {metadata['selection']}" if metadata.get("selection") else "",
         ]
     elif reports:
         facts = [f"model {reports[0]['model']['model_id']}"]
@@ -155,6 +157,9 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     for name, figures in report["modalities"].items():
         if figures["missing"]:
             yield f"{figures['missing']} samples do not have {name}."
+        if figures.get("without_reading"):
+            how = "answered by colour alone" if name == "rgbd" else "counted as a guess among all classes"
+            yield f"{name}: the depth of {figures['without_reading']} samples has no reading; {how}."
         if "restricted" in figures:
             only = figures["restricted"]
             yield (
@@ -258,8 +263,8 @@ def _settings(run: Path) -> str:
 
     if not (run / "config.yaml").exists():
         return ""
-    values = dict(_flat(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) or {}))
-    usual = dict(_flat(to_dict(Config())))
+    values = dict(flat(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) or {}))
+    usual = dict(flat(to_dict(Config())))
     changed = {key: value for key, value in values.items() if usual.get(key) != value}
     rest = {key: value for key, value in values.items() if key not in changed}
     return (
@@ -280,11 +285,3 @@ def _pairs(values: Mapping[str, Any]) -> str:
         for key, value in values.items()
     )
     return f'<div class="scroll"><table class="plain">{rows}</table></div>'
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

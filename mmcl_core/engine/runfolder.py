@@ -5,9 +5,10 @@
 ``environment.json``     machine, versions and command of the latest start
 ``labelled.txt``         with ``data.label_share`` < 1: keys of the training samples that kept their label
 ``metrics.jsonl/.csv``   see :mod:`mmcl_core.engine.runlog`; ``timings.jsonl`` and ``tensorboard/`` beside them
-``state.pt``             what a run is resumed from; small once it is finished
+``state.pt``             what a run is resumed from; gone once it is finished
 ``weights.safetensors``  the model to use, written at the very end: a folder that has it is finished
 ``report/``              pages for people
+``evaluation/``          figures of :mod:`mmcl_core.evaluate`, one folder a data set and split
 =======================  =======================================================================================
 """
 
@@ -21,13 +22,14 @@ from typing import Any
 
 import yaml
 
-from mmcl_core.config import Config, config_hash, from_dict, to_dict
+from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import ConfigError
 
 __all__ = [
     "default_folder",
     "differences",
+    "flat",
     "is_finished",
     "read_config",
     "remove_leftovers",
@@ -37,7 +39,7 @@ __all__ = [
 
 OWN_FILES: tuple[str, ...] = (
     *("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
-    *("state.pt", "weights.safetensors", "tensorboard", "report"),
+    *("state.pt", "weights.safetensors", "tensorboard", "report", "evaluation"),
 )
 
 #: Settings that say where and when, not what: a resumed run may change them.
@@ -58,12 +60,12 @@ def read_config(run: Path) -> Config:
     """The settings of a run.
 
     Raises:
-        ConfigError: the folder holds no run, or its settings are of another version.
+        ConfigError: the folder holds no run, or its settings are damaged or of another version.
     """
     path = run / "config.yaml"
     if not path.exists():
         raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with --config FILE --out {run}")
-    return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+    return load(path)
 
 
 def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
@@ -100,7 +102,7 @@ def _leftovers(run: Path) -> list[str]:
 
 def differences(saved: Config, asked: Config) -> list[str]:
     """Settings that differ and matter, as ``name: saved -> asked``."""
-    before, after = dict(_flat(to_dict(saved))), dict(_flat(to_dict(asked)))
+    before, after = dict(flat(to_dict(saved))), dict(flat(to_dict(asked)))
     return [
         f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
         for name in before
@@ -122,9 +124,10 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs of ``section.key`` and value."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -35,7 +35,8 @@ class Samples:
         prepared: the set.
         method: the method of the run, which knows what it reads.
         validation: the validation split in order; ``None`` without one.
-        probing: training samples in order, for the online probes.
+        probing: training samples in order, for the online probes; with the labels of the set if the run hides all.
+        labelled: whether any training sample has a label in this run; without one the classifier learns nothing.
         steps_per_epoch: updates in an epoch.
         fingerprint: names the content of the set.
 
@@ -54,6 +55,7 @@ class Samples:
         index = Path(config.data.root) / "index.json"
         self.fingerprint = hashlib.sha256(index.read_bytes()).hexdigest()
         self.rows, val_rows, self.labels = split_indices(self.prepared, config.data, config.seed)
+        self.labelled = bool((self.labels >= 0).any())
         self.method = method_class(config.method)(config, self.prepared.classes, len(self.prepared))
         modalities = self.method.modalities()
         check_data(config, self.prepared, modalities, self.rows, val_rows)
@@ -69,7 +71,8 @@ class Samples:
         self.validation = BatchSource(self.prepared, val_rows, **ordered) if len(val_rows) else None
         few = slice(None, None, -(-len(self.rows) // PROBE_SAMPLES))
         ordered["resident"] = "memmap"  # training has these pictures on the device already
-        self.probing = BatchSource(self.prepared, self.rows[few], labels=self.labels[few], **ordered)
+        known = self.labels[few] if self.labelled else None
+        self.probing = BatchSource(self.prepared, self.rows[few], labels=known, **ordered)
         columns = [list(self.prepared.modalities).index(name) for name in modalities]
         present = self.prepared.present[self.rows]
         self._incomplete = {

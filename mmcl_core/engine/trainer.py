@@ -32,7 +32,7 @@ from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.device import compiles, pick_device, pick_precision, prepare_device, translate_errors
 from mmcl_core.engine.distributed import World, average_gradients, world
 from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
-from mmcl_core.engine.optim import MovingAverage, make_optimizer, select, set_mode, weights_are_finite
+from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
 from mmcl_core.engine.probe import probe
 from mmcl_core.engine.runlog import Progress, Row, RunLog, environment
 from mmcl_core.engine.samples import Samples
@@ -240,15 +240,19 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         """Log, validate, probe, save."""
         self._log(epoch)
-        train, last = self.config.train, epoch + 1 == self.stage.epochs
+        train = self.config.train
         if self.world.main and self.samples.validation is not None:
-            if self.stage.validates and train.validate_every and ((epoch + 1) % train.validate_every == 0 or last):
+            taught = self.samples.labelled  # if not, there is no classifier to validate
+            if taught and self.stage.validates and self._due(train.validate_every, epoch):
                 self._validate(epoch, self.samples.validation)
-            if self.stage.self_supervised and train.probe and ((epoch + 1) % train.probe == 0 or last):
+            if (self.stage.self_supervised or not taught) and self._due(train.probe, epoch):
                 self._probe(epoch, self.samples.validation)
             set_mode(self.system, self.stage)
         self._save()
         self._stop_if_asked()
+
+    def _due(self, every: int, epoch: int) -> bool:
+        return every > 0 and ((epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs)
 
     def _leave(self) -> None:
         """End a stage with the weights it is to hand on: the average, or the best."""
@@ -264,9 +268,10 @@ class Trainer:
         selection += f" of {self.stage.epochs}" + (", average of the weights" if self.average else "")
         result = RunResult(self.run, {}, selection)
         if self.world.main:
-            self._require_finite_weights()
+            require_finite(self.system, self._done)
             targets, source = self.method.targets, self.samples.validation
-            predictions = self._ask(self.method.predict, self.system, source) if source else None
+            taught = self.samples.labelled
+            predictions = self._ask(self.method.predict, self.system, source) if source and taught else None
             result.scores.update(scores(predictions, targets) if predictions else {})
             self.log.close()
             metadata = {
@@ -278,7 +283,10 @@ class Trainer:
                 "selection": selection,
                 "validation": result.scores,
             }
-            save_weights(self.run / "weights.safetensors", self.method.deployed(self.system), metadata)
+            model = self.method.deployed(self.system)
+            if not taught:
+                model.classifier.forget()
+            save_weights(self.run / "weights.safetensors", model, metadata)
             (self.run / "state.pt").unlink(missing_ok=True)  # larger than all the rest, and of no more use
         return result
 
@@ -355,7 +363,7 @@ class Trainer:
         self._settle()
         if not self.world.main or not (self.stopping or self.writer.due()):
             return
-        self._require_finite_weights()
+        require_finite(self.system, self._done)
         state = {
             "data": self.samples.fingerprint,
             "processes": self.world.size,
@@ -379,13 +387,6 @@ class Trainer:
         before, now = state["processes"], self.world.size
         if before != now:
             logger.warning("begun on %d process(es), goes on with %d: equal but for rounding", before, now)
-
-    def _require_finite_weights(self) -> None:
-        if not weights_are_finite(self.system):
-            raise TrainingError(
-                f"weights are not finite after update {self._done} although the loss was; nothing is saved. "
-                "Lower optim.lr, set optim.clip_grad or take train.precision=float32"
-            )
 
     def _stop_if_asked(self) -> None:
         if self.stopping:

@@ -14,7 +14,7 @@ from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["TwoStep"]
 
-#: Epochs of the second stage at whose start its rate falls to a fifth (method.md of the paper's program).
+#: Epochs of the second stage at whose start its rate falls to a fifth, as in the authors' program.
 HEAD_MILESTONES = (15, 25)
 
 

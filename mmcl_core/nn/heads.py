@@ -87,6 +87,11 @@ class Classifier(nn.Module):
         self.norm = ModalityBatchNorm(hidden, modalities)
         self.output = nn.Linear(hidden, classes)
 
+    def forget(self) -> None:
+        """Count as never trained, for any modality: what was not taught must not answer."""
+        for modality in self.norm.statistics:
+            self.norm.forget(modality)
+
     def forward(self, f1: Tensor, modality: str) -> ClassLogits:
         """Class scores, before any clip, of embeddings [B, R] of one modality."""
         x = F.dropout(f1, self.dropout, self.training)

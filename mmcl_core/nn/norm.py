@@ -75,6 +75,10 @@ class ModalityBatchNorm(nn.Module):
         """Modalities that have running statistics."""
         return tuple(name for name in self.statistics if self._of(name).trained())
 
+    def forget(self, modality: str) -> None:
+        """Drop the running statistics of a modality, which then counts as never seen."""
+        self._of(modality).reset()
+
     def require(self, modality: str) -> None:
         """Check that a modality can be normalised in the present mode.
 
