@@ -2,11 +2,6 @@
 
 Prints one JSON object a line. ``train`` and ``loss`` measure the plain formulation beside ours in the same run, each in
 a process of its own, and end with the ratio. Peak memory: of the whole process on the CPU, of the tensors on a GPU.
-
-Examples:
-  python -m mmcl_core.benchmark train --config config/paper_falling_things.yaml --steps 3 train.batch=32
-  python -m mmcl_core.benchmark loss --config config/paper_falling_things.yaml
-  python -m mmcl_core.benchmark data --config config/demo.yaml
 """
 
 from __future__ import annotations
@@ -17,31 +12,40 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from mmcl_core.cli import run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
+from mmcl_core.errors import ConfigError
 
 __all__ = ["main"]
 
 BATCHES = (140, 512, 1024)
+EXAMPLES = """\
+  python -m mmcl_core.benchmark train --config config/paper_falling_things.yaml --steps 3 train.batch=32
+  python -m mmcl_core.benchmark loss --config config/paper_falling_things.yaml
+  python -m mmcl_core.benchmark data --config config/demo.yaml"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmcl_core.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("benchmark", __doc__, EXAMPLES)
     parser.add_argument("what", choices=("train", "loss", "data", "infer"))
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML); default: the paper's")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default 5)")
     parser.add_argument("--crops", type=int, default=10, metavar="N", help="infer: crops in a frame (default 10)")
+    add_logging_options(parser)
     options = parser.parse_intermixed_args(arguments)
-    return run_command(lambda: measure(options))
+    return run_command(lambda: measure(options), options.log_level)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Print the figures that the command line asks for."""
+    from mmcl_core.engine.checks import check_settings
+
+    if options.steps < 1 or options.crops < 1:
+        raise ConfigError("--steps and --crops must be at least 1")
     config = load(options.config, options.overrides)
+    check_settings(config, 1)
     {"train": _train, "loss": _loss, "data": _data, "infer": _infer}[options.what](config, options)
 
 

@@ -161,11 +161,12 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
         path = Path(folder) / "weights.safetensors"
         save_weights(path, model, {"method": "mmcl", "classes": [f"class_{n}" for n in range(21)]})
         recognizer = Recognizer.load(path)
-        for name, arguments in {
+        asked: dict[str, dict[str, Any]] = {
             "rgb": {"rgb": rgb},
             "depth": {"depth": depth},
             "rgbd": {"rgb": rgb, "depth": depth},
-        }.items():
+        }
+        for name, arguments in asked.items():
             walls = []
             for number in range(repetitions + 1):
                 start = time.perf_counter()
