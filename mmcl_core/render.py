@@ -149,7 +149,7 @@ def make_stock(objects: str, seed: int, classes: Sequence[str] = ()) -> FolderSt
     """
     missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install 'mmcl_ros[render]'")
+        raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     if objects == "household":
         from mmcl_core.synth.household import CATEGORIES, household
 
