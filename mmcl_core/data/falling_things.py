@@ -199,7 +199,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         objects, faults = read_objects(reader.source / f"{stem}.{part}")
         wanted = [one for one in objects if one.visibility >= reader.min_visibility]
         images: dict[str, Array] = {}
-        seen: dict[str, Array] = {}
+        numbers: Array | None = None
         if wanted:
             part = f"left.{frame.colour}"
             images["rgb"] = read_rgb(reader.source / f"{stem}.{part}")
@@ -208,12 +208,12 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
             same_size(images["depth"], images["rgb"])
             if frame.folder.numbers:
                 part = "left.seg.png"
-                seen = _read_masks(reader.source / f"{stem}.{part}", frame.folder.numbers, images["rgb"])
+                numbers = _read_numbers(reader.source / f"{stem}.{part}", images["rgb"])
     except DataError as error:
         yield Skip(f"{stem}.{part}", str(error))
         return
     yield from (Skip(f"{stem}.left.json", fault) for fault in faults)
-    crops = {one: _cut(reader, one, images, seen, frame.folder.cameras.get("left")) for one in wanted}
+    crops = {one: _cut(reader, frame, one, images, numbers, frame.folder.cameras.get("left")) for one in wanted}
     right: dict[tuple[int, int], Array] = {}
     if reader.stereo and any(crops.values()):
         right, skip = _right_crops(reader, frame, stem)
@@ -339,50 +339,48 @@ def _read_depth(path: Path) -> Array:
     return depth
 
 
-def _read_masks(path: Path, numbers: Mapping[str, int], rgb: Array) -> dict[str, Array]:
-    """The pixels of each class."""
+def _read_numbers(path: Path, rgb: Array) -> Array:
     image = read_picture(path)
     same_size(image, rgb)
     if image.ndim != 2:
         raise DataError(f"is of shape {image.shape}; 1 channel is expected")
-    return {name: image == number for name, number in numbers.items()}
+    return image
 
 
 def _cut(
-    reader: Reader, one: Object, images: Mapping[str, Array], seen: Mapping[str, Array], camera: Camera | None
+    reader: Reader, frame: Frame, one: Object, images: Mapping[str, Array], numbers: Array | None, camera: Camera | None
 ) -> tuple[dict[str, Array], Camera | None] | None:
+    """The crops of an object; ``numbers`` is ``seg.png`` where it is needed."""
     height, width = images["rgb"].shape[:2]
     x0, y0, x1, y1 = (float(np.clip(v, 0, most)) for v, most in zip(one.box, (width, height) * 2, strict=True))
     if x1 <= x0 or y1 <= y0:
         return None
-    shown, box = images, (x0, y0, x1, y1)
-    mask = seen.get(CLASSES[one.label])
-    if (reader.tight or reader.masked) and mask is None:
-        return None
-    if mask is not None and reader.tight:
+    box: tuple[float, ...] = (x0, y0, x1, y1)
+    if numbers is None:
+        return reader.rule(images, camera, box)
+    mask = numbers == frame.folder.numbers.get(CLASSES[one.label], -1)
+    if reader.tight:
         left, top = math.floor(x0), math.floor(y0)
         tight = visible_box(mask[top : math.ceil(y1), left : math.ceil(x1)])
         if tight is None:
             return None
         box = (tight[0] + left, tight[1] + top, tight[2] + left, tight[3] + top)
-    if mask is not None and reader.masked:
-        shown = mask_out(images, mask)
-    return reader.rule(shown, camera, box)
+    return reader.rule(mask_out(images, mask) if reader.masked else images, camera, box)
 
 
 def _right_crops(reader: Reader, frame: Frame, stem: str) -> tuple[dict[tuple[int, int], Array], Skip | None]:
     """Colour crops of the right picture by class and rank of the object; and what is wrong with one of its files."""
     part = "right.json"
-    seen: dict[str, Array] = {}
+    numbers: Array | None = None
     try:
         objects, _ = read_objects(reader.source / f"{stem}.{part}")
         part = f"right.{frame.colour}"
         images = {"rgb": read_rgb(reader.source / f"{stem}.{part}")}
         if frame.folder.numbers:
             part = "right.seg.png"
-            seen = _read_masks(reader.source / f"{stem}.{part}", frame.folder.numbers, images["rgb"])
+            numbers = _read_numbers(reader.source / f"{stem}.{part}", images["rgb"])
     except DataError as error:
         return {}, Skip(f"{stem}.{part}", f"{error}; the crops of its frame have no rgb_right")
     wanted = [one for one in objects if one.visibility >= reader.min_visibility]
-    cuts = {(one.label, one.rank): _cut(reader, one, images, seen, None) for one in wanted}
+    cuts = {(one.label, one.rank): _cut(reader, frame, one, images, numbers, None) for one in wanted}
     return {which: cut[0]["rgb"] for which, cut in cuts.items() if cut is not None}, None

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -83,10 +84,7 @@ def visible_box(mask: Array) -> tuple[int, int, int, int] | None:
 
 def mask_out(images: Mapping[str, Array], mask: Array) -> dict[str, Array]:
     """The pictures with 0 (black, no reading) outside of a mask, bool [H, W]."""
-    return {
-        name: np.where(mask if image.ndim == 2 else mask[..., None], image, 0).astype(image.dtype)
-        for name, image in images.items()
-    }
+    return {name: cv2.copyTo(image, mask.astype(np.uint8)) for name, image in images.items()}
 
 
 def same_size(image: Array, rgb: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,13 @@ def depth_millimetres(path: Path, scale: float) -> Array:
         raise DataError(f"is {_kind(image)}; metric depth is 16 bit with 1 channel")
     if scale == 1:
         return image
-    millimetres = np.floor(image.astype(np.float64) * scale + 0.5)
+    return _millimetres(scale)[image]
+
+
+@functools.lru_cache(maxsize=8)
+def _millimetres(scale: float) -> Array:
+    """uint16 [65536] in mm of every stored number; looked up several times faster than computed for each pixel."""
+    millimetres = np.floor(np.arange(65536) * scale + 0.5)
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
 
 
