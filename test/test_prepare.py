@@ -347,6 +347,7 @@ def test_interrupting_the_command_ends_it_without_a_half_set(source, tmp_path):
         [sys.executable, "-m", "mmcl_core.prepare", "folder", "--source", str(source), "--out", str(tmp_path / "set"),
          "--workers", "2"],
         stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )  # fmt: skip
     try:
         labels = tmp_path / "set.partial" / "rgb.u8"

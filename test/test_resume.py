@@ -15,6 +15,7 @@ import yaml
 from mmcl_core import train as command
 from mmcl_core.config import to_dict
 from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state, write_atomically
+from mmcl_core.engine.runlog import RunLog
 from mmcl_core.errors import CheckpointError
 
 RESULTS = ("weights.safetensors", "metrics.jsonl", "metrics.csv")
@@ -152,3 +153,14 @@ def test_resume_with_other_settings_names_them(uninterrupted, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert command.main(["--resume", str(tmp_path)]) == 2
     assert "no run to resume" in capsys.readouterr().err
+
+
+def test_a_state_saved_before_the_first_new_row_holds_the_length_of_the_log(tmp_path):
+    log = RunLog(tmp_path, None)
+    log.row({"split": "train", "step": 1})
+    offsets = log.offsets()
+    log.row({"split": "train", "step": 2})
+    log.close()
+    resumed = RunLog(tmp_path, offsets)
+    assert resumed.offsets() == offsets
+    resumed.close()

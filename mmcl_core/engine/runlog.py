@@ -77,6 +77,7 @@ class RunLog:
                 raise CheckpointError(f"{path} is shorter than when the state was saved; the run cannot be resumed")
             file = path.open("ab")
             file.truncate(length)
+            file.seek(length)  # opening put the position at the old end, which the next saved state would record
             self._files[name] = file
         self._board = _tensorboard(run / "tensorboard")
 
