@@ -25,6 +25,7 @@ from tqdm import tqdm
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedWriter, Sample
 from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
 
@@ -205,7 +206,9 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
     try:
-        yield from pool.map(_make, numbers, chunksize=max(1, min(128, len(numbers) // (workers * 4))))
+        with interrupts_deferred():
+            crops = pool.map(_make, numbers, chunksize=max(1, min(128, len(numbers) // (workers * 4))))
+        yield from crops
     except BrokenProcessPool as error:
         raise MmclError("a process that renders was lost, perhaps for want of memory; try fewer --workers") from error
     finally:

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmcl_core.data.sources import Plan, Skip
+from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 
@@ -231,7 +232,8 @@ def _in_order(make: Callable[[Any], Iterable[Result]], tasks: Iterator[Any], wor
     try:
         while True:
             while len(waiting) < 3 * workers and (chunk := list(islice(tasks, _CHUNK))):
-                waiting.append(pool.submit(_make_chunk, make, chunk))
+                with interrupts_deferred():
+                    waiting.append(pool.submit(_make_chunk, make, chunk))
             if not waiting:
                 return
             yield from waiting.popleft().result()
