@@ -8,19 +8,17 @@ its field. :func:`load` is the one way in, :func:`to_dict` the one way out (what
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal
 
 import yaml
 
 from mmcl_core.errors import ConfigError
+from mmcl_core.settings import build, hint
 
 __all__ = [
     "AugmentConfig",
@@ -35,8 +33,6 @@ __all__ = [
     "load",
     "to_dict",
 ]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -309,7 +305,7 @@ def from_dict(values: Mapping[str, Any], where: str = "settings") -> Config:
     Raises:
         ConfigError: an unknown key or a value of the wrong type.
     """
-    return _build(Config, values, where, "")
+    return build(Config, values, where)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -339,61 +335,9 @@ def _override(config: Config, text: str) -> Config:
     for section in sections:
         inner = place.get(section)
         if not isinstance(inner, dict):
-            raise ConfigError(f"command line: unknown section {section!r} in {name!r}{_hint(section, place)}")
+            raise ConfigError(f"command line: unknown section {section!r} in {name!r}{hint(section, place)}")
         place = inner
     if key not in place:
-        raise ConfigError(f"command line: unknown setting {name!r}{_hint(key, place)}")
+        raise ConfigError(f"command line: unknown setting {name!r}{hint(key, place)}")
     place[key] = parsed
     return from_dict(plain, "command line")
-
-
-def _hint(key: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-
-
-def _build(kind: type[T], values: Any, where: str, prefix: str) -> T:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{_hint(str(key), known)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            arguments[key] = _build(hint, value, where, f"{prefix}{key}.")
-        else:
-            arguments[key] = _convert(hint, value, where, prefix + key)
-    return kind(**arguments)
-
-
-def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        # YAML 1.1 reads a bare on/off as a truth value; the settings that offer these words mean the words.
-        if isinstance(value, bool) and {"on", "off"} <= set(inner):
-            value = "on" if value else "off"
-        if value not in inner or isinstance(value, bool):
-            raise ConfigError(f"{where}: {name} is {value!r}; choose from {', '.join(map(str, inner))}")
-        return value
-    if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        if inner[-1] is not Ellipsis and len(items) != len(inner):
-            raise ConfigError(f"{where}: {name} takes {len(inner)} values, got {value!r}")
-        return tuple(_convert(inner[0], item, where, name) for item in items)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _convert(inner[0], value, where, name)
-    if hint is float and isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-5 as text
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and value is None:
-        return ""
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{where}: {name} must be {hint.__name__}, got {value!r}")
-    return value

@@ -1,0 +1,80 @@
+"""Frozen dataclasses from nested mappings, as YAML gives them: types checked, unknown keys refused with a hint."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from mmcl_core.errors import ConfigError
+
+__all__ = ["build", "hint"]
+
+T = TypeVar("T")
+
+
+def hint(key: str, known: Mapping[str, Any]) -> str:
+    """The end of a message about an unknown key: the known one it resembles, or all of them."""
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def build(kind: type[T], values: Any, where: str, prefix: str = "") -> T:
+    """A dataclass, and those inside it, from nested mappings.
+
+    Args:
+        kind: the dataclass.
+        values: by key; what is missing keeps its default.
+        where: named in error messages.
+        prefix: of the keys in error messages, such as ``train.``.
+
+    Raises:
+        ConfigError: an unknown key, or a value of another type than that of its field.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), known)}")
+        wanted = hints[key]
+        if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+            arguments[key] = build(wanted, value, where, f"{prefix}{key}.")
+        else:
+            arguments[key] = _convert(wanted, value, where, prefix + key)
+    return kind(**arguments)
+
+
+def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
+    origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        # YAML 1.1 reads a bare on/off as a truth value; the settings that offer these words mean the words.
+        if isinstance(value, bool) and {"on", "off"} <= set(inner):
+            value = "on" if value else "off"
+        if value not in inner or isinstance(value, bool):
+            raise ConfigError(f"{where}: {name} is {value!r}; choose from {', '.join(map(str, inner))}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if inner[-1] is not Ellipsis and len(items) != len(inner):
+            raise ConfigError(f"{where}: {name} takes {len(inner)} values, got {value!r}")
+        return tuple(_convert(inner[0], item, where, name) for item in items)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(inner[0], value, where, name)
+    if wanted is float and isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-5 as text
+        except ValueError:
+            pass
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is str and value is None:
+        return ""
+    if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{where}: {name} must be {wanted.__name__}, got {value!r}")
+    return value
