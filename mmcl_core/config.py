@@ -121,6 +121,8 @@ class LossConfig:
         logit_regulariser: weight of the mean squared class logit, taken before the clip.
         label_smoothing: mass spread over the other classes, in [0, 1) (paper: 0).
         chunk: most source rows whose scores are held at once; more are worked off in chunks.
+        drop_same_class: whether samples of the same known class are left out of the negatives of the contrastive loss
+            (beyond the paper). Labels that a semi-supervised run hides stay hidden.
     """
 
     level_pairs: tuple[str, ...] = ("1-5", "1-7", "5-7")
@@ -133,6 +135,7 @@ class LossConfig:
     logit_regulariser: float = 1e-3
     label_smoothing: float = 0.0
     chunk: int = 256
+    drop_same_class: bool = False
 
 
 @dataclass(frozen=True)

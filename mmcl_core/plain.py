@@ -45,8 +45,12 @@ def contrast(
     regulariser: float = 0.05,
     direction_weight: float = 1.0,
     valid: Mapping[str, Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The contrastive loss of one process with all masks written out; the terms of :class:`CrossModalNCE`."""
+    """The contrastive loss of one process with all masks written out; the terms of :class:`CrossModalNCE`.
+
+    ``labels``: for ``drop_same_class``; ``None``: every other sample is a negative.
+    """
     terms: dict[str, Tensor] = {}
     squares = []
     for pair, (source, target) in itertools.product(level_pairs, itertools.permutations(features, 2)):
@@ -67,6 +71,9 @@ def contrast(
         rows = (has_source * has_target)[:, None]
         weight = own * rows
         other = (1 - own) * columns
+        if labels is not None:
+            same = (labels[:, None] == labels) & (labels >= 0)
+            other = other * (~same)[:, :, None].expand(-1, -1, locations).reshape(batch, -1)
 
         scores = sources @ targets.permute(1, 0, 2).reshape(width, -1) / width**0.5  # [B, B L]
         squares.append((scores**2 * rows * columns).sum() / (rows * columns).sum().clamp(min=1))

@@ -17,6 +17,7 @@ from mmcl_core.nn.norm import ModalityBatchNorm
 
 WORLD, BATCH, VIEWS = 2, 8, ("rgb", "depth")
 PAIRS = ("1-5", "1-7", "5-7")
+CASES = [(chunk, masked, drop) for chunk in (100, 3) for masked in (False, True) for drop in (False, True)]
 
 
 def problem():
@@ -39,12 +40,13 @@ def network():
     return torch.nn.ModuleDict({"encoder": encoder, "classifier": Classifier(12, 3, 8, 0.0, VIEWS)})
 
 
-def whole_step(rows, chunk, masked):
+def whole_step(rows, chunk, masked, drop=False):
     """Losses, gradients and statistics of the rows that this process holds."""
     model, given = network(), problem()
     features = {view: model["encoder"](given["x"][view][rows], view) for view in VIEWS}
     cells, valid = ({view: given[key][view][rows] for view in VIEWS} for key in ("cells", "valid"))
-    terms = CrossModalNCE(PAIRS, chunk=chunk)(features, cells, valid if masked else None)
+    nce = CrossModalNCE(PAIRS, chunk=chunk, drop_same_class=drop)
+    terms = nce(features, cells, valid if masked else None, given["labels"][rows])
     logits = model["classifier"](features["rgb"].f1, "rgb")
     for name, values in logits._asdict().items():
         terms[name] = classification_loss(values, given["labels"][rows])
@@ -90,7 +92,7 @@ def worker(rank, folder):
         "gathered": gathered.detach(),
         "gathered grad": x.grad,
         "total": total(torch.tensor(rank + 1.0)),
-        "steps": [whole_step(rows, chunk, masked) for chunk in (100, 3) for masked in (False, True)],
+        "steps": [whole_step(rows, *case) for case in CASES],
         "loss": loss_alone(rows),
         "norm": uneven_norm(slice(0, 3) if rank == 0 else slice(3, BATCH)),
     }
@@ -116,9 +118,8 @@ def check_gather(first, second):
 
 
 def check_steps(first, second):
-    masks = [masked for _ in (100, 3) for masked in (False, True)]
-    for masked, ours, theirs in zip(masks, first["steps"], second["steps"], strict=True):
-        terms, grads, buffers = whole_step(slice(None), 100, masked)
+    for (_, masked, drop), ours, theirs in zip(CASES, first["steps"], second["steps"], strict=True):
+        terms, grads, buffers = whole_step(slice(None), 100, masked, drop)
         for name, value in terms.items():
             torch.testing.assert_close((ours[0][name] + theirs[0][name]) / 2, value, rtol=1e-5, atol=1e-6)
         largest = max(g.norm() for g in grads.values())

@@ -32,7 +32,7 @@ def leaves(features):
     return [f for view in features.values() for f in view]
 
 
-def term_by_loops(pair, source, target, features, cells, valid, clip):
+def term_by_loops(pair, source, target, features, cells, valid, clip, labels=None):
     """Mean loss and mean squared score of one direction, one score at a time."""
     at, to = LEVEL_PAIRS[pair]
     maps = [{1: f.f1[:, :, None, None], 5: f.f5, 7: f.f7} for f in (features[source], features[target])]
@@ -50,7 +50,8 @@ def term_by_loops(pair, source, target, features, cells, valid, clip):
                 score = float(s @ targets[j, :, row, column]) / math.sqrt(width)
                 squares.append(score**2)
                 scores[j, row, column] = clip * math.tanh(score / clip) if clip else score
-        negative = sum(math.exp(v) for (j, _, _), v in scores.items() if j != i)
+        same = {j for j in range(batch) if labels is not None and labels[j] == labels[i] >= 0}
+        negative = sum(math.exp(v) for (j, _, _), v in scores.items() if j != i and j not in same)
         losses += [math.log(math.exp(v) + negative) - v for (j, _, _), v in scores.items() if j == i]
     return sum(losses) / max(len(losses), 1), sum(squares) / max(len(squares), 1)
 
@@ -83,6 +84,55 @@ def test_terms_equal_loops_over_scores(views, clip, missing):
         assert slow[name] == pytest.approx(0.5 * loss, rel=1e-5)
     assert terms["regulariser"] == pytest.approx(0.5 * 0.05 * squares, rel=1e-5)
     assert slow["regulariser"] == pytest.approx(0.5 * 0.05 * squares, rel=1e-5)
+
+
+LABELS = torch.tensor([1, -1, 1, -1, 0])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_samples_of_the_same_known_class_are_no_negatives(chunk, missing):
+    """Against the loops; the two unknown samples are negatives to all, each other included."""
+    features, cells = embeddings()
+    valid = {view: VALID[view] if missing else torch.ones(5, dtype=torch.bool) for view in features}
+    loss = CrossModalNCE(ALL_PAIRS, clip=4.0, chunk=chunk, drop_same_class=True)
+    terms = loss(features, cells, valid if missing else None, LABELS)
+    slow = plain.contrast(features, cells, ALL_PAIRS, clip=4.0, valid=valid if missing else None, labels=LABELS)
+    torch.testing.assert_close(terms, slow, rtol=1e-5, atol=1e-6)
+    squares = 0.0
+    for pair, (source, target) in itertools.product(ALL_PAIRS, itertools.permutations(features, 2)):
+        expected, square = term_by_loops(pair, source, target, features, cells, valid, 4.0, LABELS.tolist())
+        squares += square
+        assert terms[f"{pair} {source}->{target}"].item() == pytest.approx(expected, rel=1e-5)
+    assert terms["regulariser"].item() == pytest.approx(0.05 * squares, rel=1e-5)
+    every = CrossModalNCE(ALL_PAIRS, clip=4.0)(features, cells, valid if missing else None, LABELS)
+    assert missing or all(terms[name] < every[name] for name in terms if "->" in name)
+    grads = [torch.autograd.grad(sum(each.values()), leaves(features)) for each in (terms, slow)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_without_known_classes_every_other_sample_is_a_negative():
+    features, cells = embeddings()
+    unknown = torch.full((5,), -1)
+    terms = CrossModalNCE(ALL_PAIRS, drop_same_class=True)(features, cells, labels=unknown)
+    assert terms == CrossModalNCE(ALL_PAIRS)(features, cells)
+
+
+@pytest.mark.parametrize("scale", [3.0, 300.0])
+@pytest.mark.parametrize("labels", [[0] * 5, [0, 0, 0, 0, 1]])
+def test_a_source_without_negatives_adds_nothing(labels, scale):
+    features, cells = embeddings(scale=scale)
+    loss = CrossModalNCE(ALL_PAIRS, regulariser=0.0, clip=0.0, drop_same_class=True)
+    valid = {view: torch.arange(5) < 4 for view in features}  # the one of another class is not there
+    terms = loss(features, cells, valid, torch.tensor(labels))
+    assert all(value.item() == 0 for value in terms.values())
+    for gradient in torch.autograd.grad(sum(terms.values()), leaves(features)):
+        assert not gradient.any()  # NaN is true
+    if labels[4]:
+        terms = loss(features, cells, None, torch.tensor(labels))
+        assert all(g.isfinite().all() for g in torch.autograd.grad(sum(terms.values()), leaves(features)))
+        assert all(value.isfinite() and value > 0 for name, value in terms.items() if "->" in name)
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -164,6 +214,9 @@ def test_one_product_per_direction_and_no_masks(valid):
         CrossModalNCE(("1-7", "5-5"))(features, cells, valid)
     assert seen.products == 4
     assert max(seen.masks) <= 5
+    with Allocations(width=6) as seen:
+        CrossModalNCE(("1-7", "5-5"), chunk=2, drop_same_class=True)(features, cells, valid, LABELS)
+    assert max(seen.masks) <= 2 * 5  # of the samples of a chunk and all others, not of their locations
 
 
 def saved_bytes(batch, chunk):
@@ -202,6 +255,8 @@ def test_mistakes_are_named():
         CrossModalNCE(("1-5",), chunk=0)
     with pytest.raises(ConfigError, match="cells"):
         CrossModalNCE(("5-7",))(features)
+    with pytest.raises(ConfigError, match="drop_same_class needs the labels"):
+        CrossModalNCE(("1-5",), drop_same_class=True)(features, cells)
     with pytest.raises(ConfigError, match="level 7"):
         CrossModalNCE(("1-7",))({view: f._replace(f7=None) for view, f in features.items()}, cells)
 

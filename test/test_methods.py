@@ -11,10 +11,12 @@ import torch.nn.functional as F
 
 from mmcl_core.augment import Picture
 from mmcl_core.engine.optim import make_optimizer, set_mode
+from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods import METHODS, method_class
 from mmcl_core.methods.base import ViewBatch
 from mmcl_core.methods.parts import classify, encode
+from mmcl_core.nn.losses import CrossModalNCE
 
 BATCH = 12
 
@@ -91,6 +93,21 @@ def test_three_modalities_make_all_ordered_pairs():
     batch.pictures = pictures
     terms = method.losses(system, batch, stage, stage.updates[0])
     assert sum("->" in name for name in terms) == 6
+
+
+@pytest.mark.parametrize("name", ["mmcl", "amdim", "two_step"])
+def test_negatives_of_the_same_class_are_dropped_by_the_labels_of_the_run(name):
+    """All of one class: no contrast is left. Hidden labels: nothing is dropped."""
+    one_class, hidden = torch.zeros(BATCH, dtype=torch.int64), torch.full((BATCH,), -1)
+    found = {}
+    for drop in ("false", "true"):
+        for labels in (one_class, hidden):
+            method, system = build(f"method={name}", f"loss.drop_same_class={drop}")
+            terms = losses(method, system, labels=labels)
+            found[drop, int(labels[0])] = torch.stack([v for term, v in terms.items() if "->" in term])
+    assert (found["false", 0] > 0).all()
+    assert (found["true", 0] == 0).all()
+    assert torch.equal(found["true", -1], found["false", -1])
 
 
 @pytest.mark.parametrize("name", ["mmcl", "amdim", "supervised", "two_step"])
@@ -233,3 +250,22 @@ def test_draws_repeat_and_have_a_row_a_sample():
         assert cells.shape == (50,)
         assert cells.min() >= 0
         assert cells.max() < 25
+
+
+def test_hidden_labels_stay_hidden(tmp_path, monkeypatch):
+    """A run on few labels gives the contrastive loss these and no others."""
+    seen = []
+    forward = CrossModalNCE.forward
+
+    def record(self, features, cells=None, valid=None, labels=None):
+        seen.extend(labels.tolist())
+        return forward(self, features, cells, valid, labels)
+
+    monkeypatch.setattr(CrossModalNCE, "forward", record)
+    root = tiny.make_set(tmp_path / "set")
+    options = ("loss.drop_same_class=true", "data.label_share=0.25", "train.epochs=1", "train.validate_every=0")
+    train(tiny.settings(root, *options), tmp_path / "run")
+    kept = (tmp_path / "run" / "labelled.txt").read_text().split()
+    assert len(seen) == 32
+    assert len(kept) == 8
+    assert sum(label >= 0 for label in seen) == 8

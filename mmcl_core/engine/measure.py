@@ -102,13 +102,15 @@ def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> F
         return torch.randn(batch, width, *shape, device=device).requires_grad_()
 
     features = {view: Features(leaf(), leaf(5, 5), leaf(7, 7)) for view in ("rgb", "depth")}
+    labels = torch.arange(batch, device=device) % 21 if loss.drop_same_class else None
+    weights = loss.clip, loss.regulariser, loss.direction_weight
     walls = []
     for number in range(repetitions + 1):
         start = time.perf_counter()
         if plain:
-            terms = contrast(features, cells, loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight)
+            terms = contrast(features, cells, loss.level_pairs, *weights, labels=labels)
         else:
-            terms = nce(features, cells)
+            terms = nce(features, cells, labels=labels)
         torch.stack(list(terms.values())).sum().backward()
         _wait(device)
         if number:
@@ -278,9 +280,9 @@ def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
                 features[view] = plain.encode(model.encoder, pixels.contiguous(), modality)
             cells = {view: batch.draws[view] for view in views}
             loss = config.loss
-            terms = plain.contrast(
-                features, cells, loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight
-            )
+            weights = loss.clip, loss.regulariser, loss.direction_weight
+            labels = batch.labels if loss.drop_same_class else None
+            terms = plain.contrast(features, cells, loss.level_pairs, *weights, labels=labels)
             total = torch.stack(list(terms.values())).sum()
             for target in trainer.method.targets:
                 for logits in model.classifier(features[target].f1, views[target]):

@@ -51,7 +51,9 @@ class Encoded(NamedTuple):
 
 def make_nce(loss: LossConfig) -> CrossModalNCE:
     """The contrastive loss with the settings of ``loss``."""
-    return CrossModalNCE(loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight, loss.chunk)
+    return CrossModalNCE(
+        loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight, loss.chunk, loss.drop_same_class
+    )
 
 
 def encode(
@@ -89,12 +91,16 @@ def _nothing(model: RecognitionModel, device: torch.device, levels: Collection[i
 def contrast(
     nce: CrossModalNCE, encoded: Mapping[str, Encoded], batch: ViewBatch, weight: float = 1.0
 ) -> dict[str, Tensor]:
-    """Contrastive terms over all ordered pairs of the encoded views, times ``weight``; cells from ``batch.draws``."""
+    """Contrastive terms over all ordered pairs of the encoded views, times ``weight``; cells from ``batch.draws``.
+
+    The labels of the batch are those of the run: what a semi-supervised run hides is unknown here too.
+    """
     size = len(batch.labels)
     features = {view: part.spread(size) for view, part in encoded.items()}
     cells = {view: batch.draws[view] for view in encoded}
     valid = {view: part.mask(batch.labels) for view, part in encoded.items()}
-    terms = nce(features, cells, valid if any(part.rows is not None for part in encoded.values()) else None)
+    complete = all(part.rows is None for part in encoded.values())
+    terms = nce(features, cells, None if complete else valid, batch.labels)
     return {name: weight * value for name, value in terms.items()}
 
 

@@ -41,6 +41,8 @@ class CrossModalNCE(nn.Module):
         direction_weight: factor on everything: 1 sums the directions (paper), 0.5 halves (authors' program).
         chunk: most sources whose scores are held at once. More are worked off in chunks whose scores are computed
             again in backward, so that memory grows with the batch and not with its square.
+        drop_same_class: whether samples of the source's class are left out of its negatives, where both classes are
+            known (beyond the paper; supervision without making them positives). The regulariser still takes all pairs.
 
     Raises:
         ConfigError: an unknown level pair, or none.
@@ -53,6 +55,7 @@ class CrossModalNCE(nn.Module):
         regulariser: float = 0.05,
         direction_weight: float = 1.0,
         chunk: int = 256,
+        drop_same_class: bool = False,
     ) -> None:
         super().__init__()
         unknown = [pair for pair in level_pairs if pair not in LEVEL_PAIRS]
@@ -66,6 +69,7 @@ class CrossModalNCE(nn.Module):
         self.regulariser = regulariser
         self.direction_weight = direction_weight
         self.chunk = chunk
+        self.drop_same_class = drop_same_class
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -77,6 +81,7 @@ class CrossModalNCE(nn.Module):
         features: Mapping[str, Features],
         cells: Mapping[str, Tensor] | None = None,
         valid: Mapping[str, Tensor] | None = None,
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss terms of a batch.
 
@@ -86,11 +91,18 @@ class CrossModalNCE(nn.Module):
                 for pairs with a source of level 5 (see :func:`draw_cells`).
             valid: view -> bool [B], whether the sample has that view. One that has not is neither source, nor
                 positive, nor negative there.
+            labels: int64 [B], classes of the samples, -1 for unknown, which stays a negative to all; needed, and
+                looked at, for ``drop_same_class`` only.
 
         Returns:
-            Terms ``"1-5 rgb->depth"`` ... and ``"regulariser"``; their sum is the loss. A term without any
-            negative is zero.
+            Terms ``"1-5 rgb->depth"`` ... and ``"regulariser"``; their sum is the loss. A source without any
+            negative adds zero.
+
+        Raises:
+            ConfigError: cells, labels or feature maps that the loss needs are missing.
         """
+        if self.drop_same_class and labels is None:
+            raise ConfigError("loss.drop_same_class needs the labels of the batch")
         device = next(iter(features.values())).f1.device
         target_levels = {LEVEL_PAIRS[pair][1] for pair in self.level_pairs}
         terms: dict[str, Tensor] = {}
@@ -102,6 +114,9 @@ class CrossModalNCE(nn.Module):
             }
             here = {view: _presence(f.f1, valid[view] if valid else None) for view, f in features.items()}
             everywhere = {view: gather_with_grad(present) for view, present in here.items()}
+            classes = None
+            if self.drop_same_class and labels is not None:
+                classes = labels.to(device), gather_with_grad(labels.to(device))
             for pair, (source, target) in itertools.product(self.level_pairs, itertools.permutations(features, 2)):
                 at, to = LEVEL_PAIRS[pair]
                 loss, square = self._direction(
@@ -109,14 +124,21 @@ class CrossModalNCE(nn.Module):
                     targets[target, to],
                     here[source] * here[target],
                     everywhere[target],
-                    masked=valid is not None,
+                    valid is not None,
+                    classes,
                 )
                 terms[f"{pair} {source}->{target}"] = self.direction_weight * loss
                 regulariser = regulariser + self.direction_weight * self.regulariser * square
         return {**terms, "regulariser": regulariser}
 
     def _direction(
-        self, sources: Tensor, targets: Tensor, weight: Tensor, present: Tensor, masked: bool
+        self,
+        sources: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        present: Tensor,
+        masked: bool,
+        classes: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         """Mean loss and mean squared score of sources [b, R] against targets [B, L, R] of all processes."""
         rows, first = len(sources), process_index() * len(sources)
@@ -124,7 +146,8 @@ class CrossModalNCE(nn.Module):
         loss = square = torch.zeros((), device=sources.device)
         for start in range(0, rows, self.chunk):
             part = slice(start, start + self.chunk)
-            arguments = (sources[part], targets, weight[part], present, first + start, self.clip, masked)
+            labels = None if classes is None else (classes[0][part], classes[1])
+            arguments = (sources[part], targets, weight[part], present, first + start, self.clip, masked, labels)
             if rows > self.chunk and torch.is_grad_enabled():
                 sums = checkpoint(_sums, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -169,12 +192,20 @@ def soft_clip(x: Tensor, bound: float) -> Tensor:
 
 
 def _sums(
-    sources: Tensor, targets: Tensor, weight: Tensor, present: Tensor, first: int, clip: float, masked: bool
+    sources: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    first: int,
+    clip: float,
+    masked: bool,
+    classes: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sums of the losses and of the squared scores of some rows.
 
     Source i [b, R] belongs to the sample first + i of the targets [B, L, R]: its positives are a diagonal of the
-    scores [b, B, L], and the negatives are what remains when that diagonal is blotted out.
+    scores [b, B, L], and the negatives are what remains when that diagonal is blotted out. ``classes``: of the
+    sources [b] and of all samples [B].
     """
     scores = (sources @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
     squares = (weight @ scores.square().sum(2)) @ present
@@ -183,6 +214,9 @@ def _sums(
     negatives = scores.diagonal_scatter(torch.full_like(positives, _ABSENT), first, 0, 1)
     if masked:
         negatives = negatives.masked_fill(present[:, None] == 0, _ABSENT)
+    if classes is not None:
+        own, all_ = classes[0][:, None], classes[1]
+        negatives = negatives.masked_fill(((own == all_) & (own >= 0))[:, :, None], _ABSENT)
     losses = F.softplus(negatives.logsumexp((1, 2)) - positives)
     return (losses * weight).sum(), squares
 
