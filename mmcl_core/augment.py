@@ -21,7 +21,7 @@ from mmcl_core.config import AugmentConfig
 from mmcl_core.depth import drop_background, reference_distance, valid_readings
 from mmcl_core.errors import ConfigError, InputError
 from mmcl_core.modality import modality
-from mmcl_core.policy import CUTOUT_GREY, RGB_POLICIES, RandAugment, depth_ops, describe
+from mmcl_core.policy import CUTOUT_GREY, NEAREST_MM, RGB_POLICIES, RandAugment, depth_policy, describe
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
 
 __all__ = ["Augmenter", "Draws", "Picture", "describe", "test_transform"]
@@ -33,7 +33,6 @@ TEST_SIDE = 146 / 128
 #: Sides of the random grids that holes are made of: large blobs and small ones.
 HOLE_GRIDS = (4, 12)
 ERASE_AREA, ERASE_RATIO = (0.02, 0.25), (0.4, 2.5)
-NEAREST_MM = 1.0
 
 
 @dataclass
@@ -76,20 +75,25 @@ class Augmenter:
         config: settings.
         size: side of the views.
         views: modality of each view, such as ``{"rgb": "rgb", "depth": "depth"}`` or two views of one modality.
+        depth_range_m: of the model: what operations on grey levels take for 0 and 255 (:mod:`mmcl_core.policy`).
 
     Raises:
         ConfigError: a setting out of its range.
     """
 
-    def __init__(self, config: AugmentConfig, size: int, views: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: AugmentConfig,
+        size: int,
+        views: Mapping[str, str],
+        depth_range_m: tuple[float, float] = (0.0, 2.55),
+    ) -> None:
         _check(config)
         self.config, self.size = config, size
         self.views = {view: modality(name) for view, name in views.items()}
         self._policies = {
             "rgb": RandAugment(RGB_POLICIES[config.policy], config.rgb_ops, config.rgb_magnitude, size, CUTOUT_GREY),
-            "depth": RandAugment(
-                depth_ops(config.policy, config.depth_set), config.depth_ops, config.depth_magnitude, size
-            ),
+            "depth": depth_policy(config, size, depth_range_m),
         }
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
@@ -147,7 +151,7 @@ class Augmenter:
         picture = _resample(image, camera, rows, columns)
         policy = self._policies[self.views[view].kind]
         if policy.count:
-            picture = Picture(*policy(picture.image, picture.camera, own["ops"], own["numbers"]))
+            picture = Picture(*policy(picture.image, picture.camera, own["ops"], own["numbers"], own.get("noise")))
         return self._sense(picture, own) if self.views[view].kind == "depth" else picture
 
     def _axes(self, height: int, width: int, own: Mapping[str, Tensor], flip: Tensor) -> tuple[Axis, Axis]:
@@ -222,7 +226,7 @@ test_transform.__test__ = False  # type: ignore[attr-defined]  # its name looks 
 
 
 def _check(config: AugmentConfig) -> None:
-    for name in ("flip", "depth_erase", "depth_holes", "camera_dropout"):
+    for name in ("flip", "depth_erase", "depth_holes", "depth_op_probability", "camera_dropout"):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"augment.{name} is {getattr(config, name)}; it lies in 0..1")
     for name in ("depth_offset_m", "depth_background_m"):

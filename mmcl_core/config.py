@@ -150,6 +150,13 @@ class AugmentConfig:
         rgb_ops, rgb_magnitude: N and M of RandAugment for RGB; N = 0 switches it off.
         depth_set: the depth-safe operations: 1 (Table IV, footnote 1), 2 (footnote 2), 0 none.
         depth_ops, depth_magnitude: N and M of RandAugment for depth.
+        depth_op: one operation, applied once, in place of ``depth_set`` (Table IV); empty: the set. Those on grey
+            levels act on metric depth through ``model.depth_range_m``, see :mod:`mmcl_core.policy`.
+        depth_op_probability: share of the training samples that it is applied to.
+        depth_op_fixed: apply it to every training sample, always with the same sign. Test pictures stay as they are,
+            so the network is asked about pictures whose like it never saw: even an operation that loses nothing,
+            such as Invert, does harm (Table IV: 14.0 against 55.3). At random, unchanged pictures stay among those
+            it learns from.
         depth_erase: probability that a rectangle of depth is erased (becomes "no reading").
         depth_holes: largest share of depth pixels turned into simulated holes, in [0, 1).
         depth_offset_m: largest shift of the whole crop along the viewing axis, in metres.
@@ -167,6 +174,12 @@ class AugmentConfig:
     depth_set: Literal[0, 1, 2] = 2
     depth_ops: int = 3
     depth_magnitude: float = 4.0
+    depth_op: Literal[
+        "", "Cutout", "Rotate", "TranslateX", "TranslateY", "ShearX", "ShearY", "Sharpness",
+        "Brightness", "Contrast", "Invert", "Equalize", "AutoContrast", "Speckle",
+    ] = ""  # fmt: skip
+    depth_op_probability: float = 0.5
+    depth_op_fixed: bool = False
     depth_erase: float = 0.0
     depth_holes: float = 0.0
     depth_offset_m: float = 0.0

@@ -21,6 +21,7 @@ __all__ = [
     "equalize_table",
     "invert_table",
     "lookup",
+    "lookup_between",
     "posterize_table",
     "rotation",
     "sharpness",
@@ -28,6 +29,7 @@ __all__ = [
     "shear",
     "solarize_add_table",
     "solarize_table",
+    "speckle",
     "translation",
 ]
 
@@ -36,6 +38,14 @@ def lookup(image: Tensor, table: Tensor) -> Tensor:
     """Replace every level by its entry in the table of its sample and channel."""
     index = image.flatten(2).long()
     return table.expand(-1, image.shape[1], -1).gather(2, index).view_as(image)
+
+
+def lookup_between(levels: Tensor, table: Tensor) -> Tensor:
+    """:func:`lookup` of levels with fractions, float [n, 1, H, W] in 0..255: on the line between two entries."""
+    index = levels.flatten(2).floor().long().clamp(0, 254)
+    values = table.float()
+    low, high = values.gather(2, index), values.gather(2, index + 1)
+    return (low + (levels.flatten(2) - index) * (high - low)).view_as(levels)
 
 
 def _levels(like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -51,23 +61,28 @@ def _to_uint8(values: Tensor) -> Tensor:
     return values.clamp_(0, 255).to(torch.uint8)
 
 
-def autocontrast_table(image: Tensor) -> Tensor:
-    """Stretch each channel from its darkest and brightest level to 0 and 255 (``ImageOps.autocontrast``)."""
-    flat = image.flatten(2)
-    low, high = flat.amin(2, keepdim=True).double(), flat.amax(2, keepdim=True).double()
+def autocontrast_table(image: Tensor, use: Tensor | None = None) -> Tensor:
+    """Stretch each channel from its darkest and brightest level to 0 and 255 (``ImageOps.autocontrast``).
+
+    ``use``: bool, shape of ``image``, the pixels that count; ``None`` for all.
+    """
+    dark, bright = (image, image) if use is None else (image.masked_fill(~use, 255), image.masked_fill(~use, 0))
+    low, high = dark.flatten(2).amin(2, keepdim=True).double(), bright.flatten(2).amax(2, keepdim=True).double()
     # A number over a tensor would be a product with the reciprocal, and PIL's cut-off shows the last bit.
     scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     levels = _levels(image, torch.float64)
     return _to_uint8(torch.where(high > low, levels * scale - low * scale, levels))
 
 
-def equalize_table(image: Tensor) -> Tensor:
-    """Make the histogram of each channel uniform (``ImageOps.equalize``)."""
+def equalize_table(image: Tensor, use: Tensor | None = None) -> Tensor:
+    """Make the histogram of each channel uniform (``ImageOps.equalize``); ``use`` as in :func:`autocontrast_table`."""
     flat = image.flatten(2)
+    one = torch.ones((), device=image.device, dtype=torch.int32)
+    counted = one.expand(flat.shape) if use is None else use.flatten(2).to(torch.int32)
     histogram = torch.zeros(*flat.shape[:2], 256, device=image.device, dtype=torch.int32)
-    histogram.scatter_add_(2, flat.long(), torch.ones((), device=image.device, dtype=torch.int32).expand(flat.shape))
-    brightest = flat.amax(2, keepdim=True).long()
-    step = (flat.shape[2] - histogram.gather(2, brightest)) // 255
+    histogram.scatter_add_(2, flat.long(), counted)
+    brightest = (flat if use is None else flat.masked_fill(~use.flatten(2), 0)).amax(2, keepdim=True).long()
+    step = (histogram.sum(2, keepdim=True) - histogram.gather(2, brightest)) // 255
     below = histogram.cumsum(2) - histogram
     table = (below + step // 2) // step.clamp(min=1)
     return torch.where(step > 0, table, _levels(image, torch.int64)).clamp(0, 255).to(torch.uint8)
@@ -101,9 +116,15 @@ def brightness_table(factor: Tensor) -> Tensor:
     return _to_uint8(_levels(factor) * _column(factor))
 
 
-def contrast_table(image: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the mean grey of the picture (``ImageEnhance.Contrast``); ``factor`` [n], 1 changes nothing."""
-    mean = _column((_grey(image).double().mean((1, 2, 3)) + 0.5).floor().float())
+def contrast_table(image: Tensor, factor: Tensor, use: Tensor | None = None) -> Tensor:
+    """Blend with the mean grey of the picture (``ImageEnhance.Contrast``); ``factor`` [n], 1 changes nothing.
+
+    ``image`` may have one channel; ``use`` as in :func:`autocontrast_table`, of one channel.
+    """
+    grey = _grey(image.expand(-1, 3, -1, -1)).double()
+    counted = torch.ones_like(grey) if use is None else use.double()
+    middle = (grey * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)
+    mean = _column((middle + 0.5).floor().float())
     return _to_uint8(mean + _column(factor) * (_levels(image) - mean))
 
 
@@ -146,6 +167,20 @@ def sharpness_depth(depth: Tensor, factor: Tensor) -> Tensor:
     result = depth.clone()
     result[:, :, 1:-1, 1:-1] = torch.where(use, blended, inner)
     return result
+
+
+def speckle(levels: Tensor, noise: Tensor, deviation: Tensor) -> Tensor:
+    """Multiply every pixel by ``1 + deviation * noise`` and clip to 0..255.
+
+    Args:
+        levels: [n, C, H, W] on the scale 0..255, of any type.
+        noise: [n, H, W], standard normal; one number for all channels of a pixel.
+        deviation: [n].
+
+    Returns:
+        float32, shape of ``levels``.
+    """
+    return (levels.float() * (1 + deviation.view(-1, 1, 1, 1) * noise[:, None])).clamp_(0, 255)
 
 
 def rotation(degrees: Tensor, size: tuple[int, int]) -> Tensor:

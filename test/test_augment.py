@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import typing
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import InterpolationMode
 
 from mmcl_core import augment
 from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.errors import ConfigError, InputError
-from mmcl_core.policy import DEPTH_SETS, RGB_POLICIES, RandAugment, depth_ops
+from mmcl_core.policy import DEPTH_SETS, RGB_POLICIES, RandAugment, depth_ops, depth_policy, single_op
 
 VIEWS = {"rgb": "rgb", "depth": "depth"}
 SIZE, SOURCE = 32, 48
@@ -390,3 +392,142 @@ def test_magnitude_scale_is_thirty():
     assert math.isclose(named("paper", "Rotate").value(30, 64), 30)
     with pytest.raises(ConfigError, match="magnitude"):
         RandAugment((), 1, 31, SIZE)
+
+
+VALUE_OPS = ("Brightness", "Contrast", "Invert", "Equalize", "AutoContrast")
+
+
+def depth_batch(count=6, side=SIZE):
+    """Depth with holes at whole levels of 0.5..2.0 m, partly outside; the last sample has no reading at all."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:side, :side] / side
+    depth = 400 + 1800 * rng.random((count, 1, 1)) * (x + y) / 2 + rng.integers(0, 300, (count, side, side))
+    depth = 500 + np.round((depth - 500) * 255 / 1500) * 1500 / 255
+    depth[rng.random(depth.shape) < 0.1] = 0
+    depth[-1] = 0
+    return torch.from_numpy(depth).float()[:, None]
+
+
+def slow_value_op(name, reading, factor, noise=None):
+    """One picture [S, S] in mm, range 0.5..2.0 m: PIL on the 8-bit picture of the readings alone."""
+    rows = [(y, x) for y in range(SIZE) for x in range(SIZE) if reading[y, x] > 0]
+    if not rows:
+        return reading.clone()
+    levels = torch.stack([((reading[at] - 500) * 255 / 1500).clamp(0, 255) for at in rows])
+    if name == "Speckle":
+        new = (levels * (1 + factor * torch.stack([noise[at] for at in rows]))).clamp(0, 255)
+    else:
+        strip = Image.fromarray(levels.round().to(torch.uint8)[None].numpy())
+        if name in ("Brightness", "Contrast"):
+            strip = getattr(ImageEnhance, name)(strip).enhance(factor)
+        else:
+            strip = getattr(ImageOps, name.lower())(strip)
+        new = torch.from_numpy(np.asarray(strip).copy())[0].float()
+    out = torch.zeros_like(reading)
+    for at, level in zip(rows, new.tolist(), strict=True):
+        out[at] = max(1.0, 500 + level * 1500 / 255)
+    return out
+
+
+@pytest.mark.parametrize("name", [*VALUE_OPS, "Speckle"])
+def test_single_value_operation_on_metric_depth(name):
+    depth = depth_batch()
+    config = AugmentConfig(policy="paper", depth_op=name, depth_op_fixed=True, depth_magnitude=4)
+    policy = depth_policy(config, SIZE, (0.5, 2.0))
+    drawn = policy.draw(len(depth), torch.Generator().manual_seed(0))
+    out, _ = policy(depth.clone(), torch.zeros(len(depth), 4), **drawn)
+    factor = policy.ops[0].value(4, SIZE)
+    noise = drawn.get("noise", torch.zeros(len(depth), SIZE, SIZE))
+    for n in range(len(depth)):
+        expected = slow_value_op(name, depth[n, 0], factor, noise[n])
+        assert torch.equal(out[n, 0] > 0, expected > 0)
+        assert (out[n, 0] - expected).abs().max() <= 0.02, (name, n)
+    assert (out - depth).abs().max() > 50
+
+
+def test_inverting_depth_twice_gives_it_back():
+    """Levels keep their fraction: nothing is rounded to a 255th of the range."""
+    depth = depth_batch().clamp(max=1999) * (depth_batch() > 500)
+    policy = depth_policy(AugmentConfig(policy="paper", depth_op="Invert", depth_op_fixed=True), SIZE, (0.5, 2.0))
+    drawn = policy.draw(len(depth), torch.Generator())
+    once, _ = policy(depth.clone(), torch.zeros(len(depth), 4), **drawn)
+    assert torch.allclose(once[depth > 0], 2500 - depth[depth > 0], atol=1e-2)
+    twice, _ = policy(once.clone(), torch.zeros(len(depth), 4), **drawn)
+    assert torch.allclose(twice, depth, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["Invert", "Equalize", "Speckle", "Sharpness"])
+def test_single_operation_on_a_stored_picture(name):
+    """8-bit depth pictures (HHA) are changed as pictures, by PIL's rules."""
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 200, (4, 3, SIZE, SIZE), dtype=np.uint8))
+    policy = depth_policy(AugmentConfig(policy="paper", depth_op=name, depth_op_fixed=True), SIZE)
+    drawn = policy.draw(4, torch.Generator().manual_seed(2))
+    out, _ = policy(image.clone(), torch.zeros(4, 4), **drawn)
+    assert out.dtype == torch.uint8
+    for n in range(4):
+        if name == "Speckle":
+            factor = 1 + policy.ops[0].value(4, SIZE) * drawn["noise"][n]
+            expected = torch.stack([(plane.float() * factor).clamp(0, 255).round() for plane in image[n]]).byte()
+        else:
+            picture = Image.fromarray(image[n].permute(1, 2, 0).numpy())
+            value = policy.ops[0].value(4, SIZE)
+            changed = (
+                ImageEnhance.Sharpness(picture).enhance(value)
+                if name == "Sharpness"
+                else getattr(ImageOps, name.lower())(picture)
+            )
+            expected = torch.from_numpy(np.asarray(changed).copy()).permute(2, 0, 1)
+        assert (out[n].int() - expected.int()).abs().max() <= (1 if name == "Sharpness" else 0)
+
+
+def test_a_single_operation_is_applied_to_the_stated_share():
+    full = {"depth": torch.full((400, SOURCE, SOURCE), 700, dtype=torch.int32)}
+    still = {**WHOLE, "flip": 0, "policy": "paper", "depth_op": "Invert"}
+
+    def inverted(**settings):
+        views = {"depth": "depth"}
+        image = run(AugmentConfig(**still, **settings), full, torch.zeros(400, 4), views=views)["depth"].image
+        levels = image.flatten(1).amax(1)
+        assert torch.equal(levels, image.flatten(1).amin(1))
+        assert set(levels.round().tolist()) <= {700.0, 1850.0}
+        return int((levels > 1000).sum())
+
+    assert 160 < inverted() < 240
+    assert 50 < inverted(depth_op_probability=0.2) < 110
+    assert inverted(depth_op_probability=0.0) == 0
+    assert inverted(depth_op_probability=1.0) == 400
+    assert inverted(depth_op_probability=0.0, depth_op_fixed=True) == 400
+
+
+def test_fixed_application_draws_no_sign():
+    images, camera = batch(64)
+    settings = {**WHOLE, "flip": 0, "policy": "paper", "depth_op": "TranslateX", "depth_magnitude": 6}
+    moves = {}
+    for fixed in (True, False):
+        config = AugmentConfig(**settings, depth_op_fixed=fixed, depth_op_probability=1.0)
+        views = run(config, images, camera, size=SOURCE, views={"depth": "depth"})
+        moves[fixed] = {round(float(x), 3) for x in views["depth"].camera[:, 2] - camera[:, 2]}
+    step = 100 * 6 / 30 * SOURCE / 128
+    assert moves == {True: {-step}, False: {-step, step}}
+
+
+@pytest.mark.parametrize("name", [*VALUE_OPS, "Speckle", "TranslateY", "Cutout"])
+def test_single_operations_take_rows_of_the_global_draws(name):
+    images, camera = batch()
+    augmenter = Augmenter(AugmentConfig(depth_op=name, depth_magnitude=15), SIZE, VIEWS, (0.2, 1.8))
+    draws = augmenter.draw(16, torch.Generator().manual_seed(4))
+    whole = augmenter(images, camera, draws)["depth"].image
+    part = augmenter({k: v[5:9] for k, v in images.items()}, camera[5:9], draws.rows(slice(5, 9)))["depth"].image
+    assert torch.equal(part, whole[5:9])
+    assert torch.equal(whole, augmenter(images, camera, draws)["depth"].image)
+
+
+def test_single_operation_settings():
+    with pytest.raises(ConfigError, match=r"augment\.policy is none"):
+        Augmenter(AugmentConfig(policy="none", depth_op="Cutout"), SIZE, VIEWS)
+    with pytest.raises(ConfigError, match=r"depth_op_probability is 1\.5"):
+        Augmenter(AugmentConfig(depth_op="Cutout", depth_op_probability=1.5), SIZE, VIEWS)
+    names = [row["op"] for row in augment.describe(AugmentConfig(depth_op="Speckle"), SIZE) if row["kind"] == "depth"]
+    assert names == ["Speckle"]
+    offered = typing.get_args(typing.get_type_hints(AugmentConfig)["depth_op"])
+    assert all(len(single_op(policy, name)) == 1 for policy in ("paper", "sound") for name in offered if name)

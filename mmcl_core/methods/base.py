@@ -143,7 +143,8 @@ class Method(ABC):
 
     def augmenter(self, stage: Stage) -> Augmenter:
         """How these views are made."""
-        return Augmenter(self.config.augment, self.config.model.input_size, self.views(stage))
+        model = self.config.model
+        return Augmenter(self.config.augment, model.input_size, self.views(stage), model.depth_range_m)
 
     def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
         """Random numbers of the losses for a global batch: tensors [batch, ...], on the CPU."""
