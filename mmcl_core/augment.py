@@ -10,7 +10,7 @@ result is the same as in one process. Everything runs on the device of the pictu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,8 @@ class Augmenter:
         size: side of the views.
         views: modality of each view, such as ``{"rgb": "rgb", "depth": "depth"}`` or two views of one modality.
         depth_range_m: of the model: what operations on grey levels take for 0 and 255 (:mod:`mmcl_core.policy`).
+        aligned: whether all views of a sample get the same crop, so that they stay registered pixel by pixel.
+        plain: views that are flipped and cropped and left alone otherwise.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -87,9 +89,12 @@ class Augmenter:
         size: int,
         views: Mapping[str, str],
         depth_range_m: tuple[float, float] = (0.0, 2.55),
+        aligned: bool = False,
+        plain: Collection[str] = (),
     ) -> None:
         _check(config)
         self.config, self.size = config, size
+        self.aligned, self.plain = aligned, frozenset(plain)
         self.views = {view: modality(name) for view, name in views.items()}
         self._policies = {
             "rgb": RandAugment(RGB_POLICIES[config.policy], config.rgb_ops, config.rgb_magnitude, size, CUTOUT_GREY),
@@ -109,9 +114,12 @@ class Augmenter:
 
         config = self.config
         values = {"flip": uniform(), "camera": uniform()}
+        shared = {"crop": uniform(CROP_ATTEMPTS, 2), "place": uniform(2)} if self.aligned else None
         for view, kind in self.views.items():
-            values[f"{view}/crop"] = uniform(CROP_ATTEMPTS, 2)
-            values[f"{view}/place"] = uniform(2)
+            window = shared or {"crop": uniform(CROP_ATTEMPTS, 2), "place": uniform(2)}
+            values.update({f"{view}/{name}": value for name, value in window.items()})
+            if view in self.plain:
+                continue
             for name, value in self._policies[kind.kind].draw(batch, generator).items():
                 values[f"{view}/{name}"] = value
             if kind.kind == "depth":
@@ -149,6 +157,8 @@ class Augmenter:
         _check_layout(view, image, self.views[view].kind)
         rows, columns = self._axes(image.shape[1], image.shape[2], own, draws.values["flip"] < self.config.flip)
         picture = _resample(image, camera, rows, columns)
+        if view in self.plain:
+            return picture
         policy = self._policies[self.views[view].kind]
         if policy.count:
             picture = Picture(*policy(picture.image, picture.camera, own["ops"], own["numbers"], own.get("noise")))

@@ -106,6 +106,29 @@ def test_flip_is_shared_and_crop_is_not():
     assert all((cropped["a"].camera[n] != cropped["b"].camera[n]).any() for n in range(64))
 
 
+def test_aligned_views_show_the_same_window_and_plain_ones_nothing_else():
+    images, camera = batch()
+    images["depth"] = images["rgb"][..., 0].int() + 1  # what registered pictures show
+    config = AugmentConfig(scale=(0.2, 1.0), depth_set=1, **GEOMETRY)
+    pictures = {"rgb": "rgb", "rgb_plain": "rgb", "depth": "depth"}
+    augmenter = Augmenter(config, SOURCE, pictures, aligned=True, plain=("rgb_plain", "depth"))
+    draws = augmenter.draw(16, torch.Generator().manual_seed(3))
+    assert not any(name.startswith(("rgb_plain/ops", "depth/ops", "depth/holes")) for name in draws.values)
+    views = augmenter(images, camera, draws)
+    cameras = [views[view].camera for view in pictures]
+    assert torch.equal(cameras[1], cameras[2])
+    bare = Augmenter(AugmentConfig(policy="none", scale=(0.2, 1.0)), SOURCE, pictures, aligned=True)
+    expected = bare(images, camera, bare.draw(16, torch.Generator().manual_seed(3)))
+    assert torch.equal(views["rgb_plain"].image, expected["rgb"].image)
+    assert torch.equal(views["depth"].image, expected["depth"].image)
+    assert not torch.equal(views["rgb"].image, expected["rgb"].image)
+    # Nearest pixels of depth lie within what bicubic interpolation made of the same ones.
+    assert (views["depth"].image[:, 0] - 1 - views["rgb_plain"].image[:, 0]).abs().mean() < 30
+    apart = Augmenter(config, SOURCE, pictures, plain=pictures)
+    found = apart(images, camera, apart.draw(16, torch.Generator().manual_seed(3)))
+    assert (found["depth"].image[:, 0] - 1 - found["rgb_plain"].image[:, 0]).abs().mean() > 60
+
+
 def windows(picture, camera):
     """Left, top, width and height of the crops, from what became of an unflipped camera."""
     scale = picture.camera[:, :2] / camera[:, :2]

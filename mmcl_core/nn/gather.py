@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_with_grad", "process_index", "processes", "total"]
+__all__ = ["gather_with_grad", "mean_over_samples", "process_index", "processes", "total"]
 
 
 def processes() -> int:
@@ -53,6 +53,14 @@ def total(tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
+
+
+def mean_over_samples(values: Tensor) -> Tensor:
+    """This process's part of the mean over the samples of all processes of ``values`` [b]; 0 where there is none."""
+    if processes() == 1:  # nothing to ask the device
+        return values.sum() / max(len(values), 1)
+    count = total(torch.tensor(len(values), device=values.device))
+    return values.sum() * processes() / count.clamp(min=1)
 
 
 class _Gather(torch.autograd.Function):
