@@ -152,11 +152,10 @@ class AugmentConfig:
         depth_ops, depth_magnitude: N and M of RandAugment for depth.
         depth_op: one operation, applied once, in place of ``depth_set`` (Table IV); empty: the set. Those on grey
             levels act on metric depth through ``model.depth_range_m``, see :mod:`mmcl_core.policy`.
-        depth_op_probability: share of the training samples that it is applied to.
-        depth_op_fixed: apply it to every training sample, always with the same sign. Test pictures stay as they are,
-            so the network is asked about pictures whose like it never saw: even an operation that loses nothing,
-            such as Invert, does harm (Table IV: 14.0 against 55.3). At random, unchanged pictures stay among those
-            it learns from.
+        depth_op_probability: share of the training samples that it is applied to. 1 is the paper's fixed
+            application: no training picture is left as it is, and test pictures, which are never changed, are of a
+            kind that the network never saw. So even an operation that loses nothing, such as Invert, does harm
+            (Table IV: 14.0 against 55.3). At random, unchanged pictures stay among those it learns from.
         depth_erase: probability that a rectangle of depth is erased (becomes "no reading").
         depth_holes: largest share of depth pixels turned into simulated holes, in [0, 1).
         depth_offset_m: largest shift of the whole crop along the viewing axis, in metres.
@@ -179,7 +178,6 @@ class AugmentConfig:
         "Brightness", "Contrast", "Invert", "Equalize", "AutoContrast", "Speckle",
     ] = ""  # fmt: skip
     depth_op_probability: float = 0.5
-    depth_op_fixed: bool = False
     depth_erase: float = 0.0
     depth_holes: float = 0.0
     depth_offset_m: float = 0.0

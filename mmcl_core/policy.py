@@ -90,6 +90,7 @@ _PAPER = (
 _REPAIRED = {
     "Posterize": Op("Posterize", 8, 4, "bits"),
     "Solarize": Op("Solarize", 256, 0, "level"),
+    "Speckle": Op("Speckle", 0, 1, "deviation"),
     **{name: Op(name, 0, 0.9, "change", signed=True) for name in ("Contrast", "Brightness", "Color", "Sharpness")},
 }
 
@@ -106,9 +107,9 @@ DEPTH_SETS: dict[int, tuple[str, ...]] = {
     2: ("Rotate", "Cutout"),
 }
 
-#: Operations that only the study of single ones has. The paper gives no strength; here the standard deviation of the
-#: factor is the magnitude's share of 1, 0.13 at M = 4.
-_EXTRA = (Op("Speckle", 0, 1, "deviation"),)
+#: Operations that only the study of single ones has. The authors' program multiplies with a factor of mean 1 and
+#: standard deviation 1, whatever the magnitude; ``sound`` lets the deviation grow with it.
+_EXTRA = (Op("Speckle", 1, 1, "deviation"),)
 
 #: No operation makes a reading vanish or brings it nearer than this.
 NEAREST_MM = 1.0
@@ -135,8 +136,8 @@ def single_op(policy: str, name: str) -> tuple[Op, ...]:
             f"augment.depth_op={name} needs the ranges of a policy and augment.policy is none; "
             "choose paper or sound (augment.rgb_ops=0 leaves RGB alone)"
         )
-    rows = {op.name: op for op in (*_PAPER, *_EXTRA)} | {op.name: op for op in RGB_POLICIES[policy]}
-    return (rows[name],)
+    op = next(op for op in (*_PAPER, *_EXTRA) if op.name == name)
+    return (_REPAIRED.get(name, op) if policy == "sound" else op,)
 
 
 def depth_policy(config: AugmentConfig, size: int, range_m: tuple[float, float] = (0.0, 2.55)) -> RandAugment:
@@ -149,10 +150,7 @@ def depth_policy(config: AugmentConfig, size: int, range_m: tuple[float, float] 
         ops = depth_ops(config.policy, config.depth_set)
         return RandAugment(ops, config.depth_ops, config.depth_magnitude, size, range_m=range_m)
     ops, share = single_op(config.policy, config.depth_op), config.depth_op_probability
-    fixed = config.depth_op_fixed
-    return RandAugment(
-        ops, 1, config.depth_magnitude, size, range_m=range_m, probability=1.0 if fixed else share, signs=not fixed
-    )
+    return RandAugment(ops, 1, config.depth_magnitude, size, range_m=range_m, probability=share)
 
 
 def describe(config: AugmentConfig, size: int) -> list[dict[str, Any]]:
@@ -182,7 +180,6 @@ class RandAugment:
         fill: what cutout leaves, one value or one a channel.
         range_m: the distances in metres whose levels are 0 and 255, for metric depth.
         probability: of each of the N draws to be applied, in 0..1.
-        signs: whether signs are drawn; otherwise all are positive.
 
     Raises:
         ConfigError: N, M or the probability out of range.
@@ -198,7 +195,6 @@ class RandAugment:
         *,
         range_m: tuple[float, float] = (0.0, 2.55),
         probability: float = 1.0,
-        signs: bool = True,
     ) -> None:
         if count < 0:
             raise ConfigError(f"RandAugment draws {count} operations a sample; a number >= 0 is expected")
@@ -207,7 +203,7 @@ class RandAugment:
         if not 0 <= probability <= 1:
             raise ConfigError(f"an operation is applied with probability {probability}; it lies in 0..1")
         self.ops, self.magnitude, self.size, self.fill = ops, magnitude, size, fill
-        self.range_mm, self.probability, self.signs = (1000 * range_m[0], 1000 * range_m[1]), probability, signs
+        self.range_mm, self.probability = (1000 * range_m[0], 1000 * range_m[1]), probability
         self.count = count if ops else 0
         names = [op.name for op in ops]
         groups = [[n for n, name in enumerate(names) if name in group] for group in (_TABLES, _MOVES)]
@@ -281,9 +277,7 @@ class RandAugment:
 
     def _values(self, op: Op, drawn: Tensor) -> Tensor:
         value = op.value(self.magnitude, self.size)
-        values = torch.full_like(drawn[:, 0], value)
-        if op.signed and self.signs:
-            values = torch.where(drawn[:, 0] < 0.5, -values, values)
+        values = torch.where(drawn[:, 0] < 0.5, -value, value) if op.signed else torch.full_like(drawn[:, 0], value)
         return values + 1 if op.unit == "change" else values
 
     def _look_up(self, ops: list[Op], counts: list[int], image: Tensor, drawn: Tensor) -> Tensor:

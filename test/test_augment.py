@@ -455,7 +455,7 @@ def slow_value_op(name, reading, factor, noise=None):
 @pytest.mark.parametrize("name", [*VALUE_OPS, "Speckle"])
 def test_single_value_operation_on_metric_depth(name):
     depth = depth_batch()
-    config = AugmentConfig(policy="paper", depth_op=name, depth_op_fixed=True, depth_magnitude=4)
+    config = AugmentConfig(policy="paper", depth_op=name, depth_op_probability=1.0, depth_magnitude=4)
     policy = depth_policy(config, SIZE, (0.5, 2.0))
     drawn = policy.draw(len(depth), torch.Generator().manual_seed(0))
     out, _ = policy(depth.clone(), torch.zeros(len(depth), 4), **drawn)
@@ -471,7 +471,7 @@ def test_single_value_operation_on_metric_depth(name):
 def test_inverting_depth_twice_gives_it_back():
     """Levels keep their fraction: nothing is rounded to a 255th of the range."""
     depth = depth_batch().clamp(max=1999) * (depth_batch() > 500)
-    policy = depth_policy(AugmentConfig(policy="paper", depth_op="Invert", depth_op_fixed=True), SIZE, (0.5, 2.0))
+    policy = depth_policy(AugmentConfig(policy="paper", depth_op="Invert", depth_op_probability=1.0), SIZE, (0.5, 2.0))
     drawn = policy.draw(len(depth), torch.Generator())
     once, _ = policy(depth.clone(), torch.zeros(len(depth), 4), **drawn)
     assert torch.allclose(once[depth > 0], 2500 - depth[depth > 0], atol=1e-2)
@@ -483,7 +483,7 @@ def test_inverting_depth_twice_gives_it_back():
 def test_single_operation_on_a_stored_picture(name):
     """8-bit depth pictures (HHA) are changed as pictures, by PIL's rules."""
     image = torch.from_numpy(np.random.default_rng(1).integers(0, 200, (4, 3, SIZE, SIZE), dtype=np.uint8))
-    policy = depth_policy(AugmentConfig(policy="paper", depth_op=name, depth_op_fixed=True), SIZE)
+    policy = depth_policy(AugmentConfig(policy="paper", depth_op=name, depth_op_probability=1.0), SIZE)
     drawn = policy.draw(4, torch.Generator().manual_seed(2))
     out, _ = policy(image.clone(), torch.zeros(4, 4), **drawn)
     assert out.dtype == torch.uint8
@@ -519,19 +519,6 @@ def test_a_single_operation_is_applied_to_the_stated_share():
     assert 50 < inverted(depth_op_probability=0.2) < 110
     assert inverted(depth_op_probability=0.0) == 0
     assert inverted(depth_op_probability=1.0) == 400
-    assert inverted(depth_op_probability=0.0, depth_op_fixed=True) == 400
-
-
-def test_fixed_application_draws_no_sign():
-    images, camera = batch(64)
-    settings = {**WHOLE, "flip": 0, "policy": "paper", "depth_op": "TranslateX", "depth_magnitude": 6}
-    moves = {}
-    for fixed in (True, False):
-        config = AugmentConfig(**settings, depth_op_fixed=fixed, depth_op_probability=1.0)
-        views = run(config, images, camera, size=SOURCE, views={"depth": "depth"})
-        moves[fixed] = {round(float(x), 3) for x in views["depth"].camera[:, 2] - camera[:, 2]}
-    step = 100 * 6 / 30 * SOURCE / 128
-    assert moves == {True: {-step}, False: {-step, step}}
 
 
 @pytest.mark.parametrize("name", [*VALUE_OPS, "Speckle", "TranslateY", "Cutout"])
