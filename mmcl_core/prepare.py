@@ -114,6 +114,9 @@ def _check(plan: Plan, options: argparse.Namespace, work: dict[str, int | tuple[
     for skip in found.bad[:20]:
         print(f"bad: {skip.name}: {skip.reason}")
     problems = [f"{len(found.bad)} bad files or samples, the first: {found.bad[0].name}"] if found.bad else []
+    for what, (count, published) in plan.published.items():
+        print(f"{what}: {count} found, {published} published")
+        problems += [f"{what}: {count} found, the published set has {published}"] if count != published else []
     if plan.expected is not None and options.limit is None and options.shard == "0/1":
         wrong = [f"{s}: {n} samples expected, found {totals.get(s, 0)}" for s, n in plan.expected.items()]
         problems += [text for text, (s, n) in zip(wrong, plan.expected.items(), strict=True) if totals.get(s, 0) != n]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import shared_data
 
+from mmcl_core.data import falling_things
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.falling_things import CLASSES, split_scenes
 from mmcl_core.data.fat_annotations import read_json, read_objects
@@ -274,10 +275,73 @@ def test_bad_files_are_named_skipped_and_counted(source, tmp_path, capsys):
     assert "7 bad files or samples, the first: mixed/kitchen_0/_camera_settings.json" in capsys.readouterr().err
 
 
-def test_check_of_a_good_source(source, capsys):
+def test_check_of_a_good_source(source, capsys, monkeypatch):
     check = ["falling_things", "--source", str(source.parent), "--check", "--workers", "1", "--min-side", "10"]
+    assert main(check) == 2
+    assert "frames: 10 found, the published set has 31500" in capsys.readouterr().err
+    monkeypatch.setitem(falling_things.SUBSETS, "single", 10)
     assert main(check) == 0
     assert "nothing wrong in 10 samples" in capsys.readouterr().out
+
+
+def test_a_resized_frame_does_not_fit_its_camera(source, tmp_path):
+    stem = str(source / "mixed" / "temple_1" / "000000.left")
+    for part in ("jpg", "depth.png"):
+        image = cv2.imread(f"{stem}.{part}", cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(f"{stem}.{part}", cv2.resize(image, (48, 27), interpolation=cv2.INTER_NEAREST))
+    reasons = dict(prepare(source, tmp_path / "out", *MIXED).index["skipped"]["first"])
+    assert "is 48 x 27, and its camera has its centre at (47.5, 26.5)" in reasons["mixed/temple_1/000000.left.jpg"]
+
+
+def cut_crops(root, bits=16):
+    """Crops of two classes in train and val, cut before: <split>/<class>/<stem>.left.jpg and so on."""
+    rng = np.random.default_rng(0)
+    for split, name, count in (("train", DRILL, 3), ("train", "025_mug", 2), ("val", DRILL, 2)):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            stem = f"{folder}/kitchen_0_{number:06d}"
+            cv2.imwrite(f"{stem}.left.jpg", rng.integers(0, 255, (30, 20, 3), np.uint8))
+            cv2.imwrite(f"{stem}.right.jpg", np.full((28, 22, 3), 90, np.uint8))
+            depth = np.full((30, 20), 5000 + 10 * number, np.uint16)
+            depth[0, 0] = 65535
+            cv2.imwrite(f"{stem}.left.depth.png", depth if bits == 16 else (depth // 50).astype(np.uint8))
+    return root
+
+
+def test_crops_that_are_cut_already(tmp_path, capsys):
+    source = cut_crops(tmp_path / "crops")
+    made = prepare(source, tmp_path / "out", "--stereo")
+    assert [key.replace("kitchen_0_00000", "") for key in made.keys] == [
+        "train/025_mug/0", "train/025_mug/1", "train/035_power_drill/0", "train/035_power_drill/1",
+        "train/035_power_drill/2", "val/035_power_drill/0", "val/035_power_drill/1",
+    ]  # fmt: skip
+    assert [made.classes[label] for label in made.labels[:3]] == ["025_mug", "025_mug", "035_power_drill"]
+    assert list(made.modalities) == ["rgb", "depth", "rgb_right"]
+    assert made.present.all()
+    depth = made.images["depth"][1]
+    assert set(np.unique(depth)) <= {0, 501}
+    assert abs(int(made.images["rgb_right"][0][16, 16, 0]) - 90) < 3
+    prepare(source, tmp_path / "two", "--stereo", "--workers", "2")
+    assert filecmp.cmp(tmp_path / "out/index.json", tmp_path / "two/index.json", shallow=False)
+    assert main(["falling_things", "--source", str(source), "--check", "--workers", "1"]) == 2
+    assert "train crops: 5 found, the published set has 18640" in capsys.readouterr().err
+
+
+def test_crops_with_8_bit_depth_are_stored_pictures_and_bad_ones_are_named(tmp_path, capsys):
+    source = cut_crops(tmp_path / "crops", bits=8)
+    (source / "train" / DRILL / "kitchen_0_000001.left.jpg").unlink()
+    path = source / "train/025_mug/kitchen_0_000001.left.depth.png"
+    cv2.imwrite(str(path), np.full((30, 20), 5000, np.uint16))
+    (source / "val" / "teapot").mkdir()
+    made = prepare(source, tmp_path / "out", "--stereo")
+    assert made.images["depth"].shape[1:] == (32, 32, 3)
+    assert (made.images["depth"][0] == np.uint8(100)).sum() > 2900
+    assert len(made) == 5
+    reasons = dict(made.index["skipped"]["first"])
+    assert reasons["train/035_power_drill/kitchen_0_000001"] == "has no rgb picture"
+    assert "8 bit with 1 or 3 channels" in reasons["train/025_mug/kitchen_0_000001.left.depth.png"]
+    assert "none of the 21 classes" in reasons["val/teapot"]
 
 
 def test_workers_limit_and_shards_do_not_change_the_set(source, tmp_path):
@@ -308,7 +372,8 @@ def test_workers_limit_and_shards_do_not_change_the_set(source, tmp_path):
     ("folders", "options", "said"),
     [
         (["cats/dogs"], [], ["expected single/<object>_16k/", "found cats/"]),
-        (["train/mug"], [], ["prepare folder"]),
+        (["train/mug"], [], ["or crops in {train,val}/<class>/; found train/"]),
+        (["train/025_mug"], [], ["no pair of pictures", "<stem>.left.depth.png"]),
         (["mixed/kitchen_0"], [], ["expected single/, found mixed/", "--subset"]),
         (["single"], [], ["no scenes", "found nothing"]),
     ],

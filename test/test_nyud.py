@@ -115,7 +115,7 @@ def test_counts_and_bad_files_are_reported(tmp_path, capsys):
     assert "none of the 19 classes" in skipped["test/image/spaceship"]
     assert main(["nyud", "--source", str(source), "--check", "--workers", "1"]) == 2
     said = capsys.readouterr().err
-    assert "8 train and 6 test crops; the published set has 2186 and 2401" in said
+    assert "train crops: 8 found, the published set has 2186" in said
     assert "train: 2186 samples expected, found 7" in said
     assert "the first: " in said
 

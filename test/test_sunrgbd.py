@@ -164,7 +164,7 @@ def test_bad_files_are_named_skipped_and_counted(source, tmp_path, capsys):
     assert main(["sunrgbd", "--source", str(source), "--check", "--workers", "1"]) == 2
     said = capsys.readouterr().err
     assert f"5 bad files or samples, the first: SUNRGBD/{FRAMES[0]}/annotation2Dfinal/index.json" in said
-    assert "5 frames; the published set has 10335" in said
+    assert "frames: 5 found, the published set has 10335" in said
 
 
 def test_check_finds_an_implausible_unit(source, capsys):

@@ -137,7 +137,7 @@ def test_bad_files_are_named_skipped_and_counted(tmp_path, capsys):
     assert main(["washington", "--source", str(source), "--trial", "0", "--check", "--workers", "1"]) == 2
     said = capsys.readouterr().err
     assert "5 bad files or samples" in said
-    assert "1 classes and 1 instances; the published set has 51 and 300" in said
+    assert "classes: 1 found, the published set has 51; instances: 1 found, the published set has 300" in said
 
 
 def test_check_finds_an_implausible_unit(tmp_path, capsys):

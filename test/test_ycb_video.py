@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import shared_data
 
+from mmcl_core.data import ycb_video
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.prepare import main
@@ -144,8 +145,29 @@ def test_bad_files_are_named_skipped_and_counted(source, tmp_path, capsys):
     assert "4 bad files or samples, the first: 0005/000003" in capsys.readouterr().err
 
 
+def test_check_of_a_part_says_how_much_of_it_is_there(source, capsys, monkeypatch):
+    check = ["ycb_video", "--source", str(source), "--check", "--workers", "1"]
+    assert main(check) == 2
+    said = capsys.readouterr()
+    assert "videos: 2 found, the published set has 92; frames: 5 found, the published set has 133827" in said.err
+    assert "bad" not in said.err
+    monkeypatch.setattr(ycb_video, "VIDEOS", 2)
+    monkeypatch.setattr(ycb_video, "FRAMES", 5)
+    assert main(check) == 0
+    assert "frames: 5 found, 5 published" in capsys.readouterr().out
+
+
+def test_a_resized_frame_does_not_fit_its_camera(source, tmp_path):
+    for part in ("color", "depth", "label"):
+        path = str(source / f"data/0050/000001-{part}.png")
+        image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        cv2.imwrite(path, cv2.resize(image, half, interpolation=cv2.INTER_NEAREST))
+    reasons = dict(prepare(source, tmp_path / "out").index["skipped"]["first"])
+    assert "was it resized?" in reasons["data/0050/000001-color.png"]
+
+
 def test_check_finds_an_implausible_unit(source, capsys):
-    assert main(["ycb_video", "--source", str(source), "--check", "--workers", "1"]) == 0
     write_frame(source / "data" / "0060", 1, factor=65535)
     path = source / "data/0060/000001-meta.mat"
     meta = {name: value for name, value in scipy_io.loadmat(path).items() if not name.startswith("__")}

@@ -32,13 +32,12 @@ closest in number; ``--subset single mixed`` takes all, ``--every`` thins them o
 Splits go by scene, as frames of a scene share their background: of each environment, one of five scenes is drawn for
 ``val`` (see ``--val-scenes``, ``--test-scenes``, ``--seed``). The group of a crop is its scene. ``--stereo`` adds the
 modality ``rgb_right``: the same object cut out of the right picture by its own box, missing where it is not seen there.
-Crops that are cut already are read by ``prepare folder`` (with ``--depth-unit 0.1mm`` where they kept this unit).
+Crops that are cut already, as Meyer et al. had them, are read too: see :mod:`mmcl_core.data.fat_crops`.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import re
@@ -54,7 +53,8 @@ import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.fat_annotations import Object, read_cameras, read_class_numbers, read_objects
-from mmcl_core.data.frames import add_crop_arguments, crop_rule, mask_out, same_size, visible_box
+from mmcl_core.data.fat_crops import FARTHEST_MM, has_crops, plan_crops
+from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule, mask_out, same_size, visible_box
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
 from mmcl_core.data.sources import Plan, Skip, show_folder
 from mmcl_core.data.splits import shuffled
@@ -64,8 +64,6 @@ from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["CLASSES", "DATA_SET", "FallingThings", "Frame", "split_scenes"]
 
-logger = logging.getLogger(__name__)
-
 Array = npt.NDArray[Any]
 
 SUBSETS = {"single": 31_500, "mixed": 30_000}
@@ -73,7 +71,6 @@ _HELP = __doc__
 _FILE = re.compile(r"(\d+)\.left\.(?:jpg|png|json|depth\.png|seg\.png)")
 _SCENE = re.compile(r"(.+)_\d+")
 _LAYOUT = "single/<object>_16k/<environment>_<n>/NNNNNN.left.jpg (.depth.png, .seg.png, .json) and mixed/<scene>/..."
-_FARTHEST_MM = 6553
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,7 @@ class FallingThings:
   python -m mmcl_core.prepare falling_things --source fat --out data_sets/falling_things
   python -m mmcl_core.prepare falling_things --source fat --out data_sets/fat_stereo --stereo --subset single mixed
   python -m mmcl_core.prepare falling_things --source fat --out data_sets/fat_3 --test-scenes 1 --val-scenes kitchen_2
+  python -m mmcl_core.prepare falling_things --source fat_crops --out data_sets/fat_crops
   python -m mmcl_core.prepare falling_things --source fat --check --limit 1000"""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -162,6 +160,8 @@ class FallingThings:
             raise ConfigError(f"--every is {options.every}; 1 or more is expected")
         if not 0 <= options.min_visibility <= 1:
             raise ConfigError(f"--min-visibility is {options.min_visibility}; a share from 0 to 1 is expected")
+        if has_crops(source):
+            return plan_crops(source, options)
         tight, masked = options.boxes == "visible", options.mask == "apply"
         reader = Reader(source, crop_rule(options), options.min_visibility, options.stereo, tight, masked)
         folders = _list_folders(source, options.subset)
@@ -175,8 +175,6 @@ class FallingThings:
                 frames += _list_frames(key, folder, shared, splits[folder.name], options.every, skips)
         frames.sort(key=lambda frame: frame.key + "/")
         expected = sum(SUBSETS[name] for name in set(options.subset))
-        if options.every == 1 and len(frames) != expected:
-            logger.warning("%d frames; the published set has %d", len(frames), expected)
         return Plan(
             classes=CLASSES,
             modalities=("rgb", "depth", "rgb_right") if options.stereo else ("rgb", "depth"),
@@ -184,6 +182,7 @@ class FallingThings:
             make=partial(make_samples, reader),
             total=len(frames),
             description=_describe(reader, options, splits),
+            published={"frames": (len(frames), expected)} if options.every == 1 else {},
             skipped=skips,
         )
 
@@ -206,6 +205,8 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
             part = "left.depth.png"
             images["depth"] = _read_depth(reader.source / f"{stem}.{part}")
             same_size(images["depth"], images["rgb"])
+            part = f"left.{frame.colour}"
+            camera_fits(frame.folder.cameras.get("left"), images["rgb"])
             if frame.folder.numbers:
                 part = "left.seg.png"
                 numbers = _read_numbers(reader.source / f"{stem}.{part}", images["rgb"])
@@ -283,8 +284,7 @@ def _list_folders(source: Path, subsets: Iterable[str]) -> list[tuple[str, Path]
     root = next((path for path in (source, *inner) if any((path / name).is_dir() for name in SUBSETS)), None)
     if root is None:
         found = show_folder(source)
-        hint = "; prepare folder reads crops that are cut already" if {"train", "val"} & {p.name for p in inner} else ""
-        raise DataError(f"{source}: expected {_LAYOUT}; found {found}{hint}")
+        raise DataError(f"{source}: expected {_LAYOUT}, or crops in {{train,val}}/<class>/; found {found}")
     found_folders = []
     for subset in sorted(set(subsets)):
         top = root / subset
@@ -335,7 +335,7 @@ def _read_settings(reader: Reader, folder: Path, skips: list[Skip]) -> Folder | 
 
 def _read_depth(path: Path) -> Array:
     depth = depth_millimetres(path, 0.1)
-    depth[depth > _FARTHEST_MM] = 0
+    depth[depth > FARTHEST_MM] = 0
     return depth
 
 

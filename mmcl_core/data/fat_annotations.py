@@ -14,7 +14,7 @@ from mmcl_core.data.crops import Camera
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.errors import DataError
 
-__all__ = ["Object", "read_cameras", "read_class_numbers", "read_json", "read_objects"]
+__all__ = ["Object", "plain_class", "read_cameras", "read_class_numbers", "read_json", "read_objects"]
 
 #: Strings, which stay as they are, and the numbers that JSON has no word for.
 _NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:nan|inf)\b(?:\(\w+\))?', re.IGNORECASE)
@@ -68,7 +68,7 @@ def read_objects(path: Path) -> tuple[list[Object], list[str]]:
     found, faults, ranks = [], [], Counter[int]()
     for place, entry in enumerate(entries):
         try:
-            name = _plain_class(entry["class"])
+            name = plain_class(entry["class"])
             top, left = map(float, entry["bounding_box"]["top_left"])
             bottom, right = map(float, entry["bounding_box"]["bottom_right"])
             visibility = float(entry["visibility"])
@@ -120,14 +120,15 @@ def read_class_numbers(path: Path) -> dict[str, int]:
     """
     try:
         return {
-            _plain_class(entry["class"]): int(entry["segmentation_class_id"])
+            plain_class(entry["class"]): int(entry["segmentation_class_id"])
             for entry in _entries(path, "exported_objects", "class", "segmentation_class_id")
         }
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"holds an object without a class and its number: {error!r}") from error
 
 
-def _plain_class(name: str) -> str:
+def plain_class(name: str) -> str:
+    """The name of a class in lower case, without the ``_16k`` of the mesh."""
     return name.strip().lower().removesuffix("_16k")
 
 

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.data.crops import CropRule
+from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = [
     "add_crop_arguments",
+    "camera_fits",
     "crop_rule",
     "draw_test_groups",
     "mask_out",
@@ -95,6 +96,19 @@ def same_size(image: Array, rgb: Array) -> None:
     """
     if image.shape[:2] != rgb.shape[:2]:
         raise DataError(f"is {image.shape[1]} x {image.shape[0]}, the colour picture {rgb.shape[1]} x {rgb.shape[0]}")
+
+
+def camera_fits(camera: Camera | None, rgb: Array) -> None:
+    """Check that a camera looks through the middle half of a picture: one of a resized picture does not.
+
+    Raises:
+        DataError: it does not; the message does not name the file.
+    """
+    height, width = rgb.shape[:2]
+    if camera is not None and max(abs(camera[2] / width - 0.5), abs(camera[3] / height - 0.5)) > 0.25:
+        raise DataError(
+            f"is {width} x {height}, and its camera has its centre at ({camera[2]:g}, {camera[3]:g}): was it resized?"
+        )
 
 
 def draw_test_groups(groups: Iterable[str], share: float) -> set[str]:

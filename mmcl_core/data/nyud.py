@@ -122,9 +122,6 @@ class NyuD:
         crops = sorted(_list_crops(source, skips), key=lambda crop: crop.key)
         if not crops:
             raise DataError(f"{source}: no pair of pictures; expected {_LAYOUT}; found {show_folder(source)}")
-        counts = {split: sum(crop.split == split for crop in crops) for split in EXPECTED}
-        if counts != EXPECTED:
-            logger.warning("%d train and %d test crops; the published set has 2186 and 2401", *counts.values())
         swapped = _is_swapped(source, crops) if options.hha_order == "auto" else options.hha_order == "bgr"
         reader = Reader(source, CropRule(options.size), swapped)
         return Plan(
@@ -143,6 +140,10 @@ class NyuD:
             },
             stored=("depth",),
             expected=EXPECTED,
+            published={
+                f"{split} crops": (sum(crop.split == split for crop in crops), count)
+                for split, count in EXPECTED.items()
+            },
             skipped=skips,
         )
 

@@ -52,8 +52,8 @@ Array = npt.NDArray[Any]
 
 FILE = "nyu_depth_v2_labeled.mat"
 CAMERA = (518.857901, 519.469611, 325.582449, 253.736166)
-#: Frames of the file, and the share of them that the official split tests on.
-FRAMES, TEST_SHARE = 1449, 654 / 1449
+#: Frames of the file, columns of each, and the share of them that the official split tests on.
+FRAMES, WIDTH, TEST_SHARE = 1449, 640, 654 / 1449
 _ARRAYS = {"images": 4, "rawDepths": 3, "depths": 3, "labels": 3, "instances": 3}
 _KINDS = {"images": "u1", "rawDepths": "f", "depths": "f", "labels": "u", "instances": "u"}
 
@@ -91,13 +91,11 @@ def plan_labelled(file: Path, rule: CropRule, options: argparse.Namespace) -> Pl
         DataError: not that file, or a split that does not fit it.
         ConfigError: h5py or scipy is not installed.
     """
-    names, scenes = _read_names(file)
+    names, scenes, width = _read_names(file)
     labels = {row + 1: CLASSES.index(name) for row, name in enumerate(map(class_of, names)) if name}
     missing = set(CLASSES) - {CLASSES[label] for label in labels.values()}
     if missing:
         raise DataError(f"{file}: names has no {', '.join(sorted(missing))}; is it the file of NYU Depth V2?")
-    if len(scenes) != FRAMES:
-        logger.warning("%s has %d frames; the published one has %d", file, len(scenes), FRAMES)
     splits, how = _read_splits(file, scenes, options.splits)
     frames = [LabelledFrame(f"{i + 1:04d}", i, splits[i], scene) for i, scene in enumerate(scenes) if i in splits]
     metric = options.depth == "metric"
@@ -116,6 +114,7 @@ def plan_labelled(file: Path, rule: CropRule, options: argparse.Namespace) -> Pl
             "split": how,
         },
         stored=() if metric else ("depth",),
+        published={"frames": (len(scenes), FRAMES), "columns of a picture": (width, WIDTH)},
     )
 
 
@@ -153,8 +152,8 @@ def _open(file: Path) -> Any:
     return optional_import("h5py", f"reading {FILE}").File(file, "r")
 
 
-def _read_names(file: Path) -> tuple[list[str], list[str]]:
-    """Names of the labels and scene of each frame, after a look at the shapes."""
+def _read_names(file: Path) -> tuple[list[str], list[str], int]:
+    """Names of the labels, scene of each frame, and width of the pictures, after a look at the shapes."""
     h5py = optional_import("h5py", f"reading {FILE}")
     try:
         with h5py.File(file, "r") as data:
@@ -172,7 +171,7 @@ def _read_names(file: Path) -> tuple[list[str], list[str]]:
                     )
     except OSError as error:
         raise DataError(f"{file} is not a readable MATLAB v7.3 file: {error}") from error
-    return names, scenes
+    return names, scenes, size[0]
 
 
 def _texts(data: Any, name: str) -> list[str]:

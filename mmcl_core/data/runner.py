@@ -84,6 +84,9 @@ def write_plan(
     Raises:
         DataError: not one usable sample; also as for the writer.
     """
+    for what, (found, published) in plan.published.items():
+        if found != published:
+            logger.warning("%s: %d found, the published set has %d", what, found, published)
     report = _Skips()
     medians: list[float] = []
     with PreparedWriter(

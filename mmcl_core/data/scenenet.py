@@ -167,8 +167,9 @@ class SceneNet:
         part = tuple(map(int, options.shard.split("/")))
         quota = Quota({}, {}) if options.check else Quota(_share(most, part), _share(per_class, part))
         skips: list[Skip] = []
+        published: dict[str, tuple[int, int]] = {}
         found = {
-            split: _find_trajectories(source, split, options.protobufs, skips)
+            split: _find_trajectories(source, split, options.protobufs, skips, published)
             for split in _find_splits(source, options.splits)
         }
         total = sum(len(one.frames[:: options.every_frame]) for some in found.values() for one in some)
@@ -192,6 +193,7 @@ class SceneNet:
                 "max_per_class": per_class,
             },
             stored=() if metric else ("depth",),
+            published=published,
             skipped=skips,
             keep=quota,
         )
@@ -283,8 +285,17 @@ def _find_splits(source: Path, asked: Sequence[str] | None) -> list[str]:
     return [split for split in found if not asked or split in asked]
 
 
-def _find_trajectories(source: Path, split: str, given: Sequence[Path] | None, skips: list[Skip]) -> list[Trajectory]:
-    """The trajectories of a split that are on disk and have objects of the classes, in the order of their keys."""
+def _find_trajectories(
+    source: Path,
+    split: str,
+    given: Sequence[Path] | None,
+    skips: list[Skip],
+    published: dict[str, tuple[int, int]],
+) -> list[Trajectory]:
+    """The trajectories of a split that are on disk and have objects of the classes, in the order of their keys.
+
+    ``published`` is told how many are on disk and how many the protobuf files name.
+    """
     near = [source, source.resolve().parent, *sorted(path for path in source.iterdir() if path.is_dir())]
     files = [file for folder in near for file in sorted(folder.glob(f"scenenet_rgbd_{split}*.pb"))]
     if given is not None:
@@ -293,11 +304,15 @@ def _find_trajectories(source: Path, split: str, given: Sequence[Path] | None, s
         raise DataError(f"{source}: no trajectories of {split}/; expected scenenet_rgbd_{split}*.pb; give --protobufs")
     found: dict[str, Trajectory] = {}
     gone = Counter[str]()
+    named: set[str] = set()
+    there = 0
     for file in files:
         try:
             for one in read_trajectories(file):
                 top, _, _ = one.path.partition("/")
+                named.add(one.path)
                 if (source / split / one.path).is_dir():
+                    there += 1
                     if one.labels:
                         found.setdefault(_padded(one.path), one)
                 elif (source / split / top).is_dir():
@@ -308,6 +323,7 @@ def _find_trajectories(source: Path, split: str, given: Sequence[Path] | None, s
             skips.append(Skip(file.name, str(error)))
     for top, count in sorted(gone.items()):
         logger.warning("%s/%s is not there, with %d trajectories of the protobuf files", split, top, count)
+    published[f"trajectories of {split}"] = (there, len(named))
     return [found[key] for key in sorted(found)]
 
 

@@ -48,6 +48,7 @@ class Plan:
         description: provenance and crop rule, the same for all shards (see the writer of prepared sets).
         stored: depth modalities that are 8-bit pictures.
         expected: samples by split that the published set has, to compare with.
+        published: what was counted in the source (frames, instances, ...): found, and in the published set.
         skipped: known before the work starts.
         keep: asked for each result in the order of the tasks; what it refuses is dropped. It may count what it keeps,
             and ``tasks`` may end by it: results that are under way by then are still asked for.
@@ -61,6 +62,7 @@ class Plan:
     description: Mapping[str, Any]
     stored: Sequence[str] = ()
     expected: Mapping[str, int] | None = None
+    published: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     skipped: Sequence[Skip] = field(default_factory=list)
     keep: Callable[[Sample | Skip], bool] = lambda result: True
 

@@ -120,8 +120,6 @@ class SunRgbd:
         if not classes or len(set(classes)) < len(classes):
             raise ConfigError(f"--classes {options.classes!r}: different names, joined by commas, are expected")
         frames, how = _list_frames(source, options.splits)
-        if len(frames) != FRAMES:
-            logger.warning("%d frames; the published set has %d", len(frames), FRAMES)
         reader = Reader(source, crop_rule(options), classes, "depth" if options.depth == "raw" else "depth_bfx")
         return Plan(
             classes=classes,
@@ -137,6 +135,7 @@ class SunRgbd:
                 "depth": options.depth,
                 "split": how,
             },
+            published={"frames": (len(frames), FRAMES)},
         )
 
 

@@ -123,7 +123,7 @@ class Washington:
         crops = sorted(_list_crops(source, options.every, held_out, skips), key=lambda crop: crop.key)
         if not crops:
             raise DataError(f"{source}: no crops; expected {_LAYOUT}; found {show_folder(_root(source))}")
-        _compare(crops, held_out, options.every)
+        published = _compare(crops, held_out, options.every)
         reader = Reader(source, CropRule(options.size), options.mask == "apply")
         return Plan(
             classes=CLASSES,
@@ -139,6 +139,7 @@ class Washington:
                 "every": options.every,
                 "mask": options.mask,
             },
+            published=published,
             skipped=skips,
         )
 
@@ -243,19 +244,18 @@ def _list_crops(source: Path, every: int, held_out: frozenset[str], skips: list[
                     yield Crop(f"{folder.name}/{inner.name}/{stem}", split, label, inner.name, f"{place}/{stem}")
 
 
-def _compare(crops: list[Crop], held_out: frozenset[str], every: int) -> None:
-    """Warn where the source is not the published set; fail where a trial holds nothing or everything out."""
+def _compare(crops: list[Crop], held_out: frozenset[str], every: int) -> dict[str, tuple[int, int]]:
+    """What is found and what the published set has; fails where a trial holds nothing out."""
     instances = {crop.instance for crop in crops}
-    classes = {crop.label for crop in crops}
-    if (len(classes), len(instances)) != (len(CLASSES), INSTANCES):
-        logger.warning("%d classes and %d instances; the published set has 51 and 300", len(classes), len(instances))
-    if every == 5 and len(crops) != EVERY_FIFTH:
-        logger.warning("%d crops; every fifth of the published set is %d", len(crops), EVERY_FIFTH)
+    counts = {"classes": (len({crop.label for crop in crops}), len(CLASSES)), "instances": (len(instances), INSTANCES)}
+    if every == 5:
+        counts["every fifth crop"] = (len(crops), EVERY_FIFTH)
     absent = sorted(held_out - instances)
     if absent:
         logger.warning("%d of %d test instances are not there, such as %s", len(absent), len(held_out), absent[0])
     if held_out and not held_out & instances:
         raise DataError(f"no test instance of the trial is in the source: {', '.join(sorted(instances)[:5])} ... are")
+    return counts
 
 
 def _read_camera(path: Path) -> Camera | None:

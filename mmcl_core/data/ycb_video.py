@@ -35,7 +35,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule
-from mmcl_core.data.frames import add_crop_arguments, crop_rule, mask_out, optional_import, same_size, visible_box
+from mmcl_core.data.frames import (
+    add_crop_arguments,
+    camera_fits,
+    crop_rule,
+    mask_out,
+    optional_import,
+    same_size,
+    visible_box,
+)
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
 from mmcl_core.data.sources import Plan, Skip, show_folder
 from mmcl_core.data.writer import Sample
@@ -73,6 +81,7 @@ CLASSES = (
     "052_extra_large_clamp",
     "061_foam_brick",
 )
+VIDEOS, FRAMES = 92, 133_827
 #: The videos held out for testing by the authors.
 TEST_VIDEOS = range(48, 60)
 _HELP = __doc__
@@ -142,7 +151,8 @@ class YcbVideo:
             raise ConfigError(f"--every is {options.every}; 1 or more is expected")
         reader = Reader(source, crop_rule(options), options.mask == "apply", options.min_pixels)
         listed = _read_list(options.frames) if options.frames else None
-        frames, skips = _choose(list(_list_frames(source, options.split)), listed, options.every)
+        found = list(_list_frames(source, options.split))
+        frames, skips = _choose(found, listed, options.every)
         if not frames:
             raise DataError(f"{source}: no frame is asked for and complete{f'; {skips[0]}' if skips else ''}")
         return Plan(
@@ -161,6 +171,7 @@ class YcbVideo:
                 "every": options.every,
                 "frames": options.frames.name if options.frames else "all",
             },
+            published={"videos": (len({frame.video for frame in found}), VIDEOS), "frames": (len(found), FRAMES)},
             skipped=skips,
         )
 
@@ -175,6 +186,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         scale, camera, ids = _read_meta(reader.source / frame.files["meta"])
         part = "color"
         images = {"rgb": read_rgb(reader.source / frame.files[part])}
+        camera_fits(camera, images["rgb"])
         part = "depth"
         images["depth"] = depth_millimetres(reader.source / frame.files[part], scale)
         same_size(images["depth"], images["rgb"])
