@@ -31,6 +31,8 @@ __all__ = [
     "config_hash",
     "from_dict",
     "load",
+    "override",
+    "read_override",
     "to_dict",
 ]
 
@@ -305,7 +307,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         values = dict(loaded or {})
     config = from_dict(values, where)
     for text in overrides:
-        config = _override(config, text)
+        config = override(config, dict([read_override(text)]), "command line")
     return config
 
 
@@ -335,23 +337,42 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _override(config: Config, text: str) -> Config:
+def override(config: Config, values: Mapping[str, Any], where: str = "settings") -> Config:
+    """A configuration with some settings replaced.
+
+    Args:
+        config: what is changed.
+        values: by ``section.key`` (or ``key`` for those outside any section), as YAML gives them.
+        where: named in error messages.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type.
+    """
+    plain: dict[str, Any] = dataclasses.asdict(config)
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        place = plain
+        for section in sections:
+            inner = place.get(section)
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{where}: unknown section {section!r} in {name!r}{hint(section, place)}")
+            place = inner
+        if key not in place:
+            raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place)}")
+        place[key] = value
+    return from_dict(plain, where)
+
+
+def read_override(text: str) -> tuple[str, Any]:
+    """Name and value of a text ``section.key=value``, the value read as YAML.
+
+    Raises:
+        ConfigError: a text of another form.
+    """
     name, sign, value = text.partition("=")
     if not sign or not name.strip():
         raise ConfigError(f"override {text!r} is not of the form section.key=value")
     try:
-        parsed = yaml.safe_load(value) if value else ""
+        return name.strip(), yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
         raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error
-    plain: dict[str, Any] = dataclasses.asdict(config)
-    *sections, key = name.strip().split(".")
-    place = plain
-    for section in sections:
-        inner = place.get(section)
-        if not isinstance(inner, dict):
-            raise ConfigError(f"command line: unknown section {section!r} in {name!r}{hint(section, place)}")
-        place = inner
-    if key not in place:
-        raise ConfigError(f"command line: unknown setting {name!r}{hint(key, place)}")
-    place[key] = parsed
-    return from_dict(plain, "command line")

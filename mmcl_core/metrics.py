@@ -17,6 +17,8 @@ from mmcl_core.errors import InputError
 __all__ = [
     "CalibrationBins",
     "Estimate",
+    "Paired",
+    "Spread",
     "accuracy",
     "bootstrap",
     "calibration_bins",
@@ -26,8 +28,10 @@ __all__ = [
     "group_means",
     "hits",
     "macro_f1",
+    "paired_difference",
     "per_class",
     "softmax",
+    "spread",
     "summarise",
     "top_k",
 ]
@@ -44,6 +48,26 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation (divided by number - 1; NaN for a single value) of ``number`` values."""
+
+    mean: float
+    std: float
+    number: int
+
+
+class Paired(NamedTuple):
+    """Differences between two rows of results, seed by seed.
+
+    Attributes:
+        spread: their mean, standard deviation and number.
+        same_sign: whether all have the same sign, none zero.
+    """
+
+    spread: Spread
+    same_sign: bool
 
 
 class CalibrationBins(NamedTuple):
@@ -166,6 +190,26 @@ def group_means(values: ArrayLike, groups: Sequence[str], labels: ArrayLike) -> 
     pairs = {pair: number for number, pair in enumerate(dict.fromkeys(_pairs(groups, labels)))}
     place = np.array([pairs[pair] for pair in _pairs(groups, labels)])
     return np.bincount(place, np.asarray(values, np.float64)) / np.bincount(place)
+
+
+def spread(values: ArrayLike) -> Spread:
+    """Mean, standard deviation and number of one or more values.
+
+    Raises:
+        InputError: no value.
+    """
+    array = np.asarray(values, np.float64).ravel()
+    if not array.size:
+        raise InputError("the mean of no value is asked for")
+    return Spread(float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan"), array.size)
+
+
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
+    """``first - second`` over the seeds (keys) that both have; ``None`` where they share none."""
+    differences = [first[seed] - second[seed] for seed in first if seed in second]
+    if not differences:
+        return None
+    return Paired(spread(differences), all(d > 0 for d in differences) or all(d < 0 for d in differences))
 
 
 def bootstrap(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:

@@ -9,6 +9,7 @@
 ``weights.safetensors``  the model to use, written at the very end: a folder that has it is finished
 ``report/``              pages for people
 ``evaluation/``          figures of :mod:`mmcl_core.evaluate`, one folder a data set and split
+``sweep.log/.jsonl``     of :mod:`mmcl_core.sweep`: what the run said, and what each of its processes cost
 =======================  =======================================================================================
 """
 
@@ -27,6 +28,8 @@ from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import ConfigError
 
 __all__ = [
+    "FREE_SETTINGS",
+    "KEPT_FILES",
     "default_folder",
     "differences",
     "flat",
@@ -41,6 +44,8 @@ OWN_FILES: tuple[str, ...] = (
     *("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
     *("state.pt", "weights.safetensors", "tensorboard", "report", "evaluation"),
 )
+#: Beside these a run may begin in the folder, and they stay.
+KEPT_FILES: tuple[str, ...] = ("sweep.log", "sweep.jsonl")
 
 #: Settings that say where and when, not what: a resumed run may change them.
 FREE_SETTINGS = frozenset({"out", "data.root", "data.resident", "train.save_every", "train.device", "train.threads"})
@@ -78,7 +83,7 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
         if not overwrite:
             state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"
             raise ConfigError(f"{run} holds {state}; take another --out, or --overwrite to replace it")
-    elif run.is_dir() and {path.name for path in run.iterdir()} - {*OWN_FILES, *_leftovers(run)}:
+    elif run.is_dir() and {path.name for path in run.iterdir()} - {*OWN_FILES, *KEPT_FILES, *_leftovers(run)}:
         raise ConfigError(f"{run} is not empty and holds no run; take another --out")
     run.mkdir(parents=True, exist_ok=True)
     for name in (*OWN_FILES, *_leftovers(run)):

@@ -1,0 +1,286 @@
+"""From a table and seeds to runs: their settings, what they start from, and which cells share one.
+
+A run is named by its content: the settings that differ from the defaults, the content of its data set, and the name of
+the run it starts from. The same cell in two tables is therefore trained once, a set that was moved is the same set, and
+a setting that a later version adds does not rename the runs that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmcl_core.config import Config, override, to_dict
+from mmcl_core.data.cache import INDEX
+from mmcl_core.engine.checks import check_settings
+from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
+from mmcl_core.engine.sweep.table import Row, Table
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.methods import method_class
+from mmcl_core.settings import hint
+
+__all__ = ["Place", "Plan", "Run", "Test", "locate_sets", "make_plan"]
+
+logger = logging.getLogger(__name__)
+
+#: A method that keeps something for every sample is asked whether its settings make sense with this many.
+MANY_SAMPLES = 1_000_000
+
+
+class Place(NamedTuple):
+    """A cell at one point with one seed."""
+
+    row: str
+    column: str
+    point: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test set of a table, found on the disk.
+
+    Attributes:
+        name: in the table; empty for a row's own data set.
+        folder: the prepared set.
+        split: of it.
+        modalities: columns of these modalities are tested on it; empty: all.
+        content: names the content of the set.
+    """
+
+    name: str
+    folder: Path
+    split: str
+    modalities: tuple[str, ...]
+    content: str
+
+    @property
+    def label(self) -> str:
+        """Name of the folder of its figures in a run."""
+        return f"{self.folder.resolve().name}-{self.split}-{self.content[:8]}"
+
+
+@dataclass
+class Run:
+    """One training with its evaluations.
+
+    Attributes:
+        key: its name, that of its folder.
+        config: all settings but the path of the run it starts from.
+        source: key of the run it starts from, or empty.
+        places: the cells that show it; none for a pre-training.
+        tests: what it is evaluated on, its own test split first.
+        title: for people.
+    """
+
+    key: str
+    config: Config
+    source: str
+    title: str
+    places: list[Place] = field(default_factory=list)
+    tests: list[Test] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do.
+
+    Attributes:
+        table: what it was made of.
+        seeds: the seeds.
+        rows: names of the rows to run now; the others show what is there.
+        runs: by key; a run comes after the one it starts from, otherwise seed after seed.
+        keys: key of the run of each cell.
+        problems: why a cell has no run.
+        left_out: optional test sets that are not there.
+    """
+
+    table: Table
+    seeds: tuple[int, ...]
+    rows: tuple[str, ...]
+    runs: dict[str, Run]
+    keys: dict[Place, str]
+    problems: dict[Place, str]
+    left_out: tuple[str, ...]
+
+    @property
+    def wanted(self) -> tuple[Run, ...]:
+        """The runs of the chosen rows and what they start from, sources first."""
+        keys = {key for place, key in self.keys.items() if place.row in self.rows}
+        while more := {self.runs[key].source for key in keys} - keys - {""}:
+            keys |= more
+        return tuple(run for key, run in self.runs.items() if key in keys)
+
+
+def locate_sets(table: Table, given: Sequence[str]) -> dict[str, Path]:
+    """Folders of the data sets of a table.
+
+    Args:
+        table: names them.
+        given: ``DIR`` for the first one, or ``NAME=DIR``.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    folders = {name: Path(folder) for name, folder in table.sets.items()}
+    for text in given:
+        name, sign, folder = text.partition("=")
+        if not sign:
+            name, folder = next(iter(folders)), text
+        if name not in folders:
+            raise ConfigError(f"--data {text}: {table.path} has no data set {name!r}{hint(name, folders)}")
+        folders[name] = Path(folder)
+    return folders
+
+
+def make_plan(
+    table: Table,
+    seeds: Sequence[int],
+    rows: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    data: Sequence[str] = (),
+    dry: bool = False,
+) -> Plan:
+    """Plan the runs of a table.
+
+    Args:
+        table: the table.
+        seeds: one run of every cell for each.
+        rows: names of the rows to run; none: all. What they start from is run too.
+        overrides: settings of all runs, last of all.
+        data: see :func:`locate_sets`.
+        dry: only to be shown: the data sets need not be there.
+
+    Raises:
+        ConfigError: an unknown row or data set.
+        DataError: a data set that is not there, or has no such split.
+    """
+    known = {row.name: row for row in table.shown}
+    for name in rows:
+        if name not in known:
+            raise ConfigError(f"--rows: {table.path} has no row {name!r}{hint(name, known)}")
+    chosen = tuple(name for name in known if not rows or name in rows)
+    planner = _Planner(table, overrides or {}, locate_sets(table, data), dry)
+    for seed in dict.fromkeys(seeds):
+        for name in known:
+            for point in table.values:
+                for column in known[name].cells:
+                    planner.place(Place(name, column, point, seed), needed=name in chosen)
+    return Plan(
+        table, tuple(dict.fromkeys(seeds)), chosen, planner.runs, planner.keys, planner.problems,
+        tuple(planner.left_out),
+    )  # fmt: skip
+
+
+class _Planner:
+    def __init__(self, table: Table, overrides: Mapping[str, Any], folders: Mapping[str, Path], dry: bool) -> None:
+        self.table, self.overrides, self.folders, self.dry = table, overrides, folders, dry
+        self.runs: dict[str, Run] = {}
+        self.keys: dict[Place, str] = {}
+        self.problems: dict[Place, str] = {}
+        self.left_out: list[str] = []
+        self._contents: dict[Path, tuple[str, tuple[str, ...]]] = {}
+        self.further = [test for test in map(self._further, table.evaluate) if test is not None]
+
+    def place(self, place: Place, needed: bool) -> None:
+        """Add the run of a cell, and what it starts from. Where it is not ``needed``, missing data are no error."""
+        modality = self.table.columns[place.column].modality
+        try:
+            run = self._run(place)
+            own = self._test("", self._set_of(self.table.rows[place.row]), self.table.split, ())
+        except (ConfigError, DataError) as error:
+            if needed and isinstance(error, DataError):
+                raise
+            self.problems[place] = str(error)
+            return
+        self.keys[place] = run.key
+        run.places.append(place)
+        for test in (own, *self.further):
+            if test not in run.tests and modality in (test.modalities or (modality,)):
+                run.tests.append(test)
+
+    def _run(self, place: Place) -> Run:
+        row = self.table.rows[place.row]
+        cell, folder = row.cells[place.column], self._set_of(row)
+        origin = cell.init_from or row.init_from
+        source = self._run(place._replace(row=origin)).key if origin else ""
+        config = self._settings(place)
+        check_settings(config, 1)
+        method_class(config.method)(config, ("a", "b"), MANY_SAMPLES)
+        key = _key(config, self._content(folder)[0], source)
+        if key not in self.runs:
+            point = "" if place.point is None else f" at {place.point:g}"
+            title = f"{row.name}, {place.column}{point}, seed {place.seed}"
+            self.runs[key] = Run(key, config, source, title)
+        return self.runs[key]
+
+    def _settings(self, place: Place) -> Config:
+        """Settings of a run, in the order that the table file documents."""
+        table, row, column = self.table, self.table.rows[place.row], self.table.columns[place.column]
+        where = f"{table.path}, row {row.name}, column {column.name}"
+        config = table.bases[row.name]
+        for settings in (table.settings, column.settings, row.settings, row.cells[place.column].settings):
+            config = override(config, _filled(settings, column.modality), where)
+        if table.points is not None and place.point is not None:
+            config = override(config, {table.points.setting: place.point}, where)
+        config = override(config, self.overrides, "command line")
+        return override(config, {"seed": place.seed, "data.root": str(self._set_of(row))}, where)
+
+    def _set_of(self, row: Row) -> Path:
+        return self.folders[row.set or next(iter(self.folders))]
+
+    def _content(self, folder: Path) -> tuple[str, tuple[str, ...]]:
+        """SHA-256 of the index of a set, and its splits; in a dry run the path of one that is not there."""
+        if folder not in self._contents:
+            try:
+                text = (folder / INDEX).read_bytes()
+                self._contents[folder] = (hashlib.sha256(text).hexdigest(), tuple(json.loads(text)["splits"]))
+            except (OSError, ValueError, KeyError) as error:
+                if not self.dry:
+                    name = next((name for name, path in self.folders.items() if path == folder), "NAME")
+                    raise DataError(
+                        f"no prepared set in {folder} (data set {name!r} of {self.table.path}); say where it is with "
+                        f"--data {name}=DIR, or make it with mmcl_core.prepare or mmcl_core.render"
+                    ) from error
+                self._contents[folder] = (f"missing {folder}", ())
+        return self._contents[folder]
+
+    def _test(self, name: str, folder: Path, split: str, modalities: tuple[str, ...]) -> Test:
+        content, splits = self._content(folder)
+        if splits and split not in splits:
+            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
+        return Test(name, folder, split, modalities, content)
+
+    def _further(self, test: Any) -> Test | None:
+        folder = self.folders[test.set]
+        if test.optional and not (folder / INDEX).exists() and not self.dry:
+            self.left_out.append(f"{test.name}: no prepared set in {folder}")
+            logger.warning("not tested on %s: no prepared set in %s (--data %s=DIR)", test.name, folder, test.set)
+            return None
+        return self._test(test.name, folder, test.split, test.modality)
+
+
+def _filled(value: Any, modality: str) -> Any:
+    """The value with the column's modality put in for ``{modality}``."""
+    if isinstance(value, str):
+        return value.replace("{modality}", modality)
+    if isinstance(value, Mapping):
+        return {key: _filled(inner, modality) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(inner, modality) for inner in value]
+    return value
+
+
+def _key(config: Config, content: str, source: str) -> str:
+    """Twelve hexadecimal digits, see the module."""
+    usual = dict(flat(to_dict(Config())))
+    asked = {
+        name: value for name, value in flat(to_dict(config)) if name not in FREE_SETTINGS and usual.get(name) != value
+    }
+    text = json.dumps([asked, content, source], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,115 @@
+"""Plots of a summary in the colours of the report pages, drawn with matplotlib without a display."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.engine.sweep.summary import Line, Summary
+
+__all__ = ["save_plots"]
+
+#: The light colours of :mod:`mmcl_core.engine.style`.
+_COLOURS = ("#2f6db5", "#d07a1c", "#2f8f63", "#8a5bb5", "#b84a62", "#6a7480", "#1f9aa6", "#a3852b")
+_TEXT, _MUTED, _GRID = "#1d2023", "#666d75", "#dfe1e4"
+
+
+def save_plots(summary: Summary, folder: Path) -> list[Path]:
+    """Draw ``plot.png`` of the own test split and one for each further test set that has figures.
+
+    A table with points is drawn as curves over them, any other as one line of dots for each row: seeds small, their
+    mean as a bar, the paper's figure as a hollow diamond.
+
+    Returns:
+        The files.
+    """
+    paths = []
+    for number, test in enumerate(summary.tests):
+        if any(test in result.scores for result in summary.results.values()):
+            path = folder / ("plot.png" if not number else f"plot-{_slug(test)}.png")
+            (_save_curves if summary.plan.table.points else _save_dots)(summary, test, path)
+            paths.append(path)
+    return paths
+
+
+def _save_dots(summary: Summary, test: str, path: Path) -> None:
+    columns = summary.plan.table.columns
+    lines = summary.lines
+    figure, panels = _panels(len(columns), 1.3 + 0.34 * len(lines))
+    for number, (panel, column) in enumerate(zip(panels, columns.values(), strict=True)):
+        colour = _COLOURS[number % len(_COLOURS)]
+        for height, line in enumerate(lines):
+            values = list(summary.by_seed(line, column.name, test).values())
+            panel.plot(values, [height] * len(values), "o", color=colour, alpha=0.45, markersize=4.5, linewidth=0)
+            if values:
+                mean = sum(values) / len(values)
+                panel.plot([mean, mean], [height - 0.3, height + 0.3], color=colour, linewidth=2.4)
+            paper = () if test else summary.paper(line, column.name)
+            if paper:
+                panel.plot(paper[0], height, "D", markerfacecolor="none", color=_MUTED, markersize=6)
+        panel.set_yticks(range(len(lines)), [line.row.title for line in lines])
+        panel.set_ylim(len(lines) - 0.5, -0.5)
+        panel.set_xlabel("top-1, %")
+        _dress(panel, column.title + (f", {test}" if test else ""))
+    note = "dots: seeds, bar: mean" + ("" if test else ", diamond: paper")
+    figure.supxlabel(note, fontsize=8, color=_MUTED)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _save_curves(summary: Summary, test: str, path: Path) -> None:
+    table = summary.plan.table
+    assert table.points is not None
+    figure, panels = _panels(len(table.columns), 3.6)
+    for panel, column in zip(panels, table.columns.values(), strict=True):
+        for number, row in enumerate(table.shown):
+            colour = _COLOURS[number % len(_COLOURS)]
+            found = [(point, summary.mean(Line(row, point), column.name, test)) for point in table.points.values]
+            at = [(point, mean) for point, mean in found if mean is not None]
+            if at:
+                panel.errorbar(
+                    [point for point, _ in at],
+                    [mean.mean for _, mean in at],
+                    [mean.std if mean.number > 1 else 0 for _, mean in at],
+                    color=colour, marker="o", markersize=4, capsize=3, linewidth=1.8, label=row.title,
+                )  # fmt: skip
+            paper = [(point, summary.paper(Line(row, point), column.name)) for point in table.points.values]
+            known = [(point, figure[0]) for point, figure in paper if figure and not test]
+            if known:
+                panel.plot(
+                    *zip(*known, strict=True), "D", markerfacecolor="none", color=colour, label=f"{row.title}, paper"
+                )
+        if min(table.points.values) > 0 and max(table.points.values) > 5 * min(table.points.values):
+            panel.set_xscale("log")
+        panel.set_xticks(table.points.values, [f"{value:g}" for value in table.points.values])
+        panel.minorticks_off()
+        panel.set_xlabel(table.points.title or table.points.setting)
+        panel.set_ylabel("top-1, %")
+        _dress(panel, column.title + (f", {test}" if test else ""))
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.8 + 4.0 * count, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
+
+
+def _dress(panel: Any, title: str) -> None:
+    panel.set_title(title, fontsize=10, color=_TEXT, loc="left")
+    panel.grid(color=_GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.tick_params(colors=_MUTED, labelsize=8, length=0)
+    for label in (panel.xaxis.label, panel.yaxis.label):
+        label.set(color=_MUTED, fontsize=9)
+    for side, spine in panel.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_GRID)
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)

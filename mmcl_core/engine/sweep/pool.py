@@ -1,0 +1,180 @@
+"""Processes side by side: each started when what it waits for is done, watched, and asked to stop when we are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.engine.interrupt import StopSignals
+
+__all__ = ["Outcome", "Task", "last_line", "read_costs", "run_tasks"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_STOPPED = 75  # of mmcl_core.train: stopped by a signal, the state is saved
+_PAUSE = 0.1  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do in a process of its own.
+
+    Attributes:
+        key: its name.
+        folder: where ``sweep.log`` (what it says) and ``sweep.jsonl`` (what each process cost) go.
+        job: handed to the process as a line of JSON on its standard input, see :func:`run_tasks`.
+        after: key of the task that has to be done before; empty, or one that is not in the list: none.
+    """
+
+    key: str
+    folder: Path
+    job: Mapping[str, Any]
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: ``done``, ``failed`` or ``stopped``, and for a failure why."""
+
+    state: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class _Running:
+    task: Task
+    process: subprocess.Popen[str]
+    device: str
+    share: int
+    begun: float = field(default_factory=time.monotonic)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    command: Sequence[str],
+    slots: Sequence[str],
+    ended: Callable[[Task, Outcome], None],
+) -> bool:
+    """Run tasks, as many at once as there are slots.
+
+    The job of a task goes to its process with ``device`` set to that of its slot. Standard input stays open: a process
+    sees its end when this one is gone, however that happened. SIGTERM, SIGINT and SIGUSR1 are answered by SIGTERM to
+    all processes; it returns when they have ended.
+
+    Args:
+        tasks: in the order in which to start them, as far as ``after`` allows.
+        command: program and arguments of every process.
+        slots: device of each place; the tasks on a device that is there twice share it.
+        ended: called in this process after the end of each task that was started or given up.
+
+    Returns:
+        Whether all was worked off; ``False`` when a signal ended it.
+    """
+    waiting, running = list(tasks), dict[int, _Running]()
+    open_keys, failed = {task.key for task in tasks}, set[str]()
+    with StopSignals() as signals:
+        asked = False
+        try:
+            while running or (waiting and not asked):
+                if signals.asked and not asked:
+                    asked = True
+                    logger.warning("stopping: %d run(s) save their state", len(running))
+                    for one in running.values():
+                        one.process.send_signal(signal.SIGTERM)
+                for slot in range(len(slots)):
+                    if asked or slot in running:
+                        continue
+                    task = next((t for t in waiting if t.after not in open_keys or t.after in failed), None)
+                    if task is None:
+                        break
+                    waiting.remove(task)
+                    if task.after in failed:
+                        failed.add(task.key)
+                        ended(task, Outcome("failed", "the run it starts from failed"))
+                        continue
+                    running[slot] = _start(task, command, slots[slot], slots.count(slots[slot]))
+                for slot in list(running):
+                    outcome = _look(running[slot], asked)
+                    if outcome is not None:
+                        task = running.pop(slot).task
+                        (failed.add if outcome.state != "done" else open_keys.discard)(task.key)
+                        ended(task, outcome)
+                if running:
+                    time.sleep(_PAUSE)
+        finally:
+            for one in running.values():
+                one.process.terminate()
+    return not asked
+
+
+def read_costs(folder: Path) -> list[dict[str, Any]]:
+    """What the processes of a task cost so far: ``status``, ``seconds``, ``cpu_seconds``, ``device``, ``share``."""
+    try:
+        lines = (folder / "sweep.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log with something in it, without the time in front; empty without one."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:400]
+
+
+def _start(task: Task, command: Sequence[str], device: str, share: int) -> _Running:
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with (task.folder / "sweep.log").open("a", encoding="utf-8") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, device {device}\n")
+        log.flush()
+        # A session of its own: Ctrl-C in the terminal reaches this process alone, which passes it on as SIGTERM.
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True
+        )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it ended at once; its log says why
+        process.stdin.write(json.dumps({**task.job, "device": device}) + "\n")
+        process.stdin.flush()
+    return _Running(task, process, device, share)
+
+
+def _look(one: _Running, asked: bool) -> Outcome | None:
+    """How a process ended, its cost written down; ``None`` while it runs."""
+    pid, status, usage = os.wait4(one.process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    code = one.process.returncode = os.waitstatus_to_exitcode(status)
+    assert one.process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        one.process.stdin.close()
+    seconds = time.monotonic() - one.begun
+    cost = {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "status": code,
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+        "device": one.device,
+        "share": one.share,
+    }
+    with (one.task.folder / "sweep.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(cost) + "\n")
+    if code == 0:
+        return Outcome("done", "", seconds)
+    if code == EXIT_STOPPED or (asked and code == -signal.SIGTERM):
+        return Outcome("stopped", "stopped by a signal", seconds)
+    said = last_line(one.task.folder / "sweep.log").removeprefix("error: ")
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    return Outcome("failed", f"{said} ({how})", seconds)

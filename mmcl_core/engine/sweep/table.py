@@ -1,0 +1,285 @@
+"""The table file of :mod:`mmcl_core.sweep`: which runs make up a table, and what the paper reports for them.
+
+A YAML mapping; settings are given by ``section.key`` as on a command line (see :mod:`mmcl_core.config`):
+
+====================  ================================================================================================
+``title``             of the table
+``base``              settings file that every run starts from, relative to the table file
+``sets``              name of a data set -> its folder (a prepared set). Rows train on the first one unless they name
+                      another; ``--data DIR`` and ``--data NAME=DIR`` replace the folders
+``split``             split of a row's own data set that its runs are tested on; default ``test``
+``settings``          common overrides of the base
+``columns``           name -> ``{title, modality, settings}``: the modality that is tested (default: the name) and the
+                      settings of all runs in the column
+``points``            ``{title, setting, values}``: every cell is trained once for each value of the setting, the x axis
+                      of a plot
+``pretraining``       rows that are trained where another row starts from them, and are not shown
+``rows``              list of ``{name, title, base, set, settings, init_from, cells, note}``; a row's own ``base``
+                      takes the place of the table's
+``rows: cells``       column -> the paper's figure in percent, ``[mean, std]``, ``null`` where there is none, or
+                      ``{paper, settings, init_from}``; with ``points`` the figure may be ``{value: figure}``. A column
+                      that is not named has no run
+``init_from``         name of another row or of a pre-training: start from the encoder of its run of the same column,
+                      point and seed
+``evaluate``          list of ``{name, set, split, modality, optional}``: further test sets for the columns of these
+                      modalities (default: all). An ``optional`` one that is not on the disk is left out and said so
+``compare``           list of ``{title, rows: [a, b], paper: {column: gain}}``: a - b paired over seeds; without
+                      ``paper`` the gain is that between the paper's figures
+====================  ================================================================================================
+
+``{modality}`` in a text among the settings stands for the modality of the column. Overrides apply in the order base,
+table, column, row, cell, point, command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmcl_core.config import Config, load
+from mmcl_core.errors import ConfigError
+from mmcl_core.settings import build, hint
+
+__all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "read_table"]
+
+#: The paper's figure in percent: nothing, (mean,) or (mean, std).
+Paper = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the modality that is tested in it, and the settings of its runs."""
+
+    name: str = ""
+    title: str = ""
+    modality: str = ""
+    settings: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a row has in a column; ``paper`` is the figure, or figures by point."""
+
+    paper: Any = None
+    settings: dict = field(default_factory=dict)
+    init_from: str = ""
+
+    def figure(self, point: float | None) -> Paper:
+        """The paper's figure at a point (``None``: of a table without points)."""
+        given = self.paper.get(point) if isinstance(self.paper, Mapping) else self.paper
+        return () if given is None else tuple(map(float, given if isinstance(given, (list, tuple)) else [given]))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row; ``shown`` is false for a pre-training."""
+
+    name: str = ""
+    title: str = ""
+    base: str = ""
+    set: str = ""
+    settings: dict = field(default_factory=dict)
+    init_from: str = ""
+    cells: dict = field(default_factory=dict)
+    note: str = ""
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Points:
+    """The x axis of a plot: a setting and its values."""
+
+    title: str = ""
+    setting: str = ""
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A further test set."""
+
+    name: str = ""
+    set: str = ""
+    split: str = "test"
+    modality: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row a less row b, and the paper's gain by column."""
+
+    title: str = ""
+    rows: tuple[str, ...] = ()
+    paper: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table file, read and checked.
+
+    Attributes:
+        path: the file.
+        title, sets, split, settings, points, evaluate, compare: see the module.
+        bases: the base of each row.
+        columns, rows: by name; ``rows`` holds the pre-trainings too.
+    """
+
+    path: Path
+    title: str
+    bases: dict[str, Config]
+    sets: dict[str, str]
+    split: str
+    settings: dict[str, Any]
+    columns: dict[str, Column]
+    rows: dict[str, Row]
+    points: Points | None
+    evaluate: tuple[TestSet, ...]
+    compare: tuple[Comparison, ...]
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows to show."""
+        return tuple(row for row in self.rows.values() if row.shown)
+
+    @property
+    def values(self) -> tuple[float | None, ...]:
+        """The points; one that is ``None`` in a table without."""
+        return self.points.values if self.points else (None,)
+
+
+@dataclass(frozen=True)
+class _File:
+    title: str = ""
+    base: str = ""
+    sets: dict = field(default_factory=dict)
+    split: str = "test"
+    settings: dict = field(default_factory=dict)
+    columns: dict = field(default_factory=dict)
+    points: Points = Points()
+    pretraining: list = field(default_factory=list)
+    rows: list = field(default_factory=list)
+    evaluate: list = field(default_factory=list)
+    compare: list = field(default_factory=list)
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a table file.
+
+    Raises:
+        ConfigError: unreadable, an unknown key (with the nearest known one), a name that nothing has, or starting
+            points in a circle. Settings are checked when the runs are planned, so that one wrong row costs one row.
+    """
+    path = Path(path)
+    file = build(_File, _mapping(path), str(path))
+    if not file.base or not file.rows or not file.columns or not file.sets:
+        raise ConfigError(f"{path}: a table has base, sets, columns and rows; see mmcl_core/engine/sweep/table.py")
+    columns = {}
+    for name, value in file.columns.items():
+        column = replace(build(Column, value or {}, str(path), f"columns.{name}."), name=str(name))
+        columns[column.name] = replace(column, title=column.title or column.name, modality=column.modality or name)
+    rows: dict[str, Row] = {}
+    for kind, items in (("pretraining", file.pretraining), ("rows", file.rows)):
+        for number, item in enumerate(items):
+            row = _row(item, columns, f"{kind}[{number}].", path, shown=kind == "rows")
+            if row.name in rows:
+                raise ConfigError(f"{path}: two rows are named {row.name!r}")
+            rows[row.name] = row
+    table = Table(
+        path,
+        file.title or path.stem,
+        {name: load(path.parent / (row.base or file.base)) for name, row in rows.items()},
+        {str(name): str(folder) for name, folder in file.sets.items()},
+        file.split,
+        file.settings,
+        columns,
+        rows,
+        file.points if file.points.setting else None,
+        tuple(build(TestSet, item, str(path), f"evaluate[{n}].") for n, item in enumerate(file.evaluate)),
+        tuple(build(Comparison, item, str(path), f"compare[{n}].") for n, item in enumerate(file.compare)),
+    )
+    _check(table)
+    return table
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the table {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping is expected")
+    return loaded
+
+
+def _row(item: Any, columns: Mapping[str, Column], prefix: str, path: Path, shown: bool) -> Row:
+    row = build(Row, item, str(path), prefix)
+    if not row.name:
+        raise ConfigError(f"{path}: {prefix.rstrip('.')} has no name")
+    cells = {}
+    for name, value in row.cells.items():
+        if name not in columns:
+            raise ConfigError(f"{path}: row {row.name} has a cell in an unknown column {name!r}{hint(name, columns)}")
+        cells[name] = _cell(value, f"{prefix}cells.{name}.", path)
+    if shown and not cells:
+        raise ConfigError(f"{path}: row {row.name} has no cells; name its columns, with null for no figure")
+    if not shown:
+        cells = cells or dict.fromkeys(columns, Cell())
+    return replace(row, title=row.title or row.name, cells=cells, shown=shown)
+
+
+def _cell(value: Any, prefix: str, path: Path) -> Cell:
+    # A mapping by point has numbers as keys, a cell written out has words.
+    written_out = isinstance(value, Mapping) and any(isinstance(key, str) for key in value)
+    cell = build(Cell, value, str(path), prefix) if written_out else Cell(value)
+    figures = cell.paper.values() if isinstance(cell.paper, Mapping) else [cell.paper]
+    for figure in figures:
+        parts = figure if isinstance(figure, (list, tuple)) else [figure]
+        if figure is not None and not all(isinstance(part, (int, float)) for part in parts):
+            raise ConfigError(f"{path}: {prefix}paper is {figure!r}; give a number, [mean, std], or null")
+    return cell
+
+
+def _check(table: Table) -> None:
+    """Refuse names that nothing has."""
+    where = str(table.path)
+    for row in table.rows.values():
+        _known(row.set or next(iter(table.sets)), table.sets, f"{where}: row {row.name}, set")
+        for name, cell in row.cells.items():
+            source = cell.init_from or row.init_from
+            if source:
+                _known(source, table.rows, f"{where}: row {row.name}, init_from")
+                if name not in table.rows[source].cells:
+                    raise ConfigError(f"{where}: row {row.name} starts from {source}, which has no cell in {name}")
+        _no_circle(table, row.name)
+    for test in table.evaluate:
+        _known(test.set, table.sets, f"{where}: evaluate, set")
+        if not test.name:
+            raise ConfigError(f"{where}: a test set under evaluate has no name")
+    for comparison in table.compare:
+        if len(comparison.rows) != 2:
+            raise ConfigError(f"{where}: compare {comparison.title!r} takes two rows, got {list(comparison.rows)}")
+        for name in comparison.rows:
+            _known(name, {row.name: row for row in table.shown}, f"{where}: compare {comparison.title!r}, rows")
+        for name in comparison.paper:
+            _known(name, table.columns, f"{where}: compare {comparison.title!r}, paper")
+
+
+def _known(name: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        raise ConfigError(f"{where}: unknown name {name!r}{hint(name, known)}")
+
+
+def _no_circle(table: Table, name: str, above: Sequence[str] = ()) -> None:
+    if name in above:
+        raise ConfigError(f"{table.path}: rows start from each other in a circle: {' <- '.join([*above, name])}")
+    row = table.rows[name]
+    for source in {cell.init_from or row.init_from for cell in row.cells.values()} - {""}:
+        if source in table.rows:
+            _no_circle(table, source, [*above, name])

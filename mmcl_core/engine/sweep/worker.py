@@ -1,0 +1,113 @@
+"""One run of a sweep in a process of its own: it trains, or goes on training, and then evaluates.
+
+The job comes as one line of JSON on standard input: ``config``, ``run`` (folder) and ``tests`` (``folder``, ``split``
+and ``label`` of each). When the other end of standard input is closed, because the sweep has ended or was killed, the
+run saves its state and stops. Standard output is the log; it is locked, so that a second process for the same run waits
+until the first has ended. Exit statuses are those of :mod:`mmcl_core.train`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.cli import run_command
+from mmcl_core.errors import ConfigError
+
+__all__ = ["is_complete", "main"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+EXIT_STOPPED = 75
+
+
+def main() -> int:
+    """Do the job on standard input; returns the exit status."""
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_stop_when_alone, name="sweep-watch", daemon=True).start()
+    fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
+    return run_command(lambda: _work(job))
+
+
+def is_complete(run: Path, tests: list[dict[str, str]]) -> bool:
+    """Whether a run is trained and evaluated, with these very weights, on all its tests."""
+    from mmcl_core.engine.runfolder import is_finished
+
+    return is_finished(run) and all(_is_current(run, test) for test in tests)
+
+
+def _work(job: dict[str, Any]) -> int:
+    from mmcl_core.config import from_dict, override
+    from mmcl_core.engine import runfolder
+    from mmcl_core.engine.interrupt import RunInterruptedError
+    from mmcl_core.engine.trainer import train
+    from mmcl_core.errors import TrainingError
+
+    config, run = override(from_dict(job["config"]), {"train.device": job["device"]}), Path(job["run"])
+    if (run / "config.yaml").exists():
+        saved = runfolder.read_config(run)
+        changed = [text for text in runfolder.differences(saved, config) if not text.startswith("model.init_from:")]
+        if changed:
+            raise ConfigError(
+                f"{run} was made with other defaults ({'; '.join(changed)}); remove it, or take another --out"
+            )
+    try:
+        train(config, run, resume=True)
+    except RunInterruptedError as stop:
+        logger.warning("%s", stop)
+        return EXIT_STOPPED
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    _evaluate(run, config.train.device, config.train.threads, job["tests"])
+    return 0
+
+
+def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, str]]) -> None:
+    """Evaluate where the figures are missing or of other weights, and write the report page."""
+    from mmcl_core.engine.evaluation import Settings, evaluate
+    from mmcl_core.engine.report import write_report
+    from mmcl_core.engine.results import write_results
+
+    if threads:
+        from mmcl_core.backend_torch import set_threads
+
+        set_threads(threads)
+    for test in tests:
+        if _is_current(run, test):
+            continue
+        found = evaluate(run, test["folder"], Settings(split=test["split"], device=device))
+        write_results(found, run / "evaluation" / test["label"])
+    try:
+        write_report(run)
+    except Exception:  # a page that fails must not spoil a run that succeeded
+        logger.exception("the report could not be written")
+
+
+def _is_current(run: Path, test: dict[str, str]) -> bool:
+    """Whether the figures of a test are there, and of these weights; the label names the content of the set."""
+    from mmcl_core.weights import model_id
+
+    path = run / "evaluation" / test["label"] / "metrics.json"
+    try:
+        found: str = json.loads(path.read_text(encoding="utf-8"))["model"]["model_id"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return found == model_id(run)
+
+
+def _stop_when_alone() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

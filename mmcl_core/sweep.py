@@ -1,0 +1,93 @@
+"""Train and evaluate every row of a table, over seeds, and write it beside the paper's figures.
+
+Runs are kept under OUT/runs and shared by all tables with the same OUT: one that is finished is not trained again, one
+that was stopped or killed goes on where it was. The table is rewritten after every run: OUT/<table>/index.html,
+table.md, table.csv, runs.csv, plots. The format of a table file: mmcl_core/engine/sweep/table.py.
+
+Exit status: 0 all done; 1 a row failed (the table says why, the others went on); 2 wrong arguments, table or data; 75
+stopped by Ctrl-C or SIGTERM, the runs having saved their states: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmcl_core.engine.sweep.plan import Plan
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_STOPPED = 75
+
+EXAMPLES = """  python -m mmcl_core.sweep --config config/tables/table1_rendered.yaml --out sweeps --jobs 2
+  python -m mmcl_core.sweep --config config/tables/table1.yaml --data DIR --out sweeps --devices cuda:0 cuda:1
+  python -m mmcl_core.sweep --config config/tables/table3.yaml --data nyud=DIR scenenet=DIR --out sweeps --dry-run"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (see the module)."""
+    options = _parser().parse_intermixed_args(arguments)
+    return run_command(lambda: _sweep(options), options.log_level)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from mmcl_core.config import read_override
+    from mmcl_core.engine.sweep.plan import make_plan
+    from mmcl_core.engine.sweep.session import Session, publish, slots_for
+    from mmcl_core.engine.sweep.table import read_table
+
+    if options.jobs < 0:
+        raise ConfigError("--jobs must be at least 1")
+    overrides = dict(map(read_override, options.overrides))
+    table = read_table(options.config)
+    plan = make_plan(table, options.seeds, options.rows, overrides, options.data, options.dry_run)
+    if options.dry_run:
+        return _show(plan, options.out)
+    session = Session(plan, options.out, slots_for(plan, options.jobs, options.devices))
+    complete = session.run()
+    print(f"table: {session.folder / 'table.md'}\npage:  {session.folder / 'index.html'}")
+    if options.publish:
+        publish(session.folder, options.publish)
+        print(f"published: {options.publish / session.folder.name}")
+    return EXIT_STOPPED if session.stopped else 0 if complete else EXIT_FAILED
+
+
+def _show(plan: Plan, out: Path) -> int:
+    """Print the runs of a plan; returns the exit status."""
+    for run in plan.wanted:
+        source = f"  starts from {run.source}" if run.source else ""
+        shared = f"  shared by {len(run.places)} cells" if len(run.places) > 1 else ""
+        print(f"{out / 'runs' / run.key}  {run.config.method:12}  {run.title}{source}{shared}")
+    for place, problem in plan.problems.items():
+        print(f"cannot run {place.row}, {place.column}, seed {place.seed}: {problem}", file=sys.stderr)
+    print(f"{len(plan.wanted)} runs")
+    return EXIT_FAILED if plan.problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("sweep", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("overrides", nargs="*", metavar="section.key=value", help="settings of all runs, last of all")
+    add("--config", required=True, metavar="FILE", help="table file (YAML)")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    add("--data", nargs="+", default=[], metavar="[NAME=]DIR", help="prepared sets; DIR alone is the table's first")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder of the sweep, may be shared by tables")
+    add("--rows", nargs="+", default=[], metavar="NAME", help="only these rows, and what they start from")
+    add("--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one a device)")
+    add("--devices", nargs="+", default=[], metavar="NAME", help="taken in turn (default: a GPU if there is one)")
+    add("--publish", type=Path, metavar="DIR", help="copy tables, plots and page to DIR/<table>: no weights")
+    add("--dry-run", action="store_true", help="check the table and print its runs")
+    add_logging_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
