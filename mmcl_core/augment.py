@@ -1,8 +1,9 @@
 """Augmentation of training crops, and the transform of evaluation: batched tensors, an own draw for every sample.
 
 Order (paper, Section III-D): a horizontal flip shared by all views of a sample, a random resized crop for each view,
-RandAugment of the kind of picture (:mod:`mmcl_core.policy`), then what a depth sensor does: a shift along the viewing
-axis, background dropped, holes, a rectangle erased. Random numbers and their application are apart:
+for depth a change of viewpoint (:mod:`mmcl_core.viewpoint`), RandAugment of the kind of picture
+(:mod:`mmcl_core.policy`), then what a depth sensor does: a shift along the viewing axis, background dropped, holes, a
+rectangle erased. Random numbers and their application are apart:
 :meth:`Augmenter.draw` needs only a generator, so a process takes its rows of the draws of the global batch, and the
 result is the same as in one process. Everything runs on the device of the pictures.
 """
@@ -23,6 +24,7 @@ from mmcl_core.errors import ConfigError, InputError
 from mmcl_core.modality import modality
 from mmcl_core.policy import CUTOUT_GREY, NEAREST_MM, RGB_POLICIES, RandAugment, depth_policy, describe
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
+from mmcl_core.viewpoint import change_view, random_rotations
 
 __all__ = ["Augmenter", "Draws", "Picture", "describe", "test_transform"]
 
@@ -33,6 +35,8 @@ TEST_SIDE = 146 / 128
 #: Sides of the random grids that holes are made of: large blobs and small ones.
 HOLE_GRIDS = (4, 12)
 ERASE_AREA, ERASE_RATIO = (0.02, 0.25), (0.4, 2.5)
+#: One picture shows too little of an object to turn it farther.
+MOST_DEGREES = 45
 
 
 @dataclass
@@ -126,7 +130,7 @@ class Augmenter:
                 wanted = {
                     "offset": (config.depth_offset_m, ()), "background": (config.depth_background_m, ()),
                     "holes": (config.depth_holes, (1 + sum(side**2 for side in HOLE_GRIDS),)),
-                    "erase": (config.depth_erase, (5,)),
+                    "erase": (config.depth_erase, (5,)), "view": (config.depth_view_deg, (3,)),
                 }  # fmt: skip
                 values.update({f"{view}/{name}": uniform(*shape) for name, (on, shape) in wanted.items() if on})
         return Draws(values)
@@ -155,10 +159,15 @@ class Augmenter:
     def _view(self, view: str, image: Tensor, camera: Tensor, draws: Draws) -> Picture:
         own = {name[len(view) + 1 :]: value for name, value in draws.values.items() if name.startswith(view + "/")}
         _check_layout(view, image, self.views[view].kind)
+        if self.views[view].kind == "depth" and image.ndim == 4:
+            _refuse_distances(self.config)
         rows, columns = self._axes(image.shape[1], image.shape[2], own, draws.values["flip"] < self.config.flip)
         picture = _resample(image, camera, rows, columns)
         if view in self.plain:
             return picture
+        if "view" in own:
+            rotation = random_rotations(own["view"], self.config.depth_view_deg)
+            picture = Picture(change_view(picture.image, picture.camera, rotation), picture.camera)
         policy = self._policies[self.views[view].kind]
         if policy.count:
             picture = Picture(*policy(picture.image, picture.camera, own["ops"], own["numbers"], own.get("noise")))
@@ -184,11 +193,6 @@ class Augmenter:
     def _sense(self, picture: Picture, own: Mapping[str, Tensor]) -> Picture:
         """What a depth sensor does to a view; each step only where it was drawn."""
         config, depth, camera = self.config, picture.image, picture.camera
-        if depth.shape[1] != 1 and (config.depth_offset_m or config.depth_background_m):
-            raise ConfigError(
-                "augment.depth_offset_m and augment.depth_background_m need distances and this set stores depth "
-                "pictures; set both to 0"
-            )
         if "offset" in own:
             depth, camera = _shift(depth, camera, (2 * own["offset"] - 1) * config.depth_offset_m)
         if "background" in own:
@@ -242,10 +246,19 @@ def _check(config: AugmentConfig) -> None:
     for name in ("depth_offset_m", "depth_background_m"):
         if getattr(config, name) < 0:
             raise ConfigError(f"augment.{name} is {getattr(config, name)}; a distance in metres >= 0 is expected")
+    if not 0 <= config.depth_view_deg <= MOST_DEGREES:
+        raise ConfigError(f"augment.depth_view_deg is {config.depth_view_deg}; it lies in 0..{MOST_DEGREES}")
     for name, most in (("scale", 1.0), ("ratio", math.inf)):
         low, high = getattr(config, name)
         if not 0 < low <= high <= most:
             raise ConfigError(f"augment.{name} is {(low, high)}; 0 < low <= high <= {most} is expected")
+
+
+def _refuse_distances(config: AugmentConfig) -> None:
+    """For depth that is stored as a picture."""
+    if wrong := [name for name in ("depth_view_deg", "depth_offset_m", "depth_background_m") if getattr(config, name)]:
+        names = ", ".join(f"augment.{name}" for name in wrong)
+        raise ConfigError(f"{names}: needs distances and this set stores depth pictures; set to 0")
 
 
 def _check_layout(name: str, image: Tensor, kind: str) -> None:

@@ -163,6 +163,8 @@ class AugmentConfig:
         depth_offset_m: largest shift of the whole crop along the viewing axis, in metres.
         depth_background_m: background farther than this behind the object is dropped for half of the samples;
             0: never.
+        depth_view_deg: largest angle that a metric depth crop is turned by about its object, by reprojection
+            (:mod:`mmcl_core.viewpoint`); beyond the paper. The angle is uniform in 0 to this, in degrees <= 45.
         camera_dropout: probability that the camera of a sample is hidden from a model that uses metric size.
     """
 
@@ -184,6 +186,7 @@ class AugmentConfig:
     depth_holes: float = 0.0
     depth_offset_m: float = 0.0
     depth_background_m: float = 0.0
+    depth_view_deg: float = 0.0
     camera_dropout: float = 0.0
 
 

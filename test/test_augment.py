@@ -21,7 +21,13 @@ from mmcl_core.policy import DEPTH_SETS, RGB_POLICIES, RandAugment, depth_ops, d
 VIEWS = {"rgb": "rgb", "depth": "depth"}
 SIZE, SOURCE = 32, 48
 WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-GEOMETRY = {"depth_holes": 0.3, "depth_erase": 0.5, "depth_offset_m": 0.1, "depth_background_m": 0.05}
+GEOMETRY = {
+    "depth_holes": 0.3,
+    "depth_erase": 0.5,
+    "depth_offset_m": 0.1,
+    "depth_background_m": 0.05,
+    "depth_view_deg": 12.0,
+}
 
 
 def batch(count=16, source=SOURCE, seed=0):
@@ -244,6 +250,27 @@ def test_offset_moves_readings_and_keeps_the_metric_size():
     assert close.image.min() >= 15 and (close.camera[:, :2] > 0).all()  # noqa: PT018
 
 
+def test_a_change_of_viewpoint_moves_depth_alone():
+    """RGB, cameras and all other draws are what they are without it, and every sample is turned its own way."""
+    images, camera = batch(1)
+    images["depth"] = (700 + 40 * torch.sin(torch.arange(SOURCE) / 3) + torch.arange(SOURCE)[:, None]).int()[None]
+    images = {name: image.repeat(20, *[1] * (image.ndim - 1)) for name, image in images.items()}
+    camera = 4 * camera.repeat(20, 1)
+    settings = {"policy": "none", **WHOLE, "flip": 0.0}
+    still = run(AugmentConfig(**settings), images, camera)
+    turned = run(AugmentConfig(**settings, depth_view_deg=20.0), images, camera)
+    assert torch.equal(turned["rgb"].image, still["rgb"].image)
+    for view in VIEWS:
+        assert torch.equal(turned[view].camera, still[view].camera)
+    assert len({image.numpy().tobytes() for image in still["depth"].image}) == 1
+    assert len({image.numpy().tobytes() for image in turned["depth"].image}) == 20
+    seen = turned["depth"].image
+    assert (seen > 0).float().mean() > 0.8
+    assert (seen[seen > 0] - 730).abs().max() < 120, "turned about the object"
+    everything = run(AugmentConfig(depth_view_deg=20.0), images, camera)["rgb"].image
+    assert torch.equal(everything, run(AugmentConfig(), images, camera)["rgb"].image)
+
+
 def test_holes_cover_a_drawn_share_in_blobs():
     full = {"depth": torch.full((300, SOURCE, SOURCE), 700, dtype=torch.int32)}
     config = AugmentConfig(policy="none", depth_holes=0.4)
@@ -286,8 +313,9 @@ def test_stored_depth_pictures():
     images["depth"] = images["rgb"].flip(0)
     out = run(AugmentConfig(depth_set=1, depth_erase=0.5, depth_holes=0.2), images, camera)["depth"]
     assert (out.image.dtype, out.image.shape) == (torch.uint8, (16, 3, SIZE, SIZE))
-    with pytest.raises(ConfigError, match="depth_offset_m"):
-        run(AugmentConfig(depth_offset_m=0.1), images, camera)
+    for setting in ("depth_offset_m", "depth_view_deg"):
+        with pytest.raises(ConfigError, match=setting):
+            run(AugmentConfig(**{setting: 0.1}), images, camera)
 
 
 def named(policy, name):
@@ -390,6 +418,7 @@ def test_evaluation_transform_is_torchvisions(source, size):
         ("flip", 1.5), ("scale", (0.0, 1.0)), ("scale", (0.5, 1.2)), ("ratio", (1.4, 0.7)), ("rgb_ops", -1),
         ("rgb_magnitude", 31.0), ("depth_magnitude", -1.0), ("depth_holes", 1.1), ("depth_offset_m", -0.1),
         ("depth_background_m", -1.0), ("camera_dropout", 2.0), ("depth_erase", -0.5),
+        ("depth_view_deg", 46.0), ("depth_view_deg", -1.0),
     ],
 )  # fmt: skip
 def test_settings_out_of_range(setting, value):
