@@ -1,7 +1,7 @@
 """Make a prepared set, which training and evaluation read, from a data set on disk.
 
 A file that is missing or damaged is named, skipped and counted. The set is the same for any number of workers, and
-appears under its name only when it is complete.
+appears under its name only when it is complete. What was interrupted or killed goes on with --resume.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
             help="processes (default: one for each core)",
         )  # fmt: skip
         one.add_argument("--overwrite", action="store_true", help="replace a prepared set that is there already")
+        one.add_argument(
+            "--resume", action="store_true",
+            help="go on with what an interrupted run of the same command left in <out>.partial; the set is the same",
+        )  # fmt: skip
         add_logging_options(one)
     merge = commands.add_parser("merge", help="join prepared sets, such as the shards of one job")
     merge.add_argument("--source", nargs="+", required=True, metavar="DIR", help="prepared sets")
@@ -96,7 +100,7 @@ def _prepare(data_set: DataSet, options: argparse.Namespace) -> int:
     if options.out is None:
         raise ConfigError("give --out DIR for the prepared set, or --check to write nothing")
     began = time.monotonic()
-    write_plan(plan, options.out, options.size, overwrite=options.overwrite, **work)
+    write_plan(plan, options.out, options.size, overwrite=options.overwrite, resume=options.resume, **work)
     prepared = PreparedSet.open(options.out, verify=False)
     print(f"{len(prepared) / (time.monotonic() - began):.0f} crops/s with {options.workers} worker(s)")
     return _finish(prepared)

@@ -1,5 +1,6 @@
 """``prepare`` on folders in the stated layouts, through the command: what is read, skipped and refused."""
 
+import filecmp
 import json
 import logging
 import os
@@ -16,7 +17,8 @@ from conftest import shared_data
 from small_sets import files, write_crop, write_set
 
 from mmcl_core import cli
-from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data import runner
+from mmcl_core.data.cache import PreparedSet, PreparedWriter
 from mmcl_core.data.sheet import colourise_depth, contact_sheet
 from mmcl_core.data.sources import data_sets
 from mmcl_core.errors import ConfigError, DataError
@@ -37,8 +39,12 @@ def source(tmp_path):
     return root
 
 
+def words(source, out, *options, name="folder"):
+    return [name, "--source", str(source), "--out", str(out), "--workers", "1", "--size", "20", *options]
+
+
 def run(source, out, *options, name="folder"):
-    status = main([name, "--source", str(source), "--out", str(out), "--workers", "1", "--size", "20", *options])
+    status = main(words(source, out, *options, name=name))
     return status, PreparedSet.open(out) if status == 0 else None
 
 
@@ -362,6 +368,69 @@ def test_interrupting_the_command_ends_it_without_a_half_set(source, tmp_path):
     assert "Traceback" not in error
     assert not (tmp_path / "set").exists()
     assert not (tmp_path / "set.partial").exists()
+
+
+def stop_after(monkeypatch, samples):
+    """The next runs note every task and end after so many samples."""
+    monkeypatch.setattr(runner, "SAVE_EVERY_S", 0.0)
+    add = PreparedWriter.add
+
+    def counting(self, sample):
+        if len(self) >= samples:
+            raise KeyboardInterrupt
+        add(self, sample)
+
+    monkeypatch.setattr(PreparedWriter, "add", counting)
+
+
+def same_files(one, two):
+    names = sorted(path.name for path in one.iterdir() if path.name != "sheet.png")
+    return names == sorted(path.name for path in two.iterdir() if path.name != "sheet.png") and not any(
+        filecmp.cmpfiles(one, two, names, shallow=False)[1:]
+    )
+
+
+@pytest.mark.parametrize("samples", [1, 4, 6])
+def test_an_interrupted_job_goes_on_to_the_same_set(damaged, tmp_path, monkeypatch, capfd, samples):
+    run(damaged, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, samples)
+        assert main(words(damaged, tmp_path / "set")) == 130
+    partial = tmp_path / "set.partial"
+    assert (partial / "progress.json").is_file()
+    with (partial / "rgb.u8").open("ab") as file:  # what was written after the last note is cut off
+        file.write(b"torn")
+    capfd.readouterr()
+    assert "--resume" in failure(capfd, *words(damaged, tmp_path / "set"))
+    assert "other options" in failure(capfd, *words(damaged, tmp_path / "set", "--size", "24", "--resume"))
+    assert main(words(damaged, tmp_path / "set", "--resume", "--workers", "2")) == 0
+    assert same_files(tmp_path / "whole", tmp_path / "set")
+    assert not partial.exists()
+
+
+def test_resume_without_a_part_begins_and_a_damaged_part_is_refused(source, tmp_path, monkeypatch, capfd):
+    run(source, tmp_path / "whole")
+    run(source, tmp_path / "new", "--resume")
+    assert same_files(tmp_path / "whole", tmp_path / "new")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert main(words(source, tmp_path / "set")) == 130
+    (tmp_path / "set.partial" / "labels.i64").write_bytes(b"")
+    assert "labels.i64 is shorter" in failure(capfd, *words(source, tmp_path / "set", "--resume"))
+    (tmp_path / "set.partial" / "progress.json").write_text("{")
+    assert "progress.json is damaged" in failure(capfd, *words(source, tmp_path / "set", "--resume"))
+    run(source, tmp_path / "set", "--overwrite")
+    assert same_files(tmp_path / "whole", tmp_path / "set")
+
+
+def test_a_changed_source_does_not_go_on(source, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert main(words(source, tmp_path / "set")) == 130
+    last = json.loads((tmp_path / "set.partial" / "progress.json").read_text())["state"]["task"]
+    for path in (source / last).parent.glob(f"{(source / last).name}*"):
+        path.unlink()
+    assert "the source or the options have changed" in failure(capfd, *words(source, tmp_path / "set", "--resume"))
 
 
 # --- what commands share ----------------------------------------------------------------------------------------------

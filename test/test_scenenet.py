@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data import runner
+from mmcl_core.data.cache import PreparedSet, PreparedWriter
 from mmcl_core.data.hha import hha
 from mmcl_core.data.rooms import CLASSES as ROOM_CLASSES
 from mmcl_core.data.scenenet import Quota, camera_of, ray_to_z
@@ -311,6 +312,29 @@ def test_workers_limit_and_shards(source, tmp_path):
     assert main(["merge", "--source", *parts, "--out", str(tmp_path / "merged")]) == 0
     assert filecmp.cmpfiles(tmp_path / "whole", tmp_path / "merged", names, shallow=False)[0] == names
     assert list(prepare(source, tmp_path / "few", "--limit", "4").keys) == list(whole.keys[:4])
+
+
+@pytest.mark.parametrize("samples", [3, 13, 14])
+def test_an_interrupted_job_goes_on_within_its_bounds(source, tmp_path, monkeypatch, samples):
+    """Stopped before, at and after the end of the first split that has enough."""
+    bounds = ["--max-samples", "train=13,val=2"]
+    whole = prepare(source, tmp_path / "whole", *bounds)
+    assert Counter(whole.splits) == {"train": 13, "val": 2}
+    words = ["scenenet", "--source", str(source), "--out", str(tmp_path / "set"), "--size", "60", "--workers", "1"]
+    add = PreparedWriter.add
+
+    def counting(self, sample):
+        if len(self) >= samples:
+            raise KeyboardInterrupt
+        add(self, sample)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "SAVE_EVERY_S", 0.0)
+        patch.setattr(PreparedWriter, "add", counting)
+        assert main([*words, "--every-frame", "1", *bounds]) == 130
+    assert (tmp_path / "set.partial" / "progress.json").is_file()
+    again = prepare(source, tmp_path / "set", *bounds, "--resume")
+    assert again.index == whole.index
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import signal
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -34,30 +35,42 @@ logger = logging.getLogger(__name__)
 
 #: Median depth of a crop in millimetres that is taken for plausible.
 PLAUSIBLE_MM = (100.0, 20_000.0)
+#: Seconds between two notes of how far a job is.
+SAVE_EVERY_S = 5.0
 _CHUNK = 8
 _SKIPS_SHOWN = 20
 
 Result = Sample | Skip
 
 
-def make_samples(plan: Plan, workers: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Result]:
-    """Samples and skips of a plan, in the order of its tasks.
+def make_samples(
+    plan: Plan, workers: int, shard: tuple[int, int] = (0, 1), tasks: Iterator[Any] | None = None, done: int = 0
+) -> Iterator[tuple[str, list[Result]]]:
+    """The key of each task, and its samples and skips, in the order of the tasks.
 
     Args:
         plan: the work.
         workers: processes; 1 works in this one.
         shard: (i, n): every n-th task, beginning with task i.
+        tasks: what is left of these tasks; ``None`` for all.
+        done: how many went before, for the progress bar.
 
     Raises:
         DataError: a worker process died.
     """
-    tasks = islice(plan.tasks, shard[0], None, shard[1])
+    tasks = shard_tasks(plan, shard) if tasks is None else tasks
     total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
     often = 0.1 if sys.stderr.isatty() else 15.0  # a log file needs no moving picture
-    with tqdm(total=total, unit=" tasks", desc="prepare", mininterval=often, smoothing=0.05) as progress:
-        for results in _in_order(plan.make, tasks, workers):
+    bar = tqdm(total=total, initial=done, unit=" tasks", desc="prepare", mininterval=often, smoothing=0.05)
+    with bar as progress:
+        for key, results in _in_order(plan.make, tasks, workers):
             progress.update(1)
-            yield from filter(plan.keep, results)
+            yield key, [result for result in results if plan.keep(result)]
+
+
+def shard_tasks(plan: Plan, shard: tuple[int, int]) -> Iterator[Any]:
+    """The tasks of a part: every n-th, beginning with task i."""
+    return islice(plan.tasks, shard[0], None, shard[1])
 
 
 def write_plan(
@@ -69,8 +82,11 @@ def write_plan(
     limit: int | None = None,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
+    resume: bool = False,
 ) -> None:
     """Make the samples of a plan and write them as a prepared set.
+
+    Whatever ends the work early, what was done stays in ``<out>.partial``, to go on from.
 
     Args:
         plan: the work.
@@ -80,6 +96,7 @@ def write_plan(
         limit: stop after so many samples.
         shard: (i, n): every n-th task, beginning with task i.
         overwrite: replace a prepared set that is already there.
+        resume: go on with what an interrupted run left; the result is what an uninterrupted one gives.
 
     Raises:
         DataError: not one usable sample; also as for the writer.
@@ -97,25 +114,72 @@ def write_plan(
         stored=plan.stored,
         description=plan.description,
         overwrite=overwrite,
+        resume=resume,
     ) as writer:
+        try:
+            _fill(writer, plan, report, medians, workers, limit, shard)
+        except BaseException:
+            if writer.saved:
+                logger.warning("what was done is kept in %s.partial; the same command with --resume goes on", out)
+            raise
+        report.close()
+        if not len(writer):
+            raise DataError(f"nothing usable in the source; {report.summary()}")
+    _judge(medians)
+
+
+def _fill(
+    writer: PreparedWriter,
+    plan: Plan,
+    report: _Skips,
+    medians: list[float],
+    workers: int,
+    limit: int | None,
+    shard: tuple[int, int],
+) -> None:
+    """Write what the tasks give, and now and then how far it is."""
+    tasks, done, saved = shard_tasks(plan, shard), 0, time.monotonic()
+    if writer.saved:
+        done = _go_on(plan, tasks, writer, shard)
+    else:
         for skip in plan.skipped if shard[0] == 0 else ():
             report.note(skip, writer)
-        results = make_samples(plan, workers, shard)
-        try:
-            for result in results:
+    results = make_samples(plan, workers, shard, tasks, done)
+    try:
+        for key, some in results:
+            for result in some:
                 if limit is not None and len(writer) >= limit:
-                    break
+                    return
                 refused = _add(result, writer)
                 if refused is not None:
                     report.note(refused, writer)
                 elif isinstance(result, Sample):
                     medians += _medians(result)
-        finally:
-            results.close()  # type: ignore[attr-defined]
-        report.close()
-        if not len(writer):
-            raise DataError(f"nothing usable in the source; {report.summary()}")
-    _judge(medians)
+            done += 1
+            if len(writer) and time.monotonic() - saved >= SAVE_EVERY_S:
+                saved = time.monotonic()
+                writer.save({"task": key, "tasks": done, "shard": list(shard)})
+    finally:
+        results.close()  # type: ignore[attr-defined]
+
+
+def _go_on(plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int]) -> int:
+    """Pass over the tasks that were done, and tell the plan what came of them; returns how many they were.
+
+    Raises:
+        DataError: the last of them is not in the source any more, or they were those of another shard.
+    """
+    last, done, part = writer.saved["task"], writer.saved["tasks"], tuple(writer.saved["shard"])
+    # All are passed before the plan hears of the samples, as full bounds would end its list of tasks.
+    if part != shard or not any(_key(task) == last for task in tasks):
+        raise DataError(
+            f"{writer.out}.partial ends at {last} of shard {part[0]}/{part[1]}, which is not there now: the source or "
+            "the options have changed; --overwrite begins anew"
+        )
+    for key, split, label in writer.rows():
+        plan.keep(Sample({}, label, split, key))
+    logger.info("going on after %d tasks with %d samples", done, len(writer))
+    return int(done)
 
 
 def _add(result: Result, writer: PreparedWriter) -> Skip | None:
@@ -160,7 +224,7 @@ def check_plan(plan: Plan, *, workers: int = 1, limit: int | None = None, shard:
     """
     found = Findings(skipped=list(plan.skipped))
     keys: set[str] = set()
-    for result in make_samples(plan, workers, shard):
+    for result in (result for _, some in make_samples(plan, workers, shard) for result in some):
         if isinstance(result, Skip):
             found.skipped.append(result)
             continue
@@ -224,14 +288,16 @@ def _judge(medians: list[float]) -> None:
         )
 
 
-def _in_order(make: Callable[[Any], Iterable[Result]], tasks: Iterator[Any], workers: int) -> Iterator[list[Result]]:
+def _in_order(
+    make: Callable[[Any], Iterable[Result]], tasks: Iterator[Any], workers: int
+) -> Iterator[tuple[str, list[Result]]]:
     if workers <= 1:
         yield from (_make_one(make, task) for task in tasks)
         return
     # Fresh processes: a forked copy of one that runs threads (torch, OpenCV) can hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    waiting: deque[Future[list[list[Result]]]] = deque()
+    waiting: deque[Future[list[tuple[str, list[Result]]]]] = deque()
     try:
         while True:
             while len(waiting) < 3 * workers and (chunk := list(islice(tasks, _CHUNK))):
@@ -251,13 +317,17 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def _make_chunk(make: Callable[[Any], Iterable[Result]], tasks: list[Any]) -> list[list[Result]]:
+def _make_chunk(make: Callable[[Any], Iterable[Result]], tasks: list[Any]) -> list[tuple[str, list[Result]]]:
     return [_make_one(make, task) for task in tasks]
 
 
-def _make_one(make: Callable[[Any], Iterable[Result]], task: Any) -> list[Result]:
+def _make_one(make: Callable[[Any], Iterable[Result]], task: Any) -> tuple[str, list[Result]]:
     try:
-        return list(make(task))
+        return _key(task), list(make(task))
     except Exception as error:  # one bad file must not end a job of hours
-        name = getattr(task, "key", None) or str(task)[:200]
-        return [Skip(str(name), f"{type(error).__name__}: {error}")]
+        return _key(task), [Skip(_key(task), f"{type(error).__name__}: {error}")]
+
+
+def _key(task: Any) -> str:
+    """The name of a task."""
+    return str(getattr(task, "key", None) or str(task)[:200])

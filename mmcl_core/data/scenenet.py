@@ -27,7 +27,7 @@ The paper kept 202,747 + 33,574 crops by an unpublished rule. Here frames are ta
 first of every trajectory before the second of any, and reading ends as soon as ``--max-samples`` (by default the
 numbers of the paper) are found, so that they come from as many rooms as possible. ``--every-frame`` sets the distance
 of frames, ``--max-per-class`` bounds every class. ``--check`` knows no such bounds. Each shard of a job takes its part
-of a bound; an interrupted job goes on at the shard that it was at.
+of a bound.
 """
 
 from __future__ import annotations

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmcl_core.data.files import INDEX, PROGRESS, HashedFile, claim, publish, refuse_to_overwrite
 from mmcl_core.errors import DataError
 
 __all__ = ["FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
 
 FORMAT_VERSION = 1
-INDEX = "index.json"
 COLUMNS = ("key", "group", "split", "source")
 _SKIPS_LISTED = 200
 
@@ -52,35 +52,12 @@ class Sample:
     camera: tuple[float, float, float, float] | None = None
 
 
-class _HashedFile:
-    """A file that is hashed while it is written, so that closing it needs no second pass."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb", buffering=1 << 20)
-        self._hash = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self.bytes += len(data)
-
-    def close(self) -> dict[str, Any]:
-        """Bring the content to the disk and return its size and checksum."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return {"bytes": self.bytes, "sha256": self._hash.hexdigest()}
-
-    def abandon(self) -> None:
-        self._file.close()
-
-
 class PreparedWriter:
     """Writes a prepared set, one sample after the other.
 
     Everything goes to ``<out>.partial``, which becomes ``out`` when :meth:`close` is done; a writer that is killed
-    leaves nothing under the final name. As a context manager it closes on success and discards on an exception.
+    leaves nothing under the final name. As a context manager it closes on success and discards on an exception, unless
+    :meth:`save` was called: then the part that was saved stays, and ``resume`` goes on from there.
 
     Args:
         out: folder of the new set.
@@ -90,10 +67,15 @@ class PreparedWriter:
         description: provenance as plain JSON values: the source, its licence, the crop rule under ``crop``. Equal for
             all shards of one job, otherwise the merged set cannot equal an unsharded one.
         stored: those depth modalities that are 8-bit pictures of three channels instead of millimetres.
-        overwrite: replace a prepared set that is already there.
+        overwrite: replace a prepared set that is already there, or a part of one that was saved.
+        resume: go on with what was saved (see :attr:`saved`); without such a part, begin.
+
+    Attributes:
+        saved: what :meth:`save` was given in the run that this one goes on from; empty for a new set.
 
     Raises:
-        DataError: ``out`` is not empty, is no prepared set, or is being written by another process; bad arguments.
+        DataError: ``out`` is not empty, is no prepared set, or is being written by another process; a saved part is
+            there and neither ``overwrite`` nor ``resume`` was asked for, or it was made otherwise; bad arguments.
     """
 
     def __init__(
@@ -106,6 +88,7 @@ class PreparedWriter:
         description: Mapping[str, Any] | None = None,
         stored: Sequence[str] = (),
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
         self.out = Path(out)
         self.classes, self.size, self.modalities = tuple(classes), int(size), tuple(modalities)
@@ -123,17 +106,32 @@ class PreparedWriter:
         }
         self._description = dict(description or {})
         json.dumps(self._description)  # fails now rather than after hours of work
-        _refuse_to_overwrite(self.out, overwrite)
+        refuse_to_overwrite(self.out, overwrite)
         self._partial = self.out.with_name(self.out.name + ".partial")
-        self._lock = _claim(self._partial)
-        names = [self._file(m) for m in self.modalities] + ["labels.i64", "camera.f32", "present.u1", "samples.csv"]
-        self._files = {name: _HashedFile(self._partial / name) for name in names}
-        self._write_row(COLUMNS)
+        unfinished = (self._partial / PROGRESS).is_file()
+        if unfinished and not (overwrite or resume):
+            raise DataError(
+                f"{self._partial} holds what an interrupted command made; go on with --resume, or begin anew with "
+                "--overwrite"
+            )
         self._keys: set[str] = set()
         self._counts: dict[str, Counter[int]] = {}
         self._present = Counter[str]()
         self._skipped: list[tuple[str, str]] = []
         self._skip_count = 0
+        self.saved: dict[str, Any] = {}
+        self._lock = claim(self._partial, keep=resume and unfinished)
+        names = [self._file(m) for m in self.modalities] + ["labels.i64", "camera.f32", "present.u1", "samples.csv"]
+        try:
+            kept = self._read_progress() if resume and unfinished else {}
+            self._files = {name: HashedFile(self._partial / name, kept.get(name, 0)) for name in names}
+            if kept:
+                self._restore()
+            else:
+                self._write_row(COLUMNS)
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -166,6 +164,58 @@ class PreparedWriter:
         self._files["present.u1"].write(bytes(name in sample.images for name in self.modalities))
         self._write_row((sample.key, sample.group, sample.split, sample.source))
         self._counts.setdefault(sample.split, Counter())[int(sample.label)] += 1
+
+    def _fingerprint(self) -> str:
+        """What must be the same to go on: all that the index says before the first sample."""
+        plain = [self.classes, self.size, self._units, self._description]
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Note that everything up to here is good, and where its maker was, as plain values, to go on from."""
+        content = {
+            "fingerprint": self._fingerprint(),
+            "bytes": {name: file.flush() for name, file in self._files.items()},
+            "skipped": {"samples": self._skip_count, "first": self._skipped},
+            "state": dict(state),
+        }
+        new = self._partial / f"{PROGRESS}.new"
+        new.write_text(json.dumps(content), encoding="utf-8")
+        new.replace(self._partial / PROGRESS)
+        self.saved = dict(state)
+
+    def rows(self) -> Iterator[tuple[str, str, int]]:
+        """Key, split and label of the samples that were kept, in their order."""
+        labels = np.fromfile(self._partial / "labels.i64", "<i8").tolist()
+        with (self._partial / "samples.csv").open(encoding="utf-8", newline="") as file:
+            for label, (key, _, split, _) in zip(labels, islice(csv.reader(file), 1, None), strict=True):
+                yield key, split, label
+
+    def _read_progress(self) -> dict[str, int]:
+        """Bytes of every file that are good."""
+        path = self._partial / PROGRESS
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            same = content["fingerprint"] == self._fingerprint()
+            kept = {str(name): int(size) for name, size in content["bytes"].items()}
+            self._skip_count = int(content["skipped"]["samples"])
+            self._skipped = [(str(key), str(reason)) for key, reason in content["skipped"]["first"]]
+            self.saved = dict(content["state"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is damaged ({error!r}); --overwrite begins anew") from error
+        if not same:
+            raise DataError(
+                f"{self._partial} was made with other options or from another source; give the same ones to go on, or "
+                "--overwrite to begin anew"
+            )
+        return kept
+
+    def _restore(self) -> None:
+        """Count what is kept, as :meth:`add` did."""
+        for key, split, label in self.rows():
+            self._keys.add(key)
+            self._counts.setdefault(split, Counter())[label] += 1
+        present = np.fromfile(self._partial / "present.u1", bool).reshape(len(self._keys), -1)
+        self._present.update(dict(zip(self.modalities, present.sum(0).tolist(), strict=True)))
 
     def skip(self, key: str, reason: str) -> None:
         """Note a sample that could not be used; the index keeps the count and the first ones by name."""
@@ -216,7 +266,8 @@ class PreparedWriter:
             file.write(json.dumps({**index, "checksum": index_checksum(index)}, indent=1, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        _publish(self._partial, self.out)
+        (self._partial / PROGRESS).unlink(missing_ok=True)
+        publish(self._partial, self.out)
         os.close(self._lock)
 
     def _index(self, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -267,6 +318,10 @@ class PreparedWriter:
     ) -> None:
         if kind is None:
             self.close()
+        elif self.saved:
+            for file in self._files.values():
+                file.abandon()
+            os.close(self._lock)
         else:
             self.discard()
 
@@ -275,46 +330,3 @@ def index_checksum(index: Mapping[str, Any]) -> str:
     """SHA-256 of the content of an index, its own entry ``checksum`` left out."""
     plain = {key: value for key, value in index.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def _refuse_to_overwrite(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out} is a file; name a folder for the prepared set")
-    if not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise DataError(f"{out} is not empty; choose another folder, or ask for it to be overwritten (--overwrite)")
-    if not (out / INDEX).is_file():
-        raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
-
-
-def _claim(partial: Path) -> int:
-    """Make the folder to write in, empty and locked; a lock ends with its process, however that ends."""
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise DataError(
-            f"{partial} is being written by another process; wait for it or choose another folder"
-        ) from error
-    for path in partial.iterdir():  # left by a writer that was killed
-        path.unlink()
-    return lock
-
-
-def _publish(partial: Path, out: Path) -> None:
-    old = out.with_name(out.name + ".replaced")
-    if (out / INDEX).exists():
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-    partial.rename(out)  # onto nothing, or onto an empty folder
-    parent = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-    shutil.rmtree(old, ignore_errors=True)

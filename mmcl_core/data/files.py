@@ -1,0 +1,122 @@
+"""Files of a set in the making: hashed on the way, in a locked folder that gets its name at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mmcl_core.errors import DataError
+
+__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "publish", "refuse_to_overwrite"]
+
+INDEX = "index.json"
+#: How far an unfinished set is good, see :meth:`mmcl_core.data.writer.PreparedWriter.save`.
+PROGRESS = "progress.json"
+
+
+class HashedFile:
+    """A file that is hashed while it is written, so that closing it needs no second pass.
+
+    ``keep``: its first bytes stay, and are hashed now; what follows them is cut off.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        self._hash = hashlib.sha256()
+        self.bytes = keep
+        self._file: BinaryIO = path.open("r+b" if keep else "wb", buffering=1 << 20)
+        left = keep
+        while left:
+            block = self._file.read(min(left, 1 << 20))
+            if not block:
+                self._file.close()
+                raise DataError(f"{path} is shorter than when it was left: {keep} bytes expected; start anew")
+            self._hash.update(block)
+            left -= len(block)
+        self._file.seek(keep)
+        self._file.truncate()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.bytes += len(data)
+
+    def flush(self) -> int:
+        """Hand everything to the system and return the size."""
+        self._file.flush()
+        return self.bytes
+
+    def close(self) -> dict[str, Any]:
+        """Bring the content to the disk and return its size and checksum."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"bytes": self.bytes, "sha256": self._hash.hexdigest()}
+
+    def abandon(self) -> None:
+        """Close without bringing anything to the disk."""
+        self._file.close()
+
+
+def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
+    """Check that a set may be put there.
+
+    Raises:
+        DataError: it is a file, or holds something that is not to be replaced.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder for the prepared set")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(f"{out} is not empty; choose another folder, or ask for it to be overwritten (--overwrite)")
+    if not (out / INDEX).is_file():
+        raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
+
+
+def claim(partial: Path, keep: bool) -> int:
+    """Make the folder to write in and lock it; the lock ends with its process, however that ends.
+
+    Args:
+        partial: the folder.
+        keep: leave what is in it; otherwise it is emptied.
+
+    Returns:
+        The open descriptor that holds the lock.
+
+    Raises:
+        DataError: another process writes there.
+    """
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DataError(
+            f"{partial} is being written by another process; wait for it or choose another folder"
+        ) from error
+    for path in () if keep else partial.iterdir():  # left by a writer that was killed
+        path.unlink()
+    return lock
+
+
+def publish(partial: Path, out: Path) -> None:
+    """Give a finished folder its name, in place of a prepared set that has it."""
+    old = out.with_name(out.name + ".replaced")
+    if (out / INDEX).exists():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    partial.rename(out)  # onto nothing, or onto an empty folder
+    parent = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+    shutil.rmtree(old, ignore_errors=True)
