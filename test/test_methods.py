@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from mmcl_core.augment import Picture
-from mmcl_core.engine.optim import make_optimizer, set_mode
+from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
+from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods import METHODS, method_class
 from mmcl_core.methods.base import ViewBatch
 from mmcl_core.methods.parts import classify, encode
 from mmcl_core.nn.losses import CrossModalNCE
+from mmcl_core.weights import load_weights
 
 BATCH = 12
 
@@ -269,3 +271,33 @@ def test_hidden_labels_stay_hidden(tmp_path, monkeypatch):
     assert len(seen) == 32
     assert len(kept) == 8
     assert sum(label >= 0 for label in seen) == 8
+
+
+@pytest.mark.parametrize("target", ["rgb", "both"])
+@pytest.mark.parametrize("name", ["mmcl", "amdim", "supervised", "two_step"])
+def test_moving_average_and_cosine_with_one_target_or_both(name, target, tmp_path, monkeypatch):
+    """The average is deployed, every stage ends at a rate near zero, and what was taught is what answers."""
+    last = {}
+    update = MovingAverage.update
+
+    def remember(self, system, step):
+        update(self, system, step)
+        for which, network in (("raw", system), ("average", self.system)):
+            last[which] = network.classifier.linear.weight.detach().clone()
+
+    monkeypatch.setattr(MovingAverage, "update", remember)
+    root, run = tiny.make_set(tmp_path / "set"), tmp_path / "run"
+    options = (f"method={name}", f"train.target={target}", "train.epochs=4", "train.head_epochs=4", "train.log_every=1")
+    result = train(tiny.settings(root, *options, "optim.schedule=cosine", "optim.ema=0.9"), run)
+    state, metadata = load_weights(run)
+    assert torch.equal(state["classifier.linear.weight"], last["average"])
+    # The baseline trains the other head alone.
+    assert torch.equal(last["average"], last["raw"]) == (name == "supervised")
+    taught = ["rgb"] if target == "rgb" else ["depth", "rgb"]
+    assert sorted(metadata["trained_modalities"]) == taught
+    assert all(f"accuracy/{modality}" in result.scores for modality in taught)
+    rows = read_rows(run, "train")
+    for stage in {row["stage"] for row in rows}:
+        rates = [row["lr"] for row in rows if row["stage"] == stage]
+        assert max(rates) > 5e-4
+        assert rates[-1] < 5e-5
