@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmcl_core.errors import ConfigError
 from mmcl_core.modality import to_raw
-from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.nn.network import Network
 from mmcl_core.weights import build_model, model_id
 
 __all__ = ["Deployed", "TorchBackend", "pick_device", "set_threads"]
@@ -28,7 +28,7 @@ class Deployed(nn.Module):
         temperature: what class scores are divided by.
     """
 
-    def __init__(self, model: RecognitionModel, modality: str, temperature: float) -> None:
+    def __init__(self, model: Network, modality: str, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.modality = modality

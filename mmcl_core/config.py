@@ -86,6 +86,11 @@ class ModelConfig:
             one or three values each, on the scale 0-255.
         init_from: a run folder, a weights file, or a checkpoint of the authors' program whose encoder weights
             the training starts from; empty: random.
+        backbone: the network between picture and embedding: ``encoder`` (the paper's), or torchvision's
+            ``resnet18`` or ``resnet50`` with a linear bottleneck to ``nrkhs``, for which ``ndf``, ``depth`` and
+            ``unit_norm`` mean nothing. A ResNet has no 7 x 7 and 5 x 5 maps to contrast.
+        backbone_weights: a local file with torchvision's ImageNet weights of that ResNet, which the training starts
+            from (they expect the default ``rgb_mean`` and ``rgb_std``); empty: random. Nothing is ever downloaded.
     """
 
     input_size: int = 128
@@ -105,6 +110,8 @@ class ModelConfig:
     depth_mean: tuple[float, ...] = (91.094,)
     depth_std: tuple[float, ...] = (61.873,)
     init_from: str = ""
+    backbone: Literal["encoder", "resnet18", "resnet50"] = "encoder"
+    backbone_weights: str = ""
 
 
 @dataclass(frozen=True)

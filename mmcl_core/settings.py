@@ -22,7 +22,7 @@ def hint(key: str, known: Mapping[str, Any]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
-def build(kind: type[T], values: Any, where: str, prefix: str = "") -> T:
+def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T | None = None) -> T:
     """A dataclass, and those inside it, from nested mappings.
 
     Args:
@@ -30,6 +30,7 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "") -> T:
         values: by key; what is missing keeps its default.
         where: named in error messages.
         prefix: of the keys in error messages, such as ``train.``.
+        default: what the values change; ``None``: the defaults of the class.
 
     Raises:
         ConfigError: an unknown key, or a value of another type than that of its field.
@@ -44,10 +45,11 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "") -> T:
             raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), known)}")
         wanted = hints[key]
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-            arguments[key] = build(wanted, value, where, f"{prefix}{key}.")
+            factory: Any = known[key].default_factory
+            arguments[key] = build(wanted, value, where, f"{prefix}{key}.", factory())
         else:
             arguments[key] = _convert(wanted, value, where, prefix + key)
-    return kind(**arguments)
+    return kind(**arguments) if default is None else dataclasses.replace(default, **arguments)  # type: ignore[type-var]
 
 
 def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:

@@ -10,6 +10,8 @@ The header of the file holds one JSON text under the key ``mmcl_core``:
 ``encoded_modalities``   modalities that the encoder saw: those that have embeddings
 ``input``                :class:`mmcl_core.modality.InputSpec`
 ``model``                :class:`mmcl_core.config.ModelConfig`
+``network``              which class it is, a key ``kind`` of :data:`NETWORKS`, and what that class needs besides;
+                         without this entry it is a :class:`mmcl_core.nn.model.RecognitionModel`
 ``feature_heads``        levels whose embedding heads are in the file
 ``classes``              names, in the order of the outputs
 ``temperature``          by modality: what class scores are divided by before the softmax; ``rgbd``: of the fusion
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -37,17 +40,18 @@ import mmcl_core
 from mmcl_core.config import from_dict
 from mmcl_core.errors import CheckpointError
 from mmcl_core.modality import modality
-from mmcl_core.nn.norm import ModalityBatchNorm
 
 if TYPE_CHECKING:
-    from mmcl_core.nn.model import RecognitionModel
+    from mmcl_core.nn.network import Network
 
 __all__ = [
     "FORMAT_VERSION",
+    "NETWORKS",
     "WEIGHTS_NAME",
     "build_model",
     "load_weights",
     "model_id",
+    "network_class",
     "read_metadata",
     "save_weights",
     "weights_file",
@@ -57,10 +61,15 @@ FORMAT_VERSION = 1
 WEIGHTS_NAME = "weights.safetensors"
 _KEY = "mmcl_core"
 _HEADS = "encoder.heads."
+#: Kind of a network -> where its class is, ``module:class``. It is imported when a file of that kind is read.
+NETWORKS: dict[str, str] = {
+    "recognition": "mmcl_core.nn.model:RecognitionModel",
+    "streams": "mmcl_core.nn.streams:StreamsNetwork",
+}
 _REQUIRED = ("modalities", "trained_modalities", "input", "model", "feature_heads", "classes", "temperature")
 
 
-def save_weights(path: str | Path, model: RecognitionModel, metadata: Mapping[str, Any]) -> None:
+def save_weights(path: str | Path, model: Network, metadata: Mapping[str, Any]) -> None:
     """Write a network to a file, which holds the old or the new content at any moment, never a part of it.
 
     Args:
@@ -100,7 +109,7 @@ def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str
         feature_heads: whether to read the heads of the 5 x 5 and 7 x 7 maps, which only training needs.
 
     Returns:
-        The state of a :class:`mmcl_core.nn.model.RecognitionModel` on the CPU, and the metadata (see the module).
+        The state of a :class:`mmcl_core.nn.network.Network` on the CPU, and the metadata (see the module).
 
     Raises:
         CheckpointError: no such file, a damaged one, or one of another format.
@@ -128,7 +137,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def build_model(
     path: str | Path, device: torch.device | str = "cpu", feature_heads: bool = False
-) -> tuple[RecognitionModel, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """The network of a run, ready for recognition: evaluation mode, no gradients.
 
     Args:
@@ -142,19 +151,31 @@ def build_model(
     Raises:
         CheckpointError: as for :func:`load_weights`, or weights that do not fit the settings stored with them.
     """
-    from mmcl_core.nn.model import RecognitionModel  # which imports this module for transfer
-
     state, metadata = load_weights(path, feature_heads)
+    description = metadata.get("network", {"kind": "recognition"})
     try:
         config = from_dict({"model": metadata["model"]}, str(path)).model
         with torch.device("meta"):  # nothing is drawn or allocated for weights that are replaced at once
-            model = RecognitionModel(
-                config, list(metadata["modalities"]), len(metadata["classes"]), metadata["feature_heads"]
+            model = network_class(str(description["kind"])).from_description(
+                config, list(metadata["modalities"]), len(metadata["classes"]), metadata["feature_heads"], description
             )
         model.load_state_dict(state, assign=True)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"the weights in {path} do not fit the settings stored with them: {error}") from error
     return model.to(device).eval().requires_grad_(False), metadata
+
+
+def network_class(kind: str) -> type[Network]:
+    """The class of a kind of network, see :data:`NETWORKS`.
+
+    Raises:
+        CheckpointError: no such kind.
+    """
+    if kind not in NETWORKS:
+        raise CheckpointError(f"unknown kind of network {kind!r}; this program knows {', '.join(NETWORKS)}")
+    module, _, name = NETWORKS[kind].partition(":")
+    found: type[Network] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def weights_file(path: str | Path) -> Path:
@@ -194,12 +215,11 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _describe(model: RecognitionModel, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(model: Network, metadata: Mapping[str, Any]) -> dict[str, Any]:
     classes = list(metadata["classes"])
     if len(classes) != model.classes or len(set(classes)) != len(classes):
         raise CheckpointError(f"the network has {model.classes} classes, the metadata names {len(set(classes))}")
-    encoded = _seen_by(model.encoder.norm, model)
-    trained = [name for name in _seen_by(model.classifier.norm, model) if name in encoded]
+    trained = list(model.trained_modalities())
     temperature = {name: 1.0 for name in trained} | dict(metadata.get("temperature", {}))
     return {
         "config_hash": "",
@@ -213,18 +233,14 @@ def _describe(model: RecognitionModel, metadata: Mapping[str, Any]) -> dict[str,
             for name in model.modalities
         },
         "trained_modalities": trained,
-        "encoded_modalities": encoded,
+        "encoded_modalities": list(model.encoded_modalities()),
         "input": model.inputs.to_dict(),
         "model": dataclasses.asdict(model.config),
-        "feature_heads": [int(level) for level in model.encoder.heads],
+        "network": model.description(),
+        "feature_heads": list(model.feature_levels()),
         "classes": classes,
         "temperature": temperature,
     }
-
-
-def _seen_by(norm: ModalityBatchNorm, model: RecognitionModel) -> list[str]:
-    trained = norm.trained_modalities()
-    return [name for name in model.modalities if name in trained]
 
 
 def _opened(file: Path) -> Any:

@@ -37,6 +37,11 @@ def check_settings(config: Config, processes: int) -> None:
     if model.input_size not in SIZES:
         raise ConfigError(f"model.input_size is {model.input_size}; choose from {', '.join(map(str, SIZES))}")
     InputSpec.from_config(model)
+    if model.backbone_weights and model.backbone == "encoder":
+        raise ConfigError(
+            "model.backbone_weights are weights of a ResNet and model.backbone is encoder; choose resnet18 or "
+            "resnet50, or start the encoder from model.init_from"
+        )
     unknown = [pair for pair in config.loss.level_pairs if pair not in LEVEL_PAIRS]
     if unknown or not config.loss.level_pairs:
         raise ConfigError(

@@ -21,7 +21,7 @@ from mmcl_core.backend_torch import pick_device
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.errors import DataError, UntrainedModalityError
-from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.nn.network import Network
 from mmcl_core.weights import build_model, model_id
 
 __all__ = ["FUSED", "LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
@@ -219,7 +219,7 @@ def _progress(batches: Iterable[Batch], steps: int, settings: Settings) -> Itera
 
 @torch.inference_mode()
 def _predict(
-    model: RecognitionModel,
+    model: Network,
     batches: Iterable[Batch],
     modalities: Sequence[str],
     temperature: Mapping[str, float],
@@ -258,7 +258,7 @@ def _blank(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _reestimate(model: RecognitionModel, source: BatchSource, modalities: Sequence[str]) -> None:
+def _reestimate(model: Network, source: BatchSource, modalities: Sequence[str]) -> None:
     """What the authors' program does before it tests: move the running statistics to those of the test split."""
     torch.manual_seed(0)  # of the dropout
     model.train()

@@ -115,8 +115,7 @@ class Trainer:
         self.steps_per_epoch = self.samples.steps_per_epoch
         torch.manual_seed(step_seed(config.seed, "weights"))
         self.system: nn.Module = self.method.build()
-        if config.model.init_from:
-            self.method.deployed(self.system).init_from(config.model.init_from)
+        self.method.load_start(self.system)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.system.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.stages = self.method.stages()
@@ -285,7 +284,7 @@ class Trainer:
             }
             model = self.method.deployed(self.system)
             if not taught:
-                model.classifier.forget()
+                model.forget_classifier()
             save_weights(self.run / "weights.safetensors", model, metadata)
             (self.run / "state.pt").unlink(missing_ok=True)  # larger than all the rest, and of no more use
         return result

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, contrast, encode, make_nce
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network
 from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["UnimodalContrastive", "two_views"]
@@ -39,7 +39,7 @@ class UnimodalContrastive(Method):
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """Contrastive terms within each target and one classification term for each target and head."""
-        model, loss = self.deployed(system), self.config.loss
+        model, loss = one_network(system), self.config.loss
         terms: dict[str, Tensor] = {}
         for target in self.targets:
             encoded = encode(model, batch, two_views(target), self.feature_heads())

@@ -4,7 +4,11 @@ The trainer knows nothing else. A method is one module with one class; it is mad
 :data:`mmcl_core.methods.METHODS`. The simplest method gives :meth:`Method.views` and :meth:`Method.losses` and one
 stage. Those with more to them find room here as well:
 
-* several networks: :meth:`Method.build` returns a module that holds all, :meth:`Method.deployed` the one to be used;
+* several networks: :meth:`Method.build` returns a module that holds all, :meth:`Method.deployed` the one to be used:
+  any :class:`mmcl_core.nn.network.Network`. Where several answer together, that is a
+  :class:`mmcl_core.nn.streams.StreamsNetwork`; what only training needs (discriminators, teachers, memory) stands
+  beside it in the module, and is not deployed;
+* a ResNet in the place of the encoder: a method that can do with f1 alone says so in :attr:`Method.backbones`;
 * memory banks: buffers of that module, addressed by :attr:`ViewBatch.index`; they are saved and resumed with it;
 * adversaries: a stage with several :class:`Update` s, each with its parameters, optimiser settings and losses;
 * stages that start from one another: :meth:`Method.start_stage`.
@@ -17,12 +21,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmcl_core.augment import Augmenter, Picture
 from mmcl_core.config import Config, OptimConfig
+from mmcl_core.errors import ConfigError
 from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.nn.network import Network
+from mmcl_core.nn.resnet import ResNetEncoder
 
 __all__ = ["Method", "Stage", "Update", "ViewBatch"]
 
@@ -97,15 +106,33 @@ class Method(ABC):
     Args:
         config: all settings.
         classes: names of the classes.
-        samples: number of samples in the prepared set (for memory banks).
+        samples: number of samples in the prepared set.
+        rows: those of them that are trained on, rows in the set (for memory banks).
+
+    Attributes:
+        name: as in :data:`mmcl_core.methods.METHODS`.
+        backbones: choices of ``model.backbone`` that it works with.
+
+    Raises:
+        ConfigError: see :meth:`check`, or a back end that is not among ``backbones``.
     """
 
     name: ClassVar[str]
+    backbones: ClassVar[tuple[str, ...]] = ("encoder",)
 
-    def __init__(self, config: Config, classes: Sequence[str], samples: int = 0) -> None:
+    def __init__(
+        self, config: Config, classes: Sequence[str], samples: int = 0, rows: Sequence[int] | NDArray[np.int64] = ()
+    ) -> None:
         self.config = config
         self.classes = tuple(classes)
         self.samples = samples
+        self.rows = rows
+        if config.model.backbone not in self.backbones:
+            raise ConfigError(
+                f"method {self.name} needs the feature maps of the project's encoder and model.backbone is "
+                f"{config.model.backbone}; choose model.backbone=encoder, or a method that uses the embedding alone "
+                "(such as supervised)"
+            )
         self.check()
 
     @property
@@ -132,6 +159,21 @@ class Method(ABC):
     def feature_heads(self) -> tuple[int, ...]:
         """Levels whose embedding heads the losses use: by default those in ``loss.level_pairs``."""
         return tuple(sorted({int(level) for pair in self.config.loss.level_pairs for level in pair.split("-")} - {1}))
+
+    def load_start(self, system: nn.Module) -> None:
+        """Take over the weights that training starts from: ``model.init_from`` and ``model.backbone_weights``.
+
+        Raises:
+            CheckpointError: no such file, or one that does not fit.
+            ConfigError: a network that cannot start from another's encoder.
+        """
+        model = self.config.model
+        if model.init_from:
+            self.deployed(system).init_from(model.init_from)
+        if model.backbone_weights:
+            for module in system.modules():
+                if isinstance(module, ResNetEncoder):
+                    module.load_torchvision(model.backbone_weights)
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages, in order; by default one that trains everything."""
@@ -160,14 +202,14 @@ class Method(ABC):
         What it leaves behind must be in the system, whose weights and buffers are saved.
         """
 
-    def deployed(self, system: nn.Module) -> RecognitionModel:
+    def deployed(self, system: nn.Module) -> Network:
         """The network that is saved and used for recognition."""
-        assert isinstance(system, RecognitionModel)
+        assert isinstance(system, Network)
         return system
 
     def compiled(self, system: nn.Module) -> tuple[nn.Module, ...]:
         """The parts worth compiling."""
-        return (self.deployed(system).encoder,)
+        return self.deployed(system).encoders()
 
     def predict(self, system: nn.Module, picture: Picture, modality: str) -> Tensor:
         """Class logits [B, C] of test pictures of one modality."""

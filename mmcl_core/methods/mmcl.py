@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, contrast, encode, make_nce, require_modalities
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network, require_modalities
 from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["MultimodalContrastive"]
@@ -34,7 +34,7 @@ class MultimodalContrastive(Method):
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """Contrastive terms and one classification term for each target and head (Eq. 8)."""
-        model, loss = self.deployed(system), self.config.loss
+        model, loss = one_network(system), self.config.loss
         encoded = encode(model, batch, self.views(stage), self.feature_heads())
         terms = contrast(make_nce(loss), encoded, batch, loss.contrastive_weight)
         for target in self.targets:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcl_core.config import Config, LossConfig
 from mmcl_core.errors import ConfigError
@@ -16,7 +16,7 @@ from mmcl_core.nn.gather import total
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
 
-__all__ = ["Encoded", "classify", "contrast", "encode", "make_nce", "require_modalities"]
+__all__ = ["Encoded", "classify", "contrast", "encode", "make_nce", "one_network", "require_modalities"]
 
 
 class Encoded(NamedTuple):
@@ -124,6 +124,12 @@ def classify(
         )
         for head in heads
     }
+
+
+def one_network(system: nn.Module) -> RecognitionModel:
+    """The system of a method that has a single network."""
+    assert isinstance(system, RecognitionModel)
+    return system
 
 
 def require_modalities(config: Config, least: int, method: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, encode
+from mmcl_core.methods.parts import classify, encode, one_network
 
 __all__ = ["Supervised"]
 
@@ -19,6 +19,7 @@ class Supervised(Method):
     """
 
     name = "supervised"
+    backbones = ("encoder", "resnet18", "resnet50")
 
     def modalities(self) -> tuple[str, ...]:
         """The targets: nothing else is looked at."""
@@ -34,7 +35,7 @@ class Supervised(Method):
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """One term for each target."""
-        model, loss = self.deployed(system), replace(self.config.loss, logit_clip=0.0, logit_regulariser=0.0)
+        model, loss = one_network(system), replace(self.config.loss, logit_clip=0.0, logit_regulariser=0.0)
         encoded = encode(model, batch, self.views(stage))
         head = self.config.model.predict_with
         return {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcl_core.methods.amdim import two_views
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, contrast, encode, make_nce
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network
 from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["TwoStep"]
@@ -49,7 +49,7 @@ class TwoStep(Method):
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """Stage 1: the contrastive terms. Stage 2: one classification term for each target and head."""
-        model, loss = self.deployed(system), self.config.loss
+        model, loss = one_network(system), self.config.loss
         if stage.name == "contrast":
             encoded = encode(model, batch, self.views(stage), self.feature_heads())
             return contrast(make_nce(loss), encoded, batch, loss.contrastive_weight)

@@ -101,6 +101,7 @@ class Encoder(nn.Module):
         unit_norm: BatchNorm inside the residual units (paper: off; one that is off has no parameters).
         modalities: names of the modalities; each has running statistics of its own.
         feature_heads: levels among 5 and 7 that get an embedding head. ``True`` is both, ``False`` none.
+        channels: of the input; 3, or those of several pictures one after the other.
 
     Raises:
         ConfigError: an impossible size or width, or an unknown level.
@@ -115,6 +116,7 @@ class Encoder(nn.Module):
         unit_norm: bool,
         modalities: Sequence[str],
         feature_heads: bool | Collection[int] = True,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         if size not in SIZES:
@@ -127,10 +129,11 @@ class Encoder(nn.Module):
         if not set(levels) <= {5, 7}:
             raise ConfigError(f"there are feature heads for the levels 5 and 7, not for {sorted(levels)}")
         self.size = size
+        self.channels = channels
         self.modalities = tuple(modalities)
-        self.stem = nn.ModuleList([nn.Conv2d(3, ndf, 3)])
+        self.stem = nn.ModuleList([nn.Conv2d(channels, ndf, 3)])
         if size == 128:
-            halving = nn.Conv2d(3, ndf, 5, stride=2, padding=2, padding_mode="reflect")
+            halving = nn.Conv2d(channels, ndf, 5, stride=2, padding=2, padding_mode="reflect")
             self.stem = nn.ModuleList([halving, nn.Conv2d(ndf, ndf, 3)])
         self.to7 = nn.ModuleList()
         width = ndf
@@ -149,7 +152,7 @@ class Encoder(nn.Module):
         """Embed a batch of one modality.
 
         Args:
-            x: network input [B, 3, size, size], normalised.
+            x: network input [B, channels, size, size], normalised.
             modality: its name.
             levels: the levels that are wanted; f1 is always computed.
 
@@ -157,8 +160,8 @@ class Encoder(nn.Module):
             InputError: ``x`` has another shape.
             UntrainedModalityError: an unknown modality or, in evaluation, one never seen in training.
         """
-        if x.shape[1:] != (3, self.size, self.size):
-            raise InputError(f"the encoder takes [B, 3, {self.size}, {self.size}], got {list(x.shape)}")
+        if x.shape[1:] != (self.channels, self.size, self.size):
+            raise InputError(f"the encoder takes [B, {self.channels}, {self.size}, {self.size}], got {list(x.shape)}")
         self.norm.require(modality)
         for convolution in self.stem:
             x = F.relu(convolution(x), inplace=True)

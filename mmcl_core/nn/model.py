@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,25 +15,32 @@ from mmcl_core.modality import InputSpec, to_network_input
 from mmcl_core.nn.authors import load_authors_state
 from mmcl_core.nn.encoder import LEVELS, Encoder, Features
 from mmcl_core.nn.heads import Classifier
+from mmcl_core.nn.network import Network
+from mmcl_core.nn.norm import ModalityBatchNorm
+from mmcl_core.nn.resnet import ResNetEncoder
 
 __all__ = ["RecognitionModel", "encoder_settings"]
 
 logger = logging.getLogger(__name__)
 
 
-class RecognitionModel(nn.Module):
-    """Input conversion, encoder and the two classifiers.
+class RecognitionModel(Network):
+    """Input conversion, one encoder for all modalities (the paper's, or a ResNet) and the two classifiers.
 
     Args:
         config: the network's settings.
         modalities: names of the modalities it is made for, such as ``("rgb", "depth")``.
         classes: number C of classes.
         feature_heads: levels among 5 and 7 that get an embedding head; ``True``: both, ``False``: none. Only heads
-            that a loss uses are worth having: the others get no gradient.
+            that a loss uses are worth having: the others get no gradient. A ResNet has none.
+        patterns: names that running statistics are kept for; default: the modalities.
+        channels: of the encoder's input.
 
     Raises:
         ConfigError: a setting that no network can be made of.
     """
+
+    kind = "recognition"
 
     def __init__(
         self,
@@ -40,6 +48,9 @@ class RecognitionModel(nn.Module):
         modalities: Sequence[str],
         classes: int,
         feature_heads: bool | Collection[int] = True,
+        *,
+        patterns: Sequence[str] = (),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         if classes < 1 or config.head_hidden < 1 or not 0 <= config.dropout < 1:
@@ -51,16 +62,21 @@ class RecognitionModel(nn.Module):
         self.classes = classes
         self.modalities = tuple(modalities)
         self.inputs = InputSpec.from_config(config)
-        self.encoder = Encoder(
-            config.input_size,
-            config.ndf,
-            config.nrkhs,
-            config.depth,
-            config.unit_norm,
-            self.modalities,
-            feature_heads,
-        )
-        self.classifier = Classifier(config.nrkhs, classes, config.head_hidden, config.dropout, self.modalities)
+        patterns = tuple(patterns) or self.modalities
+        self.encoder = _make_encoder(config, patterns, feature_heads, channels)
+        self.classifier = Classifier(config.nrkhs, classes, config.head_hidden, config.dropout, patterns)
+
+    @classmethod
+    def from_description(
+        cls,
+        config: ModelConfig,
+        modalities: Sequence[str],
+        classes: int,
+        feature_heads: Collection[int],
+        description: Mapping[str, Any],
+    ) -> RecognitionModel:
+        """See :class:`Network`."""
+        return cls(config, modalities, classes, feature_heads)
 
     def features(
         self, picture: Tensor, modality: str, camera: Tensor | None = None, levels: Collection[int] = LEVELS
@@ -73,13 +89,43 @@ class RecognitionModel(nn.Module):
             camera: [B, 4] intrinsics of these very pictures, or ``None`` where they are unknown.
             levels: the levels that are wanted.
         """
-        return self.encoder(to_network_input(picture, modality, camera, self.inputs), modality, levels)
+        embedded: Features = self.encoder(to_network_input(picture, modality, camera, self.inputs), modality, levels)
+        return embedded
+
+    def logits(self, f1: Tensor, modality: str) -> Tensor:
+        """Class scores [B, C] of the deployed head, unclipped, of embeddings [B, R]."""
+        both = self.classifier(f1, modality)
+        scores: Tensor = both.linear if self.config.predict_with == "linear" else both.mlp
+        return scores
 
     def forward(self, image: Tensor, modality: str, camera: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class scores [B, C] of the deployed head, unclipped, and the embedding f1 [B, R] of raw pictures."""
         f1 = self.features(image, modality, camera, levels=()).f1
-        logits = self.classifier(f1, modality)
-        return (logits.linear if self.config.predict_with == "linear" else logits.mlp), f1
+        return self.logits(f1, modality), f1
+
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The one encoder."""
+        return (self.encoder,)
+
+    def encoded_modalities(self) -> tuple[str, ...]:
+        """Those that the encoder has running statistics of."""
+        return self._seen_by(self.encoder.norm)
+
+    def trained_modalities(self) -> tuple[str, ...]:
+        """Those that the encoder and the classifier have running statistics of."""
+        return tuple(name for name in self._seen_by(self.classifier.norm) if name in self.encoded_modalities())
+
+    def _seen_by(self, norm: ModalityBatchNorm) -> tuple[str, ...]:
+        trained = norm.trained_modalities()
+        return tuple(name for name in self.modalities if name in trained)
+
+    def feature_levels(self) -> tuple[int, ...]:
+        """The levels that have an embedding head."""
+        return tuple(int(level) for level in self.encoder.heads)
+
+    def forget_classifier(self) -> None:
+        """Count the classifier as never trained."""
+        self.classifier.forget()
 
     def drop_feature_heads(self) -> None:
         """Remove the heads of the 5 x 5 and 7 x 7 maps, which only the contrastive loss needs."""
@@ -96,8 +142,14 @@ class RecognitionModel(nn.Module):
 
         Raises:
             CheckpointError: no such file, or an encoder of other settings; the settings are named.
+            ConfigError: this network has a ResNet.
         """
         path = Path(path)
+        if not isinstance(self.encoder, Encoder):
+            raise ConfigError(
+                f"model.init_from={path} gives weights of the project's encoder and model.backbone is "
+                f"{self.config.backbone}; choose model.backbone=encoder, or start from model.backbone_weights"
+            )
         if path.is_dir() or path.suffix == ".safetensors":
             from mmcl_core.weights import load_weights  # weights imports this module
 
@@ -119,6 +171,20 @@ class RecognitionModel(nn.Module):
         self.load_state_dict(taken, strict=False)
         logger.info("took %d weights of the encoder from %s; fresh: %s", len(taken), path, ", ".join(fresh) or "none")
         return tuple(taken)
+
+
+def _make_encoder(
+    config: ModelConfig, patterns: Sequence[str], feature_heads: bool | Collection[int], channels: int
+) -> Encoder | ResNetEncoder:
+    if config.backbone == "encoder":
+        unit_norm, depth = config.unit_norm, config.depth
+        return Encoder(config.input_size, config.ndf, config.nrkhs, depth, unit_norm, patterns, feature_heads, channels)
+    if feature_heads and feature_heads is not True:
+        raise ConfigError(
+            f"model.backbone={config.backbone} has no maps of {sorted(feature_heads)} cells a side; choose "
+            "model.backbone=encoder"
+        )
+    return ResNetEncoder(config.backbone, config.input_size, config.nrkhs, patterns, channels)
 
 
 def encoder_settings(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
