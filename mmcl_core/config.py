@@ -341,10 +341,19 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """Twelve hexadecimal digits that name the settings, the run folder's place left out."""
-    plain = to_dict(config)
-    plain.pop("out")
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits that name the settings, the run folder's place left out.
+
+    Only settings that differ from their defaults count: one that is new in a later version, with the old behaviour as
+    its default, leaves the names of earlier runs as they were.
+    """
+    default = to_dict(Config())
+    changed: dict[str, Any] = {}
+    for section, values in to_dict(config).items():
+        if isinstance(values, dict):
+            values = {key: value for key, value in values.items() if value != default[section][key]}
+        if section != "out" and values not in ({}, default[section]):
+            changed[section] = values
+    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def override(config: Config, values: Mapping[str, Any], where: str = "settings") -> Config:

@@ -118,3 +118,16 @@ def test_the_hash_names_the_settings_but_not_the_place():
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DataConfig().root = "x"
+
+
+def test_a_setting_new_in_a_later_version_leaves_the_hash_alone(monkeypatch):
+    config = load(overrides=["train.epochs=3", "seed=2"])
+    before = config_hash(config)
+
+    def with_a_new_setting(config):
+        plain = to_dict(config)
+        plain["train"]["of_the_future"] = 0.0
+        return plain
+
+    monkeypatch.setattr("mmcl_core.config.to_dict", with_a_new_setting)
+    assert config_hash(config) == before
