@@ -35,10 +35,11 @@ EXAMPLES = """  python -m mmcl_core.sweep --config config/tables/table1_rendered
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see the module)."""
     options = _parser().parse_intermixed_args(arguments)
-    return run_command(lambda: _sweep(options), options.log_level)
+    line = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _sweep(options, line), options.log_level)
 
 
-def _sweep(options: argparse.Namespace) -> int:
+def _sweep(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from mmcl_core.config import read_override
     from mmcl_core.engine.sweep.plan import make_plan
     from mmcl_core.engine.sweep.session import Session, publish, slots_for
@@ -51,7 +52,7 @@ def _sweep(options: argparse.Namespace) -> int:
     plan = make_plan(table, options.seeds, options.rows, overrides, options.data, options.dry_run)
     if options.dry_run:
         return _show(plan, options.out)
-    session = Session(plan, options.out, slots_for(plan, options.jobs, options.devices))
+    session = Session(plan, options.out, slots_for(plan, options.jobs, options.devices), arguments)
     complete = session.run()
     print(f"table: {session.folder / 'table.md'}\npage:  {session.folder / 'index.html'}")
     if options.publish:

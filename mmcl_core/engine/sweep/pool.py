@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mmcl_core
 from mmcl_core.engine.interrupt import StopSignals
 
 __all__ = ["Outcome", "Task", "last_line", "read_costs", "run_tasks"]
@@ -142,13 +143,20 @@ def _start(task: Task, command: Sequence[str], device: str, share: int) -> _Runn
         log.flush()
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which passes it on as SIGTERM.
         process = subprocess.Popen(
-            list(command), stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True
-        )
+            list(command), stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": _search_path()},
+        )  # fmt: skip
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it ended at once; its log says why
         process.stdin.write(json.dumps({**task.job, "device": device}) + "\n")
         process.stdin.flush()
     return _Running(task, process, device, share)
+
+
+def _search_path() -> str:
+    """Where Python looks first: at this very package, also when another copy of it is installed."""
+    here = str(Path(mmcl_core.__file__).resolve().parents[1])
+    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
 
 
 def _look(one: _Running, asked: bool) -> Outcome | None:

@@ -65,10 +65,11 @@ class Session:
         plan: what to do.
         out: folder of the sweep.
         slots: device of each run that goes on at a time.
+        arguments: the command line, to be written down.
     """
 
-    def __init__(self, plan: Plan, out: Path, slots: Sequence[str]) -> None:
-        self.plan, self.out, self.slots = plan, out, list(slots)
+    def __init__(self, plan: Plan, out: Path, slots: Sequence[str], arguments: Sequence[str] = ()) -> None:
+        self.plan, self.out, self.slots, self.arguments = plan, out, list(slots), tuple(arguments)
         self.folder = out / plan.table.path.stem
         self.outcomes: dict[str, Outcome] = {}
         self.threads = max(1, len(os.sched_getaffinity(0)) // len(self.slots))
@@ -106,7 +107,7 @@ class Session:
         """Write tables, plots and the page from what there is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = summarise(self.plan, self.out, self.outcomes)
-        facts = environment(self.plan, self.out, self.folder)
+        facts = _environment(self.plan, self.out, self.folder, self.arguments)
         write_text(self.folder / "table.md", pages.markdown(summary))
         write_text(self.folder / "table.csv", pages.csv_of_table(summary))
         write_text(self.folder / "runs.csv", pages.csv_of_runs(summary))
@@ -161,13 +162,13 @@ def publish(folder: Path, target: Path) -> None:
             shutil.copyfile(path, place / path.name)
 
 
-def environment(plan: Plan, out: Path, folder: Path) -> dict[str, Any]:
+def _environment(plan: Plan, out: Path, folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
     """Machine, versions and commands of a sweep; the machines of the runs are those their folders name."""
     import torch
 
     import mmcl_core
 
-    command = shlex.join(["python", "-m", "mmcl_core.sweep", *map(_shortened, sys.argv[1:])])
+    command = shlex.join(["python", "-m", "mmcl_core.sweep", *map(_shortened, arguments)])
     try:
         commands = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["commands"]
     except (OSError, ValueError, KeyError):

@@ -33,7 +33,7 @@ table, column, row, cell, point, command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,13 @@ class Column:
 class Cell:
     """What a row has in a column; ``paper`` is the figure, or figures by point."""
 
-    paper: Any = None
+    paper: object = None
     settings: dict = field(default_factory=dict)
     init_from: str = ""
 
     def figure(self, point: float | None) -> Paper:
         """The paper's figure at a point (``None``: of a table without points)."""
-        given = self.paper.get(point) if isinstance(self.paper, Mapping) else self.paper
+        given: Any = self.paper.get(point) if isinstance(self.paper, Mapping) else self.paper
         return () if given is None else tuple(map(float, given if isinstance(given, (list, tuple)) else [given]))
 
 
@@ -238,7 +238,7 @@ def _cell(value: Any, prefix: str, path: Path) -> Cell:
     # A mapping by point has numbers as keys, a cell written out has words.
     written_out = isinstance(value, Mapping) and any(isinstance(key, str) for key in value)
     cell = build(Cell, value, str(path), prefix) if written_out else Cell(value)
-    figures = cell.paper.values() if isinstance(cell.paper, Mapping) else [cell.paper]
+    figures: Iterable[Any] = cell.paper.values() if isinstance(cell.paper, Mapping) else [cell.paper]
     for figure in figures:
         parts = figure if isinstance(figure, (list, tuple)) else [figure]
         if figure is not None and not all(isinstance(part, (int, float)) for part in parts):
