@@ -27,7 +27,7 @@ from mmcl_core.cli import run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag, Frame, Topics
 from mmcl_ros.frames import Answer, FrameRecognizer, FrameSettings, RecognizerLike
-from mmcl_ros.health import Latencies
+from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
 from mmcl_ros.truth import Truth, read_topic, read_truth
 
@@ -118,7 +118,7 @@ class Evaluation:
             predicted = probabilities.argmax(axis=1)
             figures["macro_f1"] = metrics.macro_f1(labels, predicted, len(self.classes))
             figures["ece"] = metrics.expected_calibration_error(probabilities, labels)
-        stages = self.latencies.percentiles()
+        stages = percentiles(self.latencies.seconds())
         figures["latency_ms"] = {
             stage: dict(zip(("p50", "p90", "p99"), values, strict=True)) for stage, values in stages.items()
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from mmcl_ros.interfaces import message_class
 from mmcl_ros.qos import Link, decide, offers_of, profile
 
 __all__ = ["Links", "Source"]
+
+SETTLED_S = 0.5
 
 
 @dataclass
@@ -38,12 +41,22 @@ class Links:
 
     def __init__(self, node: Any, sources: dict[str, Source], reliability: str) -> None:
         self._node, self.sources, self._reliability = node, sources, reliability
+        self._looked = -SETTLED_S
+
+    def due(self, names: Iterable[str]) -> bool:
+        """Whether to look again: at once while one of these sources lacks a publisher, else only every half second.
+
+        Looking takes about a millisecond, in which no picture can be answered.
+        """
+        settled = all(self.sources[name].link.state is State.ALIVE for name in names)
+        return not settled or time.monotonic() - self._looked >= SETTLED_S
 
     def update(self) -> None:
         """Look at the graph and subscribe anew where a publisher came or offers something else than before.
 
         A subscription outlives its publisher, so that nothing is missed when the same one returns.
         """
+        self._looked = time.monotonic()
         for source in self.sources.values():
             link = decide(source.topic, offers_of(self._node, source.topic), source.types, self._reliability)
             source.link = link

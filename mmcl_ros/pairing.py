@@ -141,6 +141,11 @@ class Pairer:
             groups.append(group)
         return groups
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any anchor has not been given out yet."""
+        return bool(self._pending or self._owed)
+
     def deadline(self) -> float | None:
         """When the first waiting anchor will be given out at the latest, seconds; None: none waits."""
         return self._pending[0][1].received + self.wait if self._pending else None

@@ -96,7 +96,7 @@ def play(
         MmclError: nobody listens.
     """
     publishers, own = _publishers(node, bag, reliable, requests)
-    topics = (bag.topics.rgb, bag.topics.depth, bag.topics.detections)
+    topics = (bag.topics.rgb, bag.topics.depth, bag.topics.detections, *dict.fromkeys(bag.topics.infos.values()))
     awaited = [publishers[topic] for topic in topics if topic in publishers]
     _wait_for_listeners([*awaited, own] if own else awaited, patience)
     waiting = sorted(requests, key=lambda message: stamp_of(message.header))

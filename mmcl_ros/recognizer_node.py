@@ -217,10 +217,9 @@ class RecognizerNode(LifecycleNode):
 
     def _on_picture(self, modality: str, message: Any) -> None:
         with self._changed:
-            now, ros_now = time.monotonic(), self.get_clock().now().nanoseconds
-            if self.intake is not None:
-                self.intake.picture(modality, message, now, ros_now)
-            self._changed.notify()
+            if self.intake is not None and self._worker is not None:
+                self.intake.picture(modality, message, time.monotonic(), self.get_clock().now().nanoseconds)
+                self._worker.wake()
 
     def _on_info(self, modality: str, message: Any) -> None:
         with self._changed:
@@ -229,9 +228,9 @@ class RecognizerNode(LifecycleNode):
 
     def _on_regions(self, message: Any) -> None:
         with self._changed:
-            if self.intake is not None:
+            if self.intake is not None and self._worker is not None:
                 self.intake.regions(message, time.monotonic())
-            self._changed.notify()
+                self._worker.wake()
 
     def _clock_seconds(self) -> float:
         if self.get_parameter("use_sim_time").value:
@@ -314,7 +313,7 @@ class RecognizerNode(LifecycleNode):
         return FrameSettings(**{field.name: self.values[field.name] for field in dataclasses.fields(FrameSettings)})
 
     def _watch(self) -> None:
-        if self._links is None or self.intake is None:
+        if self._links is None or self.intake is None or not self._links.due(self.intake.wanted):
             return
         self._links.update()
         with self._changed:
@@ -347,16 +346,19 @@ class RecognizerNode(LifecycleNode):
             modality=self.values["modality"],
             smallest_gap=-1.0,
         )
+        seconds: dict[str, list[float]] = {}
         with self._changed:
             problems = self.problems()
             if self.intake is not None and self.recognizer is not None:
                 status.model_id = self.recognizer.model_id
                 topics = {name: source.topic for name, source in self._links.sources.items()} if self._links else {}
                 reports.fill_status(status, self.ledger, self.intake, topics, now)
+                seconds = self.ledger.latencies.seconds()
                 problems |= self.intake.events | self.ledger.take_events()
                 self.intake.events.clear()
             if self._worker is not None:
                 status.dropped = self._worker.dropped
+        status.latencies = reports.latencies(seconds)
         status.cause = next(iter(problems.values()), "")
         self._notices.update(problems, now, self.values["warn_period"])
         self._status.publish(status)

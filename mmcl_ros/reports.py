@@ -7,12 +7,12 @@ from typing import Any
 
 from mmcl_ros import msg
 from mmcl_ros.frames import Answer
-from mmcl_ros.health import Health, Latencies, State
+from mmcl_ros.health import Health, State, percentiles
 from mmcl_ros.intake import Intake
 from mmcl_ros.interfaces import message_class
 from mmcl_ros.ledger import Ledger
 
-__all__ = ["Notices", "answers_message", "detections_message", "diagnostics", "fill_status"]
+__all__ = ["Notices", "answers_message", "detections_message", "diagnostics", "fill_status", "latencies"]
 
 
 def answers_message(header: Any, model_id: str, answers: Sequence[Answer], embeddings: bool) -> Any:
@@ -64,7 +64,7 @@ def detections_message(header: Any, answers: Sequence[Answer]) -> Any:
 
 
 def fill_status(status: Any, ledger: Ledger, intake: Intake, topics: Mapping[str, str], now: float) -> None:
-    """Enter counts, rates and the state of the sensors into a ``mmcl_ros/RecognizerStatus``.
+    """Enter counts, rates and the state of the sensors into a ``mmcl_ros/RecognizerStatus``, all but the latencies.
 
     Args:
         status: the message.
@@ -80,7 +80,6 @@ def fill_status(status: Any, ledger: Ledger, intake: Intake, topics: Mapping[str
     status.smallest_gap = -1.0 if counters.smallest_gap is None else counters.smallest_gap
     status.time_jumps = counters.time_jumps
     status.rate = ledger.rate.value(now)
-    status.latencies = _latencies(ledger.latencies)
     clock = intake.clock()
     status.modalities = [
         _health(name, topics.get(name, ""), intake.health.get(name), clock) for name in ("rgb", "depth")
@@ -106,9 +105,9 @@ def _health(modality: str, topic: str, health: Health | None, now: float) -> Any
     )
 
 
-def _latencies(latencies: Latencies) -> list[Any]:
-    table = latencies.percentiles()
-    return [msg.StageLatency(stage=stage, p50=p[0], p90=p[1], p99=p[2]) for stage, p in table.items()]
+def latencies(seconds: Mapping[str, Sequence[float]]) -> list[Any]:
+    """``mmcl_ros/StageLatency`` messages from the times spent per stage."""
+    return [msg.StageLatency(stage=stage, p50=p[0], p90=p[1], p99=p[2]) for stage, p in percentiles(seconds).items()]
 
 
 def diagnostics(status: Any, name: str, stamp: Any) -> Any:

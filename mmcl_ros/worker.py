@@ -34,7 +34,7 @@ class Worker(threading.Thread):
 
     Args:
         intake: where jobs come from.
-        changed: condition that guards the intake; to be notified when something has arrived.
+        changed: condition that guards the intake; see :meth:`wake`.
         process: called with each job, outside the lock.
         every: answer all jobs in order; otherwise only the newest one that is complete.
         queue: most jobs that wait; the oldest beyond are dropped.
@@ -51,6 +51,11 @@ class Worker(threading.Thread):
         self._stopped = False
         self.enabled = True
         self.dropped = 0
+
+    def wake(self) -> None:
+        """Have the thread look at the intake if anything waits there; the caller holds the lock."""
+        if self._singles or self._intake.pairer.waiting:
+            self._changed.notify()
 
     def ask(self, single: Single) -> None:
         """Have the newest pictures recognised, enabled or not."""

@@ -1,4 +1,4 @@
-"""Recorded bags: reading, exact pairing, evaluation, sensor loss, and the same labels over real DDS.
+"""Recorded bags: reading, exact pairing, evaluation and sensor loss.
 
 The bags are made by the tests, of flat pictures whose right answer is known; the sample recordings are read where they
 are present. What a trained network makes of them is not tested here.
@@ -356,38 +356,7 @@ def test_real_ros1_recording():
     assert 200 < np.median(values[values > 0]) < 10000
 
 
-# over DDS
-
-
-@pytest.mark.ros
-def test_same_labels_over_dds_as_offline(recording):
-    pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
-    from mmcl_ros.msg import RecognitionArray
-    from ros_bench import Bench
-
-    from mmcl_ros.play_bag import Listener, play
-    from mmcl_ros.qos import profile
-
-    offline = run(recording, ["rgbd"])["rgbd"]
-    bench = Bench()
-    try:
-        topics = {f"{key}_topic": DEMO_TOPICS[key] for key in ("rgb", "depth", "rgb_info", "detections")}
-        settings = {"roi_source": "detections", "policy": "every", "box_scale": 0.0, "max_wait": 2.0}
-        node = bench.recognizer(FakeRecognizer(), modality="rgbd", **settings, **topics)
-        listener = Listener()
-        bench.client.create_subscription(RecognitionArray, "recognitions", listener.receive, profile(100))
-        bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
-        with Bag(recording[0]) as bag:
-            assert play(bench.client, bag, rate=5.0, sent=listener.sent) == 100
-        bench.wait(lambda: len(listener.answers) == 20, "20 answers")
-        truths = read_truth(recording[1])
-        labels = [one.label for truth in truths for one in listener.answers[truth.request.stamp].recognitions]
-        assert labels == column(offline, "label")
-        assert {one.modality for answer in listener.answers.values() for one in answer.recognitions} == {"rgbd"}
-        assert "40 of 40 labels right" in listener.summary(truths)
-        assert all(latency > 0 for latency in listener.latencies.values())
-    finally:
-        bench.close()
+# rendered scenes
 
 
 @pytest.mark.slow

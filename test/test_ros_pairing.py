@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ros_fakes import header, image, regions
 
-from mmcl_ros.health import Health, Latencies, Rate, State, choose
+from mmcl_ros.health import Health, Latencies, Rate, State, choose, percentiles
 from mmcl_ros.intake import Intake, wanted_modalities
 from mmcl_ros.pairing import Item, Pairer
 
@@ -230,7 +230,12 @@ def test_rate_and_percentiles():
     table = Latencies()
     for n in range(101):
         table.add("total", n / 1000)
-    assert table.percentiles()["total"] == pytest.approx((50, 90, 99))
+    assert percentiles(table.seconds())["total"] == pytest.approx((50, 90, 99))
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 100):
+        seconds = rng.exponential(size=count).tolist()
+        expected = np.percentile(np.array(seconds) * 1e3, [50, 90, 99])
+        np.testing.assert_allclose(percentiles({"x": seconds})["x"], expected)
 
 
 # modality setting, health and pairing together

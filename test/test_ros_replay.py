@@ -1,0 +1,81 @@
+"""Recorded bags played over real DDS into the node: every answer equals the one of the evaluation without ROS."""
+
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+
+from conftest import shared_data
+from mmcl_ros.msg import RecognitionArray
+from ros_bench import Bench
+from ros_fakes import FakeRecognizer
+from test_ros_bag import column, make_recording, tiny_model
+
+from mmcl_core.recognizer import Recognizer
+from mmcl_ros.bagfile import Bag
+from mmcl_ros.evaluate_bag import evaluate
+from mmcl_ros.frames import FrameSettings
+from mmcl_ros.play_bag import Listener, play, truth_messages
+from mmcl_ros.qos import profile
+from mmcl_ros.truth import read_truth
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.close()
+
+
+def replay(bench, model, path, truths, modality, **settings):
+    """Play a bag into a node; what came back."""
+    listener = Listener()
+    bench.client.create_subscription(RecognitionArray, "recognitions", listener.receive, profile(100))
+    with Bag(path) as bag:
+        topics = {"rgb_topic": bag.topics.rgb, "depth_topic": bag.topics.depth}
+        topics |= {f"{name}_info_topic": topic for name, topic in bag.topics.infos.items()}
+        topics |= {"detections_topic": bag.topics.detections} if bag.topics.detections else {}
+        settings = {"roi_source": "detections", "policy": "every", "max_wait": 5.0, **settings, **topics}
+        node = bench.recognizer(model, modality=modality, **settings)
+        bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
+        requests = [] if bag.topics.detections else truth_messages(truths, "")
+        count = play(bench.client, bag, rate=5.0, requests=requests, sent=listener.sent)
+    bench.wait(lambda: len(listener.answers) == len(truths), f"{len(truths)} answers", 60)
+    return listener, count
+
+
+def answers(listener, truths):
+    return [one for truth in truths for one in listener.answers[truth.request.stamp].recognitions]
+
+
+def test_same_labels_over_dds_as_offline(bench, tmp_path):
+    path, table = make_recording(tmp_path)
+    truths = read_truth(table)
+    with Bag(path) as bag:
+        offline = evaluate(bag, truths, FakeRecognizer(), ["rgbd"], FrameSettings(box_scale=0.0))["rgbd"]
+    listener, count = replay(bench, FakeRecognizer(), path, truths, "rgbd", box_scale=0.0)
+    assert count == 100
+    assert [one.label for one in answers(listener, truths)] == column(offline, "label")
+    assert {one.modality for one in answers(listener, truths)} == {"rgbd"}
+    assert "40 of 40 labels right" in listener.summary(truths)
+    assert all(latency > 0 for latency in listener.latencies.values())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("modality", ["rgb", "depth", "rgbd"])
+def test_every_box_of_a_real_recording_gets_the_same_answer(bench, tmp_path, modality):
+    """A network of random weights: its scores differ from box to box, so that a box mixed up would show."""
+    path, truths = shared_data("bags", "ycb_video_train"), read_truth(shared_data("bags", "ycb_video_train.csv"))
+    model = Recognizer.load(str(tiny_model(tmp_path / "run")), "cpu")
+    with Bag(path) as bag:
+        offline = evaluate(bag, truths, model, [modality], FrameSettings())[modality]
+    listener, _ = replay(bench, model, path, truths, modality)
+    found = answers(listener, truths)
+    assert len(found) == 52
+    assert [(one.label, one.modality) for one in found] == [(label, modality) for label in column(offline, "label")]
+    scores = [f"{one.score:.6f}" for one in found]
+    assert [float(score) for score in scores] == pytest.approx([float(s) for s in column(offline, "score")], abs=2e-6)
+    assert len(set(scores)) > 40
