@@ -160,7 +160,7 @@ class _File:
     split: str = "test"
     settings: dict = field(default_factory=dict)
     columns: dict = field(default_factory=dict)
-    points: Points = Points()
+    points: Points = field(default_factory=Points)
     pretraining: list = field(default_factory=list)
     rows: list = field(default_factory=list)
     evaluate: list = field(default_factory=list)
