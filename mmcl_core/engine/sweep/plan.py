@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmcl_core.config import Config, override, to_dict
+from mmcl_core.config import Config, config_hash, override, to_dict
 from mmcl_core.data.cache import INDEX
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
@@ -277,10 +277,8 @@ def _filled(value: Any, modality: str) -> Any:
 
 
 def _key(config: Config, content: str, source: str) -> str:
-    """Twelve hexadecimal digits, see the module."""
+    """Twelve hexadecimal digits, see the module: the hash of the settings with contents in the place of paths."""
     usual = dict(flat(to_dict(Config())))
-    asked = {
-        name: value for name, value in flat(to_dict(config)) if name not in FREE_SETTINGS and usual.get(name) != value
-    }
-    text = json.dumps([asked, content, source], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    where_and_when = {name: usual[name] for name in FREE_SETTINGS}
+    contents = {"data.root": content, "model.init_from": source or config.model.init_from}
+    return config_hash(override(config, where_and_when | contents))
