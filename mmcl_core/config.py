@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from mmcl_core.errors import ConfigError
-from mmcl_core.settings import build, hint
+from mmcl_core.settings import build, hint, read_file
 
 __all__ = [
     "AugmentConfig",
@@ -293,7 +293,8 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     """Read a configuration file and apply overrides.
 
     Args:
-        path: a YAML file; ``None`` starts from the defaults.
+        path: a YAML file; ``None`` starts from the defaults. Its key ``base`` names a file, relative to it, whose
+            settings it changes.
         overrides: texts ``section.key=value`` as typed on a command line; the value is read as YAML.
 
     Returns:
@@ -302,19 +303,8 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         ConfigError: a missing or unreadable file, an unknown key, or a value of the wrong type.
     """
-    values: dict[str, Any] = {}
-    where = "the defaults"
-    if path is not None:
-        where = str(path)
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}") from error
-        if loaded is not None and not isinstance(loaded, Mapping):
-            raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping of settings is expected")
-        values = dict(loaded or {})
+    values = {} if path is None else read_file(Path(path))
+    where = "the defaults" if path is None else str(path)
     config = from_dict(values, where)
     for text in overrides:
         config = override(config, dict([read_override(text)]), "command line")

@@ -7,11 +7,14 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
+
+import yaml
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["build", "hint"]
+__all__ = ["build", "hint", "read_file"]
 
 T = TypeVar("T")
 
@@ -20,6 +23,43 @@ def hint(key: str, known: Mapping[str, Any]) -> str:
     """The end of a message about an unknown key: the known one it resembles, or all of them."""
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a YAML file, laid over those of the file that its key ``base`` names.
+
+    Args:
+        path: the file.
+        above: the files that led to it.
+
+    Raises:
+        ConfigError: a file that is missing, is no YAML mapping, or is its own base.
+    """
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is its own base")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if loaded is not None and not isinstance(loaded, Mapping):
+        raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping of settings is expected")
+    values = dict(loaded or {})
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base is {base!r}; the name of a file is expected")
+    return _over(read_file(path.parent / base, (*above, path.resolve())), values)
+
+
+def _over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in values.items():
+        inner = merged.get(key)
+        merged[key] = _over(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T | None = None) -> T:

@@ -59,12 +59,21 @@ def _train(options: argparse.Namespace) -> int:
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
         print(f"weights: {run / 'weights.safetensors'}")
         if read_metadata(run)["trained_modalities"]:
-            print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}")
+            print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}{_test_split(config)}")
         else:
             print(
                 f"trained without labels, it recognises nothing yet; next: train with labels and model.init_from={run}"
             )
     return 0
+
+
+def _test_split(config: Config) -> str:
+    """The option that names what to evaluate on, where the set has no split of the default name."""
+    from mmcl_core.data.cache import PreparedSet
+
+    names = PreparedSet.open(config.data.root, verify=False).split_names
+    other = [name for name in names if name != config.data.train_split]
+    return f" --split {other[0]}" if other and "test" not in names else ""
 
 
 def settings(options: argparse.Namespace) -> tuple[Config, Path]:

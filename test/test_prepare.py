@@ -367,7 +367,9 @@ def test_interrupting_the_command_ends_it_without_a_half_set(source, tmp_path):
     assert "interrupted" in error
     assert "Traceback" not in error
     assert not (tmp_path / "set").exists()
-    assert not (tmp_path / "set.partial").exists()
+    partial = tmp_path / "set.partial"  # stays only where its state was noted, which happens every few seconds
+    assert (partial / "progress.json").is_file() == partial.exists()
+    assert ("--resume" in error) == partial.exists()
 
 
 def stop_after(monkeypatch, samples):

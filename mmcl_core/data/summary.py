@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from mmcl_core.data.cache import PreparedSet
 
-__all__ = ["summary", "table"]
+__all__ = ["preset", "summary", "table"]
+
+#: Data sets of the paper that have a file of settings.
+PAPER = ("falling_things", "nyud", "scenenet")
 
 
 def table(rows: list[list[str]]) -> str:
@@ -15,6 +18,22 @@ def table(rows: list[list[str]]) -> str:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
         lines.append("  " + "  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def preset(prepared: PreparedSet) -> str:
+    """The settings to begin with: those of the paper for its data sets, otherwise by the size of the crops.
+
+    8-bit depth pictures need settings that take them as they are.
+    """
+    source = str(prepared.index["description"].get("made_by", "")).rpartition(" ")[2]
+    stored = any("stored" in entry["unit"] for entry in prepared.index["modalities"].values())
+    encoding = " model.depth_encoding=stored" if stored else ""
+    if source in PAPER:
+        own = f"config/paper_{source}.yaml"
+        if stored == (source != "falling_things"):
+            return own
+        return own + (encoding or " model.depth_encoding=hha")
+    return ("config/small.yaml" if prepared.size > 64 else "config/demo.yaml") + encoding
 
 
 def summary(prepared: PreparedSet) -> str:
@@ -43,7 +62,7 @@ def summary(prepared: PreparedSet) -> str:
         lines.append(f"skipped: {skipped['samples']}, the first: {name}: {reason} (more in {prepared.path}/index.json)")
     root = prepared.path
     if "train" in splits:
-        lines.append(f"next: python -m mmcl_core.train --config config/demo.yaml --data {root}")
+        lines.append(f"next: python -m mmcl_core.train --config {preset(prepared)} --data {root}")
     else:
         lines.append(f"next: python -m mmcl_core.evaluate RUN --data {root} --split {names[0]} --out results")
     return "\n".join(lines)

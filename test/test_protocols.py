@@ -1,0 +1,113 @@
+"""The protocols of the paper as settings in config/: they load, and run end to end on tiny sets with other classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+
+from mmcl_core import evaluate, train
+from mmcl_core.config import load
+from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.engine.checks import check_settings
+from mmcl_core.engine.runfolder import read_config
+from mmcl_core.errors import ConfigError
+from mmcl_core.weights import load_weights
+
+CONFIG = Path(__file__).parents[1] / "config"
+PROTOCOLS = sorted((CONFIG / "protocols").glob("*.yaml"))
+SMALL = ("input_size=32", "ndf=8", "nrkhs=16", "depth=1", "head_hidden=8")
+TINY = [
+    *(f"model.{text}" for text in SMALL), "train.batch=8", "train.epochs=1", "train.device=cpu", "train.threads=1",
+    "optim.warmup_steps=1", "train.precision=float32",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [*PROTOCOLS, *CONFIG.glob("paper_*.yaml")], ids=lambda path: path.stem)
+def test_settings_load_and_make_sense(path):
+    check_settings(load(path), 1)
+
+
+def test_a_protocol_says_only_what_differs_from_its_preset():
+    for path in PROTOCOLS:
+        own = yaml.safe_load(path.read_text())
+        base = load(path.parent / own["base"])
+        made = load(path)
+        assert made.model == base.model
+        assert made.optim == base.optim, "a protocol has the schedule of its preset, from the start"
+    assert load(CONFIG / "protocols/semi_supervised.yaml").data.label_share == 0.1
+    assert load(CONFIG / "protocols/unsupervised_pretraining.yaml").data.label_share == 0
+
+
+def test_base_is_laid_under_and_never_goes_round(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.yaml").write_text("train: {batch: 12, epochs: 3}\nmethod: amdim\n")
+    (tmp_path / "in" / "b.yaml").write_text("base: ../a.yaml\ntrain: {epochs: 5}\n")
+    (tmp_path / "c.yaml").write_text("base: in/b.yaml\nseed: 4\n")
+    made = load(tmp_path / "c.yaml", ["seed=5"])
+    assert (made.train.batch, made.train.epochs, made.method, made.seed) == (12, 5, "amdim", 5)
+    (tmp_path / "a.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(ConfigError, match="is its own base"):
+        load(tmp_path / "c.yaml")
+    (tmp_path / "a.yaml").write_text("base: [1]\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: base is \[1\]"):
+        load(tmp_path / "c.yaml")
+    (tmp_path / "a.yaml").write_text("base: gone.yaml\n")
+    with pytest.raises(ConfigError, match=r"gone\.yaml: No such file"):
+        load(tmp_path / "c.yaml")
+
+
+def crops(root, classes, *, stored):
+    """A set as ``prepare`` makes it: metric depth, or 8-bit depth pictures."""
+    rng = np.random.default_rng(1)
+    with PreparedWriter(
+        root, classes=classes, size=32, modalities=("rgb", "depth"), stored=("depth",) if stored else ()
+    ) as writer:
+        for number in range(24):
+            rgb, depth = tiny.picture(number % 3, rng)
+            if stored:
+                depth = np.repeat((depth // 5).astype(np.uint8)[..., None], 3, axis=2)
+            split = "train" if number < 16 else "test"
+            writer.add(Sample({"rgb": rgb, "depth": depth}, number % len(classes), split, f"s{number:02d}"))
+    return root
+
+
+def run(protocol, data, out, *overrides):
+    config = str(CONFIG / "protocols" / f"{protocol}.yaml")
+    assert train.main(["--config", config, "--data", str(data), "--out", str(out), *TINY, *overrides]) == 0
+    return out
+
+
+def test_unlabelled_pretraining_then_transfer_to_other_classes(tmp_path, capsys):
+    source = crops(tmp_path / "fat", ("can", "mug", "drill"), stored=False)
+    target = crops(tmp_path / "nyud", ("bed", "sofa"), stored=True)
+    before = run("unsupervised_pretraining", source, tmp_path / "before")
+    assert "model.init_from=" in capsys.readouterr().out
+    assert (before / "labelled.txt").read_text().split() == []
+    assert load_weights(before)[1]["trained_modalities"] == []
+    after = run(
+        "transfer", target, tmp_path / "after", f"model.init_from={before}", "optim.lr=0", "optim.weight_decay=0"
+    )
+    old, new = load_weights(before)[0], load_weights(after)[0]
+    kept = [name for name in new if name.startswith("encoder.") and name.endswith("weight") and ".heads." not in name]
+    assert len(kept) > 5
+    assert all((old[name] == new[name]).all() for name in kept), "a rate of 0 leaves what was taken over"
+    assert load_weights(after)[1]["classes"] == ["bed", "sofa"]
+    assert read_config(after).optim.warmup_steps == 1
+    assert evaluate.main([str(after), "--data", str(target), "--resamples", "10"]) == 0
+    figures = json.loads((after / "evaluation/nyud-test/metrics.json").read_text())
+    assert figures["modalities"]["rgb"]["samples"] == 8
+
+
+def test_few_labels_and_one_depth_operation(tmp_path):
+    source = crops(tmp_path / "fat", ("can", "mug", "drill"), stored=False)
+    few = run("semi_supervised", source, tmp_path / "few")
+    assert len((few / "labelled.txt").read_text().split()) == 2  # ceil(.1 x 16)
+    assert read_config(few).train.target == "depth"
+    hha = crops(tmp_path / "nyud", ("bed", "sofa"), stored=True)
+    one = run("depth_augmentation", hha, tmp_path / "one", "augment.depth_op=Speckle", "augment.depth_op_probability=1")
+    assert load_weights(one)[1]["trained_modalities"] == ["depth"]
