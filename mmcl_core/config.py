@@ -18,6 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from mmcl_core.errors import ConfigError
+from mmcl_core.method_config import AdmdConfig, HallucinationConfig, Pix2PixConfig
 from mmcl_core.settings import build, hint, read_file
 
 __all__ = [
@@ -287,6 +288,9 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    pix2pix: Pix2PixConfig = field(default_factory=Pix2PixConfig)
+    admd: AdmdConfig = field(default_factory=AdmdConfig)
+    hallucination: HallucinationConfig = field(default_factory=HallucinationConfig)
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -83,6 +83,23 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "train.save_every": (0, None),
     "train.validate_every": (0, None),
     "train.probe": (0, None),
+    "pix2pix.gan_epochs": (1, None),
+    "pix2pix.alone_epochs": (0, None),
+    "pix2pix.width": (1, None),
+    "pix2pix.dropout": (0, 0.999),
+    "pix2pix.l1_weight": (0, None),
+    "pix2pix.lr": (0, None),
+    "admd.alone_epochs": (0, None),
+    "admd.together_epochs": (0, None),
+    "admd.hallucinate_epochs": (1, None),
+    "admd.hidden": (1, None),
+    "admd.lr": (0, None),
+    "hallucination.alone_epochs": (0, None),
+    "hallucination.together_epochs": (0, None),
+    "hallucination.hallucinate_epochs": (1, None),
+    "hallucination.distance_weight": (0, None),
+    "hallucination.imitation": (0, 1),
+    "hallucination.temperature": (0.01, None),
 }
 
 

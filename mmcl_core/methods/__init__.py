@@ -22,6 +22,9 @@ METHODS: dict[str, str] = {
     "supervised": "mmcl_core.methods.supervised:Supervised",
     "amdim": "mmcl_core.methods.amdim:UnimodalContrastive",
     "two_step": "mmcl_core.methods.two_step:TwoStep",
+    "pix2pix": "mmcl_core.methods.pix2pix:Pix2Pix",
+    "hallucination": "mmcl_core.methods.hallucination:ModalityHallucination",
+    "admd": "mmcl_core.methods.admd:AdversarialDistillation",
 }
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmcl_core.augment import Picture
 from mmcl_core.config import Config, LossConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import ViewBatch
@@ -16,7 +17,17 @@ from mmcl_core.nn.gather import total
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
 
-__all__ = ["Encoded", "classify", "contrast", "encode", "make_nce", "one_network", "require_modalities"]
+__all__ = [
+    "Encoded",
+    "classify",
+    "complete",
+    "contrast",
+    "encode",
+    "make_nce",
+    "nothing",
+    "one_network",
+    "require_modalities",
+]
 
 
 class Encoded(NamedTuple):
@@ -124,6 +135,24 @@ def classify(
         )
         for head in heads
     }
+
+
+def complete(batch: ViewBatch, views: Collection[str]) -> ViewBatch | None:
+    """The samples that have all of these views; ``None`` where fewer than two of the global batch do."""
+    masks = [batch.present[view] for view in views if view in batch.present]
+    if not masks:
+        return batch
+    rows = torch.stack(masks).all(0).nonzero().squeeze(1)
+    if total(torch.tensor(len(rows), device=rows.device)) < 2:
+        return None
+    pictures = {view: Picture(batch.pictures[view].image[rows], batch.pictures[view].camera[rows]) for view in views}
+    draws = {name: value[rows] for name, value in batch.draws.items()}
+    return ViewBatch(pictures, {}, batch.labels[rows], batch.index[rows], draws)
+
+
+def nothing(system: nn.Module) -> Tensor:
+    """A loss term of zero that is part of the graph, for a batch that has nothing to learn from."""
+    return next(parameter for parameter in system.parameters() if parameter.requires_grad).sum() * 0
 
 
 def one_network(system: nn.Module) -> RecognitionModel:

@@ -35,7 +35,7 @@ OWN, ZERO = "own", "zero"
 
 #: Kind of a generator -> where its class is, ``module:class``. Its settings are its keyword arguments; it turns
 #: network input [B, 3, S, S] of one modality into that of another.
-GENERATORS: dict[str, str] = {}
+GENERATORS: dict[str, str] = {"unet": "mmcl_core.nn.generator:Generator"}
 
 
 class Look(NamedTuple):
@@ -207,9 +207,7 @@ def copy_stream(source: RecognitionModel, target: RecognitionModel) -> None:
 def _make_generator(made: Mapping[str, Any]) -> nn.Module:
     kind = made["kind"]
     if kind not in GENERATORS:
-        raise CheckpointError(
-            f"unknown kind of generator {kind!r}; this program knows {', '.join(GENERATORS) or 'none'}"
-        )
+        raise CheckpointError(f"unknown kind of generator {kind!r}; this program knows {', '.join(GENERATORS)}")
     module, _, name = GENERATORS[kind].partition(":")
     generator: nn.Module = getattr(importlib.import_module(module), name)(**made["settings"])
     return generator
