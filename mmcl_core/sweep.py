@@ -27,9 +27,9 @@ __all__ = ["main"]
 EXIT_FAILED = 1
 EXIT_STOPPED = 75
 
-EXAMPLES = """  python -m mmcl_core.sweep --config config/tables/table1_rendered.yaml --out sweeps --jobs 2
-  python -m mmcl_core.sweep --config config/tables/table1.yaml --data DIR --out sweeps --devices cuda:0 cuda:1
-  python -m mmcl_core.sweep --config config/tables/table3.yaml --data nyud=DIR scenenet=DIR --out sweeps --dry-run"""
+EXAMPLES = """  python -m mmcl_core.sweep --config config/tables/table1_rendered.yaml --jobs 2
+  python -m mmcl_core.sweep --config config/tables/table1.yaml --data DIR --devices cuda:0 cuda:1
+  python -m mmcl_core.sweep --config config/tables/table3.yaml --data nyud=DIR scenenet=DIR --dry-run"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", required=True, metavar="FILE", help="table file (YAML)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     add("--data", nargs="+", default=[], metavar="[NAME=]DIR", help="prepared sets; DIR alone is the table's first")
-    add("--out", required=True, type=Path, metavar="DIR", help="folder of the sweep, may be shared by tables")
+    add("--out", default=Path("sweeps"), type=Path, metavar="DIR", help="shared by tables (default: sweeps)")
     add("--rows", nargs="+", default=[], metavar="NAME", help="only these rows, and what they start from")
     add("--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one a device)")
     add("--devices", nargs="+", default=[], metavar="NAME", help="taken in turn (default: a GPU if there is one)")
