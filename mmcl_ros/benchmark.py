@@ -318,7 +318,9 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     tenth = max(1, len(steady) // 10)
     first, last = float(np.median(steady[:tenth])), float(np.median(steady[-tenth:]))
     figures = {"first_mib": first, "last_mib": last, "growth_percent": 100 * (last / first - 1)}
-    return {"minutes": options.minutes, "rate": options.rate, "received": sent, "answered": processed, **figures}
+    minutes = [round(float(np.median(readings[place : place + 60])), 1) for place in range(0, len(readings), 60)]
+    counts = {"received": sent, "answered": processed}
+    return {"minutes": options.minutes, "rate": options.rate, **counts, **figures, "mib_by_minute": minutes}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

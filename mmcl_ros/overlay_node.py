@@ -13,9 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -23,6 +21,7 @@ from mmcl_core.errors import InputError
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 from mmcl_ros.links import Links, Source
+from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 
 __all__ = ["OverlayNode", "draw", "main"]
@@ -136,18 +135,7 @@ class OverlayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to end."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = OverlayNode()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(OverlayNode, args)
 
 
 if __name__ == "__main__":

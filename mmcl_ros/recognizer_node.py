@@ -17,11 +17,9 @@ from collections.abc import Callable, Sequence
 from threading import Condition
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.task import Future
@@ -38,6 +36,7 @@ from mmcl_ros.ledger import Ledger, find_problems
 from mmcl_ros.links import Links, Source
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, Parameter, check_change
+from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.worker import Single, Worker
 
@@ -115,6 +114,8 @@ class RecognizerNode(LifecycleNode):
         except Exception as error:  # a damaged file or a broken driver raises anything; the process has to live on
             self._failure = str(error) if isinstance(error, MmclError) else f"{type(error).__name__}: {error}"
             self.get_logger().error(f"not configured: {self._failure}")
+            return TransitionCallbackReturn.FAILURE
+        if not self.context.ok():  # told to end while the model was being loaded
             return TransitionCallbackReturn.FAILURE
         values = self.values
         pairer = Pairer(values["pair_window"], values["max_wait"], values["history"])
@@ -381,18 +382,7 @@ def main(args: list[str] | None = None, load: Callable[..., RecognizerLike] = lo
     """Run the node until it is told to end."""
     # Worker and executor share the interpreter; at the default of 5 ms each handover costs a picture that much.
     sys.setswitchinterval(0.0005)
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = RecognizerNode(load)
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(lambda: RecognizerNode(load), args)
 
 
 if __name__ == "__main__":

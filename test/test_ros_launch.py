@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -110,38 +112,152 @@ def test_launch_files_load(path):
     assert own <= names <= own | set(declared(RECOGNIZER)), "a file that includes another one offers its arguments too"
 
 
+LAUNCH = """
+import sys
+sys.path = [p for p in sys.path if p != '']
+from launch import LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource as Source
+service = LaunchService()
+given = [tuple(argument.split(':=')) for argument in sys.argv[2:]]
+service.include_launch_description(IncludeLaunchDescription(Source(sys.argv[1]), launch_arguments=given))
+sys.exit(service.run())
+"""
+
+
+class Launched:
+    """A launch file run for real in a process of its own, on the files of the repository."""
+
+    def __init__(self, path, folder, domain, **arguments):
+        environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+        prefixes = [str(prefix_of_repository(folder)), environment.get("AMENT_PREFIX_PATH", sys.prefix)]
+        # Launch finds a package by way of the first prefix; the repository has to come before what is installed.
+        environment |= {"ROS_DOMAIN_ID": str(domain), "AMENT_PREFIX_PATH": os.pathsep.join(prefixes)}
+        paths = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in [str(ROOT), *paths])
+        line = [sys.executable, "-c", LAUNCH, str(path)]
+        line += [f"{name}:={value}" for name, value in {"python": sys.executable, **arguments}.items()]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(line, cwd=folder, env=environment, **pipes)
+        self.lines = []
+        self._reader = threading.Thread(target=lambda: self.lines.extend(iter(self.process.stdout.readline, "")))
+        self._reader.start()
+
+    def wait(self, words, count=1, timeout=90):
+        """Wait until lines with these words have come; the last of them."""
+        end = time.monotonic() + timeout
+        while len(found := [line for line in self.lines if words in line]) < count:
+            assert time.monotonic() < end, f"waited for {words!r} in: {''.join(self.lines)}"
+            time.sleep(0.05)
+        return found[-1]
+
+    def stop(self):
+        """End it as Ctrl-C does; everything that was printed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        self._reader.join()
+        return "".join(self.lines)
+
+
+def prefix_of_repository(folder):
+    """An ament prefix as the build would make it, of links to the repository."""
+    prefix = folder / "prefix"
+    share, marker = prefix / "share" / "mmcl_ros", prefix / "share/ament_index/resource_index/packages/mmcl_ros"
+    for place in (share, marker.parent, prefix / "lib"):
+        place.mkdir(parents=True)
+    marker.touch()
+    for name in ("launch", "config", "package.xml"):
+        (share / name).symlink_to(ROOT / name)
+    (prefix / "lib" / "mmcl_ros").symlink_to(ROOT / "scripts")
+    return prefix
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """Launch a file; ended with the test."""
+    made = []
+
+    def run(path, domain=93, **arguments):
+        made.append(Launched(path, tmp_path, domain, **arguments))
+        return made[-1]
+
+    yield run
+    for one in made:
+        one.stop()
+
+
 @needs_launch
 @pytest.mark.ros
-def test_launched_node_comes_up_with_its_arguments(tmp_path):
-    """The real launch file in a process of its own, with a model that is not there: the node says so and stays."""
-    code = (
-        "import sys; sys.path = [p for p in sys.path if p != ''];"
-        "from launch import LaunchService; from launch.actions import IncludeLaunchDescription;"
-        "from launch.launch_description_sources import PythonLaunchDescriptionSource as Source;"
-        "service = LaunchService();"
-        "arguments = [a.split(':=') for a in sys.argv[2:]];"
-        "service.include_launch_description("
-        "IncludeLaunchDescription(Source(sys.argv[1]), launch_arguments=[tuple(a) for a in arguments]));"
-        "sys.exit(service.run())"
-    )
-    given = ["modality:=depth", f"model:={tmp_path}/none", "namespace:=front", f"python:={sys.executable}"]
-    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    environment |= {"ROS_DOMAIN_ID": "93", "AMENT_PREFIX_PATH": os.environ.get("AMENT_PREFIX_PATH", sys.prefix)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(RECOGNIZER), *given],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "not configured" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0]
-    assert "front.recognizer" in lines[-1]
-    assert f"no model at {tmp_path}/none" in lines[-1]
-    assert "Traceback" not in "".join(lines) + rest
+def test_launched_node_comes_up_with_its_arguments(launched, tmp_path):
+    """A model that is not there: the node says so and stays."""
+    running = launched(RECOGNIZER, modality="depth", model=f"{tmp_path}/none", namespace="front")
+    line = running.wait("not configured")
+    assert "front.recognizer" in line
+    assert f"no model at {tmp_path}/none" in line
+    assert running.process.poll() is None
+    assert "Traceback" not in running.stop()
+    assert running.process.returncode == 0
+
+
+EVERY_ARGUMENT = {
+    **{"modality": "rgbd", "device": "cpu", "backend": "onnx", "roi_source": "full_image", "policy": "every"},
+    **{"rgb_topic": "/cam/rgb", "rgb_info_topic": "/cam/rgb_info", "depth_topic": "/cam/depth"},
+    **{"depth_info_topic": "/cam/depth_info", "detections_topic": "/cam/boxes"},
+    **{"rgb_transport": "compressed", "depth_transport": "compressedDepth"},
+}
+
+
+@needs_launch
+@pytest.mark.ros
+def test_every_argument_arrives(launched, tmp_path):
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+    pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+    from lifecycle_msgs.srv import GetState
+    from rcl_interfaces.srv import GetParameters
+    from ros_bench import Bench
+
+    from mmcl_ros.parameters import TABLE
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {top_k: 2, policy: latest, center_size: 0.25}\n")
+    switches = {"params_file": file, "use_sim_time": "true", "autostart": "false", "overlay": "true"}
+    switches |= {"log_level": "debug", "respawn": "true", "namespace": "front", "model": "some/run"}
+    assert {*EVERY_ARGUMENT, *switches, "python"} == set(declared(RECOGNIZER)), "all that are declared"
+    bench = Bench()
+    try:
+        running = launched(RECOGNIZER, bench.domain, **EVERY_ARGUMENT, **switches)
+        wanted = {**{row.name: row.default for row in TABLE}, **EVERY_ARGUMENT, "top_k": 2, "center_size": 0.25}
+        wanted |= {"autostart": False, "use_sim_time": True, "model": str(tmp_path / "some/run")}
+        request = GetParameters.Request(names=list(wanted))
+        values = bench.call(GetParameters, "/front/recognizer/get_parameters", request, 60).values
+        fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}
+        assert {name: getattr(v, fields[v.type]) for name, v in zip(wanted, values, strict=True)} == wanted
+        state = bench.call(GetState, "/front/recognizer/get_state", GetState.Request(), 30).current_state
+        assert state.label == "unconfigured", "autostart is off"
+        request = GetParameters.Request(names=["transport"])
+        answer = bench.call(GetParameters, "/front/overlay/get_parameters", request, 60)
+        assert answer.values[0].string_value == "compressed"
+        assert any("[DEBUG]" in line and "recognizer" in line for line in running.lines)
+        pids = [line.split("[")[-1].split("]")[0] for line in running.lines if "process started with pid" in line]
+        os.kill(int(pids[0]), signal.SIGKILL)
+        running.wait("process started with pid", 3)
+    finally:
+        bench.close()
+
+
+@needs_launch
+@pytest.mark.ros
+def test_demonstration_runs_to_its_end(launched, tmp_path):
+    """The bag is played to the launched node, every picture is answered, and launch ends with the player."""
+    pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+    from test_ros_bag import make_recording, tiny_model
+
+    bag, truth = make_recording(tmp_path / "recording")
+    running = launched(DEMO, 94, bag=bag, truth=truth, model=tiny_model(tmp_path / "run"), modality="rgbd")
+    said = running.wait("labels right", timeout=120)
+    assert "20 answers" in said
+    assert "of 40 labels right" in said
+    running.process.wait(60)
+    assert running.process.returncode == 0
+    assert "Traceback" not in running.stop()

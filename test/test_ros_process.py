@@ -123,3 +123,28 @@ def test_overlay_shows_depth_as_colours():
     assert picture.shape == (60, 80, 3)
     assert picture.any()
     assert not to_colour(depth_message(0, 0)).any()
+
+
+SLOW_START = """
+import sys, time
+from mmcl_ros import recognizer_node
+from mmcl_ros.benchmark import StandIn
+def load(path, **settings):
+    print("loading", flush=True)
+    time.sleep(1.0)
+    return StandIn()
+sys.exit(recognizer_node.main(sys.argv[1:], load))
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    line = [sys.executable, "-c", SLOW_START, "--ros-args", "-p", "model:=large"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, **pipes)
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(end)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors

@@ -1,0 +1,42 @@
+"""A node as a process of its own, from start to signal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+
+__all__ = ["run_node"]
+
+logger = logging.getLogger(__name__)
+
+
+def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
+    """Make a node and spin it until the process is told to end (SIGINT, SIGTERM).
+
+    The signal may come while the node is still being made, for loading a model takes its time. From then on rclpy
+    refuses whatever is asked of it; that is no fault of the node.
+
+    Returns:
+        The exit status, 0.
+    """
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = make()
+        if rclpy.ok():
+            rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        logger.debug("ended while starting", exc_info=True)
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
