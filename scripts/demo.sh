@@ -10,8 +10,8 @@ step() { printf '\n== %s\n' "$*"; }
 
 rm -rf "$out"
 step "1/4  Rendering RGB-D crops of household objects"
-"$python" -m mmcl_core.render --objects household --out "$out/household" --count 8400 --size 64 --neighbours 0 \
-  --split train=0.85,val=0.05,test=0.1 --classes ball banana book bottle bowl can carton mug pan pen plate scissors
+"$python" -m mmcl_core.render --objects household --out "$out/household" --count 10800 --size 64 --neighbours 0 \
+  --split train=0.87,val=0.05,test=0.08 --classes ball banana book bottle bowl can carton mug pan pen plate scissors
 step "2/4  Training one recogniser for both sensors"
 "$python" -m mmcl_core.train --config config/demo.yaml --data "$out/household" --out "$out/run"
 step "3/4  Evaluating RGB alone, depth alone and both, on instances that were never seen"
