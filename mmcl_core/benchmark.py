@@ -2,6 +2,10 @@
 
 Prints one JSON object a line. ``train`` and ``loss`` measure the plain formulation beside ours in the same run, each in
 a process of its own, and end with the ratio. Peak memory: of the whole process on the CPU, of the tensors on a GPU.
+
+``prepare DATASET ...`` takes what ``mmcl_core.prepare`` takes and measures crops/s, bytes a crop, memory and the time
+from there to the first batch of training; without ``--out`` the set is made in the folder for temporary files, and
+thrown away.
 """
 
 from __future__ import annotations
@@ -10,7 +14,9 @@ import argparse
 import json
 import platform
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
@@ -19,22 +25,31 @@ from mmcl_core.errors import ConfigError
 __all__ = ["main"]
 
 BATCHES = (140, 512, 1024)
+#: Samples of the first batch of a prepared set: the paper's on Falling Things.
+FIRST_BATCH = 140
 EXAMPLES = """\
   python -m mmcl_core.benchmark train --config config/paper_falling_things.yaml --steps 3 train.batch=32
   python -m mmcl_core.benchmark loss --config config/paper_falling_things.yaml
-  python -m mmcl_core.benchmark data --config config/demo.yaml"""
+  python -m mmcl_core.benchmark data --config config/demo.yaml
+  python -m mmcl_core.benchmark prepare falling_things --source fat --limit 2000"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["prepare"]:
+        from mmcl_core.prepare import parse
+
+        asked = parse(words[1:])
+        return run_command(lambda: _prepare(asked), asked.log_level)
     parser = command_parser("benchmark", __doc__, EXAMPLES)
-    parser.add_argument("what", choices=("train", "loss", "data", "infer"))
+    parser.add_argument("what", choices=("train", "loss", "data", "infer", "prepare"))
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML); default: the paper's")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default 5)")
     parser.add_argument("--crops", type=int, default=10, metavar="N", help="infer: crops in a frame (default 10)")
     add_logging_options(parser)
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(words)
     return run_command(lambda: measure(options), options.log_level)
 
 
@@ -80,6 +95,17 @@ def _infer(config: Config, options: argparse.Namespace) -> None:
     from mmcl_core.engine.measure import apart, measure_infer
 
     _line("infer", crops=options.crops, **apart(measure_infer, config, options.crops, options.steps))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from mmcl_core.engine.measure import apart, measure_first_batch, measure_prepare
+
+    if options.what in ("merge", "show") or options.check or options.resume:
+        raise ConfigError("benchmark prepare measures a data set from its beginning: no merge, show, --check, --resume")
+    with tempfile.TemporaryDirectory() as folder:
+        out = options.out or Path(folder) / "set"
+        _line("prepare", set=options.what, size=options.size, **measure_prepare(options, out))
+        _line("first_batch", set=options.what, **apart(measure_first_batch, out, FIRST_BATCH))
 
 
 def _ratios(ours: dict[str, float | str], plain: dict[str, float | str], *keys: str) -> dict[str, float | str]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, merge_sets
@@ -21,7 +22,7 @@ from mmcl_core.data.sources import DataSet, Plan, data_sets
 from mmcl_core.data.summary import summary, table
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["main"]
+__all__ = ["main", "parse", "plan_of"]
 
 _EXAMPLES = """\
   python -m mmcl_core.prepare folder --source crops --out data_sets/mine     own crops, see: prepare folder --help
@@ -32,17 +33,21 @@ _EXAMPLES = """\
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see :mod:`mmcl_core.cli`)."""
-    known = data_sets()
-    options = _parser(known).parse_args(arguments)
+    options = parse(arguments)
 
     def action() -> int | None:
         if options.what == "merge":
             return _finish(merge_sets(options.source, options.out, overwrite=options.overwrite))
         if options.what == "show":
             return _finish(PreparedSet.open(options.set), options.sheet)
-        return _prepare(known[options.what], options)
+        return _prepare(options)
 
     return run_command(action, options.log_level)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; ``what`` is the data set, or ``merge`` or ``show``."""
+    return _parser(data_sets()).parse_args(arguments)
 
 
 def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
@@ -85,7 +90,13 @@ def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
     return parser
 
 
-def _prepare(data_set: DataSet, options: argparse.Namespace) -> int:
+def plan_of(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    """The work that options of a data set ask for, and what :func:`~mmcl_core.data.runner.write_plan` is to keep to.
+
+    Raises:
+        ConfigError: an option out of its range.
+        DataError: a source that is not in the layout.
+    """
     if not 16 <= options.size <= 4096:
         raise ConfigError(f"--size is {options.size}; 16 to 4096 pixels are expected")
     if options.workers < 1 or (options.limit is not None and options.limit < 1):
@@ -93,8 +104,12 @@ def _prepare(data_set: DataSet, options: argparse.Namespace) -> int:
     part, slash, parts = options.shard.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise ConfigError(f"--shard {options.shard!r} is not of the form I/N with I from 0 to N - 1, such as 0/4")
-    plan = data_set.plan(options.source, options)
-    work = {"workers": options.workers, "limit": options.limit, "shard": (int(part), int(parts))}
+    plan = data_sets()[options.what].plan(options.source, options)
+    return plan, {"workers": options.workers, "limit": options.limit, "shard": (int(part), int(parts))}
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    plan, work = plan_of(options)
     if options.check:
         return _check(plan, options, work)
     if options.out is None:
@@ -106,8 +121,8 @@ def _prepare(data_set: DataSet, options: argparse.Namespace) -> int:
     return _finish(prepared)
 
 
-def _check(plan: Plan, options: argparse.Namespace, work: dict[str, int | tuple[int, int] | None]) -> int:
-    found = check_plan(plan, **work)  # type: ignore[arg-type]
+def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> int:
+    found = check_plan(plan, **work)
     splits = sorted({split for split, _ in found.samples})
     names = sorted({name for _, name in found.samples})
     rows = [["class", *splits]] + [[name, *(str(found.samples[split, name]) for split in splits)] for name in names]

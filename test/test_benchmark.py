@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from small_sets import write_crop
 
 from mmcl_core import benchmark
 
@@ -44,3 +45,22 @@ def test_crops_and_answers_are_measured(capsys):
 def test_mistakes_are_told(capsys, arguments, message):
     assert benchmark.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_preparing_is_measured_up_to_the_first_batch(tmp_path, capsys):
+    for number in range(6):
+        write_crop(tmp_path / "in" / "train" / "mug", f"{number}", shape=(40, 40))
+    (tmp_path / "in" / "train" / "mug" / "5_rgb.png").write_bytes(b"")
+    words = ["prepare", "folder", "--source", str(tmp_path / "in"), "--size", "32", "--workers", "1"]
+    assert benchmark.main(words) == 0
+    made, first = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (made["crops"], made["skipped"], made["size"]) == (6, 1, 32)
+    assert made["crops_per_second"] == pytest.approx(6 / made["seconds"], rel=0.01)
+    assert 32 * 32 * 5 < made["bytes_per_crop"] < 32 * 32 * 5 + 2000
+    assert first["batch"] == 6
+    assert 0 < first["open_seconds"] < first["first_batch_seconds"]
+    assert benchmark.main([*words, "--out", str(tmp_path / "kept")]) == 0
+    assert (tmp_path / "kept" / "index.json").is_file()
+    capsys.readouterr()
+    assert benchmark.main([*words, "--check"]) == 2
+    assert "no merge, show, --check" in capsys.readouterr().err

@@ -72,10 +72,8 @@ def write_frame(folder, number, objects=OBJECTS, numbers=NUMBERS, suffix="jpg"):
             file.write(bare_nan(content))
 
 
-@pytest.fixture
-def source(tmp_path):
+def write_source(root):
     """Single: two objects in kitchen_0..4, a frame each; mixed: one frame of kitchen_0 and two of temple_1."""
-    root = tmp_path / "data" / "fat"
     for name in (DRILL, MUG):
         for n in range(5):
             folder = root / "single" / name / f"kitchen_{n}"
@@ -87,6 +85,11 @@ def source(tmp_path):
         for number in range(frames):
             write_frame(folder, number)
     return root
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_source(tmp_path / "data" / "fat")
 
 
 def prepare(source, out, *more):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-
 import cv2
 import numpy as np
 import pytest
@@ -232,16 +230,6 @@ def test_damaged_and_foreign_files(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "has no images, rawDepths" in said
     assert "found labels" in said
-
-
-def test_workers_and_limit_do_not_change_the_set(tmp_path):
-    labelled_file(tmp_path / FILE)
-    prepare(tmp_path / FILE, tmp_path / "one", "--min-pixels", "350")
-    prepare(tmp_path / FILE, tmp_path / "two", "--min-pixels", "350", "--workers", "2")
-    names = ["rgb.u8", "depth.u16", "labels.i64", "camera.f32", "samples.csv", "index.json"]
-    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False)[0] == names
-    limited = prepare(tmp_path / FILE, tmp_path / "few", "--min-pixels", "350", "--limit", "4")
-    assert list(limited.keys) == list(PreparedSet.open(tmp_path / "one").keys[:4])
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, capsys, monkeypatch):

@@ -93,10 +93,8 @@ def write_frame(folder, view, objects=OBJECTS):
         cv2.imwrite(f"{folder}/{part}/{view}.{ending}", image)
 
 
-@pytest.fixture
-def source(tmp_path):
+def write_source(root):
     """Train: trajectories 0/12, 0/5, 1/1000; val: 0/223 of two frames."""
-    root = tmp_path / "data"
     for path in ("0/5", "0/12", "1/1000"):
         for view in VIEWS:
             write_frame(root / "train" / path, view)
@@ -108,6 +106,11 @@ def source(tmp_path):
         (root / f"train_protobufs/scenenet_rgbd_train_{n}.pb").write_bytes(content)
     (root / "scenenet_rgbd_val.pb").write_bytes(protobuf([("0/223", VIEWS[:2], INSTANCES)]))
     return root
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_source(tmp_path / "data")
 
 
 def prepare(source, out, *more):

@@ -118,11 +118,14 @@ class Washington:
         """List the crops (see the data set protocol)."""
         if options.every < 1:
             raise ConfigError(f"--every is {options.every}; 1 or more is expected")
+        root = _root(source)
+        if not any((root / name).is_dir() for name in CLASSES):
+            raise DataError(f"{source}: expected {_LAYOUT}; found {show_folder(root)}")
         held_out = read_trial(_find_trials(source, options.trials), options.trial) if options.trial else frozenset()
         skips: list[Skip] = []
         crops = sorted(_list_crops(source, options.every, held_out, skips), key=lambda crop: crop.key)
         if not crops:
-            raise DataError(f"{source}: no crops; expected {_LAYOUT}; found {show_folder(_root(source))}")
+            raise DataError(f"{source}: no crops; expected {_LAYOUT}; found {show_folder(root)}")
         published = _compare(crops, held_out, options.every)
         reader = Reader(source, CropRule(options.size), options.mask == "apply")
         return Plan(
@@ -227,8 +230,6 @@ def _find_trials(source: Path, given: Path | None) -> Path:
 
 def _list_crops(source: Path, every: int, held_out: frozenset[str], skips: list[Skip]) -> Iterator[Crop]:
     root = _root(source)
-    if not root.is_dir():
-        raise DataError(f"{source}: expected {_LAYOUT}; found {show_folder(source)}")
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name not in CLASSES:
             skips.append(Skip(folder.name, f"is none of the {len(CLASSES)} classes"))

@@ -1,11 +1,13 @@
-"""What the benchmark measures: training steps, losses, the data path and recognition, beside plain formulations.
+"""What the benchmark measures: training steps, losses, the data path and recognition, beside plain formulations; and
+how a data set is prepared.
 
 Every measurement is a process of its own, so that its peak memory and processor time are its own, and returns plain
-figures; medians over repetitions after a warm-up.
+figures; medians over repetitions after a warm-up. Preparing is measured once, in the process of the command.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import resource
 import statistics
@@ -22,7 +24,15 @@ from torch import Tensor
 
 from mmcl_core.config import Config
 
-__all__ = ["apart", "measure_data", "measure_infer", "measure_loss", "measure_train"]
+__all__ = [
+    "apart",
+    "measure_data",
+    "measure_first_batch",
+    "measure_infer",
+    "measure_loss",
+    "measure_prepare",
+    "measure_train",
+]
 
 Figures = dict[str, float | str]
 
@@ -177,6 +187,89 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
                     walls.append(time.perf_counter() - start)
             figures[f"{name}_milliseconds"] = 1000 * statistics.median(walls)
     return figures
+
+
+def measure_prepare(options: argparse.Namespace, out: Path) -> Figures:
+    """Prepare a data set and time it.
+
+    Args:
+        options: of :func:`mmcl_core.prepare.parse`.
+        out: folder of the new set.
+
+    Returns:
+        ``crops`` and the ``skipped`` ones; ``plan_seconds`` until it was known what there is to do; ``seconds`` of the
+        work itself, the start of the workers among them, ``crops_per_second`` of these, and ``cpu_seconds`` of all
+        processes in them; ``bytes_per_crop`` on the disk, all files of the set together; the most memory that this
+        process had, and with several workers one of these.
+    """
+    from mmcl_core.data.cache import PreparedSet
+    from mmcl_core.data.runner import write_plan
+    from mmcl_core.prepare import plan_of
+
+    began = time.perf_counter()
+    plan, work = plan_of(options)
+    planned, used = time.perf_counter(), _cpu_seconds()
+    write_plan(plan, out, options.size, overwrite=options.overwrite, **work)
+    done, cpu = time.perf_counter(), _cpu_seconds() - used
+    prepared = PreparedSet.open(out, verify=False)
+    peaks = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if options.workers > 1:
+        peaks["worker_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {
+        "crops": len(prepared),
+        "skipped": prepared.index["skipped"]["samples"],
+        "workers": options.workers,
+        "plan_seconds": planned - began,
+        "seconds": done - planned,
+        "cpu_seconds": cpu,
+        "crops_per_second": len(prepared) / (done - planned),
+        "bytes_per_crop": sum(path.stat().st_size for path in out.iterdir()) / len(prepared),
+        **peaks,
+    }
+
+
+def measure_first_batch(root: Path, batch: int) -> Figures:
+    """Time what training does on a prepared set until its first augmented batch, without the start of Python.
+
+    Args:
+        root: the set.
+        batch: samples; fewer where its largest split has fewer.
+
+    Returns:
+        ``open_seconds`` for opening the set and checking its checksums alone; ``first_batch_seconds`` for all, that
+        among it; and ``batch``.
+    """
+    from mmcl_core.config import load
+    from mmcl_core.data.cache import PreparedSet
+    from mmcl_core.engine.device import pick_device
+    from mmcl_core.engine.distributed import World
+    from mmcl_core.engine.samples import Samples
+
+    began = time.perf_counter()
+    prepared = PreparedSet.open(root)
+    opened = time.perf_counter()
+    split, entry = max(prepared.index["splits"].items(), key=lambda item: item[1]["samples"])
+    batch = min(batch, entry["samples"])
+    stored = any(image.dtype == np.uint8 for name, image in prepared.images.items() if name.startswith("depth"))
+    config = load(
+        None,
+        [f"data.root={root}", f"data.train_split={split}", "data.val_split=''", f"train.batch={batch}",
+         f"train.modalities=[{','.join(prepared.modalities)}]", "train.target=both",
+         *(["model.depth_encoding=stored"] if stored else [])],
+    )  # fmt: skip
+    samples = Samples(config, World(0, 1), pick_device(config.train.device))
+    stage = samples.method.stages()[0]
+    with samples.epoch(0, 0) as batches:
+        samples.views(next(batches)[0], samples.method.augmenter(stage), stage, 0, 0, 0)
+    _wait(samples.device)
+    # Samples has opened the set once more, and only that counts.
+    return {"batch": batch, "open_seconds": opened - began, "first_batch_seconds": time.perf_counter() - opened}
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _with_memory(function: Callable[..., Figures], *arguments: Any) -> Figures:
