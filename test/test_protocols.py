@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_falling_things
+import test_ycb_video
 import tiny
 import yaml
 
-from mmcl_core import evaluate, train
+from mmcl_core import evaluate, prepare, train
 from mmcl_core.config import load
 from mmcl_core.data.cache import PreparedWriter, Sample
 from mmcl_core.engine.checks import check_settings
@@ -111,3 +113,27 @@ def test_few_labels_and_one_depth_operation(tmp_path):
     hha = crops(tmp_path / "nyud", ("bed", "sofa"), stored=True)
     one = run("depth_augmentation", hha, tmp_path / "one", "augment.depth_op=Speckle", "augment.depth_op_probability=1")
     assert load_weights(one)[1]["trained_modalities"] == ["depth"]
+
+
+def test_stereo_frames_to_a_figure_on_real_frames(tmp_path):
+    """From raw Falling Things to the test on YCB-Video, each step one command; the right camera is a third modality."""
+    frames = test_falling_things.write_source(tmp_path / "fat")
+    (frames / "single/025_mug_16k/kitchen_2/000000.right.jpg").unlink()
+    made, real = str(tmp_path / "set"), str(tmp_path / "real")
+    common = ("--size", "32", "--min-side", "10", "--workers", "1")
+    falling_things = ("falling_things", "--source", str(frames), "--out", made)
+    assert prepare.main([*falling_things, "--stereo", "--subset", "single", "mixed", *common]) == 0
+    video = str(test_ycb_video.write_source(tmp_path / "video"))
+    assert prepare.main(["ycb_video", "--source", video, "--out", real, *common]) == 0
+    out = run("stereo", made, tmp_path / "run", "train.target=both")
+    assert load_weights(out)[1]["trained_modalities"] == ["rgb", "depth", "rgb_right"]
+    row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {f"1-5 {s}->{t}" for s in ("rgb", "depth") for t in ("depth", "rgb_right") if s != t} < row.keys()
+    assert evaluate.main([str(out), "--data", made, "--split", "val", "--resamples", "10"]) == 0
+    figures = json.loads((out / "evaluation/set-val/metrics.json").read_text())
+    assert {"rgb", "depth", "rgb_right"} <= figures["modalities"].keys()
+    assert evaluate.main([str(out), "--data", real, "--resamples", "10"]) == 0
+    figures = json.loads((out / "evaluation/real-test/metrics.json").read_text())
+    assert figures["data"]["samples"] == 10
+    assert set(figures["modalities"]["rgb"]["per_class"]) == {"004_sugar_box", "025_mug"}
+    assert "rgb_right" not in figures["modalities"]
