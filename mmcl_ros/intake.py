@@ -67,6 +67,7 @@ class Intake:
         detector_seen: somebody publishes regions, or has.
         received: requests so far. zero_stamps: messages without a stamp so far.
         infos: newest camera info by modality.
+        infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
     """
 
@@ -80,7 +81,9 @@ class Intake:
     received: int = 0
     zero_stamps: int = 0
     infos: dict[str, Any] = field(default_factory=dict)
+    infos_expected: set[str] = field(default_factory=set)
     events: dict[str, str] = field(default_factory=dict)
+    _patient: bool = True
 
     @property
     def uses_detections(self) -> bool:
@@ -114,7 +117,20 @@ class Intake:
     def jobs(self, now: float) -> list[Job]:
         """All jobs that are complete, or have waited long enough."""
         self._plan()
+        if self._lacks_info(now):
+            return []
         return [self._job(group) for group in self.pairer.ready(now)]
+
+    def _lacks_info(self, now: float) -> bool:
+        """Whether the first requests wait for a camera info that is about to come, for answers may depend on it.
+
+        No longer than for a picture, and no more once that was in vain.
+        """
+        deadline = self.pairer.deadline()
+        if not self._patient or deadline is None or self.infos_expected <= set(self.infos):
+            return False
+        self._patient = now < deadline
+        return self._patient
 
     def single(self, request: Request | None, now: float) -> Job | None:
         """A job for the newest pictures, whatever their age; None while there is none."""

@@ -134,14 +134,15 @@ def _send(publisher: Any, message: Any, sent: dict[int, float] | None) -> None:
 
 
 def _wait_for_listeners(publishers: Sequence[Any], patience: float) -> None:
-    """A recognizer may listen to one sensor alone, so one listener is enough once no more come."""
-    end = time.monotonic() + patience
-    settled = 0.0
-    while time.monotonic() < end:
-        if any(one.get_subscription_count() for one in publishers):
-            settled = settled or time.monotonic() + 2.0  # its other subscriptions follow within a moment
-            if all(one.get_subscription_count() for one in publishers) or time.monotonic() > settled:
-                return
+    """Until all have a listener; a recognizer of one sensor leaves some alone, so some are enough once no more come."""
+    start = changed = time.monotonic()
+    before = 0
+    while time.monotonic() < start + patience:
+        heard = sum(one.get_subscription_count() > 0 for one in publishers)
+        if heard != before:
+            before, changed = heard, time.monotonic()
+        if heard == len(publishers) or (heard and time.monotonic() > changed + 2.0):
+            return
         time.sleep(0.02)
     names = ", ".join(one.topic_name for one in publishers)
     raise MmclError(f"nobody listens to {names}; start the recognizer, or remap (--ros-args -r from:=to)")

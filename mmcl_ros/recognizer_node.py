@@ -224,8 +224,9 @@ class RecognizerNode(LifecycleNode):
 
     def _on_info(self, modality: str, message: Any) -> None:
         with self._changed:
-            if self.intake is not None:
+            if self.intake is not None and self._worker is not None:
                 self.intake.infos[modality] = message
+                self._worker.wake()
 
     def _on_regions(self, message: Any) -> None:
         with self._changed:
@@ -321,6 +322,8 @@ class RecognizerNode(LifecycleNode):
             for name, health in self.intake.health.items():
                 link = self._links.sources[name].link
                 health.link = (link.state, link.cause)
+                if self._links.sources[f"{name} info"].link.state is State.ALIVE:
+                    self.intake.infos_expected.add(name)
             regions = self._links.sources.get(REGIONS)
             if regions is not None and regions.link.state is State.ALIVE:
                 self.intake.detector_seen = True

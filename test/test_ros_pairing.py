@@ -289,6 +289,30 @@ def test_auto_goes_on_with_the_other_sensor_and_returns_with_hysteresis():
     assert set(robot.run(2, "rgb")) == {("rgb",)}
 
 
+def test_first_request_waits_for_a_camera_info_that_is_to_come():
+    robot = Robot("rgb", wanted=("rgb",))
+    robot.intake.infos_expected.add("rgb")
+    robot.send("rgb")
+    robot.now += 0.09
+    robot.collect()
+    assert robot.jobs == []
+    robot.intake.infos["rgb"] = "info"
+    robot.collect()
+    assert [job.infos for job in robot.jobs] == [{"rgb": "info"}]
+
+
+def test_a_camera_info_that_never_comes_delays_the_first_request_only():
+    robot = Robot("rgb", wanted=("rgb",))
+    robot.intake.infos_expected.add("rgb")
+    robot.send("rgb")
+    robot.now += 0.11
+    robot.collect()
+    assert len(robot.jobs) == 1
+    robot.send("rgb")
+    assert len(robot.jobs) == 2
+    assert robot.jobs[1].infos == {}
+
+
 def test_auto_with_a_detector_bridges_the_loss_without_a_gap():
     robot = Robot(roi_source="detections")
     robot.run(1, "rgb", "depth", "detections")
