@@ -1,6 +1,6 @@
 """Settings of single methods, sections of :class:`mmcl_core.config.Config` named after them.
 
-Numbers of epochs and rates are by default those of the publications. The last stage of each method runs for
+Numbers of epochs and rates are by default those of the publications. The stage that a method is about runs for
 ``train.epochs``, and stages whose rate is not among these settings take ``optim``.
 """
 
@@ -18,8 +18,9 @@ class Pix2PixConfig:
 
     Attributes:
         gan_epochs: of generator and discriminator (publication: 200 on small sets).
-        alone_epochs: in which each stream is trained on real pictures before the two of them are trained on the
+        alone_epochs: in which each stream is trained on real pictures before the two of them are trained on real and
             generated ones; 0 leaves the stage out.
+        copies: generated pictures of each training sample, each of another crop, that are kept for the last stage.
         width: base width of generator and discriminator (publication: 64).
         dropout: of the innermost decoder levels, in [0, 1) (publication: 0.5).
         l1_weight: weight of the mean absolute difference beside the adversarial loss (publication: 100).
@@ -28,6 +29,7 @@ class Pix2PixConfig:
 
     gan_epochs: int = 200
     alone_epochs: int = 37
+    copies: int = 4
     width: int = 64
     dropout: float = 0.5
     l1_weight: float = 100.0
@@ -37,32 +39,38 @@ class Pix2PixConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """What the methods share whose hallucination stream has a teacher.
+    """What the methods share whose hallucination stream has a teacher, and is taught for ``train.epochs``.
+
+    The defaults are those of ADMD's authors for NYU-D, which has 2,186 training samples.
 
     Attributes:
-        alone_epochs: in which each stream is trained alone (authors' program for NYU-D: 20,000 updates of 4 samples).
-        together_epochs: in which the mean of their logits is trained (the same number); 0 leaves the stage out.
-        hallucinate_epochs: in which the hallucination stream is taught.
+        alone_epochs: in which each stream is trained alone (2,000 updates of 64 samples).
+        together_epochs: in which the mean of their logits is trained (1,000 of 32); 0 leaves the stage out.
+        finetune_epochs: in which the mean of the logits is trained that will answer, after the hallucination stream was
+            taught; 0 leaves the stage out.
+        finetune_rate: share of ``optim.lr`` that these two stages are trained at (1e-6 of 1e-4).
     """
 
-    alone_epochs: int = 37
-    together_epochs: int = 37
-    hallucinate_epochs: int = 37
+    alone_epochs: int = 59
+    together_epochs: int = 15
+    finetune_epochs: int = 0
+    finetune_rate: float = 0.01
 
 
 @dataclass(frozen=True)
 class AdmdConfig(TeacherConfig):
     """The method ``admd``: a discriminator in the place of a distance.
 
+    The authors teach for 146 epochs (5,000 updates of 64 samples), and do not train afterwards what will answer.
+
     Attributes:
-        hallucinate_epochs: of the adversaries (authors' program: 200,000 updates of 4 samples).
         hidden: base width of the discriminator (publication: 1024).
-        lr, betas: of Adam for both adversaries (authors' program: 1e-4; 0.9, 0.999).
+        lr, betas: of Adam for both adversaries (authors: 1e-6; 0.9, 0.999). With streams that started from random and
+            not from ImageNet weights, more is needed.
     """
 
-    hallucinate_epochs: int = 366
     hidden: int = 1024
-    lr: float = 1e-4
+    lr: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
 
 
@@ -72,14 +80,16 @@ class HallucinationConfig(TeacherConfig):
 
     Attributes:
         distance: ``sigmoid`` compares squashed embeddings (both publications), ``l2`` the embeddings themselves.
-        distance_weight: of the squared distance, mean over features. 5 is the weight of the authors of the second
-            publication in their program for NYU-D: .01 of the sum over 4 samples of 128 features.
+        distance_weight: of the squared distance, mean over features. 20 beside half of each classification loss is
+            what the program of Garcia et al. has for NYU-D: .01 of the sum over 32 samples of 128 features beside the
+            whole of them.
         imitation: share of the soft answers in the classification loss, in [0, 1]: 0 leaves the labels alone
             (Hoffman et al.), 0.5 is Garcia et al.
         temperature: that soft answers are softened by (Garcia et al.: 10).
     """
 
     distance: Literal["sigmoid", "l2"] = "sigmoid"
-    distance_weight: float = 5.0
+    finetune_epochs: int = 15
+    distance_weight: float = 20.0
     imitation: float = 0.5
     temperature: float = 10.0

@@ -7,22 +7,24 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from test_methods import BATCH, batch_for
+from test_methods import BATCH
+from test_methods import batch_for as batch_of_views
 from test_methods import build as build_method
 
+from mmcl_core.augment import Augmenter, Picture
+from mmcl_core.data.batches import Batch
 from mmcl_core.engine.optim import make_optimizer, select, set_mode
-from mmcl_core.engine.trainer import train
-from mmcl_core.errors import ConfigError, UntrainedModalityError
+from mmcl_core.errors import ConfigError
+from mmcl_core.methods import method_class
+from mmcl_core.methods.base import ViewBatch
 from mmcl_core.modality import to_network_input
-from mmcl_core.nn.distillation import soft_target_loss
-from mmcl_core.recognizer import Recognizer
-from mmcl_core.weights import build_model, load_weights
+from mmcl_core.nn.distillation import embedding_distance, soft_target_loss
 
 METHODS = ("pix2pix", "admd", "hallucination")
 SMALL = {
     "pix2pix": ("pix2pix.gan_epochs=2", "pix2pix.alone_epochs=2", "pix2pix.width=4"),
-    "admd": ("admd.alone_epochs=2", "admd.together_epochs=2", "admd.hallucinate_epochs=2", "admd.hidden=16"),
-    "hallucination": tuple(f"hallucination.{name}_epochs=2" for name in ("alone", "together", "hallucinate")),
+    "admd": tuple(f"admd.{text}" for text in ("alone_epochs=2", "together_epochs=2", "finetune_epochs=2", "hidden=16")),
+    "hallucination": tuple(f"hallucination.{name}_epochs=2" for name in ("alone", "together", "finetune")),
 }
 
 
@@ -36,6 +38,19 @@ def stage_of(method, name):
 
 def update_of(stage, name):
     return next(update for update in stage.updates if update.name == name)
+
+
+def batch_for(method, stage, present=None, **arguments):
+    """As for all methods, with pictures that stand for the generated ones."""
+    batch = batch_of_views(method, stage, present, **arguments)
+    if stage.name == "classify":
+        g = torch.Generator().manual_seed(1)
+        generated = torch.randn(BATCH, 3, 32, 32, generator=g)
+        if present and "rgb" in present:
+            generated[~present["rgb"]] = arguments.get("fill", 0.0)
+            batch.present["generated"] = present["rgb"]
+        batch.pictures["generated"] = Picture(generated, torch.zeros(BATCH, 4))
+    return batch
 
 
 def warm_up(method, system):
@@ -85,9 +100,27 @@ def test_impossible_settings_are_refused(name, overrides, message):
 def test_an_untaught_teacher_is_refused():
     with pytest.raises(ConfigError, match=r"hallucination\.alone_epochs"):
         build("hallucination", "hallucination.alone_epochs=0", "hallucination.together_epochs=0")
-    assert [stage.name for stage in build("admd", "admd.together_epochs=0")[0].stages()] == [
-        "alone", "hallucinate", "finetune",
-    ]  # fmt: skip
+
+
+def test_stages_of_no_epochs_are_left_out():
+    names = {}
+    for name in METHODS:
+        method = method_class(name)(tiny.settings("unused", f"method={name}", "train.target=rgb"), tiny.CLASSES)
+        names[name] = [(stage.name, stage.epochs) for stage in method.stages()]
+    assert names["pix2pix"] == [("gan", 200), ("alone", 37), ("classify", 2)]
+    assert names["admd"] == [("alone", 59), ("together", 15), ("hallucinate", 2)]
+    assert names["hallucination"] == [*names["admd"], ("finetune", 15)]
+    method, _ = build("admd", "admd.together_epochs=0", "admd.finetune_epochs=0")
+    assert [stage.name for stage in method.stages()] == ["alone", "hallucinate"]
+    method, _ = build("pix2pix", "pix2pix.alone_epochs=0")
+    assert [stage.name for stage in method.stages()] == ["gan", "classify"]
+
+
+@pytest.mark.parametrize("name", ["admd", "hallucination"])
+def test_what_was_trained_is_finetuned_gently(name):
+    method, _ = build(name, f"{name}.finetune_rate=0.1", "optim.lr=0.02")
+    rates = {stage.name: stage.updates[-1].optim.lr for stage in method.stages()}
+    assert (rates["alone"], rates["together"], rates["finetune"]) == pytest.approx((0.02, 0.002, 0.002))
 
 
 CHANGES = {
@@ -130,7 +163,6 @@ def test_every_stage_of_every_update_names_its_terms(name):
     lacking = {
         "rgb": torch.arange(BATCH) < 1,
         "depth": torch.arange(BATCH) > BATCH - 2,
-        "plain": torch.arange(BATCH) < 1,
     }
     for stage in method.stages():
         present = {view: mask for view, mask in lacking.items() if view in method.views(stage)}
@@ -145,7 +177,6 @@ def test_every_stage_of_every_update_names_its_terms(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_absent_pictures_do_not_matter(name):
     present = {"depth": torch.arange(BATCH) % 4 != 1, "rgb": torch.arange(BATCH) % 5 != 2}
-    present["plain"] = present["rgb"]
     results = []
     for fill in (0.0, float("nan")):
         method, system = build(name)
@@ -192,6 +223,23 @@ def test_the_joint_loss_is_that_of_the_mean_of_the_logits():
     assert found.item() == pytest.approx(F.cross_entropy(sum(both) / 2, batch.labels).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("backbone", ["encoder", "resnet18"])
+@pytest.mark.parametrize("name", METHODS)
+def test_any_pair_of_modalities_and_back_end(name, backbone):
+    """Depth is asked about, and what is missing is the picture of another depth sensor; all stages take a step."""
+    modalities = "train.modalities=[depth, depth_left]"
+    method, system = build(name, modalities, "train.target=depth", f"model.backbone={backbone}")
+    for stage in method.stages():
+        method.start_stage(system, stage)
+        take_step(method, system, stage)
+    network = method.deployed(system).eval()
+    assert network.trained_modalities() == ("depth",)
+    image = 500 + 700 * torch.rand(4, 1, 32, 32)
+    logits, embedding = network(image, "depth", torch.zeros(4, 4))
+    assert (logits.shape, embedding.shape) == ((4, 3), (4, method.config.model.nrkhs))
+    assert logits.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["admd", "hallucination"])
 def test_the_hallucination_stream_starts_as_its_teacher(name):
     method, system = build(name)
@@ -207,6 +255,52 @@ def test_the_hallucination_stream_starts_as_its_teacher(name):
     before = {key: value.clone() for key, value in system.state_dict().items()}
     method.start_stage(system, stage_of(method, "finetune"))
     assert all(torch.equal(value, before[key]) for key, value in system.state_dict().items())
+
+
+def shapes(count=24, labelled=True):
+    """Registered pictures of three kinds of shapes, which both modalities show."""
+    rng = np.random.default_rng(7)
+    pairs = [tiny.picture(n % 3, rng) for n in range(count)]
+    rgb = torch.stack([torch.from_numpy(rgb).permute(2, 0, 1).float() for rgb, _ in pairs])
+    depth = torch.stack([torch.from_numpy(depth.astype(np.float32))[None] for _, depth in pairs])
+    pictures = {view: Picture(image, torch.zeros(count, 4)) for view, image in (("rgb", rgb), ("depth", depth))}
+    labels = torch.arange(count) % 3 if labelled else torch.full((count,), -1)
+    return ViewBatch(pictures, {}, labels, torch.arange(count))
+
+
+def learn(method, system, stage, batch, steps):
+    """Some steps of a stage on one batch."""
+    method.start_stage(system, stage)
+    optimizers = [make_optimizer(system, update, torch.device("cpu")) for update in stage.updates]
+    for _ in range(steps):
+        for update, optimizer in zip(stage.updates, optimizers, strict=True):
+            torch.stack(list(terms_of(method, system, stage, update, batch).values())).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    set_mode(system, stage)
+
+
+@pytest.mark.parametrize("name", ["admd", "hallucination"])
+def test_the_hallucination_stream_sees_what_its_teacher_sees(name):
+    """It names the classes by the teacher's eyes: its classifier saw no label of an RGB picture.
+
+    ADMD's classifier is a copy that is frozen; the other method is given no labels, only the teacher's answers.
+    """
+    settings = ("admd.lr=0.003", "admd.hidden=64", "hallucination.imitation=1", "optim.lr=0.003")
+    method, system = build(name, *settings)
+    learn(method, system, stage_of(method, "alone"), shapes(), 50)
+    stage, batch = stage_of(method, "hallucinate"), shapes(labelled=name == "admd")
+    stream, teacher = method.deployed(system).stream("hallucination"), system.teacher
+    learn(method, system, stage, batch, 60)
+    rgb, depth, labels = batch.pictures["rgb"], batch.pictures["depth"], shapes().labels
+    system.eval()
+    logits, ours = stream(rgb.image, "rgb", rgb.camera)
+    assert (teacher(depth.image, "depth", depth.camera)[0].argmax(1) == labels).all()
+    assert (logits.argmax(1) == labels).float().mean() > 0.9
+    if name == "hallucination":
+        theirs = teacher(depth.image, "depth", depth.camera)[1]
+        matched, others = (embedding_distance(ours, one, True) for one in (theirs, theirs.roll(1, 0)))
+        assert matched < 0.3 * others
 
 
 # ---------------------------------------------------------------- ADMD
@@ -342,28 +436,110 @@ def test_the_discriminator_judges_the_pair():
     assert first != second
 
 
-def test_the_classifier_looks_at_what_is_generated_of_the_plain_picture():
+def test_the_classifier_takes_the_mean_of_both_streams():
     method, system = build("pix2pix")
     warm_up(method, system)
     stage = stage_of(method, "classify")
-    assert method.views(stage) == {"rgb": "rgb", "plain": "rgb"}
+    assert method.views(stage) == {"rgb": "rgb"}
     batch = batch_for(method, stage)
     found = terms_of(method, system, stage, batch=batch)["class"]
     network = method.deployed(system)
     set_mode(system, stage)
     assert not method.generator(system).training
-    source = to_network_input(batch.pictures["plain"].image, "rgb", batch.pictures["plain"].camera, network.inputs)
-    stream = network.stream("depth")
-    other = stream.logits(stream.encoder(method.generator(system)(source), "depth").f1, "depth")
-    mean = (logits_of(network.stream("rgb"), batch.pictures["rgb"]) + other) / 2
+    stream, rgb = network.stream("depth"), batch.pictures["rgb"]
+    other = stream.logits(stream.encoder(batch.pictures["generated"].image, "depth").f1, "depth")
+    mean = (logits_of(network.stream("rgb"), rgb) + other) / 2
     assert found.item() == pytest.approx(F.cross_entropy(mean, batch.labels).item(), rel=1e-4)
-    # Asked with one picture for both, the deployed network computes the same.
+    # The deployed network, which generates for itself, computes the same of one picture for both.
     network.eval()
-    rgb = batch.pictures["rgb"]
     generated = method.generator(system)(to_network_input(rgb.image, "rgb", rgb.camera, network.inputs))
     other = stream.logits(stream.encoder(generated, "depth").f1, "depth")
     expected = (logits_of(network.stream("rgb"), rgb) + other) / 2
     assert torch.allclose(network(rgb.image, "rgb", rgb.camera)[0], expected, atol=1e-5)
+
+
+SAMPLES, FIRST = 30, 6  # of the set, and the first row that is trained on
+
+
+def samples_of(rows):
+    """Some rows of a set of random pictures."""
+    g = torch.Generator().manual_seed(2)
+    rgb = torch.randint(0, 256, (SAMPLES, 40, 40, 3), generator=g, dtype=torch.uint8)
+    index = torch.tensor(rows)
+    labels, known = index % 3, torch.ones(len(rows), dtype=torch.bool)
+    depth = torch.full((len(rows), 40, 40), 700, dtype=torch.int32)
+    present = {"rgb": known, "depth": ~known}
+    return Batch({"rgb": rgb[index], "depth": depth}, present, labels, torch.zeros(len(rows), 4), index)
+
+
+def classifying(*overrides):
+    """A warm pix2pix that is about to classify."""
+    method, system = build("pix2pix", *overrides)
+    method.samples, method.rows = SAMPLES, np.arange(FIRST, SAMPLES)
+    warm_up(method, system)
+    method.generator(system).up[0].weight.data.mul_(50)  # what is generated spans about -1..1
+    stage = stage_of(method, "classify")
+    method.start_stage(system, stage)
+    set_mode(system, stage)
+    return method, system, stage
+
+
+def generated_of(method, system, stage, rows, copies):
+    samples = samples_of(rows)
+    views = Augmenter(method.config.augment, 32, method.views(stage))
+    drawn = views.draw(len(rows), torch.Generator().manual_seed(len(rows)))
+    pictures = views(samples.images, samples.camera, drawn)
+    draws = {"copy": torch.tensor(copies)}
+    batch = ViewBatch(pictures, {}, samples.labels, samples.index, draws)
+    return method.add_views(system, samples, batch, stage).pictures["generated"].image
+
+
+WHOLE = ("augment.flip=0", "augment.scale=[1, 1]", "augment.ratio=[1, 1]")
+
+
+def test_generated_pictures_are_made_once_and_of_the_right_sample():
+    method, system, stage = classifying("pix2pix.copies=2", *WHOLE)
+    generator, calls = method.generator(system), []
+    generator.register_forward_hook(lambda module, given, out: calls.append(len(out)))
+    rows = [FIRST, SAMPLES - 1, 12, 9]
+    found = generated_of(method, system, stage, rows, [0, 1, 1, 0])
+    assert calls == [1] * 4
+    raw = samples_of(rows).images["rgb"]
+    whole = F.interpolate(raw.permute(0, 3, 1, 2).float(), 32, mode="bicubic", antialias=True).round().clamp(0, 255)
+    expected = generator(to_network_input(whole, "rgb", None, method.deployed(system).inputs))
+    assert (expected[0] - expected[1]).abs().mean() > 0.01  # it matters which
+    torch.testing.assert_close(found, expected.detach(), atol=2e-2, rtol=1e-2)
+    del calls[:]
+    again = generated_of(method, system, stage, [9, FIRST, 20], [0, 0, 0])
+    assert calls == [1]  # row 20
+    assert torch.equal(again[0], found[3])
+    assert torch.equal(again[1], found[0])
+
+
+def test_generated_pictures_do_not_depend_on_the_batch_and_differ_by_copy():
+    """Each copy shows another crop; a run that goes on makes the same ones in other batches."""
+    overrides = ("pix2pix.copies=3", "augment.scale=[0.3, 0.9]")
+    method, system, stage = classifying(*overrides)
+    first = generated_of(method, system, stage, [8, 9, 10, 11], [0, 1, 2, 0])
+    other = generated_of(method, system, stage, [8, 9], [1, 2])
+    assert not torch.equal(first[0], other[0])
+    method.start_stage(system, stage)
+    assert torch.equal(generated_of(method, system, stage, [10, 8], [2, 0]), first[[2, 0]])
+    drawn = method.draw(300, stage, torch.Generator().manual_seed(0))["copy"]
+    assert drawn.bincount().tolist() == pytest.approx([100] * 3, abs=30)
+
+
+def test_kept_pictures_are_those_of_the_present_generator():
+    method, system, stage = classifying("pix2pix.copies=1")
+    before = generated_of(method, system, stage, [8, 9], [0, 0])
+    for parameter in method.generator(system).parameters():
+        parameter.data.mul_(1.5)
+    method.start_stage(system, stage)
+    after = generated_of(method, system, stage, [8, 9], [0, 0])
+    fresh, system_of, stage_of_it = classifying("pix2pix.copies=1")
+    system_of.load_state_dict(system.state_dict())
+    assert not torch.allclose(before, after, atol=1e-2)
+    assert torch.equal(after, generated_of(fresh, system_of, stage_of_it, [8, 9], [0, 0]))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -372,67 +548,5 @@ def test_views_that_teach_one_another_are_registered(name):
     for stage in method.stages():
         augmenter = method.augmenter(stage)
         assert augmenter.aligned == (stage.name in ("gan", "hallucinate"))
-        expected = {"gan": {"rgb", "depth"}, "hallucinate": {"depth"}, "classify": {"plain"}}
+        expected = {"gan": {"rgb", "depth"}, "hallucinate": {"depth"}}
         assert augmenter.plain == expected.get(stage.name, set())
-
-
-# ---------------------------------------------------------------- whole runs
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny.make_set(tmp_path_factory.mktemp("stand_in") / "set", samples=60)
-
-
-LEARN = {
-    "pix2pix": ("pix2pix.gan_epochs=8", "pix2pix.alone_epochs=4", "pix2pix.width=8", "train.epochs=6"),
-    "admd": (
-        "admd.alone_epochs=6", "admd.together_epochs=2", "admd.hallucinate_epochs=12", "admd.hidden=32",
-        "admd.lr=1e-3", "train.epochs=4",
-    ),
-    "hallucination": (
-        "hallucination.alone_epochs=6", "hallucination.together_epochs=2", "hallucination.hallucinate_epochs=8",
-        "train.epochs=4",
-    ),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=METHODS)
-def finished(request, data, tmp_path_factory):
-    """A run whose target is RGB."""
-    run = tmp_path_factory.mktemp(request.param) / "run"
-    config = tiny.settings(data, f"method={request.param}", "train.target=rgb", *LEARN[request.param])
-    return request.param, train(config, run)
-
-
-def test_it_learns_and_answers_from_rgb_alone(finished, data):
-    name, result = finished
-    assert result.scores["accuracy/rgb"] >= 0.8  # three classes
-    metadata = load_weights(result.run)[1]
-    assert metadata["trained_modalities"] == ["rgb"]
-    assert set(metadata["network"]["streams"]) == {"rgb", "depth" if name == "pix2pix" else "hallucination"}
-    recognizer = Recognizer.load(result.run)
-    rng = np.random.default_rng(5)
-    crops = [tiny.picture(n % 3, rng)[0] for n in range(30)]
-    answers = recognizer.recognize(rgb=crops)
-    right = sum(label == tiny.CLASSES[n % 3] for n, label in enumerate(answers.labels))
-    assert right >= 24
-    with pytest.raises(UntrainedModalityError, match="not for depth"):
-        recognizer.recognize(depth=[tiny.picture(0, rng)[1]])
-    state = load_weights(result.run)[0]
-    assert not [key for key in state if "teacher" in key or "discriminator" in key]
-
-
-def test_the_stand_in_alone_knows_the_classes(finished):
-    """What stands in for depth is not a bystander: its own logits, from RGB pictures, tell the classes apart."""
-    name, result = finished
-    model, _ = build_model(result.run)
-    rng = np.random.default_rng(6)
-    crops = torch.stack([torch.from_numpy(tiny.picture(n % 3, rng)[0]).permute(2, 0, 1) for n in range(30)])
-    source = to_network_input(crops, "rgb", None, model.inputs)
-    if name == "pix2pix":
-        source = model.generators["depth_of_rgb"](source)
-    stream = model.stream("depth" if name == "pix2pix" else "hallucination")
-    modality = stream.modalities[0]
-    logits = stream.logits(stream.encoder(source, modality).f1, modality)
-    assert (logits.argmax(1) == torch.arange(30) % 3).float().mean() >= 0.7

@@ -203,7 +203,8 @@ class Trainer:
                 self._stop_if_asked()
 
     def _views(self, part: int, batch: Batch) -> ViewBatch:
-        return self.samples.views(batch, self.augmenter, self.stage, self.index, self.step, part)
+        views = self.samples.views(batch, self.augmenter, self.stage, self.index, self.step, part)
+        return self.method.add_views(self.system, batch, views, self.stage)
 
     def _train_step(self, batches: list[ViewBatch]) -> None:
         """One pass over the updates of the stage; their loss terms go into the window."""

@@ -11,6 +11,7 @@ stage. Those with more to them find room here as well:
 * a ResNet in the place of the encoder: a method that can do with f1 alone says so in :attr:`Method.backbones`;
 * memory banks: buffers of that module, addressed by :attr:`ViewBatch.index`; they are saved and resumed with it;
 * adversaries: a stage with several :class:`Update` s, each with its parameters, optimiser settings and losses;
+* pictures that training makes itself: :meth:`Method.add_views`;
 * stages that start from one another: :meth:`Method.start_stage`.
 """
 
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from mmcl_core.augment import Augmenter, Picture
 from mmcl_core.config import Config, OptimConfig
+from mmcl_core.data.batches import Batch
 from mmcl_core.errors import ConfigError
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.nn.network import Network
@@ -191,6 +193,10 @@ class Method(ABC):
     def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
         """Random numbers of the losses for a global batch: tensors [batch, ...], on the CPU."""
         return {}
+
+    def add_views(self, system: nn.Module, samples: Batch, batch: ViewBatch, stage: Stage) -> ViewBatch:
+        """Called with every (part of a) step: adds pictures that the method itself makes of the samples."""
+        return batch
 
     @abstractmethod
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:

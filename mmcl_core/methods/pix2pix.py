@@ -6,17 +6,23 @@ of the sensor that is missing, as the paper compares it (Table III).
 What is generated is the network input of the missing modality, the normalised picture that its stream looks at. Its
 values span about -2..2, so that the L1 term weighs about twice what it does for pictures in -1..1.
 
-Generated pictures are not kept in a cache. Training shows another crop of a picture each time. A cache would hold what
-was generated of whole pictures, to be cropped afterwards, which is not what the deployed network makes of a crop. The
-frozen generator makes the same picture of the same crop at any time; it costs one of its forward passes a step.
+The classifier is trained on pictures that are generated once and kept: some of every training sample, each of another
+crop. One of the whole sample, to be cropped afterwards, would not do: an encoding may depend on the crop (distance to
+the object) or not be mirrored with the picture (normals), and the deployed network generates from the crop it is shown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from mmcl_core.augment import Augmenter, Picture
+from mmcl_core.data.batches import Batch
 from mmcl_core.methods.base import Stage, Update, ViewBatch
+from mmcl_core.methods.generated import GeneratedPictures
 from mmcl_core.methods.parts import complete, nothing
 from mmcl_core.methods.stand_in import StandIn, answer, constant
 from mmcl_core.modality import to_network_input
@@ -27,8 +33,8 @@ from mmcl_core.nn.streams import Look
 
 __all__ = ["Pix2Pix"]
 
-#: The view of the target that the generator gets: cropped and flipped, as it was trained, and nothing else.
-PLAIN = "plain"
+#: The view that the generator makes.
+GENERATED = "generated"
 
 
 class Pix2Pix(StandIn):
@@ -40,6 +46,7 @@ class Pix2Pix(StandIn):
     """
 
     name = "pix2pix"
+    _kept: GeneratedPictures | None = None
 
     def build(self) -> nn.Module:
         """The streams with their generator, and the discriminator."""
@@ -84,20 +91,59 @@ class Pix2Pix(StandIn):
         return tuple(stage for stage in stages if stage.epochs)
 
     def views(self, stage: Stage) -> dict[str, str]:
-        """A view of each modality; in the last stage two of the target, one of them for the generator."""
-        return {self.target: self.target, PLAIN: self.target} if stage.name == "classify" else super().views(stage)
+        """A view of each modality; in the last stage of the target, whose companion is generated."""
+        return {self.target: self.target} if stage.name == "classify" else super().views(stage)
 
     def plain(self, stage: Stage) -> tuple[str, ...]:
         """Whatever generator and discriminator look at."""
-        return {"gan": tuple(self.views(stage)), "alone": (), "classify": (PLAIN,)}[stage.name]
+        return tuple(self.views(stage)) if stage.name == "gan" else ()
+
+    def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
+        """In the last stage: which of the kept pictures is looked at."""
+        copies = self.config.pix2pix.copies
+        return {"copy": torch.randint(copies, (batch,), generator=generator)} if stage.name == "classify" else {}
+
+    def start_stage(self, system: nn.Module, stage: Stage) -> None:
+        """What was generated before belongs to another generator."""
+        self._kept = None
+
+    def add_views(self, system: nn.Module, samples: Batch, batch: ViewBatch, stage: Stage) -> ViewBatch:
+        """In the last stage: the kept pictures, as they were generated of the target."""
+        if stage.name != "classify":
+            return batch
+        if self._kept is None:
+            size, copies = self.config.model.input_size, self.config.pix2pix.copies
+            self._kept = GeneratedPictures(self.rows, self.samples, copies, size, batch.index.device)
+        generated = self._kept.take(batch.index, batch.draws["copy"], self.artist(system, samples))
+        pictures = {**batch.pictures, GENERATED: Picture(generated, samples.camera)}
+        present = {GENERATED: batch.present[self.target]} if self.target in batch.present else {}
+        return replace(batch, pictures=pictures, present={**batch.present, **present})
+
+    def artist(self, system: nn.Module, samples: Batch) -> Callable[[int, int, int], Tensor]:
+        """Generates from the n-th sample, cropped and flipped as its row in the set and the number of the copy say."""
+        generator, inputs = self.generator(system), self.deployed(system).inputs
+        crop = Augmenter(self.config.augment, inputs.size, {self.target: self.target}, plain=(self.target,))
+
+        @torch.no_grad()
+        def make(n: int, row: int, copy: int) -> Tensor:
+            assert not generator.training
+            number = (self.config.seed * self.samples + row) * self.config.pix2pix.copies + copy
+            draws = crop.draw(1, torch.Generator().manual_seed(number))
+            image, camera = samples.images[self.target][n : n + 1], samples.camera[n : n + 1]
+            picture = crop({self.target: image}, camera, draws)[self.target]
+            made: Tensor = generator(to_network_input(picture.image, self.target, picture.camera, inputs))
+            return made
+
+        return make
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """See the class."""
         if stage.name == "alone":
             return self.alone(system, batch)
-        pair = complete(batch, tuple(self.views(stage)))
         if stage.name == "classify":
+            pair = complete(batch, (self.target, GENERATED))
             return {"class": self.classify(system, pair) if pair else nothing(system)}
+        pair = complete(batch, tuple(self.views(stage)))
         if pair is None:
             names = ("real", "fake") if update.name == "discriminator" else ("fooling", "l1")
             return dict.fromkeys(names, nothing(system))
@@ -124,12 +170,10 @@ class Pix2Pix(StandIn):
         """Loss of the mean of the logits."""
         own, _ = answer(self.deployed(system).stream(self.target), pair, self.target)
         other = self.real_stream(system)
-        with torch.no_grad():
-            generated = self.generator(system)(self.network_input(system, pair, PLAIN))
-        embedding = other.encoder(generated, self.missing, levels=()).f1
+        embedding = other.encoder(pair.pictures[GENERATED].image, self.missing, levels=()).f1
         return self.joint([own, other.logits(embedding, self.missing)], pair.labels)
 
     def network_input(self, system: nn.Module, batch: ViewBatch, view: str) -> Tensor:
         """A view as streams and generator are fed it, float32 [B, 3, S, S]."""
-        picture, modality = batch.pictures[view], self.missing if view == self.missing else self.target
-        return to_network_input(picture.image, modality, picture.camera, self.deployed(system).inputs)
+        picture = batch.pictures[view]
+        return to_network_input(picture.image, view, picture.camera, self.deployed(system).inputs)

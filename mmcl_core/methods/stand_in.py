@@ -144,10 +144,11 @@ class StandIn(Method):
 class TaughtStandIn(StandIn):
     """A hallucination stream that is fed the target and taught by a stream that is fed the missing modality.
 
-    Stages: ``alone``, each stream on its own; ``together``, the mean of the two streams' logits; ``hallucinate``, the
-    hallucination stream, which starts as a copy of its teacher, while all other streams are frozen; ``finetune``, the
-    mean of the logits that will answer. In ``hallucinate`` the pictures of a sample show the same crop, and the
-    teacher's is not augmented further: what the teacher sees must be there to be seen.
+    Stages: ``alone``, each stream on its own; ``together``, the mean of the two streams' logits, at a lower rate;
+    ``hallucinate``, for ``train.epochs``, the hallucination stream, which starts as a copy of its teacher, while all
+    other streams are frozen; ``finetune``, the mean of the logits that will answer, at the lower rate. In
+    ``hallucinate`` the pictures of a sample show the same crop, and the teacher's is not augmented further: what the
+    teacher sees must be there to be seen.
 
     Attributes:
         taught: names of the loss terms of each update of ``hallucinate``.
@@ -201,18 +202,19 @@ class TaughtStandIn(StandIn):
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages; those of no epochs are left out."""
-        optim = self.config.optim
-        first = (Update(optim, (f"network.streams.{self.target}.", "teacher.")),)
+        settings, optim = self.settings, self.config.optim
+        gentle = replace(optim, lr=settings.finetune_rate * optim.lr)
+        real = (f"network.streams.{self.target}.", "teacher.")
         stages = (
-            Stage("alone", self.settings.alone_epochs, first),
-            Stage("together", self.settings.together_epochs, first),
-            Stage("hallucinate", self.settings.hallucinate_epochs, self.hallucinate_updates()),
-            Stage("finetune", self.config.train.epochs, (Update(optim, ("network.streams.",)),)),
+            Stage("alone", settings.alone_epochs, (Update(optim, real),)),
+            Stage("together", settings.together_epochs, (Update(gentle, real),)),
+            Stage("hallucinate", self.config.train.epochs, self.hallucinate_updates()),
+            Stage("finetune", settings.finetune_epochs, (Update(gentle, ("network.streams.",)),)),
         )
         return tuple(stage for stage in stages if stage.epochs)
 
     def views(self, stage: Stage) -> dict[str, str]:
-        """One view of each modality; of the target alone in the last stage."""
+        """One view of each modality; of the target alone where both streams look at it."""
         return {self.target: self.target} if stage.name == "finetune" else super().views(stage)
 
     def plain(self, stage: Stage) -> tuple[str, ...]:

@@ -1,0 +1,155 @@
+"""Whole runs of the methods in which a stream stands in for a missing modality: killed, deployed, exported."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from test_resume import length, read, run_command
+
+from mmcl_core.config import to_dict
+from mmcl_core.engine.runlog import read_rows
+from mmcl_core.engine.trainer import train
+from mmcl_core.errors import UntrainedModalityError
+from mmcl_core.modality import to_network_input
+from mmcl_core.recognizer import Recognizer
+from mmcl_core.weights import build_model, load_weights
+
+METHODS = ("pix2pix", "admd", "hallucination")
+LEARN = {
+    "pix2pix": (
+        "pix2pix.gan_epochs=8", "pix2pix.alone_epochs=3", "pix2pix.width=8", "pix2pix.lr=1e-3", "train.epochs=5",
+    ),
+    "admd": (
+        *(f"admd.{text}" for text in ("alone_epochs=8", "together_epochs=1", "hidden=64", "lr=3e-3")),
+        "admd.finetune_epochs=2", "admd.finetune_rate=0.5", "train.epochs=10",
+    ),
+    "hallucination": (
+        *(f"hallucination.{text}" for text in ("alone_epochs=6", "together_epochs=1", "finetune_epochs=1")),
+        "train.epochs=8",
+    ),
+}  # fmt: skip
+
+
+def pictures(count, seed):
+    """RGB uint8 and depth uint16 of shapes of all classes, in turn."""
+    rng = np.random.default_rng(seed)
+    return zip(*(tiny.picture(n % 3, rng) for n in range(count)), strict=True)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def finished(request, tmp_path_factory):
+    """A run whose target is RGB."""
+    data = tiny.make_set(tmp_path_factory.mktemp("data") / "set", samples=60)
+    run = tmp_path_factory.mktemp(request.param) / "run"
+    config = tiny.settings(data, f"method={request.param}", "train.target=rgb", *LEARN[request.param])
+    return request.param, train(config, run)
+
+
+def test_it_learns_and_answers_from_rgb_alone(finished):
+    name, result = finished
+    assert result.scores["accuracy/rgb"] >= 0.8  # three classes
+    state, metadata = load_weights(result.run)
+    assert metadata["trained_modalities"] == ["rgb"]
+    assert set(metadata["network"]["streams"]) == {"rgb", "depth" if name == "pix2pix" else "hallucination"}
+    assert not [key for key in state if "teacher" in key or "discriminator" in key]
+    recognizer = Recognizer.load(result.run)
+    assert recognizer.modalities == ("rgb",)
+    rgb, depth = pictures(30, 5)
+    right = sum(label == tiny.CLASSES[n % 3] for n, label in enumerate(recognizer.recognize(rgb=list(rgb)).labels))
+    assert right >= 24
+    with pytest.raises(UntrainedModalityError, match="not for depth"):
+        recognizer.recognize(depth=[depth[0]])
+
+
+def test_the_stand_in_alone_knows_the_classes(finished):
+    """What stands in for depth is not a bystander: its own logits, from RGB pictures, tell the classes apart."""
+    name, result = finished
+    model, _ = build_model(result.run)
+    rgb, depth = (torch.from_numpy(np.stack(images).astype(np.float32)) for images in pictures(30, 6))
+    source = to_network_input(rgb.permute(0, 3, 1, 2), "rgb", None, model.inputs)
+    if name == "pix2pix":
+        source = model.generators["depth_of_rgb"](source)
+        wanted = to_network_input(depth[:, None], "depth", None, model.inputs)
+        right, wrong = ((source - one).abs().mean().item() for one in (wanted, wanted.roll(1, 0)))
+        assert right < 0.6 * wrong  # it made the depth of its own picture
+    stream = model.stream("depth" if name == "pix2pix" else "hallucination")
+    modality = stream.modalities[0]
+    logits = stream.logits(stream.encoder(source, modality).f1, modality)
+    least = 0.6 if name == "admd" else 0.8  # adversaries of so few samples lose a class now and then
+    assert (logits.argmax(1) == torch.arange(30) % 3).float().mean() >= least
+
+
+def test_every_stage_is_logged(finished):
+    name, result = finished
+    rows = [row for row in read_rows(result.run) if row["split"] == "train"]
+    terms = {}
+    for row in rows:
+        terms.setdefault(row["stage"], set()).update(key for key in row if "/" in key or key.startswith("class"))
+    adversaries = {"pix2pix": "gan", "admd": "hallucinate"}.get(name)
+    stages = {
+        "pix2pix": ["gan", "alone", "classify"],
+        "admd": ["alone", "together", "hallucinate", "finetune"],
+        "hallucination": ["alone", "together", "hallucinate", "finetune"],
+    }[name]
+    assert list(terms) == stages
+    expected = {
+        "pix2pix": {f"discriminator/{n}" for n in ("real", "fake")} | {f"generator/{n}" for n in ("fooling", "l1")},
+        "admd": {"discriminator/real", "discriminator/fake", "hallucination/fooling"},
+    }
+    assert adversaries is None or terms[adversaries] == expected[name]
+
+
+def test_onnx_file_answers_alike(finished, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"the onnx back end needs {package}: pip install 'mmcl_ros[onnx]'")
+    from mmcl_core import export
+
+    _, result = finished
+    assert export.main([str(result.run), "--out", str(tmp_path / "rgb.onnx"), "--quiet"]) == 0
+    rgb = list(next(pictures(9, 7)))
+    found, expected = (Recognizer.load(path).recognize(rgb=rgb) for path in (tmp_path / "rgb.onnx", result.run))
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-4)
+
+
+RESUMED = {
+    "pix2pix": (
+        *(f"pix2pix.{text}" for text in ("gan_epochs=2", "alone_epochs=1", "copies=2", "width=4")),
+        "train.epochs=3", "augment.scale=[0.3, 1.0]",
+    ),
+    "admd": (
+        *(f"admd.{text}" for text in ("alone_epochs=2", "together_epochs=1", "hidden=16", "lr=1e-3")),
+        "train.epochs=3", "train.keep=best",
+    ),
+    "hallucination": (
+        *(f"hallucination.{stage}_epochs=1" for stage in ("alone", "together", "finetune")),
+        "train.epochs=2", "optim.ema=0.9",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_killed_in_every_part_of_the_run(name, tmp_path):
+    """SIGKILL near the start, in the middle and in the last stage: log and weights come out the same, bit for bit."""
+    data = tiny.make_set(tmp_path / "set", missing=True, unlabelled=5)
+    config = tiny.settings(data, "train.save_every=1", f"method={name}", "train.target=rgb", *RESUMED[name])
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    assert run_command("--config", path, "--out", tmp_path / "whole") == 0
+    expected, run = read(tmp_path / "whole"), tmp_path / "run"
+    arguments = ("--config", path, "--resume", run)
+    for share in (0.15, 0.5, 0.9):
+        mark = share * len(expected["metrics.jsonl"])
+        status = run_command(
+            *arguments,
+            until=lambda mark=mark: length(run / "metrics.jsonl") > mark,
+            do=lambda process: process.kill(),
+        )
+        assert status == -signal.SIGKILL
+    assert run_command(*arguments) == 0
+    assert read(run) == expected
