@@ -113,7 +113,12 @@ TABLE: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
-        "max_wait", 0.1, "Longest wait for a picture that belongs to a request, seconds.", low=0, high=10, live=True
+        "max_wait",
+        0.1,
+        "Longest wait for a picture that belongs to a request, seconds; at least 2 under the policy every.",
+        low=0,
+        high=10,
+        live=True,
     ),
     Parameter(
         "history", 1.0, "How long pictures are kept for regions that come later, seconds.", low=0.05, high=60, live=True
@@ -121,7 +126,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "stale_after",
         0.5,
-        "A sensor counts as lost when no picture came for so long, seconds.",
+        "A sensor counts as lost when no picture came for so long, seconds; at least 2 under the policy every.",
         low=0.05,
         high=60,
         live=True,

@@ -46,6 +46,7 @@ from mmcl_ros.srv import RecognizeOnce  # isort: skip
 __all__ = ["RecognizerNode", "main"]
 
 WATCH_S = 0.1
+EVERY_PATIENCE_S = 2.0
 DETECTIONS_2D = "vision_msgs/msg/Detection2DArray"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
@@ -118,8 +119,8 @@ class RecognizerNode(LifecycleNode):
         if not self.context.ok():  # told to end while the model was being loaded
             return TransitionCallbackReturn.FAILURE
         values = self.values
-        pairer = Pairer(values["pair_window"], values["max_wait"], values["history"])
-        health = {name: Health(values["stale_after"], values["recover_after"]) for name in wanted}
+        pairer = Pairer(values["pair_window"], self._patience("max_wait"), values["history"])
+        health = {name: Health(self._patience("stale_after"), values["recover_after"]) for name in wanted}
         self.intake = Intake(wanted, values["modality"], values["roi_source"], pairer, health, self._clock_seconds)
         self._frames = FrameRecognizer(self.recognizer, self._frame_settings())
         queue = values["queue"] if values["policy"] == "every" else 10
@@ -306,10 +307,15 @@ class RecognizerNode(LifecycleNode):
         if self.intake is None or self._frames is None:
             return
         values, pairer = self.values, self.intake.pairer
-        pairer.window, pairer.wait, pairer.history = values["pair_window"], values["max_wait"], values["history"]
+        pairer.window, pairer.history = values["pair_window"], values["history"]
+        pairer.wait = self._patience("max_wait")
         for health in self.intake.health.values():
-            health.stale_after, health.recover_after = values["stale_after"], values["recover_after"]
+            health.stale_after, health.recover_after = self._patience("stale_after"), values["recover_after"]
         self._frames.settings = self._frame_settings()
+
+    def _patience(self, name: str) -> float:
+        """A waiting time; recorded data is not to be answered otherwise because the computer was busy for a moment."""
+        return float(max(self.values[name], EVERY_PATIENCE_S if self.values["policy"] == "every" else 0.0))
 
     def _frame_settings(self) -> FrameSettings:
         return FrameSettings(**{field.name: self.values[field.name] for field in dataclasses.fields(FrameSettings)})

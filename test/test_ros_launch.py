@@ -92,6 +92,9 @@ def test_package_files_agree():
     package = ElementTree.parse(ROOT / "package.xml").getroot()
     assert package.findtext("name") == "mmcl_ros"
     assert f'version = "{package.findtext("version")}"' in (ROOT / "pyproject.toml").read_text()
+    maintainer = package.find("maintainer")
+    assert f'name = "{maintainer.text}"' in (ROOT / "pyproject.toml").read_text()
+    assert "@" in maintainer.get("email")
     cmake = (ROOT / "CMakeLists.txt").read_text()
     interfaces = [*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv")]
     assert len(interfaces) >= 9

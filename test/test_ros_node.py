@@ -548,3 +548,18 @@ def test_diagnostics(bench):
     assert all(0 <= one.p50 <= one.p90 <= one.p99 for one in status.latencies)
     assert modality(status, "rgb").rate > 5
     assert modality(status, "rgb").encoding == "rgb8"
+
+
+def test_recorded_data_is_answered_from_both_sensors_even_when_one_is_late(bench):
+    """A busy computer delivers the partner a second late: under the policy every that changes no answer."""
+    bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="detections", policy="every")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, depth = bench.publisher(Image, "/rgb/image"), bench.publisher(Image, "/depth/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    for number in (0, 5):
+        rgb.publish(rgb_message(number))
+        regions.publish(region_message(number))
+        time.sleep(1.0)
+        depth.publish(depth_message(number))
+        bench.wait(lambda number=number: len(found) == 1 + (number > 0), "the answer")
+    assert [answer.recognitions[0].modality for answer in found] == ["rgbd", "rgbd"]

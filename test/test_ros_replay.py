@@ -38,7 +38,7 @@ def replay(bench, model, path, truths, modality, **settings):
         topics = {"rgb_topic": bag.topics.rgb, "depth_topic": bag.topics.depth}
         topics |= {f"{name}_info_topic": topic for name, topic in bag.topics.infos.items()}
         topics |= {"detections_topic": bag.topics.detections} if bag.topics.detections else {}
-        settings = {"roi_source": "detections", "policy": "every", "max_wait": 5.0, **settings, **topics}
+        settings = {"roi_source": "detections", "policy": "every", **settings, **topics}
         node = bench.recognizer(model, modality=modality, **settings)
         bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
         requests = [] if bag.topics.detections else truth_messages(truths, "")
