@@ -3,7 +3,8 @@
 Works on any object with the fields of ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``: messages of rclpy and
 those that :mod:`rosbags` reads from a file. Every message is first checked and brought to tightly packed rows in the
 byte order of this machine; the colour conversion then is cv_bridge's where that imports and gives right answers (a
-build for NumPy 1 does not under NumPy 2), else that of rosbags-image, else OpenCV's own. All three give equal arrays.
+build for NumPy 1 does not under NumPy 2), else that of rosbags-image, else OpenCV's own, which also takes the encodings
+that an older cv_bridge does not know. All three give equal arrays.
 
 Colour comes out as ``uint8 [H, W, 3]`` in RGB order, depth as ``uint16 [H, W]`` in millimetres or ``float32 [H, W]`` in
 metres (REP 118), 0 where there is no reading. An array may share memory with its message and be read-only.
@@ -92,7 +93,12 @@ def decode_rgb(message: Any) -> np.ndarray:
         )
     height, width = values.shape[:2]
     packed = PackedImage(encoding, height, width, width * RGB_ENCODINGS[encoding][1], 0, values.reshape(-1).data)
-    return np.asarray(rgb_backend()[1](packed), dtype=np.uint8)
+    try:
+        picture = rgb_backend()[1](packed)
+    except Exception as error:  # an older cv_bridge does not know every encoding, and has exceptions of its own
+        logger.debug("%s does not convert %s: %s", rgb_backend()[0], encoding, error)
+        picture = _opencv(packed)
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def decode_depth(message: Any) -> np.ndarray:
