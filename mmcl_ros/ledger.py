@@ -53,7 +53,7 @@ class Ledger:
             health[modality].malformed += bad
             self.malformed += bad
             if words:
-                self.events[f"{modality} {'undecodable' if bad else 'unregistered'}"] = f"{modality}: {words}"
+                self.events[f"{modality} {'bad pictures' if bad else 'unregistered'}"] = f"{modality}: {words}"
         self.failed += bool(answer.answers) and not answer.modality
         for one in answer.answers:
             self.malformed += one.result is Result.BAD_REGION

@@ -532,6 +532,76 @@ def test_log_says_a_problem_once_per_period_and_its_end():
     assert [kind for kind, _ in said] == ["warn", "warn", "info"]
 
 
+def broken_stamp(number):
+    message = rgb_message(number)
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+    return message
+
+
+def half_off(number):
+    message = depth_message(number)
+    message.header.stamp.nanosec += 40_000_000
+    return message
+
+
+BOTH = {"modality": "rgbd", "roi_source": "full_image"}
+COLOUR = {"modality": "rgb", "roi_source": "full_image"}
+DETECTOR = {"modality": "rgb", "roi_source": "detections"}
+# parameters; what is sent by topic; words of the line in the log
+FAILURES = {
+    "model": ({"model": ""}, {}, "the parameter model is empty"),
+    "no publisher": (COLOUR, {}, "nobody publishes /rgb/image"),
+    "quality of service": ({**COLOUR, "qos": "reliable"}, {"rgb best effort": rgb_message}, "best effort"),
+    "wrong type": (COLOUR, {"rgb text": lambda number: String()}, "carries std_msgs/msg/String"),
+    "zero stamps": (COLOUR, {"rgb": broken_stamp}, "stamp 0"),
+    "never paired": (BOTH, {"rgb": rgb_message, "depth": half_off}, "smallest difference of stamps seen is 0.040 s"),
+    "unknown encoding": (COLOUR, {"rgb": broken(encoding="rgb9")}, "'rgb9' is not known for colour; supported are"),
+    "truncated": (COLOUR, {"rgb": broken(data=b"abc")}, "truncated: 3 bytes"),
+    "box outside": (
+        DETECTOR,
+        {"rgb": rgb_message, "detections": lambda number: region_message(number, [(500, 0, 9, 9)])},
+        "region 'r0': rgb: the box lies outside the 80 x 60 picture",
+    ),
+    "box empty": (
+        DETECTOR,
+        {"rgb": rgb_message, "detections": lambda number: region_message(number, [(5, 5, 0, 9)])},
+        "region 'r0': rgb: the box is empty",
+    ),
+    "inference": ({**COLOUR, "model": "breaks"}, {"rgb": rgb_message}, "inference failed: RuntimeError: out of memory"),
+    "time jumps": (COLOUR, {"rgb": lambda number: rgb_message(number % 20)}, "rgb: stamps jumped back"),
+    "no clock": ({**COLOUR, "use_sim_time": True}, {"rgb": rgb_message}, "nobody publishes /clock"),
+    "unregistered": (
+        {**BOTH, "roi_source": "detections"},
+        {"rgb": rgb_message, "depth": lambda n: depth_message(n, frame="other"), "detections": region_message},
+        "boxes are in frame 'camera', the picture is in 'other'",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_each_failure_is_one_line_in_the_log(bench, failure):
+    """Sixty messages or a second and a half of it, and it is said once; the node answers on."""
+    settings, sent, words = FAILURES[failure]
+    model = FakeRecognizer()
+    model.broken = settings.get("model") == "breaks"
+    node = bench.recognizer(model, warn_period=30.0, **settings)
+    said = []
+    node._notices._warn = said.append
+    kinds = {"rgb": Image, "depth": Image, "detections": RegionArray, "rgb text": String, "rgb best effort": Image}
+    publishers = {}
+    for name in sent:
+        topic = "/detections" if name == "detections" else f"/{name.split()[0]}/image"
+        heard = name not in ("rgb text", "rgb best effort")
+        publishers[name] = bench.publisher(kinds[name], topic, heard, reliable=name != "rgb best effort")
+    for number in range(60):
+        for name, make in sent.items():
+            publishers[name].publish(make(number))
+        time.sleep(0.025)
+    bench.wait(lambda: any(words in line for line in said), f"a line with {words!r} among {said}")
+    assert sum(words in line for line in said) == 1, said
+    assert len(said) == len(set(said)), "nothing is said twice"
+
+
 def test_diagnostics(bench):
     bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
     found = bench.collect(DiagnosticArray, "/diagnostics")
