@@ -18,7 +18,14 @@ from typing import Any, Literal
 import yaml
 
 from mmcl_core.errors import ConfigError
-from mmcl_core.method_config import AdmdConfig, HallucinationConfig, Pix2PixConfig
+from mmcl_core.method_config import (
+    AdmdConfig,
+    CmcConfig,
+    HallucinationConfig,
+    InputDropoutConfig,
+    ModDropConfig,
+    Pix2PixConfig,
+)
 from mmcl_core.settings import build, hint, read_file
 
 __all__ = [
@@ -203,8 +210,9 @@ class OptimConfig:
     """Optimiser and schedule.
 
     Attributes:
-        name: ``adam`` (weight decay coupled, the paper's) or ``adamw``.
-        lr, betas, eps, weight_decay: its settings.
+        name: ``adam`` (weight decay coupled, the paper's), ``adamw`` or ``sgd``.
+        lr, betas, eps, weight_decay: its settings; ``sgd`` has no betas and eps.
+        momentum: of ``sgd``, in [0, 1).
         warmup_steps: updates over which the rate grows linearly from 0.
         schedule: ``multistep``, ``cosine`` (to 0 at the end of the stage) or ``constant``.
         milestones: epochs at whose start a multi-step rate is multiplied by ``gamma``.
@@ -214,11 +222,12 @@ class OptimConfig:
             and deployed.
     """
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 2e-4
     betas: tuple[float, float] = (0.8, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-5
+    momentum: float = 0.9
     warmup_steps: int = 500
     schedule: Literal["multistep", "cosine", "constant"] = "multistep"
     milestones: tuple[int, ...] = (31, 46)
@@ -291,6 +300,9 @@ class Config:
     pix2pix: Pix2PixConfig = field(default_factory=Pix2PixConfig)
     admd: AdmdConfig = field(default_factory=AdmdConfig)
     hallucination: HallucinationConfig = field(default_factory=HallucinationConfig)
+    cmc: CmcConfig = field(default_factory=CmcConfig)
+    input_dropout: InputDropoutConfig = field(default_factory=InputDropoutConfig)
+    moddrop: ModDropConfig = field(default_factory=ModDropConfig)
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:

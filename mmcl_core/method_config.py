@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AdmdConfig", "HallucinationConfig", "Pix2PixConfig", "TeacherConfig"]
+__all__ = [
+    "AdmdConfig",
+    "CmcConfig",
+    "HallucinationConfig",
+    "InputDropoutConfig",
+    "ModDropConfig",
+    "Pix2PixConfig",
+    "TeacherConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,58 @@ class HallucinationConfig(TeacherConfig):
     distance_weight: float = 20.0
     imitation: float = 0.5
     temperature: float = 10.0
+
+
+@dataclass(frozen=True)
+class CmcConfig:
+    """The method ``cmc``: ``train.epochs`` of contrast against a memory bank, then a linear probe. Both with SGD.
+
+    Attributes:
+        width: of the embedding of length 1 that is contrasted (publication: 128).
+        temperature: what cosines are divided by (publication: 0.07).
+        momentum: share of the old entry that the memory bank keeps when its sample is seen, in [0, 1).
+        negatives: entries of other samples that an embedding is told from, drawn with replacement (publication: 16384).
+            Where there are not that many others, it is told from each of them.
+        lr, weight_decay: of the contrast (publication: 0.03, 1e-4); momentum, schedule and clip are those of ``optim``.
+        probe_epochs: of the linear classifiers on the frozen encoders (publication: 60).
+        probe_lr: their rate, for embeddings of length 1 (publication: 30).
+    """
+
+    width: int = 128
+    temperature: float = 0.07
+    momentum: float = 0.5
+    negatives: int = 16384
+    lr: float = 0.03
+    weight_decay: float = 1e-4
+    probe_epochs: int = 60
+    probe_lr: float = 30.0
+
+
+@dataclass(frozen=True)
+class InputDropoutConfig:
+    """The method ``input_dropout``: one network for both modalities, one of which it does without now and then.
+
+    Attributes:
+        drop: ``other`` drops the modality that is not ``train.target``, with ``probability``; ``either`` drops the one,
+            the other or none, a third each.
+        probability: of a sample to lose the other modality, in (0, 1].
+    """
+
+    drop: Literal["other", "either"] = "other"
+    probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class ModDropConfig:
+    """The method ``moddrop``: streams trained alone, then for ``train.epochs`` together while some are dropped.
+
+    Attributes:
+        alone_epochs: in which each stream is trained alone; 0 leaves the stage out.
+        modality_keep: probability of a sample to keep a modality, for each of them by itself (publication: 0.9).
+        input_keep: probability of a single value of the network input to be kept (publication: 0.8). What is kept is
+            divided by it.
+    """
+
+    alone_epochs: int = 37
+    modality_keep: float = 0.9
+    input_keep: float = 0.8

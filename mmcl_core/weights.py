@@ -65,6 +65,7 @@ _HEADS = "encoder.heads."
 NETWORKS: dict[str, str] = {
     "recognition": "mmcl_core.nn.model:RecognitionModel",
     "streams": "mmcl_core.nn.streams:StreamsNetwork",
+    "concatenated": "mmcl_core.nn.concatenated:ConcatenatedNetwork",
 }
 _REQUIRED = ("modalities", "trained_modalities", "input", "model", "feature_heads", "classes", "temperature")
 

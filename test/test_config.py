@@ -38,7 +38,7 @@ def test_no_file_is_the_defaults_and_a_file_changes_what_it_names(tmp_path):
         ("optim: {lr: fast}", "optim.lr must be float, got 'fast'"),
         ("optim: {lr: true}", "optim.lr must be float, got True"),
         ("data: {root: 5}", "data.root must be str, got 5"),
-        ("optim: {name: sgd}", "optim.name is 'sgd'; choose from adam, adamw"),
+        ("optim: {name: lbfgs}", "optim.name is 'lbfgs'; choose from adam, adamw, sgd"),
         (
             "augment: {depth_set: 3}",
             "augment.depth_set is 3; choose from 0, 1, 2",

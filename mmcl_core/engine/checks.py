@@ -72,6 +72,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "augment.flip": (0, 1),
     "optim.lr": (0, None),
     "optim.weight_decay": (0, None),
+    "optim.momentum": (0, 0.999999),
     "optim.warmup_steps": (0, None),
     "optim.clip_grad": (0, None),
     "optim.ema": (0, 0.999999),
@@ -103,6 +104,18 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "hallucination.distance_weight": (0, None),
     "hallucination.imitation": (0, 1),
     "hallucination.temperature": (0.01, None),
+    "cmc.width": (1, None),
+    "cmc.temperature": (0.001, None),
+    "cmc.momentum": (0, 0.999999),
+    "cmc.negatives": (1, None),
+    "cmc.lr": (0, None),
+    "cmc.weight_decay": (0, None),
+    "cmc.probe_epochs": (0, None),
+    "cmc.probe_lr": (0, None),
+    "input_dropout.probability": (0.05, 1),
+    "moddrop.alone_epochs": (0, None),
+    "moddrop.modality_keep": (0.01, 1),
+    "moddrop.input_keep": (0.01, 1),
 }
 
 

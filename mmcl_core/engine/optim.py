@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,13 +18,17 @@ __all__ = ["MovingAverage", "make_optimizer", "require_finite", "select", "set_m
 
 
 def make_optimizer(system: nn.Module, update: Update, device: torch.device) -> torch.optim.Optimizer:
-    """Adam (weight decay added to the gradient) or AdamW over the parameters of an update, fused where that exists."""
+    """Adam or SGD (weight decay added to the gradient) or AdamW over the parameters of an update, fused if possible."""
     parameters = [p for name, p in system.named_parameters() if update.selects(name)]
     assert parameters, f"update {update.name!r} selects no parameter by {update.trainable}"
     optim: OptimConfig = update.optim
+    common: dict[str, Any] = {
+        "lr": optim.lr, "weight_decay": optim.weight_decay, "fused": device.type in ("cpu", "cuda")
+    }  # fmt: skip
+    if optim.name == "sgd":
+        return torch.optim.SGD(parameters, momentum=optim.momentum, **common)
     kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    fused = device.type in ("cpu", "cuda")
-    return kind(parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused)
+    return kind(parameters, betas=optim.betas, eps=optim.eps, **common)
 
 
 def select(system: nn.Module, update: Update) -> list[nn.Parameter]:

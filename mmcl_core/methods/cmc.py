@@ -1,0 +1,146 @@
+"""Contrastive Multiview Coding: an encoder for each modality, contrasted against memory banks, then a linear probe.
+
+Source: Tian et al., "Contrastive Multiview Coding" (ECCV 2020), as the paper compares it (Table I).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcl_core.errors import ConfigError
+from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
+from mmcl_core.methods.parts import classify, encode, require_modalities
+from mmcl_core.nn.gather import mean_over_samples
+from mmcl_core.nn.memory import MemoryBank
+from mmcl_core.nn.streams import Look, StreamsNetwork
+
+__all__ = ["ContrastiveMultiviewCoding"]
+
+#: Epochs of the probe at whose start a multi-step rate falls to a fifth, as in the publication's program.
+PROBE_MILESTONES, PROBE_GAMMA = (30, 40, 50), 0.2
+
+
+class ContrastiveMultiviewCoding(Method):
+    """``contrast``: each embedding against the memory bank of every other modality. ``probe``: the linear classifier.
+
+    The embedding of a sample is to be told by the entry of the same sample in the other modality's bank, among those
+    of other samples. A sample that lacks one of the modalities is seen by none of the pair, but what it has keeps its
+    entry up to date.
+
+    The probe is a linear layer on f1, whose features have unit variance and thus a length of about the square root of
+    ``model.nrkhs``: ``cmc.probe_lr`` is divided by that number, which is the same as to shorten the embedding to about
+    length 1. It is what answers, whatever ``model.predict_with`` says.
+    """
+
+    name = "cmc"
+    backbones = ("encoder", "resnet18", "resnet50")
+
+    def check(self) -> None:
+        """Refuse a single modality, and a single sample."""
+        require_modalities(self.config, 2, self.name)
+        if len(self.rows) == 1:
+            raise ConfigError("method cmc tells samples apart and there is one; take a set with more")
+
+    def feature_heads(self) -> tuple[int, ...]:
+        """None: only the embedding is used."""
+        return ()
+
+    def build(self) -> nn.Module:
+        """The streams, and what the contrast alone needs: projections and memory banks."""
+        model, cmc = replace(self.config.model, predict_with="linear"), self.config.cmc
+        names = self.modalities()
+        streams, answers = {name: name for name in names}, {name: [Look(name)] for name in names}
+        banks = {name: MemoryBank(self.rows, cmc.width, cmc.momentum, cmc.temperature) for name in names}
+        return nn.ModuleDict(
+            {
+                "network": StreamsNetwork(model, len(self.classes), streams, answers),
+                "projections": nn.ModuleDict({name: nn.Linear(model.nrkhs, cmc.width) for name in names}),
+                "banks": nn.ModuleDict(banks),
+            }
+        )
+
+    def deployed(self, system: nn.Module) -> StreamsNetwork:
+        """The streams."""
+        network = system.get_submodule("network")
+        assert isinstance(network, StreamsNetwork)
+        return network
+
+    def bank(self, system: nn.Module, modality: str) -> MemoryBank:
+        """The memory bank of a modality."""
+        bank = system.get_submodule(f"banks.{modality}")
+        assert isinstance(bank, MemoryBank)
+        return bank
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The two stages; without epochs of its own the probe is left out."""
+        cmc, optim = self.config.cmc, self.config.optim
+        contrast = replace(optim, name="sgd", lr=cmc.lr, weight_decay=cmc.weight_decay)
+        probe = replace(
+            optim, name="sgd", lr=cmc.probe_lr / self.config.model.nrkhs, weight_decay=0.0, warmup_steps=0,
+            milestones=PROBE_MILESTONES, gamma=PROBE_GAMMA, clip_grad=0.0,
+        )  # fmt: skip
+        encoders = tuple(f"network.streams.{name}.encoder." for name in self.modalities())
+        classifiers = tuple(f"network.streams.{name}.classifier." for name in self.targets)
+        first = Stage(
+            "contrast", self.config.train.epochs, (Update(contrast, (*encoders, "projections.")),),
+            validates=False, self_supervised=True,
+        )  # fmt: skip
+        second = Stage("probe", cmc.probe_epochs, (Update(probe, classifiers),))
+        return (first, second) if cmc.probe_epochs else (first,)
+
+    def views(self, stage: Stage) -> dict[str, str]:
+        """One view of each modality; of the targets alone for the probe."""
+        names = self.modalities() if stage.name == "contrast" else self.targets
+        return {name: name for name in names}
+
+    def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
+        """Which entries of others each embedding is told from, where it is not told from all."""
+        others, wanted = len(self.rows) - 1, self.config.cmc.negatives
+        if stage.name != "contrast" or wanted >= others:
+            return {}
+        return {name: torch.randint(others, (batch, wanted), generator=generator) for name in self.modalities()}
+
+    def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
+        """See the class; the banks are updated when all terms are computed."""
+        if stage.name == "contrast":
+            return self.contrast(system, batch)
+        network, loss = self.deployed(system), replace(self.config.loss, logit_clip=0.0, logit_regulariser=0.0)
+        terms = {}
+        for target in self.targets:
+            stream = network.stream(target)
+            part = encode(stream, batch, {target: target})[target]
+            terms[f"class {target}"] = classify(stream, part, target, batch.labels, loss, ("linear",))["linear"]
+        return terms
+
+    def contrast(self, system: nn.Module, batch: ViewBatch) -> dict[str, Tensor]:
+        """One term for each ordered pair of modalities, and the banks with the new embeddings."""
+        network, size = self.deployed(system), len(batch.labels)
+        codes, present = {}, {}
+        for name in self.modalities():
+            part = encode(network.stream(name), batch, {name: name})[name]
+            code: Tensor = system.get_submodule(f"projections.{name}")(part.spread(size).f1)
+            codes[name] = F.normalize(code.float(), dim=1)
+            present[name] = None if part.rows is None else part.mask(batch.labels)
+        terms = {
+            f"nce {one}->{other}": self.term(self.bank(system, other), batch, other, codes[one], present[one])
+            for one in codes
+            for other in codes
+            if one != other
+        }
+        for name, code in codes.items():
+            self.bank(system, name).update(code, batch.index, present[name])
+        return terms
+
+    def term(self, bank: MemoryBank, batch: ViewBatch, other: str, queries: Tensor, present: Tensor | None) -> Tensor:
+        """Mean loss of the embeddings [B, width] of the samples that have both modalities."""
+        draws, index = batch.draws.get(other), batch.index
+        there = batch.present.get(other)
+        if present is not None or there is not None:
+            both = [mask for mask in (present, there) if mask is not None]
+            rows = torch.stack(both).all(0).nonzero().squeeze(1)
+            queries, index, draws = queries[rows], index[rows], None if draws is None else draws[rows]
+        return mean_over_samples(bank.loss(queries, index, draws))
