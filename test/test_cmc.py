@@ -257,9 +257,11 @@ def test_samples_that_lack_a_modality():
 
 def test_it_learns_without_labels_and_answers_from_one_modality(tmp_path):
     data = tiny.make_set(tmp_path / "set", samples=60)
-    options = ("method=cmc", "train.epochs=14", "cmc.probe_epochs=8", "cmc.width=16", "optim.milestones=[100]")
+    options = (
+        "method=cmc", "train.epochs=30", "cmc.probe_epochs=10", "cmc.width=16", "cmc.temperature=0.2",
+        "optim.milestones=[100]", "augment.policy=none", "train.validate_every=0",
+    )  # fmt: skip
     result = train(tiny.settings(data, *options), tmp_path / "run")
-    assert min(result.scores["accuracy/rgb"], result.scores["accuracy/depth"]) >= 0.7  # three classes
     losses = [row["loss"] for row in read_rows(tmp_path / "run", "train") if row["stage"] == "contrast"]
     assert losses[-1] < 0.95 * losses[0]
     state, metadata = load_weights(result.run)
@@ -272,4 +274,4 @@ def test_it_learns_without_labels_and_answers_from_one_modality(tmp_path):
         recognizer.recognize(rgb=[rgb for rgb, _ in pictures]),
         recognizer.recognize(depth=[depth for _, depth in pictures]),
     ):
-        assert sum(one == other for one, other in zip(answers.labels, wanted, strict=True)) >= 21
+        assert sum(one == other for one, other in zip(answers.labels, wanted, strict=True)) >= 24  # three classes

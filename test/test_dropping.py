@@ -14,9 +14,10 @@ from mmcl_core.engine.optim import make_optimizer, select, set_mode
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, UntrainedModalityError
 from mmcl_core.modality import to_network_input
+from mmcl_core.methods import method_class
 from mmcl_core.nn.concatenated import ConcatenatedNetwork
 from mmcl_core.recognizer import Recognizer
-from mmcl_core.weights import build_model, load_weights
+from mmcl_core.weights import build_model, load_weights, save_weights
 
 MANY = 30_000
 VARIANTS = {
@@ -97,8 +98,10 @@ def test_what_samples_are_left_with():
     depth = torch.tensor([1, 1, 1, 0, 0, 1, 1, 0, 1]).bool()
     draws = dropped(0, 1, -1, 0, 1, 0, 1, 0, -1)
     expected = {
-        "rgb": [0, 1, 0, 1, 1, 0, 0, 0, 0], "depth": [1, 0, 0, 0, 0, 1, 1, 0, 1], "rgb+depth": [0, 0, 1, 0, 0, 0, 0, 0, 0]
-    }  # fmt: skip
+        "rgb": [0, 1, 0, 1, 1, 0, 0, 0, 0],
+        "depth": [1, 0, 0, 0, 0, 1, 1, 0, 1],
+        "rgb+depth": [0, 0, 1, 0, 0, 0, 0, 0, 0],
+    }
     for variant in ("either", "other"):
         method, _ = build(variant)
         batch = batch_for(method, method.stages()[0])
@@ -302,6 +305,21 @@ def test_unlabelled_samples_and_empty_batches_teach_nothing(variant):
         sum(empty.values()).backward()
 
 
+@pytest.mark.parametrize("variant", [*VARIANTS, "cmc"])
+def test_a_resnet_in_the_place_of_the_encoder(variant):
+    pytest.importorskip("torchvision", reason="a ResNet needs torchvision")
+    options = VARIANTS.get(variant, ("method=cmc", "cmc.width=8"))
+    config = tiny.settings("unused", "model.dropout=0", "model.backbone=resnet18", *options)
+    method = method_class(config.method)(config, tiny.CLASSES, BATCH, np.arange(BATCH))
+    system = method.build()
+    for stage in method.stages():
+        assert all(value.isfinite() for value in step(method, system, stage, batch_for(method, stage)).values())
+    network = method.deployed(system).eval()
+    logits, embedding = network(batch_for(method, stage).pictures["rgb"].image, "rgb")
+    assert logits.shape == (BATCH, 3)
+    assert embedding.shape == (BATCH, 32)
+
+
 # ---------------------------------------------------------------- whole runs
 
 
@@ -326,3 +344,22 @@ def test_it_learns_and_answers_from_one_modality(variant, data, tmp_path):
     if variant != "moddrop":
         model, _ = build_model(result.run)
         assert isinstance(model, ConcatenatedNetwork)
+
+
+def test_onnx_file_of_a_concatenated_network(tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
+    from mmcl_core import export
+
+    method, system = build("either")
+    for seed in range(2):
+        step(method, system, method.stages()[0], batch_for(method, method.stages()[0], seed=seed))
+    save_weights(tmp_path / "weights.safetensors", system, {"classes": list(tiny.CLASSES)})
+    assert export.main([str(tmp_path), "--out", str(tmp_path / "onnx"), "--quiet"]) == 0
+    ours, theirs = Recognizer.load(tmp_path, device="cpu"), Recognizer.load(tmp_path / "onnx", device="cpu")
+    rng = np.random.default_rng(5)
+    rgb, depth = zip(*(tiny.picture(n % 3, rng) for n in range(6)), strict=True)
+    for crops in ({"rgb": list(rgb)}, {"depth": list(depth)}):
+        found, expected = theirs.recognize(**crops), ours.recognize(**crops)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+        np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-4)

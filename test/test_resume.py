@@ -23,6 +23,12 @@ VARIANTS = {
     "mmcl": ("optim.ema=0.9", "train.keep=best", "train.epochs=5", "model.dropout=0.3", "train.accumulate=2"),
     "two_step": ("method=two_step", "train.probe=1", "train.epochs=2", "train.head_epochs=3"),
 }
+#: Methods whose steps follow from more than weights, statistics and optimisers, or that drop pictures at random.
+DRAWING = {
+    "cmc": ("method=cmc", "cmc.width=8", "cmc.negatives=7", "train.epochs=3", "cmc.probe_epochs=2"),
+    "input_dropout": ("method=input_dropout", "input_dropout.drop=either", "train.epochs=4"),
+    "moddrop": ("method=moddrop", "moddrop.alone_epochs=2", "train.epochs=3"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +83,26 @@ def test_killed_at_any_moment(uninterrupted, tmp_path):
     assert run_command(*arguments) == 0
     assert read(run) == expected
     assert not [path.name for path in run.iterdir() if path.name.startswith("state") or path.suffix == ".part"]
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_memory_and_dropping_go_on_where_they_were(name, data, tmp_path):
+    """SIGKILL in either half of the run; the weights are those of a run that was left alone."""
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    settings = tiny.settings(data, "train.save_every=1", "train.validate_every=0", *DRAWING[name])
+    config.write_text(yaml.safe_dump(to_dict(settings)))
+    assert run_command("--config", config, "--out", tmp_path / "alone") == 0
+    expected = read(tmp_path / "alone")
+    for share in (0.3, 0.7):
+        mark = share * len(expected["metrics.jsonl"])
+        status = run_command(
+            *("--config", config, "--resume", run),
+            until=lambda m=mark: length(run / "metrics.jsonl") > m,
+            do=lambda process: process.kill(),
+        )
+        assert status == -signal.SIGKILL
+    assert run_command("--resume", run) == 0
+    assert read(run) == expected
 
 
 def test_killed_while_the_folder_was_made(uninterrupted, tmp_path):

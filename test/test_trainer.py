@@ -331,6 +331,21 @@ def test_adam_couples_weight_decay_and_adamw_does_not():
         assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_sgd_against_a_loop():
+    """Decay is added to the gradient, the gradient to what is left of the step before."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    update = Update(OptimConfig(name="sgd", lr=0.1, weight_decay=0.5, momentum=0.8))
+    optimizer = make_optimizer(layer, update, torch.device("cpu"))
+    weight, velocity = 1.0, 0.0
+    for gradient in (1.0, -3.0, 0.5, 0.0, 2.0):
+        layer.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        velocity = 0.8 * velocity + gradient + 0.5 * weight
+        weight -= 0.1 * velocity
+        assert layer.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
 def test_moving_average_against_a_loop():
     torch.manual_seed(0)
     system = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
