@@ -13,8 +13,8 @@ from test_methods import build as build_method
 from mmcl_core.engine.optim import make_optimizer, select, set_mode
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, UntrainedModalityError
-from mmcl_core.modality import to_network_input
 from mmcl_core.methods import method_class
+from mmcl_core.modality import to_network_input
 from mmcl_core.nn.concatenated import ConcatenatedNetwork
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import build_model, load_weights, save_weights
