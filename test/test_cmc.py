@@ -172,6 +172,10 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
     assert (contrast.name, contrast.lr, contrast.weight_decay, contrast.momentum) == ("sgd", 0.03, 1e-4, 0.9)
     assert contrast.warmup_steps == 9
     assert (probe.name, probe.lr, probe.weight_decay, probe.warmup_steps) == ("sgd", 30 / 32, 0, 0)
+    method, _ = build("train.epochs=240", "cmc.probe_epochs=60")
+    contrast, probe = (stage.updates[0].optim for stage in method.stages())
+    assert (contrast.milestones, contrast.gamma) == ((120, 160, 200), 0.1)
+    assert (probe.milestones, probe.gamma) == ((30, 40, 50), 0.2)
     assert [stage.name for stage in build("cmc.probe_epochs=0")[0].stages()] == ["contrast"]
 
 
@@ -259,7 +263,7 @@ def test_it_learns_without_labels_and_answers_from_one_modality(tmp_path):
     data = tiny.make_set(tmp_path / "set", samples=60)
     options = (
         "method=cmc", "train.epochs=30", "cmc.probe_epochs=10", "cmc.width=16", "cmc.temperature=0.2",
-        "optim.milestones=[100]", "augment.policy=none", "train.validate_every=0",
+        "optim.schedule=constant", "augment.policy=none", "train.validate_every=0",
     )  # fmt: skip
     result = train(tiny.settings(data, *options), tmp_path / "run")
     losses = [row["loss"] for row in read_rows(tmp_path / "run", "train") if row["stage"] == "contrast"]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcl_core.config import OptimConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
 from mmcl_core.methods.parts import classify, encode, require_modalities
@@ -20,8 +21,9 @@ from mmcl_core.nn.streams import Look, StreamsNetwork
 
 __all__ = ["ContrastiveMultiviewCoding"]
 
-#: Epochs of the probe at whose start a multi-step rate falls to a fifth, as in the publication's program.
-PROBE_MILESTONES, PROBE_GAMMA = (30, 40, 50), 0.2
+#: Shares of either stage after which a multi-step rate falls (publication's program: epochs 120, 160 and 200 of 240,
+#: and 30, 40 and 50 of 60), and the factors.
+MILESTONES, CONTRAST_GAMMA, PROBE_GAMMA = (1 / 2, 2 / 3, 5 / 6), 0.1, 0.2
 
 
 class ContrastiveMultiviewCoding(Method):
@@ -77,16 +79,16 @@ class ContrastiveMultiviewCoding(Method):
 
     def stages(self) -> tuple[Stage, ...]:
         """The two stages; without epochs of its own the probe is left out."""
-        cmc, optim = self.config.cmc, self.config.optim
-        contrast = replace(optim, name="sgd", lr=cmc.lr, weight_decay=cmc.weight_decay)
+        cmc, train = self.config.cmc, self.config.train
+        contrast = replace(_sgd(self.config.optim, cmc.lr, train.epochs, CONTRAST_GAMMA), weight_decay=cmc.weight_decay)
         probe = replace(
-            optim, name="sgd", lr=cmc.probe_lr / self.config.model.nrkhs, weight_decay=0.0, warmup_steps=0,
-            milestones=PROBE_MILESTONES, gamma=PROBE_GAMMA, clip_grad=0.0,
+            _sgd(self.config.optim, cmc.probe_lr / self.config.model.nrkhs, cmc.probe_epochs, PROBE_GAMMA),
+            weight_decay=0.0, warmup_steps=0, clip_grad=0.0,
         )  # fmt: skip
         encoders = tuple(f"network.streams.{name}.encoder." for name in self.modalities())
         classifiers = tuple(f"network.streams.{name}.classifier." for name in self.targets)
         first = Stage(
-            "contrast", self.config.train.epochs, (Update(contrast, (*encoders, "projections.")),),
+            "contrast", train.epochs, (Update(contrast, (*encoders, "projections.")),),
             validates=False, self_supervised=True,
         )  # fmt: skip
         second = Stage("probe", cmc.probe_epochs, (Update(probe, classifiers),))
@@ -144,3 +146,9 @@ class ContrastiveMultiviewCoding(Method):
             rows = torch.stack(both).all(0).nonzero().squeeze(1)
             queries, index, draws = queries[rows], index[rows], None if draws is None else draws[rows]
         return mean_over_samples(bank.loss(queries, index, draws))
+
+
+def _sgd(optim: OptimConfig, lr: float, epochs: int, gamma: float) -> OptimConfig:
+    """SGD with the publication's milestones; momentum and kind of schedule are those of the run."""
+    milestones = tuple(round(share * epochs) for share in MILESTONES)
+    return replace(optim, name="sgd", lr=lr, milestones=milestones, gamma=gamma)
