@@ -42,8 +42,13 @@ class ContrastiveMultiviewCoding(Method):
     backbones = ("encoder", "resnet18", "resnet50")
 
     def check(self) -> None:
-        """Refuse a single modality, and a single sample."""
+        """Refuse a single modality, a single sample, and labels that nothing learns from."""
         require_modalities(self.config, 2, self.name)
+        if self.config.cmc.probe_epochs == 0 and self.config.data.label_share > 0:
+            raise ConfigError(
+                "cmc.probe_epochs is 0, so that nothing learns to classify; raise it, or set data.label_share=0 for "
+                "embeddings alone"
+            )
         if len(self.rows) == 1:
             raise ConfigError("method cmc tells samples apart and there is one; take a set with more")
 
