@@ -30,6 +30,8 @@ def preset(prepared: PreparedSet) -> str:
     encoding = " model.depth_encoding=stored" if stored else ""
     if source in PAPER:
         own = f"config/paper_{source}.yaml"
+        if source == "falling_things" and "rgb_right" in prepared.modalities:
+            own = "config/protocols/stereo.yaml"
         if stored == (source != "falling_things"):
             return own
         return own + (encoding or " model.depth_encoding=hha")
