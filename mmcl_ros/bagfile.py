@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.errors import DataError
+from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
 from mmcl_ros.images import RGB_ENCODINGS, stated_encoding
 from mmcl_ros.pairing import nearest
@@ -128,22 +129,23 @@ class Bag:
         """
         names = {name: topic for name in ("rgb", "depth") if (topic := getattr(self.topics, name))}
         plan = self._plan(requests, names, window, drops or {})
-        infos = self.infos()
+        cameras = self.cameras()
         uses = Counter(key for needed in plan for key in needed.items())
         held: dict[tuple[str, int], Any] = {}
         waiting = deque(zip(requests, plan, strict=True))
-        yield from self._complete(waiting, held, uses, infos)
+        yield from self._complete(waiting, held, uses, cameras)
         by_topic = {topic: name for name, topic in names.items()}
         for connection, _, raw in self._reader.messages(self._connections(names.values())):
             key = (by_topic[connection.topic], _stamp(raw))
             if uses[key] and key not in held:
                 held[key] = self._reader.deserialize(raw, connection.msgtype)
-                yield from self._complete(waiting, held, uses, infos)
+                yield from self._complete(waiting, held, uses, cameras)
 
     @staticmethod
-    def _complete(waiting: deque, held: dict, uses: Counter, infos: Mapping[str, Any]) -> Iterator[Frame]:
+    def _complete(waiting: deque, held: dict, uses: Counter, cameras: Mapping[str, CameraTrack]) -> Iterator[Frame]:
         while waiting and all(key in held for key in waiting[0][1].items()):
             request, needed = waiting.popleft()
+            infos = {name: track.at(needed.get(name, request.stamp)) for name, track in cameras.items()}
             yield Frame(request, {key[0]: held[key] for key in needed.items()}, needed, infos)
             for key in needed.items():
                 uses[key] -= 1
@@ -175,13 +177,13 @@ class Bag:
             plan.append(found)
         return plan
 
-    def infos(self) -> dict[str, Any]:
-        """The first camera info by modality; cameras are taken not to change their calibration."""
+    def cameras(self) -> dict[str, CameraTrack]:
+        """The camera infos by modality."""
         found = {}
         for name, topic in self.topics.infos.items():
+            found[name] = CameraTrack()
             for _, message in self.messages(topic):
-                found[name] = message
-                break
+                found[name].add(message)
         return found
 
     def _connections(self, topics: Any) -> list[Any]:

@@ -152,9 +152,10 @@ def evaluate(
     found = {name: Evaluation(list(recognizer.classes)) for name in modalities}
     answerers = {name: FrameRecognizer(recognizer, settings) for name in modalities}
     colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
+    camera = cameras["rgb"].at(0) if "rgb" in (cameras := bag.cameras()) else None
     for answerer in answerers.values():
         if colour is not None:  # what the boxes were drawn in, also where answers stand on depth alone
-            answerer.remember("rgb", colour[1], bag.infos().get("rgb"))
+            answerer.remember("rgb", colour[1], camera)
     missing = f"no picture within {window:g} s"
     frames = bag.frames([truth.request for truth in truths], window, drops)
     for truth, frame in zip(truths, frames, strict=True):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request, read_request, stamp_of
 from mmcl_ros.health import Health, State, choose
 from mmcl_ros.images import stated_encoding
@@ -66,7 +67,7 @@ class Intake:
     Attributes:
         detector_seen: somebody publishes regions, or has.
         received: requests so far. zero_stamps: messages without a stamp so far.
-        infos: newest camera info by modality.
+        cameras: camera infos by modality.
         infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
     """
@@ -80,7 +81,7 @@ class Intake:
     detector_seen: bool = False
     received: int = 0
     zero_stamps: int = 0
-    infos: dict[str, Any] = field(default_factory=dict)
+    cameras: dict[str, CameraTrack] = field(default_factory=dict)
     infos_expected: set[str] = field(default_factory=set)
     events: dict[str, str] = field(default_factory=dict)
     _patient: bool = True
@@ -98,6 +99,10 @@ class Intake:
         health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
         # Without a stamp the time of receipt is the best guess there is.
         self._add(modality, Item(stamp or ros_now, message, now), stamp == 0)
+
+    def info(self, modality: str, message: Any) -> None:
+        """Take in a camera info."""
+        self.cameras.setdefault(modality, CameraTrack()).add(message)
 
     def regions(self, message: Any, now: float) -> None:
         """Take in a message of regions."""
@@ -127,7 +132,7 @@ class Intake:
         No longer than for a picture, and no more once that was in vain.
         """
         deadline = self.pairer.deadline()
-        if not self._patient or deadline is None or self.infos_expected <= set(self.infos):
+        if not self._patient or deadline is None or self.infos_expected <= set(self.cameras):
             return False
         self._patient = now < deadline
         return self._patient
@@ -146,7 +151,7 @@ class Intake:
         header = anchor.message.header
         if request is not None:
             request = Request(request.boxes, str(header.frame_id), header=header, stamp=anchor.stamp)
-        return Job(request, header, pictures, dict(self.infos), now)
+        return Job(request, header, pictures, self._infos(newest, anchor.stamp), now)
 
     def flows(self) -> dict[str, State]:
         """By wanted modality whether pictures come."""
@@ -183,7 +188,13 @@ class Intake:
             header = group.anchor.message.header
         received = max([group.anchor.received, *(item.received for item in items.values())])
         pictures = {name: items[name].message for name in self.wanted if name in items}
-        return Job(request, header, pictures, dict(self.infos), received, self._missing(group))
+        infos = self._infos(items, group.anchor.stamp)
+        return Job(request, header, pictures, infos, received, self._missing(group))
+
+    def _infos(self, items: Mapping[str, Item], otherwise: int) -> dict[str, Any]:
+        """The camera info that held for each picture; for a picture that is missing, at another stamp."""
+        stamps = {name: items[name].stamp if name in items else otherwise for name in self.cameras}
+        return {name: self.cameras[name].at(stamp) for name, stamp in stamps.items()}
 
     def _missing(self, group: Group) -> str:
         names = " or ".join(self.wanted)

@@ -76,7 +76,7 @@ def play(
     reliable: bool = True,
     requests: Sequence[Any] = (),
     sent: dict[int, float] | None = None,
-    patience: float = 15.0,
+    patience: float = 60.0,
 ) -> int:
     """Publish a recording.
 
@@ -175,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions unless the bag holds regions")
     parser.add_argument("--rate", type=float, default=1.0)
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
     rclpy.init(args=list(arguments) if arguments is not None else None)
     options = parser.parse_args(remove_ros_args(arguments)[0 if arguments is not None else 1 :])
@@ -203,7 +204,8 @@ def _run(options: argparse.Namespace) -> None:
             if bag.path.suffix == ".bag":
                 raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
             requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
-            play(node, bag, rate=options.rate, reliable=not options.best_effort, requests=requests, sent=listener.sent)
+            offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
+            play(node, bag, requests=requests, sent=listener.sent, **offer)
         _wait_until_quiet(listener.answers)
     finally:
         executor.shutdown()

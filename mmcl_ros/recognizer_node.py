@@ -211,7 +211,7 @@ class RecognizerNode(LifecycleNode):
             kind = IMAGE if transport == "raw" else COMPRESSED
             info = self.resolve_topic_name(self.values[f"{name}_info_topic"])
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
-            sources[f"{name} info"] = Source(info, [INFO], functools.partial(self._on_info, name), 1)
+            sources[f"{name} info"] = Source(info, [INFO], functools.partial(self._on_info, name), depth)
         if self.values["roi_source"] in ("auto", "detections"):
             topic = self.resolve_topic_name(self.values["detections_topic"])
             sources[REGIONS] = Source(topic, DETECTION_TYPES, self._on_regions, max(depth, 10))
@@ -226,7 +226,7 @@ class RecognizerNode(LifecycleNode):
     def _on_info(self, modality: str, message: Any) -> None:
         with self._changed:
             if self.intake is not None and self._worker is not None:
-                self.intake.infos[modality] = message
+                self.intake.info(modality, message)
                 self._worker.wake()
 
     def _on_regions(self, message: Any) -> None:

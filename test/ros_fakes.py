@@ -34,8 +34,8 @@ def regions(boxes, frame="camera", stamp_ns=0, size=(0, 0)):
     return SimpleNamespace(header=header(stamp_ns, frame), width=size[0], height=size[1], regions=listed)
 
 
-def camera_info(width, height, fx, cx, cy):
-    return SimpleNamespace(width=width, height=height, k=[fx, 0, cx, 0, fx, cy, 0, 0, 1])
+def camera_info(width, height, fx, cx, cy, stamp_ns=0):
+    return SimpleNamespace(header=header(stamp_ns), width=width, height=height, k=[fx, 0, cx, 0, fx, cy, 0, 0, 1])
 
 
 class FakeRecognizer:

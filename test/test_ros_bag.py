@@ -5,6 +5,7 @@ are present. What a trained network makes of them is not tested here.
 """
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -251,6 +252,16 @@ def test_depth_of_another_size_is_mapped_also_where_colour_is_not_used(tmp_path)
         writer.writeheader()
         writer.writerows({**row, "width": 320, "height": 240} for row in rows)
     assert run((bag, moved), ["depth"])["depth"].figures()["accuracy"] == 1.0
+
+
+def test_every_picture_goes_with_the_calibration_of_its_time(tmp_path):
+    views = [
+        dataclasses.replace(make_view(number), camera=(100.0 + number // 2, 100.0, 79.5, 59.5)) for number in range(9)
+    ]
+    path, table = record(tmp_path, iter(views))
+    with Bag(path) as bag:
+        frames = list(bag.frames([truth.request for truth in read_truth(table)], 0.02))
+    assert [frame.infos["depth"].k[0] for frame in frames] == [view.camera[0] for view in views]
 
 
 def tiny_model(folder):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from ros_fakes import header, image, regions
+from ros_fakes import camera_info, header, image, regions
 
+from mmcl_ros.cameras import CameraTrack
+from mmcl_ros.detections import stamp_of
 from mmcl_ros.health import Health, Latencies, Rate, State, choose, percentiles
 from mmcl_ros.intake import Intake, wanted_modalities
 from mmcl_ros.pairing import Item, Pairer
@@ -296,9 +298,10 @@ def test_first_request_waits_for_a_camera_info_that_is_to_come():
     robot.now += 0.09
     robot.collect()
     assert robot.jobs == []
-    robot.intake.infos["rgb"] = "info"
+    info = camera_info(4, 4, 5.0, 2.0, 2.0, stamp_ns=round(robot.now * 1e9))
+    robot.intake.info("rgb", info)
     robot.collect()
-    assert [job.infos for job in robot.jobs] == [{"rgb": "info"}]
+    assert [job.infos for job in robot.jobs] == [{"rgb": info}]
 
 
 def test_a_camera_info_that_never_comes_delays_the_first_request_only():
@@ -311,6 +314,25 @@ def test_a_camera_info_that_never_comes_delays_the_first_request_only():
     robot.send("rgb")
     assert len(robot.jobs) == 2
     assert robot.jobs[1].infos == {}
+
+
+def test_a_picture_goes_with_the_calibration_of_its_time():
+    rng = np.random.default_rng(0)
+    infos = [camera_info(4, 4, float(rng.integers(1, 4)), 2.0, 2.0, stamp_ns=1000 * n) for n in range(200)]
+    track = CameraTrack()
+    for info in infos:
+        track.add(info)
+    assert len(track._infos) < 150, "one that stays the same is kept once"
+    for stamp in rng.integers(0, 200_000, 100):
+        assert track.at(int(stamp)).k == max((i for i in infos if stamp_of(i.header) <= stamp), key=at).k
+    track.add(camera_info(4, 4, 9.0, 2.0, 2.0, stamp_ns=5500))
+    assert track.at(10**9).k[0] == 9.0, "time jumped back: what was newer is no longer"
+    assert track.at(5400).k == infos[5].k
+    assert CameraTrack().at(0) is None
+
+
+def at(info):
+    return stamp_of(info.header)
 
 
 def test_auto_with_a_detector_bridges_the_loss_without_a_gap():

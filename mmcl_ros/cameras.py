@@ -1,0 +1,45 @@
+"""Camera infos by stamp: a picture is answered with the calibration that held when it was taken."""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any
+
+from mmcl_ros.detections import stamp_of
+
+__all__ = ["CameraTrack"]
+
+
+class CameraTrack:
+    """The camera infos of one stream. A calibration that stays the same is kept once.
+
+    Args:
+        capacity: most changes of the calibration that are kept.
+    """
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._capacity = capacity
+        self._stamps: list[int] = []
+        self._infos: list[Any] = []
+
+    def add(self, info: Any) -> None:
+        """Take in a ``sensor_msgs/CameraInfo``; one that is older than others replaces them (a bag that loops)."""
+        stamp = stamp_of(info.header)
+        keep = bisect.bisect_right(self._stamps, stamp)
+        del self._stamps[keep:], self._infos[keep:]
+        if self._infos and _calibration(self._infos[-1]) == _calibration(info):
+            return
+        self._stamps.append(stamp)
+        self._infos.append(info)
+        excess = max(0, len(self._stamps) - self._capacity)
+        del self._stamps[:excess], self._infos[:excess]
+
+    def at(self, stamp: int) -> Any | None:
+        """The info that held at a stamp in nanoseconds: the newest until then, failing that the first; None: none."""
+        place = bisect.bisect_right(self._stamps, stamp) - 1
+        return self._infos[max(place, 0)] if self._infos else None
+
+
+def _calibration(info: Any) -> tuple:
+    matrix = info.k if hasattr(info, "k") else info.K
+    return (info.width, info.height, *(float(value) for value in matrix))
