@@ -30,8 +30,8 @@ class ContrastiveMultiviewCoding(Method):
     """``contrast``: each embedding against the memory bank of every other modality. ``probe``: the linear classifier.
 
     The embedding of a sample is to be told by the entry of the same sample in the other modality's bank, among those
-    of other samples. A sample that lacks one of the modalities is seen by none of the pair, but what it has keeps its
-    entry up to date.
+    of other samples. A sample that lacks one of the two is left out of that term; what it has keeps its entry up to
+    date. What it lacks has an entry that stays random, and is a negative that is easily told.
 
     The probe is a linear layer on f1, whose features have unit variance and thus a length of about the square root of
     ``model.nrkhs``: ``cmc.probe_lr`` is divided by that number, which is the same as to shorten the embedding to about
