@@ -199,8 +199,8 @@ def measure_prepare(options: argparse.Namespace, out: Path) -> Figures:
     Returns:
         ``crops`` and the ``skipped`` ones; ``plan_seconds`` until it was known what there is to do; ``seconds`` of the
         work itself, the start of the workers among them, ``crops_per_second`` of these, and ``cpu_seconds`` of all
-        processes in them; ``bytes_per_crop`` on the disk, all files of the set together; the most memory that this
-        process had, and with several workers one of these.
+        processes in them; ``bytes_per_crop`` on the disk, all files of the set together; ``peak_memory_mb`` of this
+        process, its workers not among it.
     """
     from mmcl_core.data.cache import PreparedSet
     from mmcl_core.data.runner import write_plan
@@ -212,9 +212,6 @@ def measure_prepare(options: argparse.Namespace, out: Path) -> Figures:
     write_plan(plan, out, options.size, overwrite=options.overwrite, **work)
     done, cpu = time.perf_counter(), _cpu_seconds() - used
     prepared = PreparedSet.open(out, verify=False)
-    peaks = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    if options.workers > 1:
-        peaks["worker_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {
         "crops": len(prepared),
         "skipped": prepared.index["skipped"]["samples"],
@@ -224,7 +221,7 @@ def measure_prepare(options: argparse.Namespace, out: Path) -> Figures:
         "cpu_seconds": cpu,
         "crops_per_second": len(prepared) / (done - planned),
         "bytes_per_crop": sum(path.stat().st_size for path in out.iterdir()) / len(prepared),
-        **peaks,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
