@@ -15,7 +15,7 @@ from conftest import shared_data
 from mmcl_core.data import falling_things
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.falling_things import CLASSES, split_scenes
-from mmcl_core.data.fat_annotations import read_json, read_objects
+from mmcl_core.data.fat_annotations import read_cameras, read_class_numbers, read_json, read_objects
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.prepare import main
 
@@ -414,6 +414,10 @@ def test_genuine_json_of_the_exporter(tmp_path):
     objects, faults = read_objects(folder / "frame_data.json")
     assert objects == []
     assert len(faults) == len(content["objects"])
+    cameras = read_cameras(folder / "_camera_settings.json")
+    assert cameras["viewpoint"] == pytest.approx((517.3, 516.5, 318.1, 254.8), abs=1e-3)
+    numbers = read_class_numbers(folder / "_object_settings.json")
+    assert (len(numbers), numbers["coffee table"], numbers["vase"]) == (18, 70, 252)
     # The same file with the names of our objects: all of them lie behind the camera.
     text = (folder / "frame_data.json").read_text().replace('"couch"', f'"{MUG}"').replace('"coffee table"', f'"{MUG}"')
     (tmp_path / "frame.json").write_text(text)
