@@ -315,6 +315,29 @@ def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(ben
     bench.wait(lambda: statuses[-1].state == "active", "the active state")
 
 
+def test_a_damaged_model_is_named_and_a_good_one_takes_its_place(bench, tmp_path):
+    """With the real loader."""
+    pytest.importorskip("torch")
+    from test_ros_bag import tiny_model
+
+    from mmcl_ros.recognizer_node import load_model
+
+    good, damaged = tiny_model(tmp_path / "good"), tmp_path / "damaged"
+    damaged.mkdir()
+    whole = (good / "weights.safetensors").read_bytes()
+    (damaged / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", autostart=False)
+    node._load = load_model
+    statuses = status_of(bench)
+    node.set_parameters([Parameter("model", value=str(damaged)), Parameter("device", value="cpu")])
+    assert not node.start()
+    wait_cause(bench, statuses, "not configured", "cannot be read as a weights file")
+    node.set_parameters([Parameter("model", value=str(good))])
+    assert node.start()
+    bench.wait(lambda: statuses[-1].state == "active", "the active state")
+    assert "not configured" not in statuses[-1].cause
+
+
 def test_parameters_at_run_time(bench):
     node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
     assert not node.set_parameters([Parameter("modality", value="depth")])[0].successful
