@@ -6,9 +6,10 @@
     python -m mmcl_ros.benchmark memory    [--minutes 10] [--rate 30]
 
 ``latency``: time from a picture's receipt to the answer's publication, apart from inference. ``loss``: pictures that
-get lost between two processes. ``malformed``: random nonsense on all topics; the node has to live and to count it.
-``memory``: growth of the node's resident memory. Without ``--model`` a recogniser takes its place that costs nothing,
-so that what is measured is the node. The shipped profile is used unless FASTDDS_DEFAULT_PROFILES_FILE names another.
+get lost between two processes. ``malformed``: random nonsense instead of colour, depth and regions; the node has to
+live and to count it. ``memory``: growth of the node's resident memory. Without ``--model`` a recogniser takes its place
+that costs nothing, so that what is measured is the node. The shipped profile is used unless
+FASTDDS_DEFAULT_PROFILES_FILE names another.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ import numpy as np
 
 from mmcl_core.errors import InputError, MmclError
 
-__all__ = ["StandIn", "main", "random_image"]
+__all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "StandIn", "main", "random_image"]
 
 WIDTH, HEIGHT = 640, 480
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds.xml"
+COLOUR_OR_NOT = ("rgb8", "bgr8", "mono8", "mono16", "yuv422", "bayer_rggb8", "32FC1", "", "rgb9", "\u00fc" * 9)
+DEPTH_OR_NOT = ("16UC1", "32FC1", "mono16", "rgb8", "", "16uc1", "64FC1", "\u00fc" * 9)
 
 
 class StandIn:
@@ -199,14 +202,13 @@ def boxes(number: int, count: int) -> Any:
     return message
 
 
-def random_image(rng: np.random.Generator) -> Any:
+def random_image(rng: np.random.Generator, encodings: Sequence[str] = COLOUR_OR_NOT) -> Any:
     """An image message in which most things may be wrong."""
     from sensor_msgs.msg import Image
 
-    encodings = ["rgb8", "bgr8", "mono8", "mono16", "yuv422", "bayer_rggb8", "32FC1", "", "rgb9", "\u00fc" * 9]
     height, width = (int(value) for value in rng.integers(0, 40, 2))
     message = Image(height=height, width=width, encoding=str(rng.choice(encodings)), is_bigendian=int(rng.integers(2)))
-    message.step = int(rng.choice([0, width, 3 * width, 3 * width + 5, 2**32 - 1]))
+    message.step = int(rng.choice([0, width, 2 * width, 3 * width, 4 * width + 5, 2**32 - 1]))
     if rng.random() < 0.1:
         message.height = int(rng.choice([2**32 - 1, 2**31, 10**6]))
     message.data.frombytes(rng.bytes(int(rng.integers(0, 6000))))
@@ -258,46 +260,69 @@ def measure_loss(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_malformed(options: argparse.Namespace) -> dict[str, Any]:
-    """Random pictures, those that cannot be decoded counted here and by the node; random regions on good pictures."""
-    from mmcl_ros.images import decode_rgb
+    """A third each: random colour pictures, random depth pictures, and random regions on good pictures."""
+    from mmcl_ros.images import decode_depth, decode_rgb
 
     rng = np.random.default_rng(options.seed)
-    parameters = {"modality": "rgb", "roi_source": "full_image", "policy": "every", "queue": 1000}
-    half = options.count // 2
-    with rig(parameters) as made:
-        made.listening(made.rgb)
+    third = options.count // 3
+    return {
+        "rgb": malformed_pictures("rgb", decode_rgb, COLOUR_OR_NOT, third, rng),
+        "depth": malformed_pictures("depth", decode_depth, DEPTH_OR_NOT, third, rng),
+        "regions": malformed_regions(options.count - 2 * third, rng),
+    }
+
+
+def malformed_pictures(
+    modality: str,
+    decode: Callable[[Any], np.ndarray],
+    encodings: Sequence[str],
+    count: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Random pictures; those that cannot be decoded, or are too small to be a region, counted here and by the node."""
+    parameters = {"modality": modality, "roi_source": "full_image", "policy": "every", "queue": 1000}
+    with rig(parameters | {"min_depth_valid": 0.0}) as made:
+        publisher = made.rgb if modality == "rgb" else made.depth
+        made.listening(publisher)
         broken = 0
-        for number in range(half):
-            message = random_image(rng)
+        for number in range(count):
+            message = random_image(rng, encodings)
             try:
-                broken += min(decode_rgb(message).shape[:2]) < 4  # too small to be a region
+                broken += min(decode(message).shape[:2]) < 4
             except InputError:
                 broken += 1
-            made.rgb.publish(message)
+            publisher.publish(message)
             made.wait(lambda sent=number: made.answers >= sent - 50, "answers to keep up")
-        made.quiet(lambda: made.status.processed, half)
-        pictures = {"sent": half, "broken": broken, "answered": made.status.processed, "counted": made.status.malformed}
-        pictures["alive"] = made.process.poll() is None
-    with rig(parameters | {"roi_source": "detections", "max_wait": 0.0, "box_scale": 0.0}) as made:
+        return malformed_counts(made, count, broken)
+
+
+def malformed_regions(count: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Regions with random edges; those that are no boxes in the picture counted here and by the node."""
+    parameters = {"modality": "rgb", "roi_source": "detections", "policy": "every", "queue": 1000}
+    with rig(parameters | {"max_wait": 0.0, "box_scale": 0.0}) as made:
         made.listening(made.rgb, made.regions)
         made.rgb.publish(picture(0))
         made.spin(0.5)
-        bad = 0
-        for number in range(half):
+        broken = 0
+        for number in range(count):
             message = boxes(0, 1)
             roi = message.regions[0].roi
             edges = [int(value) for value in rng.choice([0, 3, 50, 639, 640, 2**32 - 1], 4)]
             roi.x_offset, roi.y_offset, roi.width, roi.height = edges
             width, height = (min(edges[k] + edges[k + 2], size) - edges[k] for k, size in ((0, WIDTH), (1, HEIGHT)))
-            bad += min(width, height) < 4
+            broken += min(width, height) < 4
             if number % 100 == 0:
                 made.rgb.publish(picture(0))
             made.regions.publish(message)
             made.wait(lambda sent=number: made.answers >= sent - 50, "answers to keep up")
-        made.quiet(lambda: made.status.processed, half)
-        regions = {"sent": half, "bad": bad, "answered": made.status.processed, "counted": made.status.malformed}
-        regions["alive"] = made.process.poll() is None
-    return {"pictures": pictures, "regions": regions}
+        return malformed_counts(made, count, broken)
+
+
+def malformed_counts(made: Rig, sent: int, broken: int) -> dict[str, Any]:
+    """What was sent, how much of it was broken, and how much of both the node has noticed."""
+    made.quiet(lambda: made.status.processed, sent)
+    counts = {"sent": sent, "broken": broken, "answered": made.status.processed, "counted": made.status.malformed}
+    return counts | {"alive": made.process.poll() is None}
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,8 @@ depth image compression", ISS 2017); its stream is preceded by the width and hei
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -132,12 +134,28 @@ def _depth_values(values: np.ndarray, encoding: str, a: float, b: float) -> np.n
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
 
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing lines of its own about every corrupt picture: whoever asked for it is told already."""
+    import cv2
+
+    # An older OpenCV has no such switch for Python.
+    switch = getattr(getattr(cv2.utils, "logging", None), "setLogLevel", None)
+    before = switch(0) if switch else None
+    try:
+        yield
+    finally:
+        if switch:
+            switch(before)
+
+
 def _imdecode(data: Any, flags: int, name: str) -> np.ndarray:
     import cv2
 
     octets = np.frombuffer(data, np.uint8)
     try:
-        picture = cv2.imdecode(octets, flags) if octets.size else None
+        with _quiet_opencv():
+            picture = cv2.imdecode(octets, flags) if octets.size else None
     except cv2.error as error:
         raise InputError(f"format {name!r}: {octets.size} bytes that cannot be decoded: {error.err}") from error
     if picture is None:

@@ -329,6 +329,17 @@ def test_unusable_compressed_data_is_named(text, data, says):
         decode(compressed(text, data))
 
 
+def test_a_corrupt_picture_writes_nothing_past_the_log(capfd):
+    """OpenCV would write a line for every one of them, whatever the node's log is set to."""
+    whole = encode(".png", np.random.default_rng(0).integers(0, 60_000, (40, 60)).astype(np.uint16))
+    before = cv2.utils.logging.getLogLevel()
+    for data in (whole[: len(whole) // 2], whole[:20], whole[:8] + b"x" * 50):
+        with pytest.raises(InputError, match="corrupt or truncated"):
+            decode_depth(compressed("16UC1; png", data))
+    assert capfd.readouterr().err == ""
+    assert cv2.utils.logging.getLogLevel() == before
+
+
 def test_eight_bit_png_is_no_depth():
     with pytest.raises(InputError, match="16 bits"):
         decode_depth(compressed("png", encode(".png", np.zeros((4, 4), np.uint8))))

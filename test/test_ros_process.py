@@ -18,7 +18,9 @@ from ros_bench import Bench, depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
-from mmcl_ros.benchmark import random_image
+from mmcl_core.errors import InputError
+from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
+from mmcl_ros.images import decode_depth, decode_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.ros
@@ -49,22 +51,22 @@ def test_process_without_a_model_stays_and_ends_cleanly(bench, end):
     assert errors.count("no model at /nowhere") <= 3, "one throttled line"
 
 
-def test_random_messages_are_all_answered_and_counted(bench):
-    from mmcl_core.errors import InputError
-    from mmcl_ros.images import decode_rgb
-
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every", queue=1000)
+@pytest.mark.parametrize(
+    ("modality", "decode", "encodings"), [("rgb", decode_rgb, COLOUR_OR_NOT), ("depth", decode_depth, DEPTH_OR_NOT)]
+)
+def test_random_messages_are_all_answered_and_counted(bench, modality, decode, encodings):
+    node = bench.recognizer(FakeRecognizer(), modality=modality, roi_source="full_image", policy="every", queue=1000)
     found = bench.collect(RecognitionArray, "/recognitions")
-    rgb = bench.publisher(Image, "/rgb/image")
+    pictures = bench.publisher(Image, f"/{modality}/image")
     rng = np.random.default_rng(0)
     broken = 0
     for number in range(300):
-        message = random_image(rng)
+        message = random_image(rng, encodings)
         try:
-            broken += min(decode_rgb(message).shape[:2]) < 4
+            broken += min(decode(message).shape[:2]) < 4
         except InputError:
             broken += 1
-        rgb.publish(message)
+        pictures.publish(message)
         bench.wait(lambda number=number: len(found) > number - 20, "answers")
     bench.wait(lambda: len(found) == 300, "all answers")
     assert node.ledger.malformed == broken
