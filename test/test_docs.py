@@ -21,11 +21,12 @@ def option(words, name):
     return words[words.index(name) + 1]
 
 
-@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "mmcl_core.prepare"], ids=" ".join)
+@pytest.mark.parametrize("words", [c for c in COMMANDS if "prepare" in c[0] or "prepare" in c[1]], ids=" ".join)
 def test_prepare_commands_parse(words):
-    options = prepare.parse(words[1:])
+    measured = words[0] == "mmcl_core.benchmark"
+    options = prepare.parse(words[2:] if measured else words[1:])
     assert options.what in data_sets()
-    assert options.out.parts[0] == "data_sets"
+    assert measured or options.out.parts[0] == "data_sets"
 
 
 @pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] in ("mmcl_core.train", "mmcl_core.sweep")], ids=" ".join)
