@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -201,6 +202,30 @@ def test_launched_node_comes_up_with_its_arguments(launched, tmp_path):
     assert running.process.poll() is None
     assert "Traceback" not in running.stop()
     assert running.process.returncode == 0
+
+
+@needs_launch
+@pytest.mark.ros
+def test_several_cameras_as_the_documentation_shows_them(launched, tmp_path):
+    """Each is in its namespace, and what one is given does not reach the next."""
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+    pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+    from rcl_interfaces.srv import GetParameters
+    from ros_bench import Bench
+
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ros.md").read_text(), re.DOTALL)
+    file = tmp_path / "cameras.launch.py"
+    file.write_text(shown.replace("/path/to/RUN", f"{tmp_path}/none"))
+    bench = Bench()
+    try:
+        running = launched(file, bench.domain)
+        for name, modality in (("front", "rgb"), ("wrist", "auto")):
+            assert f"no model at {tmp_path}/none" in running.wait(f"[{name}.recognizer]: not configured")
+            request = GetParameters.Request(names=["modality", "rgb_topic"])
+            values = bench.call(GetParameters, f"/{name}/recognizer/get_parameters", request, 60).values
+            assert [value.string_value for value in values] == [modality, f"/{name}/color/image_raw"]
+    finally:
+        bench.close()
 
 
 EVERY_ARGUMENT = {
