@@ -83,7 +83,7 @@ def decode_rvl(data: bytes) -> np.ndarray:
     if not 0 < count <= MAX_PIXELS:
         raise InputError(f"an RVL stream of {width} x {height} pixels")
     numbers = _rvl_numbers(np.frombuffer(data, "<u4", (len(data) - SIZE_HEADER.size) // 4, SIZE_HEADER.size))
-    depth = np.zeros(count, np.int64)
+    depth = np.zeros(count, np.uint16)
     place = used = previous = 0
     while place < count:
         if used + 1 >= numbers.size:
@@ -94,11 +94,12 @@ def decode_rvl(data: bytes) -> np.ndarray:
         if codes.size < others or place + others > count or zeros + others == 0:
             raise InputError(f"the RVL stream does not fit {width} x {height} pixels: corrupt or truncated")
         if others:
-            depth[place : place + others] = previous + np.cumsum((codes >> 1) ^ -(codes & 1))
-            previous = int(depth[place + others - 1])
+            values = previous + np.cumsum((codes >> 1) ^ -(codes & 1))
+            depth[place : place + others] = values & 0xFFFF
+            previous = int(values[-1])
         place += others
         used += 2 + others
-    return depth.astype(np.uint16).reshape(height, width)
+    return depth.reshape(height, width)
 
 
 def _rvl_numbers(words: np.ndarray) -> np.ndarray:
