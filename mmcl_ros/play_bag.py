@@ -28,6 +28,8 @@ from mmcl_ros.truth import Truth, read_truth
 
 __all__ = ["Listener", "main", "play"]
 
+SETTLED_S = 2.0  # no more listeners are expected after so long without a new one
+
 
 @dataclass
 class Listener:
@@ -98,7 +100,8 @@ def play(
     publishers, own = _publishers(node, bag, reliable, requests)
     topics = (bag.topics.rgb, bag.topics.depth, bag.topics.detections, *dict.fromkeys(bag.topics.infos.values()))
     awaited = [publishers[topic] for topic in topics if topic in publishers]
-    _wait_for_listeners([*awaited, own] if own else awaited, patience)
+    pictures = [publishers[topic] for topic in (bag.topics.rgb, bag.topics.depth) if topic in publishers]
+    _wait_for_listeners([*awaited, own] if own else awaited, pictures, patience)
     waiting = sorted(requests, key=lambda message: stamp_of(message.header))
     start_stamp = start = count = 0
     for topic, _, stamp, raw in bag.raw(*publishers):
@@ -133,15 +136,19 @@ def _send(publisher: Any, message: Any, sent: dict[int, float] | None) -> None:
         sent[stamp_of(message.header)] = time.monotonic()
 
 
-def _wait_for_listeners(publishers: Sequence[Any], patience: float) -> None:
-    """Until all have a listener; a recognizer of one sensor leaves some alone, so some are enough once no more come."""
+def _wait_for_listeners(publishers: Sequence[Any], pictures: Sequence[Any], patience: float) -> None:
+    """Until all have a listener; a recognizer of one sensor leaves some alone, so some are enough once no more come.
+
+    One of them has to be of pictures: on a busy computer that subscription may follow the others by seconds.
+    """
     start = changed = time.monotonic()
     before = 0
     while time.monotonic() < start + patience:
         heard = sum(one.get_subscription_count() > 0 for one in publishers)
         if heard != before:
             before, changed = heard, time.monotonic()
-        if heard == len(publishers) or (heard and time.monotonic() > changed + 2.0):
+        enough = any(one.get_subscription_count() for one in pictures) and time.monotonic() > changed + SETTLED_S
+        if heard == len(publishers) or enough:
             return
         time.sleep(0.02)
     names = ", ".join(one.topic_name for one in publishers)

@@ -12,7 +12,9 @@ from ros_bench import Bench
 from ros_fakes import FakeRecognizer
 from test_ros_bag import column, make_recording, tiny_model
 
+from mmcl_core.errors import MmclError
 from mmcl_core.recognizer import Recognizer
+from mmcl_ros import play_bag
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
@@ -79,3 +81,26 @@ def test_every_box_of_a_real_recording_gets_the_same_answer(bench, tmp_path, mod
     scores = [f"{one.score:.6f}" for one in found]
     assert [float(score) for score in scores] == pytest.approx([float(s) for s in column(offline, "score")], abs=2e-6)
     assert len(set(scores)) > 40
+
+
+class Heard:
+    """A publisher that has a listener from the given look on; None: never."""
+
+    topic_name = "/topic"
+
+    def __init__(self, since):
+        self.since, self.looks = since, 0
+
+    def get_subscription_count(self):
+        self.looks += 1
+        return int(self.since is not None and self.looks > self.since)
+
+
+def test_the_player_waits_for_a_picture_topic_however_late(monkeypatch):
+    """Regions find their listener at once, colour much later, depth never: nothing is sent before colour is heard."""
+    monkeypatch.setattr(play_bag, "SETTLED_S", 0.05)
+    colour, depth, regions = Heard(30), Heard(None), Heard(0)
+    play_bag._wait_for_listeners([colour, depth, regions], [colour, depth], patience=20.0)
+    assert colour.looks > 30
+    with pytest.raises(MmclError, match="nobody listens"):
+        play_bag._wait_for_listeners([Heard(None), Heard(0)], [Heard(None)], patience=0.2)
