@@ -119,7 +119,10 @@ class Pairer:
         index = bisect.bisect_right(place.stamps, item.stamp)
         place.stamps.insert(index, item.stamp)
         place.items.insert(index, item)
-        oldest = bisect.bisect_left(place.stamps, place.stamps[-1] - int(self.history * 1e9))
+        needed = place.stamps[-1] - int(self.history * 1e9)
+        if self._pending:  # what an anchor that still waits may be paired with is not forgotten
+            needed = min(needed, self._pending[0][1].stamp - int(self.window * 1e9))
+        oldest = bisect.bisect_left(place.stamps, needed)
         # Stamps that stand still would never age.
         while oldest < len(place.items) and place.items[oldest].received < item.received - self.history - self.wait:
             oldest += 1

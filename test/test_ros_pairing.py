@@ -93,6 +93,19 @@ def test_anchor_may_change_sides():
     assert [group.stream for group in groups] == ["rgb", "depth"]
 
 
+def test_pictures_are_kept_for_an_anchor_that_waits_longer_than_the_history():
+    pairer = Pairer(window=0.02, wait=5.0, history=1.0)
+    pairer.expect("regions", ["rgb"], ["rgb"])
+    for number in range(30):
+        for stream in ("rgb", "regions"):
+            pairer.add(stream, Item((10 + number) * 100_000_000, f"{stream} {number}", number / 10))
+    groups = pairer.ready(3.0)
+    assert [group.partners["rgb"].message for group in groups] == [f"rgb {number}" for number in range(30)]
+    for number in range(30, 45):
+        pairer.add("rgb", Item((10 + number) * 100_000_000, "", number / 10))
+    assert len(pairer._streams["rgb"].items) == 11, "afterwards the history is as long as it was"
+
+
 def test_order_is_kept_though_a_later_anchor_is_settled_first():
     made = pairer()
     made.add("rgb", item(100))
