@@ -115,18 +115,23 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "max_wait",
         0.1,
-        "Longest wait for a picture that belongs to a request, seconds; at least 2 under the policy every.",
+        "Longest wait for a picture that belongs to a request, seconds; at least 5 under the policy every.",
         low=0,
         high=10,
         live=True,
     ),
     Parameter(
-        "history", 1.0, "How long pictures are kept for regions that come later, seconds.", low=0.05, high=60, live=True
+        "history",
+        1.0,
+        "How long pictures are kept for regions that come later, seconds; at least 5 under the policy every.",
+        low=0.05,
+        high=60,
+        live=True,
     ),
     Parameter(
         "stale_after",
         0.5,
-        "A sensor counts as lost when no picture came for so long, seconds; at least 2 under the policy every.",
+        "A sensor counts as lost when no picture came for so long, seconds; at least 5 under the policy every.",
         low=0.05,
         high=60,
         live=True,

@@ -46,7 +46,8 @@ from mmcl_ros.srv import RecognizeOnce  # isort: skip
 __all__ = ["RecognizerNode", "main"]
 
 WATCH_S = 0.1
-EVERY_PATIENCE_S = 2.0
+#: Least values of parameters under the policy every, seconds.
+EVERY_AT_LEAST = {"max_wait": 5.0, "stale_after": 5.0, "history": 5.0}
 DETECTIONS_2D = "vision_msgs/msg/Detection2DArray"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
@@ -119,7 +120,7 @@ class RecognizerNode(LifecycleNode):
         if not self.context.ok():  # told to end while the model was being loaded
             return TransitionCallbackReturn.FAILURE
         values = self.values
-        pairer = Pairer(values["pair_window"], self._patience("max_wait"), values["history"])
+        pairer = Pairer(values["pair_window"], self._patience("max_wait"), self._patience("history"))
         health = {name: Health(self._patience("stale_after"), values["recover_after"]) for name in wanted}
         self.intake = Intake(wanted, values["modality"], values["roi_source"], pairer, health, self._clock_seconds)
         self._frames = FrameRecognizer(self.recognizer, self._frame_settings())
@@ -307,15 +308,15 @@ class RecognizerNode(LifecycleNode):
         if self.intake is None or self._frames is None:
             return
         values, pairer = self.values, self.intake.pairer
-        pairer.window, pairer.history = values["pair_window"], values["history"]
-        pairer.wait = self._patience("max_wait")
+        pairer.window = values["pair_window"]
+        pairer.wait, pairer.history = self._patience("max_wait"), self._patience("history")
         for health in self.intake.health.values():
             health.stale_after, health.recover_after = self._patience("stale_after"), values["recover_after"]
         self._frames.settings = self._frame_settings()
 
     def _patience(self, name: str) -> float:
-        """A waiting time; recorded data is not to be answered otherwise because the computer was busy for a moment."""
-        return float(max(self.values[name], EVERY_PATIENCE_S if self.values["policy"] == "every" else 0.0))
+        """A time; recorded data is not to be answered otherwise because the computer was busy for a moment."""
+        return float(max(self.values[name], EVERY_AT_LEAST[name] if self.values["policy"] == "every" else 0.0))
 
     def _frame_settings(self) -> FrameSettings:
         return FrameSettings(**{field.name: self.values[field.name] for field in dataclasses.fields(FrameSettings)})

@@ -643,6 +643,21 @@ def test_diagnostics(bench):
     assert modality(status, "rgb").encoding == "rgb8"
 
 
+def test_recorded_regions_that_come_after_all_pictures_find_the_first(bench):
+    """Regions may come late by more than ``history``: under the policy every no picture is forgotten so soon."""
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", policy="every", history=0.5)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
+    numbers = (0, 10, 20, 30)
+    for number in numbers:
+        rgb.publish(rgb_message(number))
+    time.sleep(1.0)
+    for number in numbers:
+        regions.publish(region_message(number))
+    bench.wait(lambda: len(found) == len(numbers), "all answers")
+    assert [answer.recognitions[0].modality for answer in found] == ["rgb"] * len(numbers)
+
+
 def test_recorded_data_is_answered_from_both_sensors_even_when_one_is_late(bench):
     """A busy computer delivers the partner a second late: under the policy every that changes no answer."""
     bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="detections", policy="every")
