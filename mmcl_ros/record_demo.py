@@ -55,17 +55,17 @@ class View:
     labels: tuple[str, ...]
 
 
-def render_views(objects: str, frames: int, seed: int) -> Iterator[View]:
+def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[View]:
     """Scenes of one to five objects, seen by a colour camera and a depth camera that is registered to it.
 
-    The objects are instances of their own, found in no rendered training set.
+    The objects are instances of their own, found in no rendered training set, and of ``classes`` alone if there are any.
     """
     from mmcl_core.render import make_stock
     from mmcl_core.synth.background import TexturePool
     from mmcl_core.synth.crops import render_scene
     from mmcl_core.synth.scene import compose
 
-    stock = make_stock(objects, seed)
+    stock = make_stock(objects, seed, classes)
     pool = TexturePool(seed, 16)
     for number in range(frames):
         rng = np.random.default_rng([seed, number])
@@ -195,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for bag/ and truth.csv")
     parser.add_argument("--objects", default="household", help="household (built in), or a folder of meshes")
+    parser.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--rate", type=float, default=10.0, help="frames per second of recorded time")
     parser.add_argument("--seed", type=int, default=0)
@@ -208,7 +209,8 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.frames < 1 or options.rate <= 0:
         raise ConfigError("--frames must be at least 1 and --rate above 0")
-    views = tqdm(render_views(options.objects, options.frames, options.seed), "render", options.frames, unit=" frames")
+    scenes = render_views(options.objects, options.frames, options.seed, options.classes)
+    views = tqdm(scenes, "render", options.frames, unit=" frames")
     bag, table = record(options.out, views, options.rate, options.storage)
     print(f"{bag}\n{table}")
 

@@ -5,20 +5,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-demo}
 python=${PYTHON:-python3}
+classes=(ball banana book bottle bowl can carton mug pan pen plate scissors)
 
 step() { printf '\n== %s\n' "$*"; }
 
 rm -rf "$out"
 step "1/4  Rendering RGB-D crops of household objects"
 "$python" -m mmcl_core.render --objects household --out "$out/household" --count 10800 --size 64 --neighbours 0 \
-  --split train=0.87,val=0.05,test=0.08 --classes ball banana book bottle bowl can carton mug pan pen plate scissors
+  --split train=0.87,val=0.05,test=0.08 --classes "${classes[@]}"
 step "2/4  Training one recogniser for both sensors"
 "$python" -m mmcl_core.train --config config/demo.yaml --data "$out/household" --out "$out/run"
 step "3/4  Evaluating RGB alone, depth alone and both, on instances that were never seen"
 "$python" -m mmcl_core.evaluate "$out/run" --data "$out/household" --split test
 step "4/4  The same recogniser as a ROS 2 node, fed with a recorded bag"
 if "$python" -c 'import rclpy, mmcl_ros.msg' 2>/dev/null; then
-  PYTHON=$python scripts/demo_ros.sh "$out/run" "$out/ros"
+  PYTHON=$python scripts/demo_ros.sh "$out/run" "$out/ros" "${classes[@]}"
 else
   echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python"
 fi

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # A trained model in a running node: records a small bag of rendered scenes, evaluates it without ROS, then plays it over
 # real DDS into the recognizer and prints the labels and the latency that came back.
-# usage: scripts/demo_ros.sh RUN [FOLDER]
+# usage: scripts/demo_ros.sh RUN [FOLDER [CLASS ...]]       the scenes show these household classes only
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=$1
 out=${2:-demo/ros}
+classes=("${@:3}")
 python=${PYTHON:-python3}
 case ${ROS_DISTRO:-} in
   humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml ;;
@@ -14,7 +15,7 @@ esac
 export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-77}
 
 rm -rf "$out"
-"$python" -m mmcl_ros.record_demo --out "$out" --frames 30 --seed 1
+"$python" -m mmcl_ros.record_demo --out "$out" --frames 30 --seed 1 ${classes:+--classes "${classes[@]}"}
 "$python" -m mmcl_ros.evaluate_bag --bag "$out/bag" --truth "$out/truth.csv" --model "$run" \
   --modality rgb depth rgbd --out "$out/evaluation"
 
