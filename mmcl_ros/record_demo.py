@@ -58,7 +58,7 @@ class View:
 def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[View]:
     """Scenes of one to five objects, seen by a colour camera and a depth camera that is registered to it.
 
-    The objects are instances of their own, found in no rendered training set; of ``classes`` alone where these are named.
+    The objects are instances of their own, found in no rendered training set. ``classes``: these alone, if any.
     """
     from mmcl_core.render import make_stock
     from mmcl_core.synth.background import TexturePool
