@@ -348,6 +348,32 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     return {"minutes": options.minutes, "rate": options.rate, **counts, **figures, "mib_by_minute": minutes}
 
 
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.benchmark", description=__doc__, formatter_class=raw)
+    commands = parser.add_subparsers(dest="measure", required=True, metavar="MEASURE")
+    model = {"default": "", "metavar": "RUN", "help": "run folder or weights file (default: a stand-in)"}
+    rate = "pictures a second (default %(default)s)"
+    add = commands.add_parser("latency", help="from picture to answer").add_argument
+    add("--model", **model)
+    add("--modality", default="rgbd", choices=["rgb", "depth", "rgbd"], help="what answers stand on (default rgbd)")
+    add("--boxes", type=int, default=10, help="in a picture (default 10)")
+    add("--seconds", type=float, default=20.0, help="how long (default 20)")
+    add("--rate", type=float, default=15.0, help=rate)
+    add = commands.add_parser("loss", help="pictures lost between two processes").add_argument
+    add("--frames", type=int, default=900, help="pictures to send (default 900)")
+    add("--rate", type=float, default=30.0, help=rate)
+    add("--best-effort", action="store_true", help="offer best effort, as many cameras do")
+    add = commands.add_parser("malformed", help="random nonsense, sent and counted").add_argument
+    add("--count", type=int, default=10000, help="messages to send (default 10000)")
+    add("--seed", type=int, default=0, help="of the nonsense (default 0)")
+    add = commands.add_parser("memory", help="growth of the resident memory").add_argument
+    add("--model", **model)
+    add("--minutes", type=float, default=10.0, help="how long (default 10)")
+    add("--rate", type=float, default=30.0, help=rate)
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     from mmcl_core.cli import run_command
@@ -358,26 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         real = "--real" in arguments
         return recognizer_node.main(arguments, **({} if real else {"load": lambda path, **settings: StandIn()}))
-    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.benchmark", description="Measures of the running node.")
-    commands = parser.add_subparsers(dest="measure", required=True)
-    one = commands.add_parser("latency")
-    one.add_argument("--model", default="")
-    one.add_argument("--modality", default="rgbd", choices=["rgb", "depth", "rgbd"])
-    one.add_argument("--boxes", type=int, default=10)
-    one.add_argument("--seconds", type=float, default=20.0)
-    one.add_argument("--rate", type=float, default=15.0)
-    one = commands.add_parser("loss")
-    one.add_argument("--frames", type=int, default=900)
-    one.add_argument("--rate", type=float, default=30.0)
-    one.add_argument("--best-effort", action="store_true")
-    one = commands.add_parser("malformed")
-    one.add_argument("--count", type=int, default=10000)
-    one.add_argument("--seed", type=int, default=0)
-    one = commands.add_parser("memory")
-    one.add_argument("--model", default="")
-    one.add_argument("--minutes", type=float, default=10.0)
-    one.add_argument("--rate", type=float, default=30.0)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     name = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
     if PROFILE.is_file():
         os.environ.setdefault(f"{name}_DEFAULT_PROFILES_FILE", str(PROFILE))

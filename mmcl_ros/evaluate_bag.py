@@ -152,10 +152,10 @@ def evaluate(
     found = {name: Evaluation(list(recognizer.classes)) for name in modalities}
     answerers = {name: FrameRecognizer(recognizer, settings) for name in modalities}
     colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
-    camera = cameras["rgb"].at(0) if "rgb" in (cameras := bag.cameras()) else None
+    track = bag.cameras().get("rgb")
     for answerer in answerers.values():
         if colour is not None:  # what the boxes were drawn in, also where answers stand on depth alone
-            answerer.remember("rgb", colour[1], camera)
+            answerer.remember("rgb", colour[1], track.at(0) if track else None)
     missing = f"no picture within {window:g} s"
     frames = bag.frames([truth.request for truth in truths], window, drops)
     for truth, frame in zip(truths, frames, strict=True):
@@ -239,7 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
     parser.add_argument("--truth", type=Path, help="CSV of true boxes; without: classes of the bag's detections topic")
     parser.add_argument("--model", required=True, help="run folder or weights file")
-    parser.add_argument("--modality", nargs="+", default=["auto"], choices=["rgb", "depth", "rgbd", "auto"])
+    choices = ["rgb", "depth", "rgbd", "auto"]
+    parser.add_argument(
+        "--modality", nargs="+", default=["auto"], choices=choices, help="one report each (default auto)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     for name in ("rgb", "depth", "detections"):
         parser.add_argument(f"--{name}-topic", default="", help="default: guessed from type and encoding")
@@ -251,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--box-scale", type=float, default=FrameSettings.box_scale, help="as the parameter of the node")
     parser.add_argument("--min-depth-valid", type=float, default=0.1, help="as the parameter of the node")
     parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options))
 

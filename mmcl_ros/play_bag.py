@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
     parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions unless the bag holds regions")
-    parser.add_argument("--rate", type=float, default=1.0)
+    parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default 1)")
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")

@@ -159,7 +159,9 @@ class Method(ABC):
         return RecognitionModel(self.config.model, self.modalities(), len(self.classes), self.feature_heads())
 
     def feature_heads(self) -> tuple[int, ...]:
-        """Levels whose embedding heads the losses use: by default those in ``loss.level_pairs``."""
+        """Levels whose embedding heads the losses use: those in ``loss.level_pairs``; none if f1 alone will do."""
+        if self.backbones != Method.backbones:
+            return ()
         return tuple(sorted({int(level) for pair in self.config.loss.level_pairs for level in pair.split("-")} - {1}))
 
     def load_start(self, system: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmcl_core.config import OptimConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, encode, require_modalities
+from mmcl_core.methods.parts import classify_alone, encode, require_modalities
 from mmcl_core.nn.gather import mean_over_samples
 from mmcl_core.nn.memory import MemoryBank
 from mmcl_core.nn.streams import Look, StreamsNetwork
@@ -51,10 +51,6 @@ class ContrastiveMultiviewCoding(Method):
             )
         if len(self.rows) == 1:
             raise ConfigError("method cmc tells samples apart and there is one; take a set with more")
-
-    def feature_heads(self) -> tuple[int, ...]:
-        """None: only the embedding is used."""
-        return ()
 
     def build(self) -> nn.Module:
         """The streams, and what the contrast alone needs: projections and memory banks."""
@@ -115,13 +111,8 @@ class ContrastiveMultiviewCoding(Method):
         """See the class; the banks are updated when all terms are computed."""
         if stage.name == "contrast":
             return self.contrast(system, batch)
-        network, loss = self.deployed(system), replace(self.config.loss, logit_clip=0.0, logit_regulariser=0.0)
-        terms = {}
-        for target in self.targets:
-            stream = network.stream(target)
-            part = encode(stream, batch, {target: target})[target]
-            terms[f"class {target}"] = classify(stream, part, target, batch.labels, loss, ("linear",))["linear"]
-        return terms
+        streams = {target: self.deployed(system).stream(target) for target in self.targets}
+        return classify_alone(streams, batch, self.config.loss, "linear")
 
     def contrast(self, system: nn.Module, batch: ViewBatch) -> dict[str, Tensor]:
         """One term for each ordered pair of modalities, and the banks with the new embeddings."""

@@ -51,5 +51,5 @@ class ModalityHallucination(TaughtStandIn):
         return {
             "distance": settings.distance_weight * distance,
             "class": (1 - settings.imitation) * self.joint([logits], pair.labels),
-            "imitation": settings.imitation * self.loss.classification_weight * soft,
+            "imitation": settings.imitation * self.config.loss.classification_weight * soft,
         }

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from mmcl_core.augment import Augmenter
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import nothing
+from mmcl_core.methods.parts import classification_term, nothing, require_labels, unclipped
 from mmcl_core.modality import to_network_input
 from mmcl_core.nn.concatenated import ConcatenatedNetwork, pattern_of
 from mmcl_core.nn.gather import total
-from mmcl_core.nn.losses import classification_loss
 
 __all__ = ["InputDropout"]
 
@@ -46,8 +45,7 @@ class InputDropout(Method):
                 "input_dropout.drop=other drops the modality that is not train.target, but train.target is both; "
                 f"choose {' or '.join(train.modalities)}, or input_dropout.drop=either"
             )
-        if self.config.data.label_share == 0:
-            raise ConfigError(f"method {self.name} learns from labels and data.label_share is 0; take more than that")
+        require_labels(self.config, self.name)
 
     def build(self) -> nn.Module:
         """The network."""
@@ -104,6 +102,4 @@ class InputDropout(Method):
             labels.append(batch.labels[rows])
         if not logits:
             return {"class": nothing(system)}
-        loss = self.config.loss
-        value = classification_loss(torch.cat(logits), torch.cat(labels), 0.0, 0.0, loss.label_smoothing)
-        return {"class": loss.classification_weight * value}
+        return {"class": classification_term(torch.cat(logits), torch.cat(labels), unclipped(self.config.loss))}

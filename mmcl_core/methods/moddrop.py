@@ -6,17 +6,14 @@ Source: Neverova et al., "ModDrop: Adaptive Multi-Modal Gesture Recognition" (TP
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, encode
+from mmcl_core.methods.parts import classification_term, classify_alone, require_labels, unclipped
 from mmcl_core.modality import to_network_input
-from mmcl_core.nn.losses import classification_loss
 from mmcl_core.nn.streams import ZERO, Look, StreamsNetwork
 
 __all__ = ["ModDrop"]
@@ -41,12 +38,7 @@ class ModDrop(Method):
                 f"method {self.name} joins modalities, but train.modalities is {list(train.modalities)}; name at least "
                 "two, or take method=supervised for a single one"
             )
-        if self.config.data.label_share == 0:
-            raise ConfigError(f"method {self.name} learns from labels and data.label_share is 0; take more than that")
-
-    def feature_heads(self) -> tuple[int, ...]:
-        """None: only the embedding is used."""
-        return ()
+        require_labels(self.config, self.name)
 
     def build(self) -> nn.Module:
         """The streams, and for each target its picture beside zeros."""
@@ -81,15 +73,11 @@ class ModDrop(Method):
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """See the class."""
-        network, head = self.deployed(system), self.config.model.predict_with
+        network = self.deployed(system)
         if stage.name == "together":
             return {"class": self.together(network, batch)}
-        loss, terms = replace(self.config.loss, logit_clip=0.0, logit_regulariser=0.0), {}
-        for name in self.modalities():
-            stream = network.stream(name)
-            part = encode(stream, batch, {name: name})[name]
-            terms[f"class {name}"] = classify(stream, part, name, batch.labels, loss, (head,))[head]
-        return terms
+        streams = {name: network.stream(name) for name in self.modalities()}
+        return classify_alone(streams, batch, self.config.loss, self.config.model.predict_with)
 
     def together(self, network: StreamsNetwork, batch: ViewBatch) -> Tensor:
         """Loss of the mean of the logits of all streams."""
@@ -98,9 +86,7 @@ class ModDrop(Method):
             stream = network.stream(name)
             f1 = stream.encoder(self.seen(network, batch, name), name, levels=()).f1
             scores.append(stream.logits(f1, name).float())
-        loss = self.config.loss
-        mean = torch.stack(scores).mean(0)
-        return loss.classification_weight * classification_loss(mean, batch.labels, 0.0, 0.0, loss.label_smoothing)
+        return classification_term(torch.stack(scores).mean(0), batch.labels, unclipped(self.config.loss))
 
     def seen(self, network: StreamsNetwork, batch: ViewBatch, name: str) -> Tensor:
         """Network input [B, 3, S, S] of a stream: zeros for samples without the modality, and dropout elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,14 +20,18 @@ from mmcl_core.nn.model import RecognitionModel
 
 __all__ = [
     "Encoded",
+    "classification_term",
     "classify",
+    "classify_alone",
     "complete",
     "contrast",
     "encode",
     "make_nce",
     "nothing",
     "one_network",
+    "require_labels",
     "require_modalities",
+    "unclipped",
 ]
 
 
@@ -128,13 +133,30 @@ def classify(
         return dict.fromkeys(heads, model.classifier.linear.bias.sum() * 0)
     logits = model.classifier(part.features.f1, modality)
     labels = labels if part.rows is None else labels[part.rows]
-    return {
-        head: loss.classification_weight
-        * classification_loss(
-            getattr(logits, head), labels, loss.logit_clip, loss.logit_regulariser, loss.label_smoothing
-        )
-        for head in heads
-    }
+    return {head: classification_term(getattr(logits, head), labels, loss) for head in heads}
+
+
+def classification_term(logits: Tensor, labels: Tensor, loss: LossConfig) -> Tensor:
+    """Classification loss of class logits [B, C], times its weight (paper, Eq. 7)."""
+    return loss.classification_weight * classification_loss(
+        logits, labels, loss.logit_clip, loss.logit_regulariser, loss.label_smoothing
+    )
+
+
+def unclipped(loss: LossConfig) -> LossConfig:
+    """Plain cross-entropy: clip and penalty on logits belong to the contrastive method."""
+    return replace(loss, logit_clip=0.0, logit_regulariser=0.0)
+
+
+def classify_alone(
+    streams: Mapping[str, RecognitionModel], batch: ViewBatch, loss: LossConfig, head: str
+) -> dict[str, Tensor]:
+    """Each modality's stream classifies the pictures of it, by plain cross-entropy on one head: a term for each."""
+    terms = {}
+    for modality, stream in streams.items():
+        part = encode(stream, batch, {modality: modality})[modality]
+        terms[f"class {modality}"] = classify(stream, part, modality, batch.labels, unclipped(loss), (head,))[head]
+    return terms
 
 
 def complete(batch: ViewBatch, views: Collection[str]) -> ViewBatch | None:
@@ -159,6 +181,12 @@ def one_network(system: nn.Module) -> RecognitionModel:
     """The system of a method that has a single network."""
     assert isinstance(system, RecognitionModel)
     return system
+
+
+def require_labels(config: Config, method: str) -> None:
+    """Refuse training without any label with a :class:`ConfigError`."""
+    if config.data.label_share == 0:
+        raise ConfigError(f"method {method} learns from labels and data.label_share is 0; take more than that")
 
 
 def require_modalities(config: Config, least: int, method: str) -> None:

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_core.augment import Augmenter, Picture
-from mmcl_core.config import LossConfig, OptimConfig
+from mmcl_core.config import OptimConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.method_config import TeacherConfig
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, complete, encode, nothing
-from mmcl_core.nn.losses import classification_loss
+from mmcl_core.methods.parts import classification_term, classify_alone, complete, nothing, require_labels, unclipped
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.nn.streams import Look, StreamsNetwork, copy_stream
 
@@ -52,8 +51,7 @@ class StandIn(Method):
                 f"method {self.name} trains for one modality at test time and hallucinates the other, but train.target "
                 f"is both; choose {' or '.join(train.modalities)} (for the other a run of its own)"
             )
-        if self.config.data.label_share == 0:
-            raise ConfigError(f"method {self.name} learns from labels and data.label_share is 0; take more than that")
+        require_labels(self.config, self.name)
 
     @property
     def target(self) -> str:
@@ -64,15 +62,6 @@ class StandIn(Method):
     def missing(self) -> str:
         """The modality that is there in training only."""
         return next(name for name in self.config.train.modalities if name != self.target)
-
-    @property
-    def loss(self) -> LossConfig:
-        """Plain cross-entropy: the clip and the penalty on logits belong to the contrastive method."""
-        return replace(self.config.loss, logit_clip=0.0, logit_regulariser=0.0)
-
-    def feature_heads(self) -> tuple[int, ...]:
-        """None: only the embedding is used."""
-        return ()
 
     def make_network(
         self,
@@ -123,22 +112,13 @@ class StandIn(Method):
 
     def alone(self, system: nn.Module, batch: ViewBatch) -> dict[str, Tensor]:
         """Each stream classifies the pictures of its modality: one term for each. They share nothing."""
-        terms = {}
-        for modality, stream in {
-            self.target: self.deployed(system).stream(self.target),
-            self.missing: self.real_stream(system),
-        }.items():
-            part = encode(stream, batch, {modality: modality})[modality]
-            head = self.config.model.predict_with
-            terms[f"class {modality}"] = classify(stream, part, modality, batch.labels, self.loss, (head,))[head]
-        return terms
+        streams = {self.target: self.deployed(system).stream(self.target), self.missing: self.real_stream(system)}
+        return classify_alone(streams, batch, self.config.loss, self.config.model.predict_with)
 
     def joint(self, scores: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Classification loss of the mean of several streams' logits [B, C]."""
         mean = torch.stack([one.float() for one in scores]).mean(0)
-        return self.loss.classification_weight * classification_loss(
-            mean, labels, clip=0.0, regulariser=0.0, smoothing=self.loss.label_smoothing
-        )
+        return classification_term(mean, labels, unclipped(self.config.loss))
 
 
 class TaughtStandIn(StandIn):
