@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from mmcl_core.errors import MmclError
 
@@ -23,11 +22,8 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-class _ProgressHandler(logging.StreamHandler[Any]):
-    """Writes above a progress bar instead of through it."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
+class _ProgressHandler(logging.Handler):
+    """Writes to standard error, above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

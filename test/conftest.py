@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,3 +17,13 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"sample data not found: {path} (set MMCL_SHARED_DATA to the folder that holds it)")
     return path
+
+
+@pytest.fixture
+def bench() -> Iterator[Any]:
+    """Another party on the ROS graph, in a domain of its own."""
+    from ros_bench import Bench
+
+    made = Bench()
+    yield made
+    made.close()

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from mmcl_ros.msg import Recognition, RecognitionArray, RecognizerStatus, RegionArray
-from ros_bench import Bench, depth_message, region_message, rgb_message, stamped
+from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
@@ -24,13 +24,6 @@ from mmcl_ros.images import decode_depth, decode_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def bench():
-    made = Bench()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])

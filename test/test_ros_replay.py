@@ -1,5 +1,7 @@
 """Recorded bags played over real DDS into the node: every answer equals the one of the evaluation without ROS."""
 
+import time
+
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
@@ -7,9 +9,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from conftest import shared_data
-from mmcl_ros.msg import RecognitionArray
-from ros_bench import Bench
+from mmcl_ros.msg import RecognitionArray, RegionArray
+from ros_bench import depth_message, region_message, rgb_message
 from ros_fakes import FakeRecognizer
+from sensor_msgs.msg import Image
 from test_ros_bag import column, make_recording, tiny_model
 
 from mmcl_core.errors import MmclError
@@ -23,13 +26,6 @@ from mmcl_ros.qos import profile
 from mmcl_ros.truth import read_truth
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def bench():
-    made = Bench()
-    yield made
-    made.close()
 
 
 def replay(bench, model, path, truths, modality, **settings):
@@ -104,3 +100,33 @@ def test_the_player_waits_for_a_picture_topic_however_late(monkeypatch):
     assert colour.looks > 30
     with pytest.raises(MmclError, match="nobody listens"):
         play_bag._wait_for_listeners([Heard(None), Heard(0)], [Heard(None)], patience=0.2)
+
+
+def test_recorded_regions_that_come_after_all_pictures_find_the_first(bench):
+    """Regions may come late by more than ``history``: under the policy every no picture is forgotten so soon."""
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", policy="every", history=0.5)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
+    numbers = (0, 10, 20, 30)
+    for number in numbers:
+        rgb.publish(rgb_message(number))
+    time.sleep(1.0)
+    for number in numbers:
+        regions.publish(region_message(number))
+    bench.wait(lambda: len(found) == len(numbers), "all answers")
+    assert [answer.recognitions[0].modality for answer in found] == ["rgb"] * len(numbers)
+
+
+def test_recorded_data_is_answered_from_both_sensors_even_when_one_is_late(bench):
+    """A busy computer delivers the partner a second late: under the policy every that changes no answer."""
+    bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="detections", policy="every")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, depth = bench.publisher(Image, "/rgb/image"), bench.publisher(Image, "/depth/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    for number in (0, 5):
+        rgb.publish(rgb_message(number))
+        regions.publish(region_message(number))
+        time.sleep(1.0)
+        depth.publish(depth_message(number))
+        bench.wait(lambda number=number: len(found) == 1 + (number > 0), "the answer")
+    assert [answer.recognitions[0].modality for answer in found] == ["rgbd", "rgbd"]

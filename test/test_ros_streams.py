@@ -11,7 +11,6 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 
 import test_streams
 from mmcl_ros.msg import RecognizerStatus
-from ros_bench import Bench
 from ros_fakes import CLASSES
 from test_ros_bag import column, make_recording
 from test_ros_replay import answers, replay
@@ -40,13 +39,6 @@ RULES = {
         {},
     ),
 }
-
-
-@pytest.fixture
-def bench():
-    made = Bench()
-    yield made
-    made.close()
 
 
 @pytest.fixture

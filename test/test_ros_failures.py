@@ -1,0 +1,275 @@
+"""Failures of the node over real DDS: each has a state, a cause in words, and one line in the log."""
+
+import time
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+
+from mmcl_ros.msg import ModalityHealth, Recognition, RecognitionArray, RegionArray
+from ros_bench import depth_message, region_message, rgb_message, stamped
+from ros_fakes import FakeRecognizer
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from test_ros_node import keep_sending, modality, status_of, wait_cause
+
+pytestmark = pytest.mark.ros
+
+
+def test_no_publisher(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    status = wait_cause(bench, status_of(bench), "nobody publishes /rgb/image", "sensor_msgs/msg/Image")
+    assert modality(status, "rgb").state == ModalityHealth.NO_PUBLISHER
+    assert modality(status, "depth").state == ModalityHealth.OFF
+
+
+def test_no_detector(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in range(200):
+        rgb.publish(rgb_message(number))
+        if statuses and "nobody publishes /detections" in statuses[-1].cause:
+            break
+        time.sleep(0.02)
+    assert "set roi_source to center" in statuses[-1].cause
+
+
+def test_wrong_type(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb")
+    bench.publisher(String, "/rgb/image", subscribers=0)
+    status = wait_cause(bench, status_of(bench), "std_msgs/msg/String by /client")
+    assert modality(status, "rgb").state == ModalityHealth.MISMATCH
+
+
+def test_quality_of_service_that_cannot_be_matched(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", qos="reliable")
+    bench.publisher(Image, "/rgb/image", subscribers=0, reliable=False)
+    status = wait_cause(bench, status_of(bench), "/client publishes best effort", "set qos to auto")
+    assert modality(status, "rgb").state == ModalityHealth.MISMATCH
+
+
+def test_a_publisher_that_comes_back_with_another_quality_is_followed(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    for number, reliable in enumerate([True, False, True]):
+        rgb = bench.publisher(Image, "/rgb/image", reliable=reliable)
+
+        def answered(number=number, rgb=rgb):
+            rgb.publish(rgb_message(number))
+            return bool(found) and found[-1].header == stamped(number)
+
+        bench.wait(answered, "an answer")
+        bench.client.destroy_publisher(rgb)
+
+
+def test_zero_stamps(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+
+    def unstamped(number):
+        message = rgb_message(number)
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        return message
+
+    keep_sending(bench, status_of(bench), lambda status: "stamp 0" in status.cause, (rgb, unstamped))
+    assert found
+    assert found[-1].header.stamp.sec == 0, "the header is returned as it came"
+
+
+def test_never_paired(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgbd", roi_source="full_image", pair_window=0.01)
+    statuses = status_of(bench)
+    rgb, depth = bench.publisher(Image, "/rgb/image"), bench.publisher(Image, "/depth/image")
+
+    def shifted(number):
+        message = depth_message(number)
+        message.header.stamp.nanosec += 40_000_000
+        return message
+
+    found = keep_sending(
+        bench, statuses, lambda status: "never paired" in status.cause, (rgb, rgb_message), (depth, shifted)
+    )
+    assert "0.040 s" in found.cause
+    assert found.smallest_gap == pytest.approx(0.04)
+    assert found.paired == 0
+
+
+def broken(**changes):
+    def make(number):
+        message = rgb_message(number)
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"encoding": "rgb9"}, "'rgb9' is not known for colour; supported are rgb8"),
+        ({"data": b"abc"}, "truncated: 3 bytes"),
+    ],
+)
+def test_undecodable_pictures(bench, changes, says):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    status = keep_sending(bench, statuses, lambda status: says in status.cause, (rgb, broken(**changes)))
+    assert modality(status, "rgb").state == ModalityHealth.BAD_PICTURES
+    assert status.malformed > 0
+    assert found[0].recognitions[0].result == Recognition.BAD_PICTURE
+    keep_sending(
+        bench, statuses, lambda status: modality(status, "rgb").state == ModalityHealth.ALIVE, (rgb, rgb_message)
+    )
+
+
+def test_boxes_that_are_none(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    statuses = status_of(bench)
+    rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
+    rgb.publish(rgb_message(0))
+    regions.publish(region_message(0, [(500, 500, 10, 10), (0, 0, 20, 20), (5, 5, 0, 0)]))
+    bench.wait(lambda: found, "the answer")
+    results = [(one.label, one.result) for one in found[0].recognitions]
+    bad = ("unknown", Recognition.BAD_REGION)
+    assert results == [bad, ("dark", Recognition.ACCEPTED), bad]
+    bench.wait(lambda: statuses and statuses[-1].malformed == 2, "the count of bad regions")
+
+
+def test_regions_without_a_picture(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", max_wait=0.05)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    regions = bench.publisher(RegionArray, "/detections")
+    regions.publish(region_message(0))
+    bench.wait(lambda: found, "the answer")
+    (one,) = found[0].recognitions
+    assert (one.result, one.reason) == (Recognition.NO_PICTURE, "no rgb picture has come")
+
+
+def test_inference_errors_do_not_end_the_loop(bench):
+    model = FakeRecognizer()
+    bench.recognizer(model, modality="rgb", roi_source="full_image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    model.broken = True
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer")
+    assert found[0].recognitions[0].result == Recognition.FAILED
+    assert "out of memory" in found[0].recognitions[0].reason
+    model.broken = False
+    rgb.publish(rgb_message(1))
+    bench.wait(lambda: len(found) == 2, "the next answer")
+    assert found[1].recognitions[0].label == "dark"
+
+
+def test_a_looping_bag(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in [*range(50), *range(50)]:
+        rgb.publish(rgb_message(number))
+    bench.wait(lambda: len(found) == 100, "all answers")
+    bench.wait(lambda: statuses and statuses[-1].time_jumps == 1, "the count of jumps")
+
+
+def test_simulated_time_without_a_clock(bench):
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", use_sim_time=True)
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    found = bench.collect(RecognitionArray, "/recognitions")
+    wait_cause(bench, statuses, "nobody publishes /clock")
+    clock = bench.publisher(Clock, "/clock", subscribers=0)
+
+    def tick(number):
+        return Clock(clock=stamped(number).stamp)
+
+    keep_sending(bench, statuses, lambda status: not status.cause, (clock, tick), (rgb, rgb_message))
+    assert found
+
+
+def test_log_says_a_problem_once_per_period_and_its_end():
+    from mmcl_ros.reports import Notices
+
+    said = []
+    notices = Notices(lambda text: said.append(("warn", text)), lambda text: said.append(("info", text)))
+    for step in range(120):
+        notices.update({"rgb stale": f"rgb: no picture for {step / 10} s"} if step < 60 else {}, step / 10, 5.0)
+    assert [kind for kind, _ in said] == ["warn", "warn", "info"]
+
+
+def broken_stamp(number):
+    message = rgb_message(number)
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+    return message
+
+
+def half_off(number):
+    message = depth_message(number)
+    message.header.stamp.nanosec += 40_000_000
+    return message
+
+
+BOTH = {"modality": "rgbd", "roi_source": "full_image"}
+COLOUR = {"modality": "rgb", "roi_source": "full_image"}
+DETECTOR = {"modality": "rgb", "roi_source": "detections"}
+# parameters; what is sent by topic; words of the line in the log
+FAILURES = {
+    "model": ({"model": ""}, {}, "the parameter model is empty"),
+    "no publisher": (COLOUR, {}, "nobody publishes /rgb/image"),
+    "quality of service": ({**COLOUR, "qos": "reliable"}, {"rgb best effort": rgb_message}, "best effort"),
+    "wrong type": (COLOUR, {"rgb text": lambda number: String()}, "carries std_msgs/msg/String"),
+    "zero stamps": (COLOUR, {"rgb": broken_stamp}, "stamp 0"),
+    "never paired": (BOTH, {"rgb": rgb_message, "depth": half_off}, "smallest difference of stamps seen is 0.040 s"),
+    "unknown encoding": (COLOUR, {"rgb": broken(encoding="rgb9")}, "'rgb9' is not known for colour; supported are"),
+    "truncated": (COLOUR, {"rgb": broken(data=b"abc")}, "truncated: 3 bytes"),
+    "box outside": (
+        DETECTOR,
+        {"rgb": rgb_message, "detections": lambda number: region_message(number, [(500, 0, 9, 9)])},
+        "region 'r0': rgb: the box lies outside the 80 x 60 picture",
+    ),
+    "box empty": (
+        DETECTOR,
+        {"rgb": rgb_message, "detections": lambda number: region_message(number, [(5, 5, 0, 9)])},
+        "region 'r0': rgb: the box is empty",
+    ),
+    "inference": ({**COLOUR, "model": "breaks"}, {"rgb": rgb_message}, "inference failed: RuntimeError: out of memory"),
+    "time jumps": (COLOUR, {"rgb": lambda number: rgb_message(number % 20)}, "rgb: stamps jumped back"),
+    "no clock": ({**COLOUR, "use_sim_time": True}, {"rgb": rgb_message}, "nobody publishes /clock"),
+    "unregistered": (
+        {**BOTH, "roi_source": "detections"},
+        {"rgb": rgb_message, "depth": lambda n: depth_message(n, frame="other"), "detections": region_message},
+        "boxes are in frame 'camera', the picture is in 'other'",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_each_failure_is_one_line_in_the_log(bench, failure):
+    """Sixty messages or a second and a half of it, and it is said once; the node answers on."""
+    settings, sent, words = FAILURES[failure]
+    model = FakeRecognizer()
+    model.broken = settings.get("model") == "breaks"
+    node = bench.recognizer(model, warn_period=30.0, **settings)
+    said = []
+    node._notices._warn = said.append
+    kinds = {"rgb": Image, "depth": Image, "detections": RegionArray, "rgb text": String, "rgb best effort": Image}
+    publishers = {}
+    for name in sent:
+        topic = "/detections" if name == "detections" else f"/{name.split()[0]}/image"
+        heard = name not in ("rgb text", "rgb best effort")
+        publishers[name] = bench.publisher(kinds[name], topic, heard, reliable=name != "rgb best effort")
+    for number in range(60):
+        for name, make in sent.items():
+            publishers[name].publish(make(number))
+        time.sleep(0.025)
+    bench.wait(lambda: any(words in line for line in said), f"a line with {words!r} among {said}")
+    assert sum(words in line for line in said) == 1, said
+    assert len(said) == len(set(said)), "nothing is said twice"
