@@ -1,7 +1,9 @@
 """Measure this machine: ``python -m mmcl_core.benchmark train|loss|data|infer --config FILE``.
 
 Prints one JSON object a line. ``train`` and ``loss`` measure the plain formulation beside ours in the same run, each in
-a process of its own, and end with the ratio. Peak memory: of the whole process on the CPU, of the tensors on a GPU.
+a process of its own, and end with the ratio. ``train`` also says how long a run over as many pairs as the paper's would
+take and, on a GPU, what share it reaches of the speed of a large bfloat16 product. Peak memory: of the whole process on
+the CPU, of the tensors on a GPU.
 
 ``prepare DATASET ...`` takes what ``mmcl_core.prepare`` takes and measures crops/s, bytes a crop, memory and the time
 from there to the first batch of training; without ``--out`` the set is made in the folder for temporary files, and
@@ -27,6 +29,8 @@ __all__ = ["main"]
 BATCHES = (140, 512, 1024)
 #: Samples of the first batch of a prepared set: the paper's on Falling Things.
 FIRST_BATCH = 140
+#: Training pairs of the authors' crops of Falling Things.
+FALLING_THINGS = 18_640
 EXAMPLES = """\
   python -m mmcl_core.benchmark train --config config/paper_falling_things.yaml --steps 3 train.batch=32
   python -m mmcl_core.benchmark loss --config config/paper_falling_things.yaml
@@ -65,10 +69,15 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def _train(config: Config, options: argparse.Namespace) -> None:
-    from mmcl_core.engine.measure import apart, measure_train
+    from mmcl_core.engine.measure import apart, measure_product, measure_train
 
+    best = apart(measure_product, config, options.steps).get("tflops", 0.0)
     ours = apart(measure_train, config, False, options.steps)
-    _line("train", formulation="ours", batch=config.train.batch, **ours)
+    pairs, epochs = FALLING_THINGS, config.train.epochs
+    hours = pairs // config.train.batch * epochs * float(ours["seconds"]) / 3600
+    share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / float(best)} if best else {}
+    _line("train", formulation="ours", batch=config.train.batch, **ours, **share)
+    _line("train", projected=f"{epochs} epochs of {pairs} samples", hours=hours)
     plain = apart(measure_train, config, True, options.steps)
     _line("train", formulation="plain", batch=config.train.batch, **plain)
     _line("train", ratio="ours/plain", **_ratios(ours, plain, "seconds", "cpu_seconds", "peak_memory_mb"))
@@ -98,7 +107,8 @@ def _infer(config: Config, options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from mmcl_core.engine.measure import apart, measure_first_batch, measure_prepare
+    from mmcl_core.engine.measure import apart
+    from mmcl_core.engine.measure_sets import measure_first_batch, measure_prepare
 
     if options.what in ("merge", "show") or options.check or options.resume:
         raise ConfigError("benchmark prepare measures a data set from its beginning: no merge, show, --check, --resume")

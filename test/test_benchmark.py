@@ -19,9 +19,10 @@ def lines(capsys, *arguments):
 
 
 def test_training_is_measured_beside_the_plain_formulation(capsys):
-    ours, plain, ratio = lines(capsys, "train")
+    ours, projected, plain, ratio = lines(capsys, "train", "train.epochs=3")
     assert (ours["formulation"], plain["formulation"]) == ("ours", "plain")
     assert {"seconds", "cpu_seconds", "peak_memory_mb"} <= ours.keys() & plain.keys() & ratio.keys()
+    assert projected["hours"] == pytest.approx(18640 // 4 * 3 * ours["seconds"] / 3600, rel=0.05)
     assert ratio["cpu_seconds"] == pytest.approx(ours["cpu_seconds"] / plain["cpu_seconds"], rel=0.05)
 
 

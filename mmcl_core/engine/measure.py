@@ -1,13 +1,11 @@
-"""What the benchmark measures: training steps, losses, the data path and recognition, beside plain formulations; and
-how a data set is prepared.
+"""What the benchmark measures: training steps, losses, the data path and recognition, beside plain formulations.
 
 Every measurement is a process of its own, so that its peak memory and processor time are its own, and returns plain
-figures; medians over repetitions after a warm-up. Preparing is measured once, in the process of the command.
+figures; medians over repetitions after a warm-up. See :mod:`mmcl_core.engine.measure_sets` for preparing.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import resource
 import statistics
@@ -25,16 +23,22 @@ from torch import Tensor
 from mmcl_core.config import Config
 
 __all__ = [
+    "Figures",
     "apart",
     "measure_data",
-    "measure_first_batch",
     "measure_infer",
     "measure_loss",
-    "measure_prepare",
+    "measure_product",
     "measure_train",
+    "wait_for",
 ]
 
 Figures = dict[str, float | str]
+
+#: Steps, or products, between two looks at the clock on a GPU.
+GPU_STEPS = 10
+#: Side of the matrices whose product a GPU is judged by.
+PRODUCT = 8192
 
 
 def apart(function: Callable[..., Figures], *arguments: Any) -> Figures:
@@ -50,7 +54,8 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
         config: the settings; ``train.batch`` samples a step.
         plain: the plain formulation (:mod:`mmcl_core.plain`: eager float32, masks, a pool for every skip, Adam one
             parameter after the other) in place of the trainer's step.
-        steps: measured steps, after two for warming up.
+        steps: measured repetitions, after two for warming up. One is a step on the CPU, and on a GPU, which training
+            does not wait for step by step either, :data:`GPU_STEPS` of them.
 
     Returns:
         ``seconds`` and ``cpu_seconds`` a step, ``images_per_second`` (every picture of every view counts),
@@ -60,26 +65,30 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
         trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 64))
         step = _plain_step(trainer) if plain else trainer._train_step
         views = len(trainer.method.views(trainer.stage))
-        walls, processors, waits = [], [], []
-        flops = 0.0
-        batches = _endless(trainer)
-        for number in range(steps + 2):
-            start, used = time.perf_counter(), time.process_time()
+        batches, waited = _endless(trainer), 0.0
+
+        def one() -> None:
+            nonlocal waited
+            start = time.perf_counter()
             raw = next(batches)
-            waited = time.perf_counter() - start
-            prepared = [
-                trainer.samples.views(b, trainer.augmenter, trainer.stage, 0, number, n) for n, b in enumerate(raw)
-            ]
-            if number == 0:
-                flops = _count_flops(lambda prepared=prepared: step(prepared))  # type: ignore[misc]
-            else:
-                step(prepared)
+            waited += time.perf_counter() - start
+            step([trainer._views(part, batch) for part, batch in enumerate(raw)])
             trainer.step += 1
-            _wait(trainer.device)
+
+        flops = _count_flops(one)
+        if not plain:
+            _compile(trainer)
+        together = GPU_STEPS if trainer.device.type == "cuda" else 1
+        walls, processors, waits = [], [], []
+        for number in range(steps + 2):
+            start, used, waited = time.perf_counter(), time.process_time(), 0.0
+            for _ in range(together):
+                one()
+            wait_for(trainer.device)
             if number >= 2:
-                walls.append(time.perf_counter() - start)
-                processors.append(time.process_time() - used)
-                waits.append(waited)
+                walls.append((time.perf_counter() - start) / together)
+                processors.append((time.process_time() - used) / together)
+                waits.append(waited / together)
     wall = statistics.median(walls)
     return {
         "seconds": wall,
@@ -89,6 +98,30 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
         "data_wait": sum(waits) / sum(walls),
         **_device_memory(trainer.device),
     }
+
+
+def measure_product(config: Config, repetitions: int) -> Figures:
+    """Time the product of two large bfloat16 matrices, random ones, on the GPU: what it can do at best.
+
+    Returns:
+        ``tflops``; nothing without a GPU, where no one product says what a processor can do.
+    """
+    from mmcl_core.engine.device import pick_device
+
+    device = pick_device(config.train.device)
+    if device.type != "cuda":
+        return {}
+    left, right = (torch.randn(PRODUCT, PRODUCT, device=device, dtype=torch.bfloat16) for _ in range(2))
+    walls = []
+    for number in range(repetitions + 1):
+        wait_for(device)
+        start = time.perf_counter()
+        for _ in range(GPU_STEPS):
+            torch.mm(left, right)
+        wait_for(device)
+        if number:
+            walls.append((time.perf_counter() - start) / GPU_STEPS)
+    return {"tflops": 2 * PRODUCT**3 / statistics.median(walls) / 1e12}
 
 
 def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> Figures:
@@ -122,7 +155,7 @@ def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> F
         else:
             terms = nce(features, cells, labels=labels)
         torch.stack(list(terms.values())).sum().backward()
-        _wait(device)
+        wait_for(device)
         if number:
             walls.append(time.perf_counter() - start)
     return {"seconds": statistics.median(walls), **_device_memory(device)}
@@ -144,7 +177,7 @@ def measure_data(config: Config, repetitions: int) -> Figures:
             raw = next(batches)
             for part, batch in enumerate(raw):
                 trainer.samples.views(batch, trainer.augmenter, trainer.stage, 0, number, part)
-            _wait(trainer.device)
+            wait_for(trainer.device)
             if number:
                 walls.append(time.perf_counter() - start)
     return {"crops_per_second": views * config.train.batch / statistics.median(walls)}
@@ -189,86 +222,6 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
     return figures
 
 
-def measure_prepare(options: argparse.Namespace, out: Path) -> Figures:
-    """Prepare a data set and time it.
-
-    Args:
-        options: of :func:`mmcl_core.prepare.parse`.
-        out: folder of the new set.
-
-    Returns:
-        ``crops`` and the ``skipped`` ones; ``plan_seconds`` until it was known what there is to do; ``seconds`` of the
-        work itself, the start of the workers among them, ``crops_per_second`` of these, and ``cpu_seconds`` of all
-        processes in them; ``bytes_per_crop`` on the disk, all files of the set together; ``peak_memory_mb`` of this
-        process, its workers not among it.
-    """
-    from mmcl_core.data.cache import PreparedSet
-    from mmcl_core.data.runner import write_plan
-    from mmcl_core.prepare import plan_of
-
-    began = time.perf_counter()
-    plan, work = plan_of(options)
-    planned, used = time.perf_counter(), _cpu_seconds()
-    write_plan(plan, out, options.size, overwrite=options.overwrite, **work)
-    done, cpu = time.perf_counter(), _cpu_seconds() - used
-    prepared = PreparedSet.open(out, verify=False)
-    return {
-        "crops": len(prepared),
-        "skipped": prepared.index["skipped"]["samples"],
-        "workers": options.workers,
-        "plan_seconds": planned - began,
-        "seconds": done - planned,
-        "cpu_seconds": cpu,
-        "crops_per_second": len(prepared) / (done - planned),
-        "bytes_per_crop": sum(path.stat().st_size for path in out.iterdir()) / len(prepared),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-
-
-def measure_first_batch(root: Path, batch: int) -> Figures:
-    """Time what training does on a prepared set until its first augmented batch, without the start of Python.
-
-    Args:
-        root: the set.
-        batch: samples; fewer where its largest split has fewer.
-
-    Returns:
-        ``open_seconds`` for opening the set and checking its checksums alone; ``first_batch_seconds`` for all, that
-        among it; and ``batch``.
-    """
-    from mmcl_core.config import load
-    from mmcl_core.data.cache import PreparedSet
-    from mmcl_core.engine.device import pick_device
-    from mmcl_core.engine.distributed import World
-    from mmcl_core.engine.samples import Samples
-
-    began = time.perf_counter()
-    prepared = PreparedSet.open(root)
-    opened = time.perf_counter()
-    split, entry = max(prepared.index["splits"].items(), key=lambda item: item[1]["samples"])
-    batch = min(batch, entry["samples"])
-    stored = any(image.dtype == np.uint8 for name, image in prepared.images.items() if name.startswith("depth"))
-    config = load(
-        None,
-        [f"data.root={root}", f"data.train_split={split}", "data.val_split=''", f"train.batch={batch}",
-         f"train.modalities=[{','.join(prepared.modalities)}]", "train.target=both",
-         *(["model.depth_encoding=stored"] if stored else [])],
-    )  # fmt: skip
-    samples = Samples(config, World(0, 1), pick_device(config.train.device))
-    stage = samples.method.stages()[0]
-    with samples.epoch(0, 0) as batches:
-        samples.views(next(batches)[0], samples.method.augmenter(stage), stage, 0, 0, 0)
-    _wait(samples.device)
-    # Samples has opened the set once more, and only that counts.
-    return {"batch": batch, "open_seconds": opened - began, "first_batch_seconds": time.perf_counter() - opened}
-
-
-def _cpu_seconds() -> float:
-    """Of this process and of those it has waited for."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
 def _with_memory(function: Callable[..., Figures], *arguments: Any) -> Figures:
     figures = function(*arguments)
     # Kilobytes on Linux. What the libraries take at rest is in it: compare, do not add up.
@@ -280,7 +233,8 @@ def _device_memory(device: torch.device) -> Figures:
     return {"peak_memory_mb": torch.cuda.max_memory_allocated(device) / 2**20} if device.type == "cuda" else {}
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done all it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -307,10 +261,15 @@ def _trainer(config: Config, folder: Path, samples: int) -> Any:
     prepare_device(config.train, device, precision)
     trainer = Trainer(config, folder / "run", World(0, 1), device, precision)
     trainer._enter(0, None)
-    if config.train.compile == "on" or (config.train.compile == "auto" and device.type == "cuda"):
+    return trainer
+
+
+def _compile(trainer: Any) -> None:
+    from mmcl_core.engine.device import compiles
+
+    if compiles(trainer.config.train, trainer.device):
         for module in trainer.method.compiled(trainer.system):
             module.compile()
-    return trainer
 
 
 def _random_set(config: Config, root: Path, samples: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmcl_core.augment import Augmenter
+from mmcl_core.augment import Augmenter, sent
 from mmcl_core.config import Config
 from mmcl_core.data.batches import Batch, BatchSource, split_indices
 from mmcl_core.data.cache import PreparedSet
@@ -105,7 +105,7 @@ class Samples:
             present={view: batch.present[name] for view, name in views.items() if name in self._incomplete},
             labels=batch.labels,
             index=batch.index,
-            draws={name: value[rows].to(self.device) for name, value in own.items()},
+            draws={name: sent(value[rows], self.device) for name, value in own.items()},
         )
 
     def labelled_keys(self) -> list[str]:
