@@ -242,3 +242,32 @@ def test_transfer_from_a_weights_file(tmp_path):
         assert torch.equal(value, fresh[key] if new else source.state_dict()[key]), key
     with pytest.raises(CheckpointError, match=r"made with model.ndf=4; this model has model.ndf=8"):
         RecognitionModel(ModelConfig(input_size=32, ndf=8, nrkhs=8, depth=1), BOTH, 3).init_from(tmp_path)
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
+@pytest.mark.parametrize("names", [("rgb", "depth"), ("depth", "depth"), ("rgb", "depth", "rgb")])
+def test_batches_that_pass_together_are_as_alone(names, unit_norm):
+    """Embeddings, gradients and running statistics of several batches: in one pass of the encoder, and one by one."""
+    found = []
+    for together in (True, False):
+        torch.manual_seed(2)
+        config = ModelConfig(input_size=32, ndf=4, nrkhs=24, depth=2, unit_norm=unit_norm, depth_encoding="replicate")
+        model = RecognitionModel(config, BOTH, 3)
+        model.encoder = small_encoder(unit_norm=unit_norm)
+        raw = [
+            (60 * torch.rand(6, 1 if name == "depth" else 3, 32, 32) * 10**n, name, None)
+            for n, name in enumerate(names)
+        ]
+        features = model.features_together(raw) if together else [model.features(*one) for one in raw]
+        embedded = torch.cat([f.flatten() for part in features for f in part])
+        (embedded * torch.linspace(-1, 1, len(embedded))).sum().backward()
+        found.append((embedded, [p.grad for p in model.encoder.parameters()], model.encoder.state_dict()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-3)  # a gradient that cancels is rounding
+
+
+def test_an_untrained_modality_among_several_is_named():
+    model = RecognitionModel(ModelConfig(input_size=32, ndf=4, nrkhs=24, depth=2), BOTH, 3)
+    model.features(255 * torch.rand(4, 3, 32, 32), "rgb")
+    with pytest.raises(UntrainedModalityError, match="'depth'"):
+        model.eval().encoder(torch.rand(4, 3, 32, 32), ("rgb", "depth"))

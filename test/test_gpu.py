@@ -11,6 +11,7 @@ import torch
 
 from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
+from mmcl_core.engine.distributed import World
 from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import Trainer, train
@@ -62,6 +63,23 @@ def test_pictures_are_those_of_the_cpu(policy, kind):
         torch.testing.assert_close(device[view].camera.cpu(), picture.camera, rtol=1e-4, atol=1e-2)
 
 
+def test_views_made_ahead_are_those_of_their_update(data, tmp_path):
+    config = tiny.settings(data, "train.device=cuda", *FLOAT32)
+    trainer = Trainer(config, tmp_path, World(0, 1), torch.device("cuda", 0), "float32")
+    trainer._enter(0, None)
+    trainer.step = 1
+    with trainer._ready(0) as ready:
+        ahead = list(ready)
+    assert len(ahead) == trainer.steps_per_epoch - 1
+    with trainer.samples.epoch(0, 1) as batches:
+        for step, (raw, made) in enumerate(zip(batches, ahead, strict=True), start=1):
+            ((batch, views),) = made
+            expected = trainer.samples.views(raw[0], trainer.augmenter, trainer.stage, 0, step, 0)
+            assert torch.equal(batch.index, raw[0].index)
+            for name, picture in expected.pictures.items():
+                assert torch.equal(views.pictures[name].image, picture.image)
+
+
 def loss_rows(data, run, *overrides):
     train(tiny.settings(data, "train.log_every=1", *overrides), run)
     return [row["loss"] for row in read_rows(run, "train")]
@@ -70,7 +88,7 @@ def loss_rows(data, run, *overrides):
 def test_losses_are_those_of_the_cpu(data, tmp_path):
     host = loss_rows(data, tmp_path / "cpu", *FLOAT32)
     device = loss_rows(data, tmp_path / "gpu", "train.device=cuda", *FLOAT32)
-    assert device[:4] == pytest.approx(host[:4], rel=2e-3)
+    assert device[:2] == pytest.approx(host[:2], rel=1e-3)  # from then on rounding is learned from
 
 
 @pytest.mark.parametrize("compiled", ["off", "on"])

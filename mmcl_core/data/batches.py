@@ -11,11 +11,11 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,10 @@ from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.splits import shuffled, split_indices
 from mmcl_core.errors import DataError
 
-__all__ = ["Batch", "BatchSource", "split_indices"]
+__all__ = ["Batch", "BatchSource", "ReadAhead", "split_indices"]
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Share of the free memory that pictures may take under ``resident="auto"``.
 RESIDENT_SHARE = 0.4
@@ -184,12 +185,9 @@ class BatchSource:
         if self.resident:
             yield from (self._gather(epoch, step) for step in steps)
             return
-        ahead = _ReadAhead(lambda step: self._read(epoch, step), steps)
-        try:
+        with closing(ReadAhead(lambda step: self._read(epoch, step), steps, self.device)) as ahead:
             for batch in ahead:
                 yield batch.to(self.device, non_blocking=True)
-        finally:
-            ahead.close()
 
     def _bounds(self, step: int) -> range:
         """Positions in the order of the epoch."""
@@ -252,36 +250,45 @@ class BatchSource:
         return held
 
 
-class _ReadAhead:
-    """Calls a function for one step after the other in a thread that is at most a few results ahead."""
+class ReadAhead(Generic[T]):
+    """Calls a function for one step after the other in a thread that is at most a few results ahead.
 
-    def __init__(self, read: Any, steps: range) -> None:
-        self._results: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
+    Args:
+        make: called with each step, in order; what it raises is raised to whoever waits for the result.
+        steps: to be made.
+        device: what the function works on.
+    """
+
+    def __init__(self, make: Callable[[int], T], steps: range, device: torch.device) -> None:
+        self._results: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(read, steps), name="read-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(make, steps, device), name="read-ahead", daemon=True)
         self._thread.start()
 
-    def _work(self, read: Any, steps: range) -> None:
+    def _work(self, make: Callable[[int], T], steps: range, device: torch.device) -> None:
         try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # every thread has its own
             for step in steps:
-                if not self._put(read(step)):
+                if not self._put((make(step),)):
                     return
             self._put(None)
-        except BaseException as error:  # belongs to whoever waits for the batch
+        except BaseException as error:  # belongs to whoever waits for the result
             self._put(error)
 
-    def _put(self, item: Batch | BaseException | None) -> bool:
+    def _put(self, item: tuple[T] | BaseException | None) -> bool:
         while not self._stop.is_set():
             with suppress(queue.Full):
                 self._results.put(item, timeout=0.05)
                 return True
         return False
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[T]:
+        """The results, in order."""
         while (item := self._results.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield item[0]
 
     def close(self) -> None:
         """Stop the thread and wait for its end."""

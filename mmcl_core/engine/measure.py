@@ -70,9 +70,9 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
         def one() -> None:
             nonlocal waited
             start = time.perf_counter()
-            raw = next(batches)
+            parts = next(batches)
             waited += time.perf_counter() - start
-            step([trainer._views(part, batch) for part, batch in enumerate(raw)])
+            step(parts)
             trainer.step += 1
 
         flops = _count_flops(one)
@@ -174,9 +174,8 @@ def measure_data(config: Config, repetitions: int) -> Figures:
         walls = []
         for number in range(repetitions + 1):
             start = time.perf_counter()
-            raw = next(batches)
-            for part, batch in enumerate(raw):
-                trainer.samples.views(batch, trainer.augmenter, trainer.stage, 0, number, part)
+            next(batches)
+            trainer.step += 1
             wait_for(trainer.device)
             if number:
                 walls.append(time.perf_counter() - start)
@@ -299,12 +298,10 @@ def _random_set(config: Config, root: Path, samples: int) -> None:
 
 
 def _endless(trainer: Any) -> Iterator[list[Any]]:
-    epoch = 0
+    """Batches without end. Whoever takes one counts ``trainer.step`` up."""
     while True:
-        with trainer.samples.epoch(epoch, 0) as batches:
-            for _ in range(trainer.steps_per_epoch):
-                yield next(batches)
-        epoch += 1
+        with trainer._ready(trainer.step // trainer.steps_per_epoch) as batches:
+            yield from batches
 
 
 def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
@@ -321,7 +318,7 @@ def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
     views = trainer.method.views(trainer.stage)
 
     def step(parts: list[Any]) -> None:
-        for batch in parts:
+        for _, batch in parts:
             features = {}
             for view, modality in views.items():
                 picture = batch.pictures[view]

@@ -12,7 +12,7 @@ import torch
 
 from mmcl_core.augment import Augmenter, sent
 from mmcl_core.config import Config
-from mmcl_core.data.batches import Batch, BatchSource, split_indices
+from mmcl_core.data.batches import Batch, BatchSource, ReadAhead, split_indices
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.checks import check_data
 from mmcl_core.engine.distributed import World
@@ -20,7 +20,10 @@ from mmcl_core.engine.schedule import step_generator
 from mmcl_core.methods import method_class
 from mmcl_core.methods.base import Stage, ViewBatch
 
-__all__ = ["Samples"]
+__all__ = ["Parts", "Samples"]
+
+#: Of an update: samples as they are stored, and their views.
+Parts = list[tuple[Batch, ViewBatch]]
 
 #: Most training samples whose embeddings the online probes look at.
 PROBE_SAMPLES = 10_000
@@ -85,6 +88,34 @@ class Samples:
         parts = self.config.train.accumulate
         with closing(self._source.iterate(epoch, first_step * parts)) as batches:  # type: ignore[type-var]
             yield ([next(batches) for _ in range(parts)] for _ in range(first_step, self.steps_per_epoch))
+
+    @contextmanager
+    def ready(
+        self, epoch: int, first_step: int, augmenter: Augmenter, stage: Stage, index: int, step: int
+    ) -> Iterator[Iterator[Parts]]:
+        """:meth:`epoch`, augmented: each update's parts, with their views.
+
+        On a GPU a thread makes them, some updates ahead: starting so many small operations takes about as long as those
+        of the networks, and the two go on side by side. What is drawn follows from the update alone.
+
+        Args:
+            epoch, first_step: as of :meth:`epoch`.
+            augmenter, stage: as of :meth:`views`.
+            index: number of the stage.
+            step: updates of the stage before this one.
+        """
+        with self.epoch(epoch, first_step) as batches:
+
+            def make(now: int) -> Parts:
+                parts = enumerate(next(batches))
+                return [(batch, self.views(batch, augmenter, stage, index, now, part)) for part, batch in parts]
+
+            steps = range(step, step + self.steps_per_epoch - first_step)
+            if self.device.type != "cuda":
+                yield map(make, steps)
+                return
+            with closing(ReadAhead(make, steps, self.device)) as ahead:
+                yield iter(ahead)
 
     def views(self, batch: Batch, augmenter: Augmenter, stage: Stage, *place: int) -> ViewBatch:
         """Augment a part of a batch. The draws are those of the global batch, of which this process takes its rows.

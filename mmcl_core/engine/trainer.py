@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from mmcl_core.augment import Picture
 from mmcl_core.config import Config, config_hash
-from mmcl_core.data.batches import Batch, BatchSource
+from mmcl_core.data.batches import BatchSource
 from mmcl_core.engine import runfolder
 from mmcl_core.engine.checkpoint import StateWriter, load_state, snapshot
 from mmcl_core.engine.checks import check_settings
@@ -35,7 +36,7 @@ from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
 from mmcl_core.engine.probe import probe
 from mmcl_core.engine.runlog import Progress, Row, RunLog, environment
-from mmcl_core.engine.samples import Samples
+from mmcl_core.engine.samples import Parts, Samples
 from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
@@ -185,12 +186,12 @@ class Trainer:
         total = self.stage.epochs * self.steps_per_epoch
         bar = Progress(f"{self.stage.name} {epoch + 1}/{self.stage.epochs}", total, self.step, self.world.main)
         self.since, self.waited, self.seen = time.perf_counter(), 0.0, 0
-        with bar, self.samples.epoch(self.first_epoch + epoch, self.step - first) as batches:
+        with bar, self._ready(epoch) as batches:
             while self.step < first + self.steps_per_epoch:
                 start = time.perf_counter()
-                raw = next(batches)
+                parts = next(batches)
                 self.waited += time.perf_counter() - start
-                self._train_step([self._views(part, batch) for part, batch in enumerate(raw)])
+                self._train_step(parts)
                 self.step, self.seen = self.step + 1, self.seen + self.config.train.batch
                 bar.step()
                 if (self.step - first) % self.steps_per_epoch == 0:
@@ -202,12 +203,14 @@ class Trainer:
                     self._save()
                 self._stop_if_asked()
 
-    def _views(self, part: int, batch: Batch) -> ViewBatch:
-        views = self.samples.views(batch, self.augmenter, self.stage, self.index, self.step, part)
-        return self.method.add_views(self.system, batch, views, self.stage)
+    def _ready(self, epoch: int) -> AbstractContextManager[Iterator[Parts]]:
+        """What is left of an epoch of the stage, augmented."""
+        done = self.step - epoch * self.steps_per_epoch
+        return self.samples.ready(self.first_epoch + epoch, done, self.augmenter, self.stage, self.index, self.step)
 
-    def _train_step(self, batches: list[ViewBatch]) -> None:
+    def _train_step(self, parts: Parts) -> None:
         """One pass over the updates of the stage; their loss terms go into the window."""
+        batches = [self.method.add_views(self.system, batch, views, self.stage) for batch, views in parts]
         record: dict[str, Tensor] = {}
         several = len(self.stage.updates) > 1
         for number, (update, optimizer) in enumerate(zip(self.stage.updates, self.optimizers, strict=True)):

@@ -75,9 +75,10 @@ def make_nce(loss: LossConfig) -> CrossModalNCE:
 def encode(
     model: RecognitionModel, batch: ViewBatch, views: Mapping[str, str], levels: tuple[int, ...] = ()
 ) -> dict[str, Encoded]:
-    """Encode views one after the other (batch statistics are per view), each sample only where it has the modality.
+    """Encode views, each normalised by its own batch statistics, and each sample only where it has the modality.
 
-    A view that fewer than two samples of the global batch have is left out: there is no variance to normalise by.
+    Views that all samples have pass the encoder together. A view that fewer than two samples of the global batch have
+    is left out: there is no variance to normalise by.
 
     Args:
         model: the network.
@@ -86,8 +87,13 @@ def encode(
         levels: the feature maps wanted besides the embedding, among 5 and 7.
     """
     encoded = {}
-    for view, modality in views.items():
-        picture, rows = batch.pictures[view], batch.rows(view)
+    whole = [view for view in views if view not in batch.present]
+    if len(whole) > 1:
+        pictures = [(batch.pictures[view].image, views[view], batch.pictures[view].camera) for view in whole]
+        together = model.features_together(pictures, levels)
+        encoded = {view: Encoded(features, None) for view, features in zip(whole, together, strict=True)}
+    for view in (view for view in views if view not in encoded):
+        modality, picture, rows = views[view], batch.pictures[view], batch.rows(view)
         image, camera = picture.image, picture.camera
         if rows is None:
             encoded[view] = Encoded(model.features(image, modality, camera, levels=levels), None)
@@ -95,7 +101,7 @@ def encode(
             encoded[view] = Encoded(model.features(image[rows], modality, camera[rows], levels=levels), rows)
         else:
             encoded[view] = Encoded(_nothing(model, image.device, levels), rows[:0])
-    return encoded
+    return {view: encoded[view] for view in views}
 
 
 def _nothing(model: RecognitionModel, device: torch.device, levels: Collection[int]) -> Features:

@@ -60,7 +60,7 @@ class ResidualUnit(nn.Module):
         self.norm = ModalityBatchNorm(n_out, modalities) if unit_norm else None
         self.conv2 = second_convolution(n_out)
 
-    def forward(self, x: Tensor, modality: str) -> Tensor:
+    def forward(self, x: Tensor, modality: str | tuple[str, ...]) -> Tensor:
         """[B, n_in, h, w] -> [B, n_out, (h - k) / stride + 1, (w - k) / stride + 1]."""
         hidden = self.conv1(x)
         if self.norm is not None:
@@ -83,7 +83,7 @@ class ResidualBlock(nn.ModuleList):
         units += [ResidualUnit(n_out, n_out, 1, 1, unit_norm, modalities) for _ in range(depth - 1)]
         super().__init__(units)
 
-    def forward(self, x: Tensor, modality: str) -> Tensor:
+    def forward(self, x: Tensor, modality: str | tuple[str, ...]) -> Tensor:
         """Apply all units."""
         for unit in self:
             x = unit(x, modality)
@@ -148,12 +148,15 @@ class Encoder(nn.Module):
             {str(level): FeatureHead(width, nrkhs, unit_norm, modalities) for level in sorted(levels)}
         )
 
-    def forward(self, x: Tensor, modality: str, levels: Collection[int] = LEVELS) -> Features:
-        """Embed a batch of one modality.
+    def forward(self, x: Tensor, modality: str | tuple[str, ...], levels: Collection[int] = LEVELS) -> Features:
+        """Embed a batch of one modality, or equal parts of several at once.
+
+        The parts share all products, of twice the size and half the number, and nothing else: each is normalised by
+        itself, so that the result is that of one call a part.
 
         Args:
             x: network input [B, channels, size, size], normalised.
-            modality: its name.
+            modality: its name; a tuple names that of each of the equal parts which the batch consists of.
             levels: the levels that are wanted; f1 is always computed.
 
         Raises:
@@ -174,7 +177,7 @@ class Encoder(nn.Module):
         f1 = self.norm(x.flatten(1).float(), modality)
         return Features(f1, self._embed(5, map5, modality, levels), self._embed(7, map7, modality, levels))
 
-    def _embed(self, level: int, x: Tensor, modality: str, levels: Collection[int]) -> Tensor | None:
+    def _embed(self, level: int, x: Tensor, modality: str | tuple[str, ...], levels: Collection[int]) -> Tensor | None:
         if level not in levels or str(level) not in self.heads:
             return None
         embedded: Tensor = self.heads[str(level)](x, modality)

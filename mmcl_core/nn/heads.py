@@ -50,8 +50,8 @@ class FeatureHead(nn.Module):
             self.shortcut.weight.uniform_(-0.01, 0.01)
             self.shortcut.weight[:, :, 0, 0].fill_diagonal_(1.0)
 
-    def forward(self, x: Tensor, modality: str) -> Tensor:
-        """Embed a map [B, n_in, h, w] of one modality; float32 [B, R, h, w]."""
+    def forward(self, x: Tensor, modality: str | tuple[str, ...]) -> Tensor:
+        """Embed a map [B, n_in, h, w] of one modality, or of equal parts of several; float32 [B, R, h, w]."""
         hidden = self.conv1(x)
         if self.inner_norm is not None:
             hidden = self.inner_norm(hidden, modality)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmcl_core.config import ModelConfig
@@ -91,6 +92,29 @@ class RecognitionModel(Network):
         """
         embedded: Features = self.encoder(to_network_input(picture, modality, camera, self.inputs), modality, levels)
         return embedded
+
+    def features_together(
+        self, pictures: Sequence[tuple[Tensor, str, Tensor | None]], levels: Collection[int] = LEVELS
+    ) -> list[Features]:
+        """:meth:`features` of several batches of equal length.
+
+        They pass the project's encoder as one batch, unless every unit of it normalises, which would take them apart
+        again and again.
+
+        Args:
+            pictures: picture, modality and camera of each batch.
+            levels: the levels that are wanted.
+        """
+        if not isinstance(self.encoder, Encoder) or self.config.unit_norm:
+            return [self.features(image, name, camera, levels) for image, name, camera in pictures]
+        inputs = torch.cat([to_network_input(image, name, camera, self.inputs) for image, name, camera in pictures])
+        f1, f5, f7 = self.encoder(inputs, tuple(name for _, name, _ in pictures), levels)
+        count = len(pictures)
+
+        def parts(feature: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * count if feature is None else feature.chunk(count)
+
+        return [Features(*one) for one in zip(f1.chunk(count), parts(f5), parts(f7), strict=True)]
 
     def logits(self, f1: Tensor, modality: str) -> Tensor:
         """Class scores [B, C] of the deployed head, unclipped, of embeddings [B, R]."""

@@ -79,12 +79,16 @@ class ModalityBatchNorm(nn.Module):
         """Drop the running statistics of a modality, which then counts as never seen."""
         self._of(modality).reset()
 
-    def require(self, modality: str) -> None:
-        """Check that a modality can be normalised in the present mode.
+    def require(self, modality: str | tuple[str, ...]) -> None:
+        """Check that a modality, or each of several, can be normalised in the present mode.
 
         Raises:
             UntrainedModalityError: the modality is unknown or, in evaluation, was never seen in training.
         """
+        for name in (modality,) if isinstance(modality, str) else modality:
+            self._require(name)
+
+    def _require(self, modality: str) -> None:
         if modality not in self.statistics:
             known = ", ".join(self.statistics)
             raise UntrainedModalityError(f"the model has no modality {modality!r}; it was made for {known}")
@@ -97,12 +101,13 @@ class ModalityBatchNorm(nn.Module):
             "use a trained one, or train with both"
         )
 
-    def forward(self, x: Tensor, modality: str) -> Tensor:
-        """Normalise a batch of one modality.
+    def forward(self, x: Tensor, modality: str | tuple[str, ...]) -> Tensor:
+        """Normalise a batch of one modality, or equal parts of several, one part after the other.
 
         Args:
             x: [B, C, ...].
-            modality: whose statistics to use (evaluation) or to update (training).
+            modality: whose statistics to use (evaluation) or to update (training); a tuple names that of each of the
+                equal parts which the batch consists of.
 
         Returns:
             Tensor of the shape and type of ``x``.
@@ -110,6 +115,8 @@ class ModalityBatchNorm(nn.Module):
         Raises:
             UntrainedModalityError: see :meth:`require`.
         """
+        if isinstance(modality, tuple):
+            return torch.cat([self(part, name) for part, name in zip(x.chunk(len(modality)), modality, strict=True)])
         self.require(modality)
         running = self._of(modality)
         if self.training:

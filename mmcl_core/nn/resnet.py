@@ -26,7 +26,7 @@ class _TrunkNorm(ModalityBatchNorm):
 
     current: str
 
-    def forward(self, x: Tensor, modality: str = "") -> Tensor:
+    def forward(self, x: Tensor, modality: str | tuple[str, ...] = "") -> Tensor:
         """Normalise a batch of the modality that is being encoded."""
         return super().forward(x, modality or self.current)
 
