@@ -22,11 +22,12 @@ from mmcl_core.config import AugmentConfig
 from mmcl_core.depth import drop_background, reference_distance, valid_readings
 from mmcl_core.errors import ConfigError, InputError
 from mmcl_core.modality import modality
-from mmcl_core.policy import CUTOUT_GREY, NEAREST_MM, RGB_POLICIES, RandAugment, depth_policy, describe
+from mmcl_core.policy import CUTOUT_GREY, NEAREST_MM, RGB_POLICIES
+from mmcl_core.randaugment import RandAugment, depth_policy, describe, sent
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
 from mmcl_core.viewpoint import change_view, random_rotations
 
-__all__ = ["Augmenter", "Draws", "Picture", "describe", "sent", "test_transform"]
+__all__ = ["Augmenter", "Draws", "Picture", "describe", "test_transform"]
 
 #: Attempts at a crop that lies inside the picture, as in torchvision's RandomResizedCrop.
 CROP_ATTEMPTS = 10
@@ -63,18 +64,16 @@ class Draws:
         return Draws({name: value[rows] for name, value in self.values.items()})
 
     def to(self, device: torch.device | str) -> Draws:
-        """On a device; the numbers of the operations stay on the CPU, where they decide what is computed."""
-        return Draws({k: v if v.dtype == torch.int64 else sent(v, device) for k, v in self.values.items()})
+        """On a device; the numbers of operations stay on the CPU, where they decide what is computed."""
+        return Draws(
+            {
+                name: value if name.endswith(("/ops", "/numbers")) else sent(value, device)
+                for name, value in self.values.items()
+            }
+        )
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
-
-
-def sent(numbers: Tensor, device: torch.device | str) -> Tensor:
-    """Numbers drawn on the CPU, on a device. A GPU is not waited for: they are copied when their turn has come."""
-    if torch.device(device).type == "cuda" and numbers.device.type == "cpu":
-        numbers = numbers.pin_memory()
-    return numbers.to(device, non_blocking=True)
 
 
 class Augmenter:

@@ -16,7 +16,8 @@ from mmcl_core import augment
 from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.errors import ConfigError, InputError
-from mmcl_core.policy import DEPTH_SETS, RGB_POLICIES, RandAugment, depth_ops, depth_policy, single_op
+from mmcl_core.policy import DEPTH_SETS, RGB_POLICIES, depth_ops, single_op
+from mmcl_core.randaugment import RandAugment, depth_policy
 
 VIEWS = {"rgb": "rgb", "depth": "depth"}
 SIZE, SOURCE = 32, 48

@@ -261,9 +261,10 @@ def test_batches_that_pass_together_are_as_alone(names, unit_norm):
         features = model.features_together(raw) if together else [model.features(*one) for one in raw]
         embedded = torch.cat([f.flatten() for part in features for f in part])
         (embedded * torch.linspace(-1, 1, len(embedded))).sum().backward()
-        found.append((embedded, [p.grad for p in model.encoder.parameters()], model.encoder.state_dict()))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-3)  # a gradient that cancels is rounding
+        gradient = torch.cat([p.grad.flatten() for p in model.encoder.parameters()])
+        found.append((embedded.detach(), gradient, *model.encoder.state_dict().values()))
+    for one, other in zip(*found, strict=True):  # single gradients cancel to rounding
+        assert (one - other).double().norm() <= 1e-4 * other.double().norm()
 
 
 def test_an_untrained_modality_among_several_is_named():

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmcl_core.augment import Augmenter, sent
+from mmcl_core.augment import Augmenter
 from mmcl_core.config import Config
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead, split_indices
 from mmcl_core.data.cache import PreparedSet
@@ -19,6 +19,7 @@ from mmcl_core.engine.distributed import World
 from mmcl_core.engine.schedule import step_generator
 from mmcl_core.methods import method_class
 from mmcl_core.methods.base import Stage, ViewBatch
+from mmcl_core.randaugment import sent
 
 __all__ = ["Parts", "Samples"]
 
