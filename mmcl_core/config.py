@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from mmcl_core.errors import ConfigError
 from mmcl_core.method_config import (
     AdmdConfig,
@@ -26,7 +24,7 @@ from mmcl_core.method_config import (
     ModDropConfig,
     Pix2PixConfig,
 )
-from mmcl_core.settings import build, hint, read_file
+from mmcl_core.settings import build, hint, read_file, read_override
 
 __all__ = [
     "AugmentConfig",
@@ -40,7 +38,6 @@ __all__ = [
     "from_dict",
     "load",
     "override",
-    "read_override",
     "to_dict",
 ]
 
@@ -386,18 +383,3 @@ def override(config: Config, values: Mapping[str, Any], where: str = "settings")
             raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place)}")
         place[key] = value
     return from_dict(plain, where)
-
-
-def read_override(text: str) -> tuple[str, Any]:
-    """Name and value of a text ``section.key=value``, the value read as YAML.
-
-    Raises:
-        ConfigError: a text of another form.
-    """
-    name, sign, value = text.partition("=")
-    if not sign or not name.strip():
-        raise ConfigError(f"override {text!r} is not of the form section.key=value")
-    try:
-        return name.strip(), yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error

@@ -14,7 +14,7 @@ import yaml
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["build", "hint", "read_file"]
+__all__ = ["build", "hint", "read_file", "read_override"]
 
 T = TypeVar("T")
 
@@ -120,3 +120,18 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where}: {name} must be {wanted.__name__}, got {value!r}")
     return value
+
+
+def read_override(text: str) -> tuple[str, Any]:
+    """Name and value of a text ``section.key=value``, the value read as YAML.
+
+    Raises:
+        ConfigError: a text of another form.
+    """
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip():
+        raise ConfigError(f"override {text!r} is not of the form section.key=value")
+    try:
+        return name.strip(), yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error

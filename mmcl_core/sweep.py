@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from mmcl_core.config import read_override
     from mmcl_core.engine.sweep.plan import make_plan
     from mmcl_core.engine.sweep.session import Session, publish, slots_for
     from mmcl_core.engine.sweep.table import read_table
+    from mmcl_core.settings import read_override
 
     if options.jobs < 0:
         raise ConfigError("--jobs must be at least 1")

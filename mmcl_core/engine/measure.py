@@ -64,7 +64,6 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 64))
         step = _plain_step(trainer) if plain else trainer._train_step
-        views = len(trainer.method.views(trainer.stage))
         batches, waited = _endless(trainer), 0.0
 
         def one() -> None:
@@ -93,7 +92,7 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
     return {
         "seconds": wall,
         "cpu_seconds": statistics.median(processors),
-        "images_per_second": views * config.train.batch / wall,
+        "images_per_second": len(trainer.method.views(trainer.stage)) * config.train.batch / wall,
         "tflops": flops / wall / 1e12,
         "data_wait": sum(waits) / sum(walls),
         **_device_memory(trainer.device),

@@ -129,8 +129,6 @@ class Trainer:
         self.stopping = False  # agreed on by all processes
         self.since, self.waited, self.seen = 0.0, 0.0, 0  # clock of the window: start, time waited for data, samples
 
-    # ---------------------------------------------------------------- the story
-
     def fit(self, state: dict[str, Any] | None = None) -> RunResult:
         """Train from a saved state, or from the start, to the end."""
         if state is not None:
@@ -293,8 +291,6 @@ class Trainer:
             (self.run / "state.pt").unlink(missing_ok=True)  # larger than all the rest, and of no more use
         return result
 
-    # ---------------------------------------------------------------- looking at it
-
     def _settle(self) -> Tensor:
         """The terms of the window in host memory [updates, terms], checked. Waits for the device."""
         values = self.window.values()
@@ -358,8 +354,6 @@ class Trainer:
         known, asked = (self._ask(self.method.embed, self._judged, one) for one in (self.samples.probing, source))
         found = probe(known, asked, self.method.targets, len(self.samples.prepared.classes))
         self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "probe", **found})
-
-    # ---------------------------------------------------------------- keeping it
 
     def _save(self) -> None:
         """Save the state: at any price before a stop, else when it is worth it."""
