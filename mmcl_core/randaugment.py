@@ -222,6 +222,7 @@ class RandAugment:
     def _tables(
         self, parts: list[tuple[Op, int]], image: Tensor, values: Tensor, fixed: Tensor, use: Tensor | None
     ) -> Tensor:
+        """The table of each row, [n, C, 256]; operations in a row that need no look at pictures take theirs at once."""
         tables, begin = [], 0
         for looks, run in itertools.groupby(parts, lambda part: part[0].name in _LOOKING):
             for name, count in [(op.name, n) for op, n in run] if looks else [("", sum(n for _, n in run))]:
