@@ -69,13 +69,16 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def _train(config: Config, options: argparse.Namespace) -> None:
+    from mmcl_core.engine.device import pick_device
     from mmcl_core.engine.measure import apart, measure_product, measure_train
 
-    best = apart(measure_product, config, options.steps).get("tflops", 0.0)
+    share = {}
     ours = apart(measure_train, config, False, options.steps)
     pairs, epochs = FALLING_THINGS, config.train.epochs
     hours = pairs // config.train.batch * epochs * float(ours["seconds"]) / 3600
-    share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / float(best)} if best else {}
+    if pick_device(config.train.device).type == "cuda":  # no one product says what a processor can do
+        best = float(apart(measure_product, config, options.steps)["tflops"])
+        share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     _line("train", formulation="ours", batch=config.train.batch, **ours, **share)
     _line("train", projected=f"{epochs} epochs of {pairs} samples", hours=hours)
     plain = apart(measure_train, config, True, options.steps)

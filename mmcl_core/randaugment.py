@@ -104,6 +104,9 @@ class RandAugment:
         groups = [[n for n, name in enumerate(names) if name in group] for group in (_TABLES, _MOVES)]
         single = [[n] for n, name in enumerate(names) if name not in _TABLES | _MOVES]
         self._groups = [group for group in (*groups, *single) if group]
+        self._value = torch.tensor([op.value(magnitude, size) for op in ops])
+        self._signed = torch.tensor([op.signed for op in ops])
+        self._change = torch.tensor([float(op.unit == "change") for op in ops])
         self._fixed_tables: Tensor | None = None
         assert all(group == list(range(group[0], group[-1] + 1)) for group in self._groups), "groups must be contiguous"
 
@@ -191,11 +194,9 @@ class RandAugment:
 
     def _values(self, ops: Tensor, numbers: Tensor) -> Tensor:
         """What each draw's operation gets, [B, N]; that of the first operation where none is applied."""
-        values = torch.tensor([op.value(self.magnitude, self.size) for op in self.ops])
-        signed = torch.tensor([op.signed for op in self.ops])
-        change = torch.tensor([float(op.unit == "change") for op in self.ops])
         at = ops.clamp(min=0)
-        return torch.where(signed[at] & (numbers[..., 0] < 0.5), -values[at], values[at]) + change[at]
+        values = self._value[at]
+        return torch.where(self._signed[at] & (numbers[..., 0] < 0.5), -values, values) + self._change[at]
 
     def _matrices(self, ops: Tensor, values: Tensor) -> Tensor:
         """How each draw moves pixels, [B, N, 3, 3], from output to input; the identity where it does not."""

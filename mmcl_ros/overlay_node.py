@@ -135,7 +135,7 @@ class OverlayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to end."""
-    return run_node(OverlayNode, args)
+    return run_node(OverlayNode, args, __doc__)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ __all__ = ["run_node"]
 logger = logging.getLogger(__name__)
 
 
-def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
+def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str | None = None) -> int:
     """Make a node and spin it until the process is told to end (SIGINT, SIGTERM).
+
+    ``--help`` prints ``about`` and ends; ROS itself would start the node.
 
     The signal may come while the node is still being made, for loading a model takes its time. From then on rclpy
     refuses whatever is asked of it; that is no fault of the node.
@@ -23,6 +26,11 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     Returns:
         The exit status, 0.
     """
+    if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
+        print(
+            f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md, or ros2 param describe on the running node."
+        )
+        return 0
     rclpy.init(args=args)
     node = None
     try:

@@ -392,7 +392,7 @@ def main(args: list[str] | None = None, load: Callable[..., RecognizerLike] = lo
     """Run the node until it is told to end."""
     # Worker and executor share the interpreter; at the default of 5 ms each handover costs a picture that much.
     sys.setswitchinterval(0.0005)
-    return run_node(lambda: RecognizerNode(load), args)
+    return run_node(lambda: RecognizerNode(load), args, __doc__)
 
 
 if __name__ == "__main__":

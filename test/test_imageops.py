@@ -1,4 +1,4 @@
-"""Single operations against PIL on uint8 pictures. Not tested here: which operations a policy draws (test_augment)."""
+"""Single operations against PIL on uint8 pictures. Which of them a policy draws: test_randaugment."""
 
 from __future__ import annotations
 

@@ -44,6 +44,14 @@ def test_process_without_a_model_stays_and_ends_cleanly(bench, end):
     assert errors.count("no model at /nowhere") <= 3, "one throttled line"
 
 
+@pytest.mark.parametrize("node", ["recognizer_node", "overlay_node"])
+def test_help_is_printed_and_no_node_started(node):
+    line = [sys.executable, "-m", f"mmcl_ros.{node}", "--help"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "docs/ros.md" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("modality", "decode", "encodings"), [("rgb", decode_rgb, COLOUR_OR_NOT), ("depth", decode_depth, DEPTH_OR_NOT)]
 )

@@ -86,21 +86,19 @@ def encode(
         views: the views to encode and their modalities.
         levels: the feature maps wanted besides the embedding, among 5 and 7.
     """
-    encoded = {}
     whole = [view for view in views if view not in batch.present]
-    if len(whole) > 1:
-        pictures = [(batch.pictures[view].image, views[view], batch.pictures[view].camera) for view in whole]
-        together = model.features_together(pictures, levels)
-        encoded = {view: Encoded(features, None) for view, features in zip(whole, together, strict=True)}
-    for view in (view for view in views if view not in encoded):
-        modality, picture, rows = views[view], batch.pictures[view], batch.rows(view)
-        image, camera = picture.image, picture.camera
+    pictures = [(batch.pictures[view].image, views[view], batch.pictures[view].camera) for view in whole]
+    together = model.features_together(pictures, levels)
+    encoded = {view: Encoded(features, None) for view, features in zip(whole, together, strict=True)}
+    for view, modality in views.items():
+        picture, rows = batch.pictures[view], batch.rows(view)
         if rows is None:
-            encoded[view] = Encoded(model.features(image, modality, camera, levels=levels), None)
-        elif total(torch.tensor(len(rows), device=rows.device)) >= 2:
-            encoded[view] = Encoded(model.features(image[rows], modality, camera[rows], levels=levels), rows)
+            continue
+        if total(torch.tensor(len(rows), device=rows.device)) >= 2:
+            features = model.features(picture.image[rows], modality, picture.camera[rows], levels=levels)
+            encoded[view] = Encoded(features, rows)
         else:
-            encoded[view] = Encoded(_nothing(model, image.device, levels), rows[:0])
+            encoded[view] = Encoded(_nothing(model, picture.image.device, levels), rows[:0])
     return {view: encoded[view] for view in views}
 
 

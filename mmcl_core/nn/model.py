@@ -98,14 +98,14 @@ class RecognitionModel(Network):
     ) -> list[Features]:
         """:meth:`features` of several batches of equal length.
 
-        They pass the project's encoder as one batch, unless every unit of it normalises, which would take them apart
-        again and again.
+        Two and more pass the project's encoder as one batch, unless every unit of it normalises, which would take them
+        apart again and again.
 
         Args:
             pictures: picture, modality and camera of each batch.
             levels: the levels that are wanted.
         """
-        if not isinstance(self.encoder, Encoder) or self.config.unit_norm:
+        if len(pictures) < 2 or not isinstance(self.encoder, Encoder) or self.config.unit_norm:
             return [self.features(image, name, camera, levels) for image, name, camera in pictures]
         inputs = torch.cat([to_network_input(image, name, camera, self.inputs) for image, name, camera in pictures])
         f1, f5, f7 = self.encoder(inputs, tuple(name for _, name, _ in pictures), levels)
