@@ -27,9 +27,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
         The exit status, 0.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
-        print(
-            f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md, or ros2 param describe on the running node."
-        )
+        print(f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md; of a running node: ros2 param describe.")
         return 0
     rclpy.init(args=args)
     node = None
