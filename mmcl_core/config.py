@@ -137,6 +137,9 @@ class LossConfig:
         chunk: most source rows whose scores are held at once; more are worked off in chunks.
         drop_same_class: whether samples of the same known class are left out of the negatives of the contrastive loss
             (beyond the paper). Labels that a semi-supervised run hides stay hidden.
+        agreement_weight: weight of the term that draws the answer from each sensor to the fused answer of both, with
+            ``train.target: both`` (beyond the paper); needs no labels, see
+            :func:`mmcl_core.nn.distillation.agreement_loss`. 0: none.
     """
 
     level_pairs: tuple[str, ...] = ("1-5", "1-7", "5-7")
@@ -150,6 +153,7 @@ class LossConfig:
     label_smoothing: float = 0.0
     chunk: int = 256
     drop_same_class: bool = False
+    agreement_weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="objects beside the target, at most (default: %(default)s)",
     )
     add("--sensor", choices=("xtion", "none"), default="xtion", help="model of the depth camera; none: exact depth")
+    add(
+        "--camera-spread",
+        type=float,
+        default=1.0,
+        metavar="X",
+        dest="spread",
+        help="draw exposure, colours, noise, holes and the like of both cameras from a range X times as wide: to "
+        "validate, or train, for sensors unlike the modelled ones (default: %(default)s)",
+    )
     add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace the set that is in the output folder")
     add_logging_options(parser)
@@ -83,6 +92,7 @@ def render(
     split: str = "train=0.8,val=0.1,test=0.1",
     classes: Sequence[str] = (),
     neighbours: int = 4,
+    spread: float = 1.0,
     overwrite: bool = False,
 ) -> str:
     """Render a set; the arguments are those of the command.
@@ -99,6 +109,8 @@ def render(
         raise ConfigError(
             "--count and --workers must be at least 1, --seed and --neighbours at least 0, --size 16 to 1024"
         )
+    if not 0 <= spread <= 4:
+        raise ConfigError(f"--camera-spread must be 0 to 4, got {spread:g}")
     stock = make_stock(objects, seed, classes)
     numbers = range(first, count, step)
     if not numbers:
@@ -107,6 +119,8 @@ def render(
         "made_by": "mmcl_core.render",
         "objects": objects if objects == "household" else Path(objects).resolve().name,
         **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
+        **({} if neighbours == 4 else {"neighbours": neighbours}),
+        **({} if spread == 1 else {"camera_spread": spread}),
         "unseen_in_other_splits": stock.unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
     }
@@ -116,7 +130,9 @@ def render(
         out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
     ) as writer:
         crops = _all_crops(
-            (objects, seed, tuple(classes), size, shares, sensor, neighbours), numbers, min(workers, len(numbers))
+            (objects, seed, tuple(classes), size, shares, sensor, neighbours, spread),
+            numbers,
+            min(workers, len(numbers)),
         )
         for number, crop in zip(numbers, _progress(crops, len(numbers)), strict=True):
             writer.add(_sample(number, count, crop))
@@ -223,12 +239,13 @@ def _start_worker(
     shares: dict[str, float],
     sensor: str,
     neighbours: int,
+    spread: float,
 ) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor, neighbours)
+    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor, neighbours, spread)
 
 
 def _make(number: int) -> Crop:

@@ -1,4 +1,4 @@
-"""Distance of embeddings and soft targets, by hand."""
+"""Distance of embeddings, soft targets and agreement, by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmcl_core.nn.distillation import embedding_distance, soft_target_loss
+from mmcl_core.nn.distillation import agreement_loss, embedding_distance, soft_target_loss
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -59,3 +59,44 @@ def test_the_size_of_the_gradient_does_not_depend_on_the_temperature():
 def test_no_samples_no_loss():
     empty = torch.zeros(0, 3, requires_grad=True)
     assert embedding_distance(empty, empty, True) == soft_target_loss(empty, empty, 2.0) == 0
+
+
+def softened(logits, temperature):
+    weights = [math.exp(x / temperature) for x in logits.tolist()]
+    return [w / sum(weights) for w in weights]
+
+
+def test_agreement_by_hand():
+    """Against a loop over samples and views; samples with one view or none count for nothing."""
+    generator = torch.Generator().manual_seed(0)
+    views = [3 * torch.randn(5, 4, generator=generator) for _ in range(3)]
+    present = [torch.tensor(has, dtype=torch.bool) for has in ([1, 1, 1, 0, 0], [1, 0, 1, 1, 0], [1, 0, 0, 1, 0])]
+    losses, temperature = [], 2.0
+    for sample in range(5):
+        answers = [softened(v[sample], temperature) for v, has in zip(views, present, strict=True) if has[sample]]
+        if len(answers) < 2:
+            continue
+        mean = [sum(math.log(a[c]) for a in answers) / len(answers) for c in range(4)]
+        fused = softened(torch.tensor(mean), 1.0)
+        losses.append(sum(f * math.log(f / a[c]) for a in answers for c, f in enumerate(fused)))
+    assert len(losses) == 3
+    expected = temperature**2 * sum(losses) / 3
+    assert agreement_loss(views, present, temperature).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_views_that_agree_have_no_loss_and_others_are_drawn_to_the_fused_answer():
+    everyone = torch.ones(1, dtype=torch.bool)
+    same = torch.tensor([[2.0, -1.0, 0.0]])
+    assert agreement_loss([same, same.clone()], [everyone] * 2, 2.0).item() == pytest.approx(0, abs=1e-6)
+    sure, unsure = torch.tensor([[6.0, 0.0]], requires_grad=True), torch.tensor([[0.0, 1.0]], requires_grad=True)
+    agreement_loss([sure, unsure], [everyone] * 2, 2.0).backward()
+    assert unsure.grad[0, 0] < 0 < unsure.grad[0, 1]  # descent raises the class that the other is sure of
+    assert sure.grad[0, 0] > 0  # and makes the sure one less so
+
+
+def test_without_pairs_there_is_no_agreement_to_learn():
+    view = torch.randn(3, 4, requires_grad=True)
+    loss = agreement_loss([view, torch.zeros(3, 4)], [torch.ones(3).bool(), torch.zeros(3).bool()], 2.0)
+    loss.backward()
+    assert loss.item() == 0
+    assert not view.grad.any()

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from mmcl_core.nn.distillation import agreement_loss
 from mmcl_core.nn.encoder import Encoder, Features
 from mmcl_core.nn.gather import gather_with_grad, total
 from mmcl_core.nn.heads import Classifier
@@ -50,6 +51,8 @@ def whole_step(rows, chunk, masked, drop=False):
     logits = model["classifier"](features["rgb"].f1, "rgb")
     for name, values in logits._asdict().items():
         terms[name] = classification_loss(values, given["labels"][rows])
+    views = [model["classifier"].linear(features[view].f1) for view in VIEWS]
+    terms["agreement"] = agreement_loss(views, list(valid.values()), 2.0)
     sum(terms.values()).backward()
     return (
         {name: value.detach() for name, value in terms.items()},

@@ -200,20 +200,20 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        if function.overloadpacket is torch.ops.aten.mm:
-            self.products += args[0].shape[1] == self.width
+        if function.overloadpacket is torch.ops.aten.bmm:
+            self.products += args[0].shape[2] == self.width
         if isinstance(out, torch.Tensor) and out.dtype in (torch.bool, torch.uint8):
             self.masks.append(out.numel())
         return out
 
 
 @pytest.mark.parametrize("valid", [None, VALID])
-def test_one_product_per_direction_and_no_masks(valid):
+def test_one_product_for_all_directions_to_a_level_and_no_masks(valid):
     features, cells = embeddings()
     with Allocations(width=6) as seen:
-        CrossModalNCE(("1-7", "5-5"))(features, cells, valid)
-    assert seen.products == 4
-    assert max(seen.masks) <= 5
+        CrossModalNCE(("1-7", "5-5", "5-7"))(features, cells, valid)
+    assert seen.products == 2
+    assert max(seen.masks) <= 2 * 5  # which samples have which view
     with Allocations(width=6) as seen:
         CrossModalNCE(("1-7", "5-5"), chunk=2, drop_same_class=True)(features, cells, valid, LABELS)
     assert max(seen.masks) <= 2 * 5  # of the samples of a chunk and all others, not of their locations

@@ -86,6 +86,38 @@ def test_every_weight_of_mmcl_is_trained():
     assert list(system.encoder.heads) == ["5"]
 
 
+def test_agreement_learns_from_pairs_without_labels_and_from_nothing_else():
+    method, system = build("loss.agreement_weight=1", "loss.contrastive_weight=0")
+    unlabelled = torch.full((BATCH,), -1)
+
+    def gradient(**given):
+        system.zero_grad()
+        terms = losses(method, system, labels=unlabelled, **given)
+        assert {"agreement linear", "agreement mlp"} <= set(terms)
+        sum(terms.values()).backward()
+        return sum(float(p.grad.abs().sum()) for p in system.classifier.parameters() if p.grad is not None)
+
+    assert gradient() > 0
+    alone = {"rgb": torch.arange(BATCH) < 6, "depth": torch.arange(BATCH) >= 6}  # never both
+    assert gradient(present=alone) == 0
+    assert gradient(present={"rgb": torch.zeros(BATCH).bool()}) == 0
+
+
+def test_agreement_of_samples_that_have_both_equals_leaving_the_others_out():
+    method, system = build("loss.agreement_weight=1")
+    present = {"depth": torch.arange(BATCH) < 8}
+    part = losses(method, system, present=present)["agreement mlp"]
+    system.zero_grad()
+    other = losses(method, system, present=present, fill=300.0)["agreement mlp"]
+    torch.testing.assert_close(part, other)
+    assert part > 0
+
+
+def test_agreement_needs_two_targets():
+    with pytest.raises(ConfigError, match="compares the answers of several targets"):
+        build("loss.agreement_weight=1", "train.target=rgb")
+
+
 def test_three_modalities_make_all_ordered_pairs():
     method, system = build("train.modalities=[rgb, depth, rgb_right]", "loss.level_pairs=[1-1]")
     stage = method.stages()[0]

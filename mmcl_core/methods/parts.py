@@ -13,13 +13,19 @@ from mmcl_core.augment import Picture
 from mmcl_core.config import Config, LossConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import ViewBatch
+from mmcl_core.nn.distillation import agreement_loss
 from mmcl_core.nn.encoder import Features
 from mmcl_core.nn.gather import total
+from mmcl_core.nn.heads import ClassLogits
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
 
 __all__ = [
+    "HEADS",
     "Encoded",
+    "agree",
+    "class_logits",
+    "classification_of",
     "classification_term",
     "classify",
     "classify_alone",
@@ -33,6 +39,11 @@ __all__ = [
     "require_modalities",
     "unclipped",
 ]
+
+#: The two classifiers.
+HEADS = ClassLogits._fields
+#: What answers are softened by before they are compared, as is usual (Hinton et al. 2015).
+AGREEMENT_TEMPERATURE = 2.0
 
 
 class Encoded(NamedTuple):
@@ -48,15 +59,15 @@ class Encoded(NamedTuple):
 
     def spread(self, batch: int) -> Features:
         """Features of all samples of the batch; zeros for those without the view."""
-        rows = self.rows
-        if rows is None:
-            return self.features
+        f1, f5, f7 = (None if f is None else self.spread_one(f, batch) for f in self.features)
+        assert f1 is not None
+        return Features(f1, f5, f7)
 
-        def spread(f: Tensor) -> Tensor:
-            return f.new_zeros(batch, *f.shape[1:]).index_copy(0, rows, f)
-
-        f1, f5, f7 = self.features
-        return Features(spread(f1), None if f5 is None else spread(f5), None if f7 is None else spread(f7))
+    def spread_one(self, values: Tensor, batch: int) -> Tensor:
+        """Values [n, ...] of these samples for all of the batch, [batch, ...]; zeros for the others."""
+        if self.rows is None:
+            return values
+        return values.new_zeros(batch, *values.shape[1:]).index_copy(0, self.rows, values)
 
     def mask(self, like: Tensor) -> Tensor:
         """Which samples have features: bool of the shape and device of ``like``."""
@@ -121,7 +132,7 @@ def contrast(
     valid = {view: part.mask(batch.labels) for view, part in encoded.items()}
     complete = all(part.rows is None for part in encoded.values())
     terms = nce(features, cells, None if complete else valid, batch.labels)
-    return {name: weight * value for name, value in terms.items()}
+    return terms if weight == 1 else {name: weight * value for name, value in terms.items()}
 
 
 def classify(
@@ -130,14 +141,45 @@ def classify(
     modality: str,
     labels: Tensor,
     loss: LossConfig,
-    heads: Iterable[str] = ("linear", "mlp"),
+    heads: Iterable[str] = HEADS,
 ) -> dict[str, Tensor]:
     """Classification loss of each head on the embeddings of one view, by name of the head (paper, Eq. 7)."""
-    if part.rows is not None and not total(torch.tensor(len(part.rows), device=labels.device)):
-        return dict.fromkeys(heads, model.classifier.linear.bias.sum() * 0)
-    logits = model.classifier(part.features.f1, modality)
-    labels = labels if part.rows is None else labels[part.rows]
-    return {head: classification_term(getattr(logits, head), labels, loss) for head in heads}
+    logits = class_logits(model, part, modality)
+    return {head: classification_of(model, part, logits, head, labels, loss) for head in heads}
+
+
+def class_logits(model: RecognitionModel, part: Encoded, modality: str) -> ClassLogits | None:
+    """Class scores of both heads for the samples that have the view; ``None`` where no process has one."""
+    if part.rows is not None and not total(torch.tensor(len(part.rows), device=part.rows.device)):
+        return None
+    logits: ClassLogits = model.classifier(part.features.f1, modality)
+    return logits
+
+
+def classification_of(
+    model: RecognitionModel, part: Encoded, logits: ClassLogits | None, head: str, labels: Tensor, loss: LossConfig
+) -> Tensor:
+    """Classification loss of one head; zero where there are no scores."""
+    if logits is None:
+        return model.classifier.linear.bias.sum() * 0
+    return classification_term(getattr(logits, head), labels if part.rows is None else labels[part.rows], loss)
+
+
+def agree(
+    model: RecognitionModel, encoded: Mapping[str, Encoded], scores: Mapping[str, ClassLogits | None], batch: ViewBatch
+) -> dict[str, Tensor]:
+    """The agreement of the answers of several views, by name of the head; see :func:`agreement_loss`."""
+    size = len(batch.labels)
+    nobody = torch.zeros(size, model.classes, device=batch.labels.device)
+    present = [encoded[view].mask(batch.labels) for view in scores]
+    terms = {}
+    for head in HEADS:
+        views = [
+            nobody if logits is None else encoded[view].spread_one(getattr(logits, head), size)
+            for view, logits in scores.items()
+        ]
+        terms[head] = agreement_loss(views, present, AGREEMENT_TEMPERATURE)
+    return terms
 
 
 def classification_term(logits: Tensor, labels: Tensor, loss: LossConfig) -> Tensor:

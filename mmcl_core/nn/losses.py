@@ -39,8 +39,8 @@ class CrossModalNCE(nn.Module):
         clip: bound c of the soft clip ``c tanh(score / c)``; 0: none.
         regulariser: weight of the mean over all pairs of the squared score, taken before the clip.
         direction_weight: factor on everything: 1 sums the directions (paper), 0.5 halves (authors' program).
-        chunk: most sources whose scores are held at once. More are worked off in chunks whose scores are computed
-            again in backward, so that memory grows with the batch and not with its square.
+        chunk: a batch of more samples than this is worked off in chunks of at most as many sources, whose scores are
+            computed again in backward, so that memory grows with the batch and not with its square.
         drop_same_class: whether samples of the source's class are left out of its negatives, where both classes are
             known (beyond the paper; supervision without making them positives). The regulariser still takes all pairs.
 
@@ -103,35 +103,37 @@ class CrossModalNCE(nn.Module):
         """
         if self.drop_same_class and labels is None:
             raise ConfigError("loss.drop_same_class needs the labels of the batch")
-        device = next(iter(features.values())).f1.device
-        target_levels = {LEVEL_PAIRS[pair][1] for pair in self.level_pairs}
-        terms: dict[str, Tensor] = {}
-        regulariser = torch.zeros((), device=device)
+        views = tuple(features)
+        device = features[views[0]].f1.device
         with torch.autocast(device.type, enabled=False):
-            targets = {
-                (view, level): gather_with_grad(_locations(features[view], level))
-                for view, level in itertools.product(features, target_levels)
-            }
-            here = {view: _presence(f.f1, valid[view] if valid else None) for view, f in features.items()}
-            everywhere = {view: gather_with_grad(present) for view, present in here.items()}
+            present = torch.stack([_presence(features[view].f1, valid[view] if valid else None) for view in views], 1)
+            everywhere = gather_with_grad(present)
             classes = None
             if self.drop_same_class and labels is not None:
                 classes = labels.to(device), gather_with_grad(labels.to(device))
-            for pair, (source, target) in itertools.product(self.level_pairs, itertools.permutations(features, 2)):
-                at, to = LEVEL_PAIRS[pair]
-                loss, square = self._direction(
-                    _sources(features[source], at, cells[source] if cells else None),
-                    targets[target, to],
-                    here[source] * here[target],
-                    everywhere[target],
+            losses: dict[tuple[str, str, str], Tensor] = {}
+            squares = []
+            for level in sorted({LEVEL_PAIRS[pair][1] for pair in self.level_pairs}):
+                pairs = [pair for pair in self.level_pairs if LEVEL_PAIRS[pair][1] == level]
+                directions = [(p, s, t) for t in views for p in pairs for s in views if s != t]
+                sources = [_sources(features[s], LEVEL_PAIRS[p][0], cells and cells[s]) for p, s, _ in directions]
+                weight = [present[:, views.index(s)] for _, s, _ in directions]
+                by_target = (len(views), -1)
+                loss, square = self._against(
+                    torch.stack(sources).unflatten(0, by_target),
+                    torch.stack([gather_with_grad(_locations(features[view], level)) for view in views]),
+                    torch.stack(weight).unflatten(0, by_target) * present.T[:, None],
+                    everywhere.T,
                     valid is not None,
                     classes,
                 )
-                terms[f"{pair} {source}->{target}"] = self.direction_weight * loss
-                regulariser = regulariser + self.direction_weight * self.regulariser * square
-        return {**terms, "regulariser": regulariser}
+                losses |= zip(directions, (self.direction_weight * loss).flatten(), strict=True)
+                squares.append(square.sum())
+        order = itertools.product(self.level_pairs, itertools.permutations(views, 2))
+        terms = {f"{p} {s}->{t}": losses[p, s, t] for p, (s, t) in order}
+        return {**terms, "regulariser": self.direction_weight * self.regulariser * torch.stack(squares).sum()}
 
-    def _direction(
+    def _against(
         self,
         sources: Tensor,
         targets: Tensor,
@@ -140,21 +142,33 @@ class CrossModalNCE(nn.Module):
         masked: bool,
         classes: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean loss and mean squared score of sources [b, R] against targets [B, L, R] of all processes."""
-        rows, first = len(sources), process_index() * len(sources)
-        sources = sources / sources.shape[1] ** 0.5
+        """Mean losses and mean squared scores of every direction at once, [V, K] each.
+
+        Args:
+            sources: [V, K, b, R], for each of V target views the K sources that look at it.
+            targets: [V, B, L, R], of all processes.
+            weight: [V, K, b], whether a sample has both views.
+            present: [V, B], whether a sample has the target view.
+            masked: whether any sample lacks any view.
+            classes: see :func:`_sums`.
+        """
+        rows = sources.shape[2]
+        first = process_index() * rows
+        step = rows if rows <= self.chunk else max(self.chunk // (sources.shape[0] * sources.shape[1]), 1)
+        sources = sources / sources.shape[3] ** 0.5
         loss = square = torch.zeros((), device=sources.device)
-        for start in range(0, rows, self.chunk):
-            part = slice(start, start + self.chunk)
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
             labels = None if classes is None else (classes[0][part], classes[1])
-            arguments = (sources[part], targets, weight[part], present, first + start, self.clip, masked, labels)
-            if rows > self.chunk and torch.is_grad_enabled():
+            own = sources[:, :, part], targets, weight[:, :, part], present, first + start
+            arguments = (*own, self.clip, masked, labels)
+            if rows > step and torch.is_grad_enabled():
                 sums = checkpoint(_sums, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 sums = _sums(*arguments)
             loss, square = loss + sums[0], square + sums[1]
-        scale = processes() / (total(weight.sum()).clamp(min=1) * targets.shape[1])
-        return loss * scale, square * scale / present.sum().clamp(min=1)
+        scale = processes() / (total(weight.sum(2)).clamp(min=1) * targets.shape[2])
+        return loss * scale, square * scale / present.sum(1, keepdim=True).clamp(min=1)
 
 
 def draw_cells(batch: int, views: Sequence[str], generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -201,24 +215,24 @@ def _sums(
     masked: bool,
     classes: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sums of the losses and of the squared scores of some rows.
+    """Weighted sums over b rows of the losses and of the squared scores, [V, K] each.
 
-    Source i [b, R] belongs to the sample first + i of the targets [B, L, R]: its positives are a diagonal of the
-    scores [b, B, L], and the negatives are what remains when that diagonal is blotted out. ``classes``: of the
-    sources [b] and of all samples [B].
+    Source i of [V, K, b, R] belongs to the sample first + i of the targets [V, B, L, R]: its positives are a diagonal
+    of the scores [V, K, b, B, L], and the negatives are what remains when that diagonal is blotted out. ``classes``:
+    of the sources [b] and of all samples [B].
     """
-    scores = (sources @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
-    squares = (weight @ scores.square().sum(2)) @ present
+    scores = (sources.flatten(1, 2) @ targets.flatten(1, 2).mT).view(*sources.shape[:3], *targets.shape[1:3])
+    squares = ((weight[:, :, None] @ scores.square().sum(4)).squeeze(2) @ present[:, :, None]).squeeze(2)
     scores = soft_clip(scores, clip)
-    positives = scores.diagonal(first, 0, 1)  # [L, b]
-    negatives = scores.diagonal_scatter(torch.full_like(positives, _ABSENT), first, 0, 1)
+    positives = scores.diagonal(first, 2, 3)  # [V, K, L, b]
+    negatives = scores.diagonal_scatter(torch.full_like(positives, _ABSENT), first, 2, 3)
     if masked:
-        negatives = negatives.masked_fill(present[:, None] == 0, _ABSENT)
+        negatives = negatives.masked_fill((present == 0)[:, None, None, :, None], _ABSENT)
     if classes is not None:
         own, all_ = classes[0][:, None], classes[1]
         negatives = negatives.masked_fill(((own == all_) & (own >= 0))[:, :, None], _ABSENT)
-    losses = F.softplus(negatives.logsumexp((1, 2)) - positives)
-    return (losses * weight).sum(), squares
+    losses = F.softplus(negatives.logsumexp((3, 4))[:, :, None] - positives)
+    return (losses * weight[:, :, None]).sum((2, 3)), squares
 
 
 def _locations(features: Features, level: int) -> Tensor:

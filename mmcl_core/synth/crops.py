@@ -122,6 +122,7 @@ class CropMaker:
         shares: splits and their shares; the first is for training, the others see a wider range of light.
         sensor: ``xtion`` or ``none`` (exact depth).
         neighbours: objects beside the target, at most.
+        spread: how many times as wide as usual the properties of both cameras are drawn.
     """
 
     def __init__(
@@ -132,8 +133,10 @@ class CropMaker:
         shares: Mapping[str, float],
         sensor: str = "xtion",
         neighbours: int = 4,
+        spread: float = 1.0,
     ) -> None:
         self.stock, self.seed, self.size, self.sensor, self.neighbours = stock, seed, size, sensor, neighbours
+        self.spread = spread
         self.shares = dict(shares)
         self._pools: dict[str, TexturePool] = {}
         self._distractors: dict[tuple[str, int], Item] = {}
@@ -155,7 +158,7 @@ class CropMaker:
 
         held_back = split != next(iter(self.shares))
         scene = compose(rng, target, neighbour, self._pools[split], held_back, self.neighbours)
-        rgb, depth, camera = render_scene(scene, self.size, self.sensor, rng)
+        rgb, depth, camera = render_scene(scene, self.size, self.sensor, rng, self.spread)
         group = target.instance if self.stock.unseen == "instances" else f"scene-{number:07d}"
         intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
         return Crop(rgb, depth, intrinsics, label, split, group, target.instance, scene.visible)
@@ -175,7 +178,7 @@ class CropMaker:
 
 
 def render_scene(
-    scene: Scene, size: int, sensor: str, rng: np.random.Generator
+    scene: Scene, size: int, sensor: str, rng: np.random.Generator, spread: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, Camera]:
     """Render the window of a scene.
 
@@ -187,6 +190,7 @@ def render_scene(
         size: side S of the crop.
         sensor: ``xtion`` or ``none``.
         rng: noise and jitter.
+        spread: see :class:`CropMaker`.
 
     Returns:
         RGB uint8 [S, S, 3], depth uint16 [S, S] in mm, and the camera of the S x S crop.
@@ -199,7 +203,7 @@ def render_scene(
     seen = surface(camera, rays, hits, scene.placed, skins, scene.panels, scene.textures)
     light = lit(seen, (grid, grid), scene.lighting, scene.placed, 0.0, rng)
     level = float(scene.lighting.above.mean() + 0.6 * sum(lamp.colour.mean() for lamp in scene.lighting.lamps))
-    photo = ColourCamera.draw(rng).photograph(light.reshape(grid, grid, 3), level, scene.side / grid, rng)
+    photo = ColourCamera.draw(rng, spread).photograph(light.reshape(grid, grid, 3), level, scene.side / grid, rng)
     rgb = photo if grid == size else cv2.resize(photo, (size, size), interpolation=cv2.INTER_LINEAR)
     square = (grid, grid)
     if sensor == "none":
@@ -208,7 +212,7 @@ def render_scene(
     else:
         brightness = SRGB_TO_LINEAR[np.maximum.reduce(seen.colour.T)].reshape(square)
         looks = (seen.facing.reshape(square), brightness, seen.gloss.reshape(square))
-        depth = DepthCamera.draw(rng).sense(hits.z.reshape(square), *looks, camera.fx, size, rng)
+        depth = DepthCamera.draw(rng, spread).sense(hits.z.reshape(square), *looks, camera.fx, size, rng)
     rgb, depth = _cut_at_border(rgb, depth, scene)
     return rgb, depth, scene.camera.window(scene.left, scene.top, scene.side, size)
 

@@ -46,19 +46,20 @@ class ColourCamera:
     jpeg: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> ColourCamera:
-        """A camera from the range of real ones."""
-        red, blue = np.exp(rng.normal(0, 0.08, 2))
+    def draw(cls, rng: np.random.Generator, spread: float = 1.0) -> ColourCamera:
+        """A camera from the range of real ones; ``spread``: from a range so many times as wide."""
+        red, blue = np.exp(rng.normal(0, 0.08 * spread, 2))
+        widest = max(spread, 1.0)
         return cls(
-            exposure=float(np.clip(0.36 * np.exp(rng.normal(0, 0.33)), 0.14, 0.75)),
+            exposure=float(np.clip(0.36 * np.exp(rng.normal(0, 0.33 * spread)), 0.14 / widest, 0.75)),
             balance=(float(red), 1.0, float(blue)),
-            saturation=float(rng.uniform(0.9, 1.7)),
-            contrast=float(rng.uniform(0.1, 1.5)),
-            blur=float(rng.uniform(0.35, 0.95)),
-            shot=float(np.exp(rng.uniform(np.log(1.5e-4), np.log(5e-3)))),
-            read=float(np.exp(rng.uniform(np.log(1e-3), np.log(1.5e-2)))),
-            sharpen=float(max(rng.uniform(-0.4, 1.8), 0.0)),
-            jpeg=int(rng.integers(55, 97)) if rng.random() < 0.5 else 0,
+            saturation=max(_between(rng, 0.9, 1.7, spread), 0.0),
+            contrast=max(_between(rng, 0.1, 1.5, spread), 0.0),
+            blur=max(_between(rng, 0.35, 0.95, spread), 0.2),
+            shot=float(np.exp(_between(rng, np.log(1.5e-4), np.log(5e-3), spread))),
+            read=float(np.exp(_between(rng, np.log(1e-3), np.log(1.5e-2), spread))),
+            sharpen=max(_between(rng, -0.4, 1.8, spread), 0.0),
+            jpeg=int(np.clip(76 + spread * (int(rng.integers(55, 97)) - 76), 20, 96)) if rng.random() < 0.5 else 0,
         )
 
     def photograph(self, light: np.ndarray, level: float, cell: float, rng: np.random.Generator) -> np.ndarray:
@@ -136,22 +137,22 @@ class DepthCamera:
     farthest: float = 6.0
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> DepthCamera:
-        """A camera from the range of real ones."""
+    def draw(cls, rng: np.random.Generator, spread: float = 1.0) -> DepthCamera:
+        """A camera from the range of real ones; ``spread``: from a range so many times as wide."""
         return cls(
             focal=float(rng.uniform(525, 600)),
-            shadow=float(rng.uniform(0.1, 1.0)),
+            shadow=min(max(_between(rng, 0.1, 1.0, spread), 0.0), 1.5),
             side=1 if rng.random() < 0.5 else -1,
-            white=float(rng.uniform(0.01, 0.06)),
-            drift=float(rng.uniform(0.02, 0.09)),
+            white=max(_between(rng, 0.01, 0.06, spread), 0.0),
+            drift=max(_between(rng, 0.02, 0.09, spread), 0.0),
             step=0.125 if rng.random() < 0.6 else 0.0,
             smooth=bool(rng.random() < 0.6),
-            wiggle=float(rng.uniform(0.2, 1.1)),
-            edge=float(rng.uniform(0.0, 0.45)),
-            dark=float(max(rng.uniform(-1.0, 3.5), 0)),
-            grazing=float(rng.uniform(0.7, 2.6)),
-            shiny=float(max(rng.uniform(-1.0, 2.5), 0)),
-            farthest=float(rng.uniform(3.0, 8.0)),
+            wiggle=max(_between(rng, 0.2, 1.1, spread), 0.0),
+            edge=max(_between(rng, 0.0, 0.45, spread), 0.0),
+            dark=max(_between(rng, -1.0, 3.5, spread), 0.0),
+            grazing=max(_between(rng, 0.7, 2.6, spread), 0.0),
+            shiny=max(_between(rng, -1.0, 2.5, spread), 0.0),
+            farthest=max(_between(rng, 3.0, 8.0, spread), 1.5),
         )
 
     def sense(
@@ -259,6 +260,14 @@ def to_millimetres(z: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Depth in metres as uint16 millimetres, 0 where it is not valid or does not fit."""
     good = valid & np.isfinite(z) & (z > 0) & (z < 65.5)
     return np.where(good, np.round(np.where(good, z, 0) * 1000), 0).astype(np.uint16)
+
+
+def _between(rng: np.random.Generator, low: float, high: float, spread: float) -> float:
+    """Uniform in the range around the same middle that is ``spread`` times as wide."""
+    if spread == 1.0:
+        return float(rng.uniform(low, high))
+    middle, half = (low + high) / 2, (high - low) / 2 * spread
+    return float(rng.uniform(middle - half, middle + half))
 
 
 def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
