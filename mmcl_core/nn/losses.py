@@ -116,7 +116,9 @@ class CrossModalNCE(nn.Module):
             for level in sorted({LEVEL_PAIRS[pair][1] for pair in self.level_pairs}):
                 pairs = [pair for pair in self.level_pairs if LEVEL_PAIRS[pair][1] == level]
                 directions = [(p, s, t) for t in views for p in pairs for s in views if s != t]
-                sources = [_sources(features[s], LEVEL_PAIRS[p][0], cells and cells[s]) for p, s, _ in directions]
+                sources = [
+                    _sources(features[s], LEVEL_PAIRS[p][0], cells[s] if cells else None) for p, s, _ in directions
+                ]
                 weight = [present[:, views.index(s)] for _, s, _ in directions]
                 by_target = (len(views), -1)
                 loss, square = self._against(
