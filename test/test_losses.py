@@ -18,6 +18,14 @@ from mmcl_core.nn.losses import LEVEL_PAIRS, CrossModalNCE, classification_loss,
 ALL_PAIRS = tuple(LEVEL_PAIRS)
 
 
+@pytest.fixture(autouse=True, params=["one by one", "together"])
+def grouping(request, monkeypatch):
+    """Every test with the directions one after the other, as on a processor, and all at once, as on a GPU."""
+    if request.param == "together":
+        monkeypatch.setattr(CrossModalNCE, "_groups", lambda self, directions, present: [directions])
+    return request.param
+
+
 def embeddings(views=("rgb", "depth"), batch=5, width=6, scale=3.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
@@ -200,19 +208,19 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        if function.overloadpacket is torch.ops.aten.bmm:
-            self.products += args[0].shape[2] == self.width
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm):
+            self.products += args[0].shape[-1] == self.width
         if isinstance(out, torch.Tensor) and out.dtype in (torch.bool, torch.uint8):
             self.masks.append(out.numel())
         return out
 
 
 @pytest.mark.parametrize("valid", [None, VALID])
-def test_one_product_for_all_directions_to_a_level_and_no_masks(valid):
+def test_one_product_for_a_group_of_directions_and_no_masks(valid, grouping):
     features, cells = embeddings()
     with Allocations(width=6) as seen:
         CrossModalNCE(("1-7", "5-5", "5-7"))(features, cells, valid)
-    assert seen.products == 2
+    assert seen.products == (2 if grouping == "together" else 6)
     assert max(seen.masks) <= 2 * 5  # which samples have which view
     with Allocations(width=6) as seen:
         CrossModalNCE(("1-7", "5-5"), chunk=2, drop_same_class=True)(features, cells, valid, LABELS)

@@ -23,6 +23,7 @@ __all__ = ["LEVEL_PAIRS", "CrossModalNCE", "classification_loss", "draw_cells", 
 LEVEL_PAIRS: dict[str, tuple[int, int]] = {"1-5": (1, 5), "1-7": (1, 7), "5-5": (5, 5), "5-7": (5, 7), "1-1": (1, 1)}
 """Names of the level pairs -> level of the source, level of the targets."""
 
+_Direction = tuple[str, str, str]  # level pair, source view, target view
 _ABSENT = torch.finfo(torch.float32).min  # stands for a score of no weight; -inf would make gradients NaN
 
 
@@ -111,29 +112,38 @@ class CrossModalNCE(nn.Module):
             classes = None
             if self.drop_same_class and labels is not None:
                 classes = labels.to(device), gather_with_grad(labels.to(device))
-            losses: dict[tuple[str, str, str], Tensor] = {}
+            losses: dict[_Direction, Tensor] = {}
             squares = []
             for level in sorted({LEVEL_PAIRS[pair][1] for pair in self.level_pairs}):
                 pairs = [pair for pair in self.level_pairs if LEVEL_PAIRS[pair][1] == level]
-                directions = [(p, s, t) for t in views for p in pairs for s in views if s != t]
-                sources = [
-                    _sources(features[s], LEVEL_PAIRS[p][0], cells[s] if cells else None) for p, s, _ in directions
-                ]
-                weight = [present[:, views.index(s)] for _, s, _ in directions]
-                by_target = (len(views), -1)
-                loss, square = self._against(
-                    torch.stack(sources).unflatten(0, by_target),
-                    torch.stack([gather_with_grad(_locations(features[view], level)) for view in views]),
-                    torch.stack(weight).unflatten(0, by_target) * present.T[:, None],
-                    everywhere.T,
-                    valid is not None,
-                    classes,
-                )
-                losses |= zip(directions, (self.direction_weight * loss).flatten(), strict=True)
-                squares.append(square.sum())
+                locations = {view: gather_with_grad(_locations(features[view], level)) for view in views}
+                for group in self._groups([(p, s, t) for t in views for p in pairs for s in views if s != t], present):
+                    targets = list(dict.fromkeys(target for _, _, target in group))
+                    own = [_sources(features[s], LEVEL_PAIRS[p][0], cells[s] if cells else None) for p, s, _ in group]
+                    both = [present[:, views.index(s)] * present[:, views.index(t)] for _, s, t in group]
+                    loss, square = self._against(
+                        _stack(own).unflatten(0, (len(targets), -1)),
+                        _stack([locations[target] for target in targets]),
+                        _stack(both).unflatten(0, (len(targets), -1)),
+                        _stack([everywhere[:, views.index(target)] for target in targets]),
+                        valid is not None,
+                        classes,
+                    )
+                    losses |= zip(group, (self.direction_weight * loss).flatten(), strict=True)
+                    squares.append(square.sum())
         order = itertools.product(self.level_pairs, itertools.permutations(views, 2))
         terms = {f"{p} {s}->{t}": losses[p, s, t] for p, (s, t) in order}
         return {**terms, "regulariser": self.direction_weight * self.regulariser * torch.stack(squares).sum()}
+
+    def _groups(self, directions: list[_Direction], present: Tensor) -> list[list[_Direction]]:
+        """Which directions to a level are worked off at once.
+
+        All of them on a GPU, which waits for every operation to be started; one after the other on a processor, whose
+        cache holds the scores of one, and where memory counts.
+        """
+        if present.device.type == "cuda" and len(present) <= self.chunk:
+            return [directions]
+        return [[direction] for direction in directions]
 
     def _against(
         self,
@@ -144,10 +154,10 @@ class CrossModalNCE(nn.Module):
         masked: bool,
         classes: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean losses and mean squared scores of every direction at once, [V, K] each.
+        """Mean losses and mean squared scores of a group of directions, [V, K] each.
 
         Args:
-            sources: [V, K, b, R], for each of V target views the K sources that look at it.
+            sources: [V, K, b, R], for each of the V target views of the group the K sources that look at it.
             targets: [V, B, L, R], of all processes.
             weight: [V, K, b], whether a sample has both views.
             present: [V, B], whether a sample has the target view.
@@ -171,6 +181,11 @@ class CrossModalNCE(nn.Module):
             loss, square = loss + sums[0], square + sums[1]
         scale = processes() / (total(weight.sum(2)).clamp(min=1) * targets.shape[2])
         return loss * scale, square * scale / present.sum(1, keepdim=True).clamp(min=1)
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """``torch.stack`` that does not copy a single part."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
 
 
 def draw_cells(batch: int, views: Sequence[str], generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -223,7 +238,9 @@ def _sums(
     of the scores [V, K, b, B, L], and the negatives are what remains when that diagonal is blotted out. ``classes``:
     of the sources [b] and of all samples [B].
     """
-    scores = (sources.flatten(1, 2) @ targets.flatten(1, 2).mT).view(*sources.shape[:3], *targets.shape[1:3])
+    shape = (*sources.shape[:3], *targets.shape[1:3])
+    sources, targets = sources.flatten(1, 2), targets.flatten(1, 2)
+    scores = (sources.squeeze(0) @ targets.squeeze(0).mT).view(shape)
     squares = ((weight[:, :, None] @ scores.square().sum(4)).squeeze(2) @ present[:, :, None]).squeeze(2)
     scores = soft_clip(scores, clip)
     positives = scores.diagonal(first, 2, 3)  # [V, K, L, b]
