@@ -149,6 +149,16 @@ def test_sensor_can_be_switched_off(meshes):
         assert np.median(np.abs(a.depth[both].astype(int) - b.depth[both])) < 0.02 * np.median(b.depth[both])
 
 
+def test_other_cameras_see_the_same_scenes(meshes):
+    usual, other = (CropMaker(FolderStock(meshes), 2, 48, SHARES, spread=spread) for spread in (1.0, 3.0))
+    for k in range(4):
+        a, b = usual(k), other(k)
+        assert (a.label, a.split, a.camera, a.visible) == (b.label, b.split, b.camera, b.visible)
+        assert not np.array_equal(a.rgb, b.rgb)
+        both = (a.depth > 0) & (b.depth > 0)
+        assert np.median(np.abs(a.depth[both].astype(int) - b.depth[both])) < 0.02 * np.median(b.depth[both])
+
+
 def test_rounds_are_dealt_evenly_to_the_splits():
     for count in (10, 50, 300):
         names = [split_of_round(k, {"train": 0.8, "val": 0.1, "test": 0.1}) for k in range(count)]
@@ -189,6 +199,8 @@ def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
     assert "expected one sub-folder per class" in capsys.readouterr().err
     assert run(meshes, tmp_path / "out", "--shard", "4/4") == 2
     assert "--shard" in capsys.readouterr().err
+    assert run(meshes, tmp_path / "out", "--camera-spread", "-1") == 2
+    assert "--camera-spread must be 0 to 4" in capsys.readouterr().err
     for text in ("train=0.5", "train=x,test=0.5", "0.5,0.5", "train=1.5,test=-0.5"):
         with pytest.raises(ConfigError, match="--split"):
             render.parse_split(text)

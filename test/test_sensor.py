@@ -122,3 +122,27 @@ def test_noise_of_the_colour_camera():
     small = replace(PLAIN, read=0.02).photograph(light, 1.0, 4.0, np.random.default_rng(0))
     assert quiet.std() == 0
     assert noisy.std() > 2 * small.std() > 0  # a reduced picture averages its noise
+
+
+@pytest.mark.parametrize("camera", [ColourCamera, DepthCamera])
+def test_a_wider_spread_gives_more_unlike_cameras_that_still_exist(camera):
+    def draws(spread):
+        rng = np.random.default_rng(3)
+        made = [vars(camera.draw(rng, spread)) for _ in range(400)]
+        return {name: np.array([m[name] for m in made], float) for name in made[0] if name != "jpeg"}
+
+    usual, wide, none = draws(1.0), draws(2.0), draws(0.0)
+    wider = [name for name in usual if wide[name].std() > 1.3 * usual[name].std() > 0]
+    fixed = {"focal", "base", "side", "step", "smooth", "nearest"}
+    assert set(wider) >= set(usual) - fixed - {"exposure"}
+    for name in set(usual) - fixed:
+        assert none[name].std() < 1e-6, name
+        assert wide[name].min() >= 0, name
+    assert np.isfinite(np.concatenate([v.ravel() for v in wide.values()])).all()
+
+
+def test_compression_keeps_a_legal_quality_at_any_spread():
+    rng = np.random.default_rng(0)
+    made = [ColourCamera.draw(rng, 4.0).jpeg for _ in range(300)]
+    assert min(made) == 0
+    assert all(20 <= quality <= 96 for quality in made if quality)
