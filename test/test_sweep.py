@@ -199,6 +199,7 @@ def fake_results(plan, out, figures, modality="rgb"):
             place_of = folder / "evaluation" / test.label
             place_of.mkdir(parents=True)
             report = {"top1": {"value": top1}, "group_mean": {"value": mean}, "groups": groups, "per_class": {"a": {}}}
+            report["samples"] = 20
             (place_of / "metrics.json").write_text(json.dumps({"modalities": {modality: report}}))
         cost = {"status": 0, "seconds": 1800, "cpu_seconds": 3600, "device": "cpu", "share": 1}
         (folder / "sweep.jsonl").write_text(json.dumps(cost) + "\n")
@@ -233,6 +234,10 @@ def test_figures_by_hand(write, tmp_path):
     assert gain.paper == pytest.approx(1.9)
     assert given.paper == -3
     assert {(g.test, g.measure) for g in summary.gains()} == {("", "top1"), ("real", "top1"), ("real", "group_mean")}
+    fake_results(plan, tmp_path / "alone", {("ce", 0): (0.50, 0.4, 20)})  # every sample a group of its own
+    alone = summarise(plan, tmp_path / "alone", {})
+    assert alone.mean(alone.lines[0], "rgb", "real", "group_mean") is None
+    assert alone.mean(alone.lines[0], "rgb", "real").mean == pytest.approx(50.0)
     assert summary.cost(ce).seconds == 4 * 1800
     assert summary.cost(ce).cpu_hours == pytest.approx(4)
 

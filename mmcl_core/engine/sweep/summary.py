@@ -16,7 +16,7 @@ from mmcl_core.metrics import Paired, Spread, paired_difference, spread
 
 __all__ = ["MEASURES", "Cost", "Gain", "Line", "Result", "Summary", "summarise"]
 
-#: What is quoted of an evaluation, in percent. ``group_mean`` only of further test sets whose samples have groups.
+#: What is quoted of an evaluation, in percent. ``group_mean`` only of further test sets with groups of several samples.
 MEASURES = {"top1": "top-1", "group_mean": "group mean"}
 
 
@@ -210,7 +210,7 @@ def _scores(run: Run, folder: Path, modality: str) -> tuple[dict[str, dict[str, 
         if figures is None:
             return scores, f"tested with {', '.join(report['modalities'])}, the column asks for {modality}"
         scores[test.name] = {"top1": 100 * figures["top1"]["value"]}
-        if test.name and figures["groups"] > len(figures["per_class"]):
+        if test.name and len(figures["per_class"]) < figures["groups"] < figures["samples"]:
             scores[test.name]["group_mean"] = 100 * figures["group_mean"]["value"]
     return scores, ""
 
