@@ -244,7 +244,9 @@ def test_figures_by_hand(write, tmp_path):
     table = pages.markdown(summary)
     assert "| ce | 47.50 ± 26.30 | 92.5 | … | 79.2 ± 0.5 | 0 of 4 | 2 h 00 min | 4.00 CPU-h |" in table
     assert "| Multi | 63.00 ± 12.00 (3 of 4) | 94.4 |" in table
-    assert "| gain | rgb | test split | +3.00 ± 2.00 | +1.90 | 3 | yes |" in table
+    assert "|  | RGB | paper | RGB, real |" in table  # no column for what was not compared
+    assert "| gain | +3.00 ± 2.00 * (3 of 4) | +1.90 | +0.00 ± 0.00 (3 of 4) |" in table
+    assert "| given | -3.00 ± 2.00 * (3 of 4) | -3.00 |" in table
     assert "- Failed: multi, rgb, seed 3: no | memory" in table
     rows = list(csv.DictReader(pages.csv_of_table(summary).splitlines()))
     row = next(r for r in rows if (r["row"], r["column"], r["test"]) == ("multi", "rgb", "test split"))

@@ -158,8 +158,14 @@ def _grids(summary: Summary) -> list[_Grid]:
     grids += [_further(summary, test) for test in summary.tests if test]
     gains = list(summary.gains())
     if gains:
-        grids.append(_gains(gains))
-    return grids
+        grids.append(_gains(summary, gains))
+    return [_without_idle_paper(grid) for grid in grids]
+
+
+def _without_idle_paper(grid: _Grid) -> _Grid:
+    """Columns for the paper's figures only where it has any."""
+    kept = [k for k, head in enumerate(grid.head) if head != "paper" or any(row[k] != "-" for row in grid.rows)]
+    return grid._replace(head=[grid.head[k] for k in kept], rows=[[row[k] for k in kept] for row in grid.rows])
 
 
 def _main(summary: Summary) -> _Grid:
@@ -198,25 +204,35 @@ def _further(summary: Summary, test: str) -> _Grid:
     return _Grid(f"Tested on {test}", head, rows, notes)
 
 
-def _gains(gains: Sequence[Gain]) -> _Grid:
-    points = any(gain.point is not None for gain in gains)
-    rows = []
+def _gains(summary: Summary, gains: Sequence[Gain]) -> _Grid:
+    """A line for each comparison and point, a cell for each column and test set."""
+    table, seeds = summary.plan.table, len(summary.plan.seeds)
+    # a further test set whose samples have groups is judged by their mean: near-duplicates count once
+    judged = {test: summary.measures(test)[-1] for test in summary.tests}
+    places = [(test, column) for test in judged for column in table.columns]
+    places = [place for place in places if any((gain.test, gain.column) == place for gain in gains)]
+    head = [""]
+    for test, column in places:
+        name = table.columns[column].title
+        head += [f"{name}, {test}"] if test else [name, "paper"]
+    rows: dict[str, list[str]] = {}
     for gain in gains:
+        title = gain.comparison.title or " - ".join(gain.comparison.rows)
+        title += f", {gain.point:g}" if gain.point is not None else ""
+        cells = rows.setdefault(title, ["-"] * (len(head) - 1))
+        if gain.measure != judged[gain.test]:
+            continue
+        at = places.index((gain.test, gain.column))
+        at += sum(not test for test, _ in places[:at])  # every column of the own test split has the paper beside it
         mean = gain.found.spread
-        rows.append(
-            [
-                gain.comparison.title or " - ".join(gain.comparison.rows),
-                *([f"{gain.point:g}"] if points and gain.point is not None else []),
-                gain.column,
-                (gain.test or _OWN) + (f", {MEASURES[gain.measure]}" if gain.test else ""),
-                _number(mean, sign=True),
-                "-" if gain.paper is None else f"{gain.paper:+.2f}",
-                str(mean.number),
-                ("yes" if gain.found.same_sign else "no") if mean.number > 1 else "-",
-            ]
-        )
-    head = ["", *(["at"] if points else []), "column", "tested on", "gain", "paper", "seeds", "same sign in all seeds"]
-    return _Grid("Differences, paired over seeds (points)", head, rows)
+        cells[at] = _number(mean, sign=True) + (" *" if gain.found.same_sign and mean.number > 1 else "")
+        cells[at] += f" ({mean.number} of {seeds})" if mean.number < seeds else ""
+        if not gain.test:
+            cells[at + 1] = "-" if gain.paper is None else f"{gain.paper:+.2f}"
+    notes = ["*: the same sign in all seeds."]
+    grouped = [test for test, measure in judged.items() if measure == "group_mean"]
+    notes += [f"{', '.join(grouped)}: group means."] if grouped else []
+    return _Grid("Differences, paired over seeds (points)", head, [[k, *v] for k, v in rows.items()], notes)
 
 
 def _name(line: Line) -> str:
