@@ -166,15 +166,14 @@ class CrossModalNCE(nn.Module):
         """
         rows = sources.shape[2]
         first = process_index() * rows
-        step = rows if rows <= self.chunk else max(self.chunk // (sources.shape[0] * sources.shape[1]), 1)
         sources = sources / sources.shape[3] ** 0.5
         loss = square = torch.zeros((), device=sources.device)
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
+        for start in range(0, rows, self.chunk):
+            part = slice(start, start + self.chunk)
             labels = None if classes is None else (classes[0][part], classes[1])
             own = sources[:, :, part], targets, weight[:, :, part], present, first + start
             arguments = (*own, self.clip, masked, labels)
-            if rows > step and torch.is_grad_enabled():
+            if rows > self.chunk and torch.is_grad_enabled():
                 sums = checkpoint(_sums, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 sums = _sums(*arguments)

@@ -264,7 +264,7 @@ def to_millimetres(z: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def _between(rng: np.random.Generator, low: float, high: float, spread: float) -> float:
     """Uniform in the range around the same middle that is ``spread`` times as wide."""
-    if spread == 1.0:
+    if spread == 1.0:  # without rounding: a set rendered anew keeps its very bytes
         return float(rng.uniform(low, high))
     middle, half = (low + high) / 2, (high - low) / 2 * spread
     return float(rng.uniform(middle - half, middle + half))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -209,30 +210,27 @@ def _gains(summary: Summary, gains: Sequence[Gain]) -> _Grid:
     table, seeds = summary.plan.table, len(summary.plan.seeds)
     # a further test set whose samples have groups is judged by their mean: near-duplicates count once
     judged = {test: summary.measures(test)[-1] for test in summary.tests}
-    places = [(test, column) for test in judged for column in table.columns]
-    places = [place for place in places if any((gain.test, gain.column) == place for gain in gains)]
-    head = [""]
-    for test, column in places:
-        name = table.columns[column].title
-        head += [f"{name}, {test}"] if test else [name, "paper"]
+    gains = [gain for gain in gains if gain.measure == judged[gain.test]]
+    compared = {(gain.test, gain.column) for gain in gains}
+    head, places = [""], {}
+    for test, (column, shown) in itertools.product(judged, table.columns.items()):
+        if (test, column) in compared:
+            places[test, column] = len(head)
+            head += [f"{shown.title}, {test}"] if test else [shown.title, "paper"]
     rows: dict[str, list[str]] = {}
     for gain in gains:
         title = gain.comparison.title or " - ".join(gain.comparison.rows)
         title += f", {gain.point:g}" if gain.point is not None else ""
-        cells = rows.setdefault(title, ["-"] * (len(head) - 1))
-        if gain.measure != judged[gain.test]:
-            continue
-        at = places.index((gain.test, gain.column))
-        at += sum(not test for test, _ in places[:at])  # every column of the own test split has the paper beside it
-        mean = gain.found.spread
-        cells[at] = _number(mean, sign=True) + (" *" if gain.found.same_sign and mean.number > 1 else "")
-        cells[at] += f" ({mean.number} of {seeds})" if mean.number < seeds else ""
-        if not gain.test:
-            cells[at + 1] = "-" if gain.paper is None else f"{gain.paper:+.2f}"
+        row = rows.setdefault(title, [title, *["-"] * (len(head) - 1)])
+        at, mean = places[gain.test, gain.column], gain.found.spread
+        row[at] = _number(mean, sign=True) + (" *" if gain.found.same_sign and mean.number > 1 else "")
+        row[at] += f" ({mean.number} of {seeds})" if mean.number < seeds else ""
+        if gain.paper is not None:
+            row[at + 1] = f"{gain.paper:+.2f}"
     notes = ["*: the same sign in all seeds."]
     grouped = [test for test, measure in judged.items() if measure == "group_mean"]
     notes += [f"{', '.join(grouped)}: group means."] if grouped else []
-    return _Grid("Differences, paired over seeds (points)", head, [[k, *v] for k, v in rows.items()], notes)
+    return _Grid("Differences, paired over seeds (points)", head, list(rows.values()), notes)
 
 
 def _name(line: Line) -> str:
