@@ -125,6 +125,8 @@ def test_last_lines_name_the_next_command(data, tmp_path, capsys):
         (["model.input_size=48"], "128, 64, 32"),
         (["loss.level_pairs=[1-5, 3-5]"], "loss.level_pairs"),
         (["loss.level_pairs=[]"], "at least one"),
+        (["loss.contrastive_weight=-1"], "loss.contrastive_weight is -1"),
+        (["loss.agreement_weight=1", "method=supervised"], "take method=mmcl"),
         (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
         (["optim.ema=1.5"], "optim.ema is 1.5"),
         (["train.epochs=0"], "train.epochs is 0"),

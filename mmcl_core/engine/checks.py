@@ -47,6 +47,11 @@ def check_settings(config: Config, processes: int) -> None:
         raise ConfigError(
             f"loss.level_pairs is {list(config.loss.level_pairs)}; choose at least one from {', '.join(LEVEL_PAIRS)}"
         )
+    if config.loss.agreement_weight and config.method != "mmcl":
+        raise ConfigError(
+            f"loss.agreement_weight is a term of method mmcl and method is {config.method}, which would leave it out; "
+            "take method=mmcl, or loss.agreement_weight=0"
+        )
     parts = processes * train.accumulate
     if train.batch % parts:
         raise ConfigError(
@@ -65,6 +70,9 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "model.depth": (1, None),
     "model.head_hidden": (1, None),
     "model.dropout": (0, 0.999),
+    "loss.contrastive_weight": (0, None),
+    "loss.classification_weight": (0, None),
+    "loss.agreement_weight": (0, None),
     "loss.clip": (0, None),
     "loss.regulariser": (0, None),
     "loss.chunk": (1, None),
