@@ -106,7 +106,7 @@ class ModelConfig:
     head_hidden: int = 1024
     dropout: float = 0.2
     predict_with: Literal["linear", "mlp"] = "mlp"
-    depth_encoding: Literal["replicate", "relative", "normals", "hha", "stored"] = "normals"
+    depth_encoding: Literal["replicate", "relative", "normals", "relief", "hha", "stored"] = "relief"
     metric_size: bool = False
     depth_range_m: tuple[float, float] = (0.0, 2.55)
     background_m: float = 0.0

@@ -10,13 +10,16 @@ encoding   channels                                                    channels 
 replicate  distance over ``range_m`` as 0..255, normalised, 3 times    distance, X, Y
 relative   distance to the object / 0.2 m, validity, the same / 0.05 m distance to the object / 0.2 m, X, Y
 normals    x, y, -z of the surface normal that faces the camera        x, y, log extent
+relief     slope to the right, slope down, distance to the object      (none is free, and none is needed)
 hha        disparity, height, angle to gravity, normalised             (none is free)
 =========  ==========================================================  ==============================================
 
 X and Y are the metric offsets from the centre of the crop, in units of 0.1 m, of each pixel's ray at the distance of
 the object (:func:`reference_distance`); the log extent is one number per crop. Both are 0 where there is no reading and
-all over the crop where the camera is unknown, which no real object has. Without a reading ``relative`` and ``normals``
-are 0 in all channels, ``hha`` is the mean colour (0 after normalisation), and ``replicate`` is distance 0.
+all over the crop where the camera is unknown, which no real object has. The slopes of ``relief`` are metres of depth
+across the crop, for which no camera is needed, over 0.15 m and bent into +-1; its distance is in units of 0.1 m.
+Without a reading ``relative``, ``normals`` and ``relief`` are 0 in all channels, ``hha`` is the mean colour (0 after
+normalisation), and ``replicate`` is distance 0.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "CAMERA_ENCODINGS",
     "ENCODINGS",
     "drop_background",
     "encode",
@@ -40,10 +44,13 @@ __all__ = [
     "plane_fit",
     "reference_distance",
     "surface_normals",
+    "surface_slopes",
     "valid_readings",
 ]
 
-ENCODINGS = ("replicate", "relative", "normals", "hha", "stored")
+#: Those that differ with the camera even without metric size.
+CAMERA_ENCODINGS = ("normals", "hha")
+ENCODINGS = ("replicate", "relative", "normals", "relief", "hha", "stored")
 
 #: Share of the readings in the middle of the crop that are nearer than the reference distance. Below one half, as what
 #: shares the middle with a thin object lies behind it.
@@ -51,6 +58,7 @@ REFERENCE_QUANTILE = 0.4
 #: Readings a side that the reference distance is estimated from.
 REFERENCE_GRID = 16
 COARSE_M, FINE_M, RELATIVE_CLIP = 0.2, 0.05, 1.5
+RELIEF_M, SLOPE_M = 0.1, 0.15
 OFFSET_UNIT_M, OFFSET_CLIP = 0.1, 4.0
 SMALLEST_EXTENT_M = 0.03
 #: Focal length in crop sides where the camera is unknown: 0.2 m seen from 0.8 m fill the crop.
@@ -156,6 +164,23 @@ def plane_fit(depth: Tensor, camera: Tensor, radius: int) -> tuple[Tensor, Tenso
         Unit normals [B, 3, H, W] that point away from the camera (n . P > 0), and where they are defined, bool
         [B, 1, H, W]: at readings with at least three others around that do not lie on one line.
     """
+    a, b, inverse, defined = _inverse_planes(depth, radius)
+    fx, fy, cx, cy = camera.view(-1, 4, 1, 1, 1).unbind(1)
+    columns = torch.arange(depth.shape[3], device=depth.device).view(1, 1, 1, -1)
+    rows = torch.arange(depth.shape[2], device=depth.device).view(1, 1, -1, 1)
+    at_axis = inverse - a * (columns - cx) - b * (rows - cy)
+    x, y = a * fx, b * fy
+    inverse_length = (x * x + y * y + at_axis * at_axis).clamp(min=1e-12).rsqrt() * defined
+    return torch.cat([x, y, at_axis], dim=1) * inverse_length, defined
+
+
+def _inverse_planes(depth: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The regression of :func:`plane_fit`, which needs no camera.
+
+    Returns:
+        Change of 1/z per pixel to the right and down, 1/z of the plane at the pixel itself (1/m), and where they are
+        defined; [B, 1, H, W] each.
+    """
     valid = valid_readings(depth)
     mask = valid.float()
     inverse = torch.where(valid, 1000 / depth.clamp(min=1e-3), 0.0)
@@ -173,13 +198,7 @@ def plane_fit(depth: Tensor, camera: Tensor, radius: int) -> tuple[Tensor, Tenso
     determinant = torch.where(defined, determinant, 1.0)
     a = (cuw * cvv - cvw * cuv) / determinant
     b = (cvw * cuu - cuw * cuv) / determinant
-    fx, fy, cx, cy = camera.view(-1, 4, 1, 1, 1).unbind(1)
-    columns = torch.arange(depth.shape[3], device=depth.device).view(1, 1, 1, -1)
-    rows = torch.arange(depth.shape[2], device=depth.device).view(1, 1, -1, 1)
-    at_axis = mean + w - a * (u + columns - cx) - b * (v + rows - cy)
-    x, y = a * fx, b * fy
-    inverse_length = (x * x + y * y + at_axis * at_axis).clamp(min=1e-12).rsqrt() * defined
-    return torch.cat([x, y, at_axis], dim=1) * inverse_length, defined
+    return a, b, mean + w - a * u - b * v, defined
 
 
 def _window_sums(plane: Tensor, radius: int, degree: int) -> list[list[Tensor]]:
@@ -224,6 +243,20 @@ def surface_normals(depth: Tensor, camera: Tensor) -> Tensor:
     """
     normals, _ = plane_fit(depth, known_camera(depth, camera), max(1, round(max(depth.shape[-2:]) / 28)))
     return torch.cat([-normals[:, :2], normals[:, 2:]], dim=1)
+
+
+def surface_slopes(depth: Tensor) -> Tensor:
+    """How much depth grows to the right and downwards, in metres across the crop; no camera is needed.
+
+    Fitted over the same window as :func:`surface_normals`.
+
+    Returns:
+        float32 [B, 2, H, W]; 0 where undefined.
+    """
+    side = max(depth.shape[-2:])
+    a, b, inverse, defined = _inverse_planes(depth, max(1, round(side / 28)))
+    per_pixel = torch.cat([a, b], dim=1) / inverse.clamp(min=1e-2).square()  # 1/i changes by -1/i^2 times
+    return -per_pixel * side * defined
 
 
 def gravity_direction(normals: Tensor, defined: Tensor) -> Tensor:
@@ -303,7 +336,7 @@ def encode(
     Args:
         depth: float32 [B, 1, H, W] mm.
         camera: float32 [B, 4].
-        encoding: ``replicate``, ``relative``, ``normals`` or ``hha``.
+        encoding: ``replicate``, ``relative``, ``normals``, ``relief`` or ``hha``.
         mean, std: one or three values on the scale 0-255, for ``replicate`` and ``hha``.
         range_m: distances that ``replicate`` maps to 0 and 255.
         background_m: drop what lies farther behind the object than this; 0 keeps all.
@@ -333,6 +366,11 @@ def encode(
     if encoding == "normals":
         normals = surface_normals(depth, camera)
         return torch.cat([normals[:, :2], log_extent(depth, camera)], dim=1) if metric_size else normals
+    if encoding == "relief":
+        behind = (depth - reference_distance(depth)[:, None, None, None]) / 1000 * valid
+        slope = surface_slopes(depth) / SLOPE_M
+        bent = slope * (1 + slope.square()).rsqrt()
+        return torch.cat([bent, (behind / RELIEF_M).clamp(-RELATIVE_CLIP, RELATIVE_CLIP)], dim=1)
     assert encoding == "hha", encoding
     picture, valid = hha(depth, camera)
     return normalise(picture, mean, std) * valid

@@ -50,10 +50,12 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
         legacy=options.legacy_protocol,
         resamples=options.resamples,
         seed=options.seed,
+        hide_camera=options.hide_camera,
     )
     evaluation = evaluate(options.run, options.data, settings)
     run = options.run if options.run.is_dir() else None
-    name = f"{evaluation.report['data']['name']}-{settings.split}" + ("-legacy" if settings.legacy else "")
+    ending = ("-legacy" if settings.legacy else "") + ("-no-camera" if settings.hide_camera else "")
+    name = f"{evaluation.report['data']['name']}-{settings.split}{ending}"
     out = options.out or (run or options.run.parent) / "evaluation" / name
     write_results(evaluation, out)
     return out, write_report(run or out, [out]), evaluation.report
@@ -65,10 +67,12 @@ def table(report: Mapping[str, Any]) -> str:
     lines = [f"{data['name']}, split {data['split']}: {data['samples']} samples, model {report['model']['model_id']}"]
     if report["settings"]["legacy"]:
         lines.append(f"!! {report['protocol']}")
+    if data["without_camera"] and report["model"]["uses_camera"]:
+        lines.append(f"without a camera: {data['without_camera']} samples; depth is worth less to this model without")
     left = data["left_out"]
     if left["unlabelled"] or left["unknown_classes"]:
-        unknown = sum(left["unknown_classes"].values())
-        lines.append(f"left out: {left['unlabelled']} unlabelled, {unknown} of classes the model does not know")
+        others = sum(left["unknown_classes"].values())
+        lines.append(f"left out: {left['unlabelled']} unlabelled, {others} of classes the model does not know")
     columns = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
     lines.append("".join([f"{'':10}{'samples':>8}", *(f"{title:>24}" for title in columns.values())]))
     for name, figures in report["modalities"].items():
@@ -107,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch chooses")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--hide-camera",
+        action="store_true",
+        help="withhold the cameras (focal lengths) of the crops: what depth is worth where a robot publishes none",
+    )
     parser.add_argument(
         "--legacy-protocol",
         action="store_true",

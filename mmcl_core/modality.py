@@ -126,7 +126,7 @@ class InputSpec:
             raise ConfigError(f"depth_range_m is {self.depth_range_m}; nearest < farthest, both >= 0, in metres")
         if self.background_m < 0:
             raise ConfigError(f"background_m is {self.background_m}; a distance in metres >= 0 is expected")
-        if self.metric_size and self.depth_encoding in ("hha", "stored"):
+        if self.metric_size and self.depth_encoding in ("relief", "hha", "stored"):
             raise ConfigError(
                 f"metric_size needs a free channel and depth_encoding={self.depth_encoding} has none; "
                 "choose replicate, relative or normals, or set metric_size=false"

@@ -62,7 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="objects beside the target, at most (default: %(default)s)",
     )
-    add("--sensor", choices=("xtion", "none"), default="xtion", help="model of the depth camera; none: exact depth")
+    add(
+        "--sensor",
+        choices=("xtion", "stereo", "tof", "any", "none"),
+        default="xtion",
+        help="depth camera: structured light, stereo, time of flight, any of the three for each crop, or none: exact "
+        "depth (default: %(default)s)",
+    )
     add(
         "--camera-spread",
         type=float,

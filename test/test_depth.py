@@ -184,6 +184,47 @@ def test_normals_need_four_readings_off_a_line():
     assert (normals == 0).all()
 
 
+def test_slopes_are_metres_across_the_crop_whatever_the_camera_and_resolution():
+    """Planes that grow by 0.12 m to the right and 0.05 m towards the camera downwards, with holes."""
+    for side in (32, 128):
+        across = (torch.arange(side) + 0.5) / side - 0.5
+        depth = 800 + 120 * across[None, :] - 50 * across[:, None]
+        depth[side // 4, side // 4 : side // 2] = 0
+        slopes = encodings.surface_slopes(depth[None, None])[0]
+        assert (slopes[:, depth == 0] == 0).all()
+        for values, expected in zip(slopes[:, depth > 0], (0.12, -0.05), strict=True):
+            assert values.numpy() == pytest.approx(expected, rel=0.02)
+
+
+def test_slopes_against_a_loop_of_least_squares():
+    generator = np.random.default_rng(3)
+    depth = generator.uniform(700, 900, (9, 9)).astype(np.float32)
+    depth[generator.random((9, 9)) < 0.2] = 0
+    found = encodings.surface_slopes(torch.from_numpy(depth)[None, None])[0].numpy()
+    for y, x in np.argwhere(depth > 0):
+        near = [(j, i) for j in range(y - 1, y + 2) for i in range(x - 1, x + 2) if 0 <= j < 9 and 0 <= i < 9]
+        near = [(j, i) for j, i in near if depth[j, i] > 0]
+        rows = np.array([(i - x, j - y, 1) for j, i in near], float)
+        if len(near) < 4 or np.linalg.matrix_rank(rows) < 3:
+            assert (found[:, y, x] == 0).all()
+            continue
+        a, b, c = np.linalg.lstsq(rows, np.array([1000 / depth[j, i] for j, i in near]), rcond=None)[0]
+        assert found[:, y, x] == pytest.approx([-a / c**2 * 9, -b / c**2 * 9], rel=2e-3, abs=2e-4)
+
+
+def test_relief_is_bent_slopes_and_the_distance_to_the_object():
+    depth, camera = crops()
+    made = encodings.encode(depth, camera, encoding="relief")
+    assert torch.equal(made, encodings.encode(depth, torch.zeros_like(camera), encoding="relief"))
+    slopes, reference = encodings.surface_slopes(depth), encodings.reference_distance(depth)
+    assert made[:, :2].abs().max() < 1
+    np.testing.assert_allclose(made[:, :2].numpy(), np.sin(np.arctan(slopes.numpy() / 0.15)), atol=1e-5)
+    for n, plane in enumerate(depth[:, 0]):
+        for y, x in np.ndindex(*plane.shape):
+            behind = float(plane[y, x] - reference[n]) / 100 if plane[y, x] > 0 else 0.0
+            assert float(made[n, 2, y, x]) == pytest.approx(np.clip(behind, -1.5, 1.5), abs=1e-4)
+
+
 def test_unknown_camera_has_the_stated_focal_length():
     depth = crops()[0][:2]
     assumed = torch.tensor([[160.0, 160, 19.5, 19.5]] * 2)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ def trained(tmp_path_factory):
     """A small network after a few updates: right more often than not."""
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
-    model = RecognitionModel(CONFIG, ["rgb", "depth"], 3)
+    model = RecognitionModel(replace(CONFIG, depth_encoding="normals"), ["rgb", "depth"], 3)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     labels = torch.arange(24) % 3
     for _ in range(30):
@@ -141,6 +142,21 @@ def test_the_recogniser_gives_the_same_answers(run, tmp_path, capsys):
         ]
         scores = np.where(seen, answer.scores, 1 / len(CLASSES))  # a guess
         np.testing.assert_allclose(scores, [float(line["score"]) for line in own], atol=1e-4)
+
+
+def test_cameras_can_be_withheld(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set")
+    for option in ((), ("--hide-camera",)):
+        run_command(run, "--data", data, "--modality", "depth", *option)
+    (known, usual), (hidden, lines) = (read(run / "evaluation" / name) for name in ("set-test", "set-test-no-camera"))
+    assert known["data"]["without_camera"] == 11
+    assert hidden["data"]["without_camera"] == 23
+    assert "without a camera: 23 samples" in capsys.readouterr().out
+    depth = list(np.asarray(PreparedSet.open(data).images["depth"][:23]))
+    answer = Recognizer.load(run, device="cpu").recognize(depth=depth)
+    np.testing.assert_allclose(answer.scores, [float(line["score"]) for line in lines], atol=1e-4)
+    changed = [line["score"] != other["score"] for line, other in zip(usual, lines, strict=True)]
+    assert changed == [i % 2 == 0 for i in range(23)]  # every second sample had no camera before
 
 
 def test_two_runs_write_the_same_bytes(run, tmp_path):

@@ -54,6 +54,7 @@ def test_spec_holds_the_settings_and_survives_json():
         ({"background_m": -0.1}, "background_m"),
         ({"depth_encoding": "stored", "background_m": 0.1}, "background_m"),
         ({"depth_encoding": "hha", "metric_size": True}, "metric_size"),
+        ({"depth_encoding": "relief", "metric_size": True}, "metric_size"),
         ({"depth_encoding": "stored", "metric_size": True}, "metric_size"),
         ({"depth_encoding": "jet"}, "jet"),
         ({"input_size": 0}, "input_size"),
@@ -92,7 +93,7 @@ def test_stored_pictures_take_the_depth_statistics():
     torch.testing.assert_close(to_network_input(image, "depth", None, three)[:, 2], (image[:, 2].float() - 3) / 2)
 
 
-@pytest.mark.parametrize("encoding", ["replicate", "relative", "normals", "hha"])
+@pytest.mark.parametrize("encoding", ["replicate", "relative", "normals", "relief", "hha"])
 def test_every_encoding_gives_three_channels(encoding):
     depth = 500 + 200 * torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     depth[0, 0, 3:9, 4:8] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from mmcl_core import render
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.synth.crops import CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -147,6 +149,18 @@ def test_sensor_can_be_switched_off(meshes):
     for a, b in pairs:
         both = (a.depth > 0) & (b.depth > 0)
         assert np.median(np.abs(a.depth[both].astype(int) - b.depth[both])) < 0.02 * np.median(b.depth[both])
+
+
+def test_depth_cameras_of_every_kind_see_the_same_scene(meshes):
+    makers = {kind: CropMaker(FolderStock(meshes), 2, 48, SHARES, sensor=kind) for kind in (*DEPTH_CAMERAS, "any")}
+    for k in range(3):
+        crops = {kind: maker(k) for kind, maker in makers.items()}
+        depths = [crop.depth for crop in crops.values()]
+        assert all(np.array_equal(crop.rgb, crops["xtion"].rgb) for crop in crops.values())
+        assert not any(np.array_equal(a, b) for a, b in itertools.combinations(depths, 2))
+        for depth in depths:
+            both = (depth > 0) & (depths[0] > 0)
+            assert np.median(np.abs(depth[both].astype(int) - depths[0][both])) < 0.02 * np.median(depth[both])
 
 
 def test_other_cameras_see_the_same_scenes(meshes):

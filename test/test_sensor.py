@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmcl_core.synth.sensor import ColourCamera, DepthCamera, to_millimetres
+from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
 
 SIZE = 96
 CLEAN = DepthCamera(
@@ -94,6 +94,40 @@ def test_enlarging_makes_up_no_depths():
     assert {900, 1300} <= set(readings)
 
 
+@pytest.mark.parametrize("patch", [2.0, 6.0])
+def test_the_error_over_patches_has_its_deviation_at_any_size_of_them(patch):
+    camera = replace(CLEAN, drift=0.06, patch=patch)
+    depth = np.stack([look(camera, 1.0, seed=seed).astype(float) for seed in range(8)])
+    assert depth.std() == pytest.approx(1000 * 0.06 / (570 * 0.075), rel=0.25)
+    alike = np.corrcoef(depth[:, :, :-4].ravel(), depth[:, :, 4:].ravel())[0, 1]
+    assert alike == pytest.approx(np.exp(-(4**2) / (4 * patch**2)), abs=0.15)
+
+
+def test_readings_fly_between_near_and_far_at_steps_only():
+    z = np.full((SIZE, SIZE), 1.5, np.float32)
+    z[:, 48:] = 1.0
+    exact = replace(CLEAN, shadow=0.0, colour_base=0.0)
+    flying = look(replace(exact, flying=0.8), z)
+    between = (flying > 1000) & (flying < 1500)
+    assert between.sum() > SIZE / 2
+    assert set(np.flatnonzero(between.any(0))) <= set(range(45, 51))
+    assert not ((look(exact, z) > 1000) & (look(exact, z) < 1500)).any()
+
+
+def test_the_kinds_differ_as_their_principles_do():
+    def errors(kind):
+        rng = np.random.default_rng(0)
+        made = [replace(DepthCamera.draw(rng, kind=kind), shiny=0.0, dark=0.0) for _ in range(24)]
+        return np.median([look(camera, 1.0, seed=n)[20:70, 20:70].astype(float).std() for n, camera in enumerate(made)])
+
+    found = {kind: errors(kind) for kind in DEPTH_CAMERAS}
+    assert found["stereo"] > 1.4 * found["xtion"]  # its base is shorter
+    rng = np.random.default_rng(1)
+    cameras = {kind: DepthCamera.draw(rng, kind=kind) for kind in DEPTH_CAMERAS}
+    assert cameras["tof"].flying > 0 == cameras["xtion"].flying
+    assert cameras["tof"].shadow == 0 < cameras["xtion"].shadow
+
+
 PLAIN = ColourCamera(0.3, (1.0, 1.0, 1.0), 1.0, 0.0, 0.4, 0.0, 0.0, 0.0, 0)
 
 
@@ -133,7 +167,7 @@ def test_a_wider_spread_gives_more_unlike_cameras_that_still_exist(camera):
 
     usual, wide, none = draws(1.0), draws(2.0), draws(0.0)
     wider = [name for name in usual if wide[name].std() > 1.3 * usual[name].std() > 0]
-    fixed = {"focal", "base", "side", "step", "smooth", "nearest"}
+    fixed = {"focal", "base", "side", "step", "smooth", "nearest", "colour_base", "patch", "flying"}
     assert set(wider) >= set(usual) - fixed - {"exposure"}
     for name in set(usual) - fixed:
         assert none[name].std() < 1e-6, name

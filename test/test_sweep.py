@@ -382,6 +382,7 @@ def swept(data, tmp_path_factory):
     text = TABLE.replace("SET", str(data)).replace(", depth: 86.1", "").replace(", depth: [79.2, 0.5]", "")
     text = text.replace("name: multi, ", "name: multi, init_from: ce, ")
     text += "  - {name: bad, settings: {train.batch: 4000}, cells: {rgb: 1}}\ncompare: [{rows: [multi, ce]}]\n"
+    text += "evaluate: [{name: camera unknown, set: tiny, hide_camera: true}]\n"
     (folder / "table.yaml").write_text(text)
     options = ("--seeds", 0, 1, "--jobs", 2, "--publish", folder / "p")
     assert sweep("--config", folder / "table.yaml", "--out", folder / "out", *options) == command.EXIT_FAILED
@@ -397,7 +398,11 @@ def test_a_real_sweep(swept):
     assert "| bad | failed |" in (out / "table" / "table.md").read_text()
     for row in rows[:4]:
         run = out / "runs" / row["run"]
-        report = json.loads(next(run.glob("evaluation/set-test-*/metrics.json")).read_text())
+        report, hidden = (
+            json.loads(next(run.glob(f"evaluation/set-test-????????{ending}/metrics.json")).read_text())
+            for ending in ("", "-no-camera")
+        )
+        assert [told["settings"]["hide_camera"] for told in (report, hidden)] == [False, True]
         assert float(row["test split: top1"]) == pytest.approx(100 * report["modalities"]["rgb"]["top1"]["value"])
         assert report["data"]["samples"] == 12
         config = read_config(run)
@@ -406,7 +411,8 @@ def test_a_real_sweep(swept):
         source = next(r["run"] for r in rows if r["row"] == "ce" and r["seed"] == row["seed"])
         assert config.model.init_from == ("" if row["row"] == "ce" else str(out / "runs" / source))
     published = sorted(path.name for path in (swept / "p" / "table").iterdir())
-    assert published == ["environment.json", "index.html", "plot.png", "runs.csv", "table.csv", "table.md"]
+    plots = ["plot-camera-unknown.png", "plot.png"]
+    assert published == ["environment.json", "index.html", *plots, "runs.csv", "table.csv", "table.md"]
     facts = json.loads((swept / "p" / "table" / "environment.json").read_text())
     written = "python -m mmcl_core.sweep --config table.yaml --out out --seeds 0 1 --jobs 2 --publish p"
     assert facts["commands"] == [written]

@@ -20,6 +20,7 @@ from mmcl_core.augment import test_transform
 from mmcl_core.backend_torch import pick_device
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.depth import CAMERA_ENCODINGS
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.nn.network import Network
 from mmcl_core.weights import build_model, model_id
@@ -50,6 +51,7 @@ class Settings:
         precision: ``float32`` or ``bf16``.
         legacy: whether to follow the authors' protocol, see :data:`LEGACY_NOTE`.
         resamples, seed: of the bootstrap; the seed also shuffles under the authors' protocol.
+        hide_camera: whether the cameras of the crops are withheld, as on a robot that does not publish its own.
     """
 
     split: str = "test"
@@ -60,6 +62,7 @@ class Settings:
     legacy: bool = False
     resamples: int = 1000
     seed: int = 0
+    hide_camera: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,8 @@ def _predict(
     """Rows, probabilities and whether there was nothing to see, by modality, rows ascending."""
     parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modalities}
     for batch in batches:
-        pictures = test_transform(batch.images, batch.camera, model.config.input_size)
+        camera = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera
+        pictures = test_transform(batch.images, camera, model.config.input_size)
         for name in modalities:
             present = batch.present[name]
             if not present.any():
@@ -293,17 +297,19 @@ def _report(
     settings: Settings,
 ) -> dict[str, Any]:
     """The content of ``metrics.json``."""
-    classes = metadata["classes"]
+    classes, inputs = metadata["classes"], metadata["input"]
     return {
         "protocol": LEGACY_NOTE if settings.legacy else "clean: every test sample once, statistics from training",
         "model": {"path": str(run), "model_id": model_id(run)}
-        | {key: metadata.get(key) for key in ("method", "seed", "selection", "classes", "temperature")},
+        | {key: metadata.get(key) for key in ("method", "seed", "selection", "classes", "temperature")}
+        | {"uses_camera": inputs["metric_size"] or inputs["depth_encoding"] in CAMERA_ENCODINGS},
         "data": {
             "path": str(prepared.path),
             "name": prepared.path.resolve().name,
             "split": settings.split,
             "index_sha256": hashlib.sha256((prepared.path / INDEX).read_bytes()).hexdigest(),
             "samples": len(rows),
+            "without_camera": len(rows) if settings.hide_camera else int((prepared.camera[rows, 0] <= 0).sum()),
             "left_out": dict(left_out),
             "description": prepared.index.get("description", {}),
         },

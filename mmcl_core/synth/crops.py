@@ -19,7 +19,7 @@ from mmcl_core.synth.background import TexturePool, background_texture
 from mmcl_core.synth.mesh import Mesh, load_mesh, object_files
 from mmcl_core.synth.raycast import Camera, cast
 from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
-from mmcl_core.synth.sensor import ColourCamera, DepthCamera, to_millimetres
+from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
 from mmcl_core.synth.shade import SRGB_TO_LINEAR, lit, surface
 
 __all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round"]
@@ -120,7 +120,7 @@ class CropMaker:
         seed: the set's seed.
         size: side of the crops in pixels.
         shares: splits and their shares; the first is for training, the others see a wider range of light.
-        sensor: ``xtion`` or ``none`` (exact depth).
+        sensor: kind of depth camera; ``any``: each crop by another; ``none``: exact depth.
         neighbours: objects beside the target, at most.
         spread: how many times as wide as usual the properties of both cameras are drawn.
     """
@@ -188,7 +188,7 @@ def render_scene(
     Args:
         scene: what to render.
         size: side S of the crop.
-        sensor: ``xtion`` or ``none``.
+        sensor: see :class:`CropMaker`.
         rng: noise and jitter.
         spread: see :class:`CropMaker`.
 
@@ -212,7 +212,8 @@ def render_scene(
     else:
         brightness = SRGB_TO_LINEAR[np.maximum.reduce(seen.colour.T)].reshape(square)
         looks = (seen.facing.reshape(square), brightness, seen.gloss.reshape(square))
-        depth = DepthCamera.draw(rng, spread).sense(hits.z.reshape(square), *looks, camera.fx, size, rng)
+        kind = DEPTH_CAMERAS[int(rng.integers(len(DEPTH_CAMERAS)))] if sensor == "any" else sensor
+        depth = DepthCamera.draw(rng, spread, kind).sense(hits.z.reshape(square), *looks, camera.fx, size, rng)
     rgb, depth = _cut_at_border(rgb, depth, scene)
     return rgb, depth, scene.camera.window(scene.left, scene.top, scene.side, size)
 

@@ -1,9 +1,18 @@
-"""Models of the two sensors: a cheap colour camera, and a structured-light depth camera (Xtion, Kinect 1).
+"""Models of the sensors: a cheap colour camera, and depth cameras of three kinds.
 
-The depth camera measures disparity ``d = F B / z`` between camera and projector. An error of d by e
+=========  ===========================================================================================================
+kind       what it is like
+=========  ===========================================================================================================
+xtion      structured light (Xtion, Kinect 1): steps of an eighth of a pixel, shadows of the projector
+stereo     two infrared cameras and a pattern (RealSense D400): a short base, hence more noise, in patches; soft edges
+tof        time of flight (Kinect 2): fine and smooth, readings that fly between near and far at edges, dark things lost
+=========  ===========================================================================================================
+
+A depth camera measures disparity ``d = F B / z`` between camera and projector. An error of d by e
 becomes an error of z by ``z^2 e / (F B)``, and rounding d to eighths of a pixel becomes steps that grow
 with z^2. It sees nothing where the projector does not reach (a shadow on one side of things), at steps
-of depth, on surfaces at a grazing angle, and on dark or shiny ones.
+of depth, on surfaces at a grazing angle, and on dark or shiny ones. Time of flight is described in the same
+terms, which hold for objects a metre away.
 """
 
 from __future__ import annotations
@@ -13,7 +22,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-__all__ = ["ColourCamera", "DepthCamera", "to_millimetres"]
+__all__ = ["DEPTH_CAMERAS", "ColourCamera", "DepthCamera", "to_millimetres"]
+
+#: Kinds of depth cameras, see above.
+DEPTH_CAMERAS = ("xtion", "stereo", "tof")
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _VOID = 20.0  # metres that stand for nothing at all
@@ -111,11 +123,14 @@ class DepthCamera:
         base: metres between camera and projector.
         shadow: how much of the projector's shadow is left open (drivers fill some of it), in [0, 1].
         side: +1 where the projector is to the right of the camera (shadows fall on the left of things), else -1.
+        colour_base: metres between the camera and the colour camera, whose view the depth is given in.
         white, drift: deviation of the disparity error, from pixel to pixel and over patches, in pixels.
+        patch: size of these patches (deviation of a Gaussian) in its pixels.
         step: disparities are rounded to multiples of this many pixels; 0: not rounded.
         smooth: whether the driver smooths the result.
         wiggle: how far edges run astray, in its pixels.
         edge: share of holes on the near side of a step in depth (the far side is always lost).
+        flying: share of a step in depth that reads as something in between.
         dark, grazing, shiny: how easily such surfaces are lost; 0 never.
         nearest, farthest: range in metres.
     """
@@ -124,12 +139,15 @@ class DepthCamera:
     base: float = 0.075
     shadow: float = 1.0
     side: int = 1
+    colour_base: float = 0.025
     white: float = 0.03
     drift: float = 0.05
+    patch: float = 3.0
     step: float = 0.125
     smooth: bool = False
     wiggle: float = 0.7
     edge: float = 0.15
+    flying: float = 0.0
     dark: float = 1.0
     grazing: float = 2.0
     shiny: float = 1.0
@@ -137,8 +155,12 @@ class DepthCamera:
     farthest: float = 6.0
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, spread: float = 1.0) -> DepthCamera:
-        """A camera from the range of real ones; ``spread``: from a range so many times as wide."""
+    def draw(cls, rng: np.random.Generator, spread: float = 1.0, kind: str = "xtion") -> DepthCamera:
+        """A camera of a kind of :data:`DEPTH_CAMERAS`; ``spread``: from a range so many times as wide."""
+        return {"xtion": cls._xtion, "stereo": cls._stereo, "tof": cls._time_of_flight}[kind](rng, spread)
+
+    @classmethod
+    def _xtion(cls, rng: np.random.Generator, spread: float) -> DepthCamera:
         return cls(
             focal=float(rng.uniform(525, 600)),
             shadow=min(max(_between(rng, 0.1, 1.0, spread), 0.0), 1.5),
@@ -152,6 +174,52 @@ class DepthCamera:
             dark=max(_between(rng, -1.0, 3.5, spread), 0.0),
             grazing=max(_between(rng, 0.7, 2.6, spread), 0.0),
             shiny=max(_between(rng, -1.0, 2.5, spread), 0.0),
+            farthest=max(_between(rng, 3.0, 8.0, spread), 1.5),
+        )
+
+    @classmethod
+    def _stereo(cls, rng: np.random.Generator, spread: float) -> DepthCamera:
+        return cls(
+            focal=float(rng.uniform(380, 650)),
+            base=float(rng.uniform(0.05, 0.055)),
+            shadow=min(max(_between(rng, 0.4, 1.0, spread), 0.0), 1.5),
+            side=1 if rng.random() < 0.5 else -1,
+            colour_base=0.015,
+            white=max(_between(rng, 0.005, 0.04, spread), 0.0),
+            drift=max(_between(rng, 0.03, 0.14, spread), 0.0),
+            patch=max(_between(rng, 2.0, 5.0, spread), 1.0),
+            step=0.03125 if rng.random() < 0.7 else 0.0,
+            smooth=bool(rng.random() < 0.7),
+            wiggle=max(_between(rng, 0.4, 1.6, spread), 0.0),
+            edge=max(_between(rng, 0.0, 0.2, spread), 0.0),
+            flying=max(_between(rng, -0.2, 0.4, spread), 0.0),
+            dark=max(_between(rng, -1.0, 1.5, spread), 0.0),
+            grazing=max(_between(rng, 0.3, 2.0, spread), 0.0),
+            shiny=max(_between(rng, -0.5, 2.5, spread), 0.0),
+            nearest=0.25,
+            farthest=max(_between(rng, 2.5, 9.0, spread), 1.5),
+        )
+
+    @classmethod
+    def _time_of_flight(cls, rng: np.random.Generator, spread: float) -> DepthCamera:
+        return cls(
+            focal=float(rng.uniform(360, 510)),
+            base=0.1,  # of no camera: a disparity error of 0.05 pixels is 1.2 mm at one metre
+            shadow=0.0,
+            side=1 if rng.random() < 0.5 else -1,
+            colour_base=float(rng.uniform(0.03, 0.055)),
+            white=max(_between(rng, 0.01, 0.12, spread), 0.0),
+            drift=max(_between(rng, 0.01, 0.1, spread), 0.0),
+            patch=max(_between(rng, 2.0, 8.0, spread), 1.0),
+            step=0.0,
+            smooth=bool(rng.random() < 0.5),
+            wiggle=max(_between(rng, 0.0, 0.5, spread), 0.0),
+            edge=max(_between(rng, -0.1, 0.25, spread), 0.0),
+            flying=max(_between(rng, 0.0, 0.8, spread), 0.0),
+            dark=max(_between(rng, 0.0, 4.5, spread), 0.0),
+            grazing=max(_between(rng, 0.0, 2.2, spread), 0.0),
+            shiny=max(_between(rng, -1.0, 2.0, spread), 0.0),
+            nearest=0.4,
             farthest=max(_between(rng, 3.0, 8.0, spread), 1.5),
         )
 
@@ -191,6 +259,8 @@ class DepthCamera:
         if sharp > 0.5:
             z = cv2.medianBlur(z, 5 if sharp > 0.8 else 3)
         lost = self._hidden(z, focal) | self._steps(z, sharp, rng) | self._weak(near[1:], sharp, rng)
+        if self.flying:
+            z, lost = self._fly(z, lost, rng)
         lost |= (z < self.nearest) | (z > self.farthest) | (z >= _VOID)
         return to_millimetres(*_enlarge(self._measure(z, sharp, rng), ~lost, size, rng))
 
@@ -208,7 +278,7 @@ class DepthCamera:
         """Points the projector does not reach, or that the depth camera does not see but the colour camera does."""
         column = np.arange(z.shape[1], dtype=np.float32)[None]
         lost = np.zeros(z.shape, bool)
-        for base, side in ((self.base * self.shadow, self.side), (0.025, -self.side)):
+        for base, side in ((self.base * self.shadow, self.side), (self.colour_base, -self.side)):
             # seen from a point to the right, columns keep their order unless something nearer on the right covers them
             flip = slice(None, None, -1) if side > 0 else slice(None)
             seen = (column if side > 0 else -column) - np.float32(focal * base) / z
@@ -229,6 +299,15 @@ class DepthCamera:
             lost |= wide & (z > low + 0.3 * (high - low)) & (patch > 0.3)
         return lost
 
+    def _fly(self, z: np.ndarray, lost: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and what is lost, with readings between near and far at steps."""
+        kernel = np.ones((3, 3), np.uint8)
+        low, high = cv2.erode(z, kernel), cv2.dilate(z, kernel)
+        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), 1.0) * 3.5
+        between = (high - low > 0.012 + 0.02 * low * low) & (np.abs(patch) < np.float32(1.3 * self.flying))
+        mixed = low + (high - low) * rng.random(z.shape, np.float32)
+        return np.where(between, mixed, z), lost & ~between
+
     def _weak(self, look: list[np.ndarray], sharp: float, rng: np.random.Generator) -> np.ndarray:
         """Blobs without a reading where little light comes back, and a few anywhere."""
         facing, brightness, gloss = look
@@ -243,7 +322,8 @@ class DepthCamera:
         """Depth from a disparity with noise, rounded."""
         strength = self.focal * self.base
         white = rng.standard_normal(z.shape, np.float32)
-        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), 3.0) * 10.6
+        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), self.patch)
+        patch *= np.float32(10.6 / 3.0 * self.patch)  # to a deviation of one
         disparity = (
             np.float32(strength) / z + np.float32(self.white) * white * min(sharp, 1.0) + np.float32(self.drift) * patch
         )

@@ -51,6 +51,7 @@ class Test:
         split: of it.
         modalities: columns of these modalities are tested on it; empty: all.
         content: names the content of the set.
+        hide_camera: whether the cameras of the crops are withheld.
     """
 
     name: str
@@ -58,11 +59,13 @@ class Test:
     split: str
     modalities: tuple[str, ...]
     content: str
+    hide_camera: bool = False
 
     @property
     def label(self) -> str:
         """Name of the folder of its figures in a run."""
-        return f"{self.folder.resolve().name}-{self.split}-{self.content[:8]}"
+        ending = "-no-camera" if self.hide_camera else ""
+        return f"{self.folder.resolve().name}-{self.split}-{self.content[:8]}{ending}"
 
 
 @dataclass
@@ -250,11 +253,13 @@ class _Planner:
                 self._contents[folder] = (f"missing {folder}", ())
         return self._contents[folder]
 
-    def _test(self, name: str, folder: Path, split: str, modalities: tuple[str, ...]) -> Test:
+    def _test(
+        self, name: str, folder: Path, split: str, modalities: tuple[str, ...], hide_camera: bool = False
+    ) -> Test:
         content, splits = self._content(folder)
         if splits and split not in splits:
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
-        return Test(name, folder, split, modalities, content)
+        return Test(name, folder, split, modalities, content, hide_camera)
 
     def _further(self, test: Any) -> Test | None:
         folder = self.folders[test.set]
@@ -262,7 +267,7 @@ class _Planner:
             self.left_out.append(f"{test.name}: no prepared set in {folder}")
             logger.warning("not tested on %s: no prepared set in %s (--data %s=DIR)", test.name, folder, test.set)
             return None
-        return self._test(test.name, folder, test.split, test.modality)
+        return self._test(test.name, folder, test.split, test.modality, test.hide_camera)
 
 
 def _filled(value: Any, modality: str) -> Any:

@@ -197,8 +197,11 @@ def _environment(plan: Plan, out: Path, folder: Path, arguments: Sequence[str]) 
     }
 
 
-def _tests(run: Run) -> list[dict[str, str]]:
-    return [{"folder": str(test.folder), "split": test.split, "label": test.label} for test in run.tests]
+def _tests(run: Run) -> list[dict[str, Any]]:
+    return [
+        {"folder": str(test.folder), "split": test.split, "label": test.label, "hide_camera": test.hide_camera}
+        for test in run.tests
+    ]
 
 
 def _shortened(argument: str) -> str:

@@ -21,8 +21,9 @@ A YAML mapping; settings are given by ``section.key`` as on a command line (see 
                       that is not named has no run
 ``init_from``         name of another row or of a pre-training: start from the encoder of its run of the same column,
                       point and seed
-``evaluate``          list of ``{name, set, split, modality, optional}``: further test sets for the columns of these
-                      modalities (default: all). An ``optional`` one that is not on the disk is left out and said so
+``evaluate``          list of ``{name, set, split, modality, optional, hide_camera}``: further test sets for the
+                      columns of these modalities (default: all). An ``optional`` one that is not on the disk is left
+                      out and said so; with ``hide_camera`` the cameras of its crops are withheld
 ``compare``           list of ``{title, rows: [a, b], paper: {column: gain}}``: a - b paired over seeds; without
                       ``paper`` the gain is that between the paper's figures
 ====================  ================================================================================================
@@ -107,6 +108,7 @@ class TestSet:
     split: str = "test"
     modality: tuple[str, ...] = ()
     optional: bool = False
+    hide_camera: bool = False
 
 
 @dataclass(frozen=True)

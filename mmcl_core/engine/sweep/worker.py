@@ -37,7 +37,7 @@ def main() -> int:
     return run_command(lambda: _work(job))
 
 
-def is_complete(run: Path, tests: list[dict[str, str]]) -> bool:
+def is_complete(run: Path, tests: list[dict[str, Any]]) -> bool:
     """Whether a run is trained and evaluated, with these very weights, on all its tests."""
     from mmcl_core.engine.runfolder import is_finished
 
@@ -71,7 +71,7 @@ def _work(job: dict[str, Any]) -> int:
     return 0
 
 
-def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, str]]) -> None:
+def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, Any]]) -> None:
     """Evaluate where the figures are missing or of other weights, and write the report page."""
     from mmcl_core.engine.evaluation import Settings, evaluate
     from mmcl_core.engine.report import write_report
@@ -84,7 +84,8 @@ def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, str]])
     for test in tests:
         if _is_current(run, test):
             continue
-        found = evaluate(run, test["folder"], Settings(split=test["split"], device=device))
+        settings = Settings(split=test["split"], device=device, hide_camera=test["hide_camera"])
+        found = evaluate(run, test["folder"], settings)
         write_results(found, run / "evaluation" / test["label"])
     try:
         write_report(run)
