@@ -23,13 +23,19 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     (folder / "run").mkdir()
     temperature = {"rgb": 2.0, "depth": 0.5, "rgbd": 0.7}
-    save_model(folder / "run" / "weights.safetensors", temperature=temperature, metric_size=True, background_m=1.0)
+    save_model(
+        folder / "run" / "weights.safetensors",
+        temperature=temperature,
+        depth_encoding="normals",
+        metric_size=True,
+        background_m=1.0,
+    )
     assert command(folder / "run", "--out", folder / "onnx") == 0
     return folder
 
 
-def test_onnx_agrees_with_torch(exported):
-    torch_model, onnx_model = (Recognizer.load(exported / name, device="cpu") for name in ("run", "onnx"))
+def check_agreement(folder):
+    torch_model, onnx_model = (Recognizer.load(folder / name, device="cpu") for name in ("run", "onnx"))
     assert (torch_model.backend, onnx_model.backend) == ("torch", "onnx")
     for attribute in ("classes", "modalities", "model_id", "input_size"):
         assert getattr(torch_model, attribute) == getattr(onnx_model, attribute)
@@ -45,6 +51,17 @@ def test_onnx_agrees_with_torch(exported):
             assert theirs.labels == ours.labels
             assert theirs.modality == ours.modality
     np.testing.assert_array_equal(theirs.depth_valid, ours.depth_valid)
+
+
+def test_onnx_agrees_with_torch(exported):
+    check_agreement(exported)
+
+
+def test_onnx_of_the_default_depth_encoding_agrees_with_torch(tmp_path):
+    (tmp_path / "run").mkdir()
+    save_model(tmp_path / "run" / "weights.safetensors")
+    assert command(tmp_path / "run", "--out", tmp_path / "onnx") == 0
+    check_agreement(tmp_path)
 
 
 def test_onnx_works_without_torch(exported):
