@@ -411,7 +411,7 @@ def test_a_real_sweep(swept):
         source = next(r["run"] for r in rows if r["row"] == "ce" and r["seed"] == row["seed"])
         assert config.model.init_from == ("" if row["row"] == "ce" else str(out / "runs" / source))
     published = sorted(path.name for path in (swept / "p" / "table").iterdir())
-    plots = ["plot-camera-unknown.png", "plot.png"]
+    plots = ["plot-camera_unknown.png", "plot.png"]
     assert published == ["environment.json", "index.html", *plots, "runs.csv", "table.csv", "table.md"]
     facts = json.loads((swept / "p" / "table" / "environment.json").read_text())
     written = "python -m mmcl_core.sweep --config table.yaml --out out --seeds 0 1 --jobs 2 --publish p"
