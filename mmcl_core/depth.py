@@ -241,7 +241,7 @@ def surface_normals(depth: Tensor, camera: Tensor) -> Tensor:
     Returns:
         float32 [B, 3, H, W]; 0 where undefined.
     """
-    normals, _ = plane_fit(depth, known_camera(depth, camera), max(1, round(max(depth.shape[-2:]) / 28)))
+    normals, _ = plane_fit(depth, known_camera(depth, camera), _fit_radius(depth))
     return torch.cat([-normals[:, :2], normals[:, 2:]], dim=1)
 
 
@@ -253,10 +253,13 @@ def surface_slopes(depth: Tensor) -> Tensor:
     Returns:
         float32 [B, 2, H, W]; 0 where undefined.
     """
-    side = max(depth.shape[-2:])
-    a, b, inverse, defined = _inverse_planes(depth, max(1, round(side / 28)))
-    per_pixel = torch.cat([a, b], dim=1) / inverse.clamp(min=1e-2).square()  # 1/i changes by -1/i^2 times
-    return -per_pixel * side * defined
+    a, b, inverse, defined = _inverse_planes(depth, _fit_radius(depth))
+    per_pixel = -torch.cat([a, b], dim=1) / inverse.clamp(min=1e-2).square()  # of z = 1/i: -1/i^2 times that of i
+    return per_pixel * max(depth.shape[-2:]) * defined
+
+
+def _fit_radius(depth: Tensor) -> int:
+    return max(1, round(max(depth.shape[-2:]) / 28))
 
 
 def gravity_direction(normals: Tensor, defined: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
+from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
 __all__ = ["main", "make_stock", "parse_shard", "parse_split", "render"]
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--sensor",
-        choices=("xtion", "stereo", "tof", "any", "none"),
+        choices=(*DEPTH_CAMERAS, "any", "none"),
         default="xtion",
         help="depth camera: structured light, stereo, time of flight, any of the three for each crop, or none: exact "
         "depth (default: %(default)s)",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmcl_core import metrics
-from mmcl_core.augment import test_transform
+from mmcl_core.augment import Picture, test_transform
 from mmcl_core.backend_torch import pick_device
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
@@ -126,7 +126,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     rows, labels, left_out = _usable(prepared, settings.split, metadata["classes"])
     source = _source(prepared, rows, single, settings, device)
     if settings.legacy:
-        _reestimate(model, source, single)
+        _reestimate(model, source, single, settings)
     batches = source.iterate(1) if settings.legacy else source.ordered()
     found = _predict(
         model,
@@ -232,8 +232,7 @@ def _predict(
     """Rows, probabilities and whether there was nothing to see, by modality, rows ascending."""
     parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modalities}
     for batch in batches:
-        camera = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera
-        pictures = test_transform(batch.images, camera, model.config.input_size)
+        pictures = _pictures(batch, model, settings)
         for name in modalities:
             present = batch.present[name]
             if not present.any():
@@ -254,6 +253,11 @@ def _predict(
     return found
 
 
+def _pictures(batch: Batch, model: Network, settings: Settings) -> dict[str, Picture]:
+    camera = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera
+    return test_transform(batch.images, camera, model.config.input_size)
+
+
 def _blank(images: Tensor) -> Tensor:
     """Bool [B]: metric depth [B, S, S] without a reading. Pictures [B, S, S, 3] always show something."""
     if images.dim() == 3:
@@ -262,13 +266,13 @@ def _blank(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _reestimate(model: Network, source: BatchSource, modalities: Sequence[str]) -> None:
+def _reestimate(model: Network, source: BatchSource, modalities: Sequence[str], settings: Settings) -> None:
     """What the authors' program does before it tests: move the running statistics to those of the test split."""
     torch.manual_seed(0)  # of the dropout
     model.train()
     for step in range(min(LEGACY_BATCHES, source.steps_per_epoch)):
         batch = source.batch(0, step)
-        pictures = test_transform(batch.images, batch.camera, model.config.input_size)
+        pictures = _pictures(batch, model, settings)
         for name in modalities:
             present = batch.present[name]
             if present.sum() > 1:

@@ -28,6 +28,7 @@ __all__ = ["DEPTH_CAMERAS", "ColourCamera", "DepthCamera", "to_millimetres"]
 DEPTH_CAMERAS = ("xtion", "stereo", "tof")
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_SQUARE = np.ones((3, 3), np.uint8)
 _VOID = 20.0  # metres that stand for nothing at all
 _CURVE = 4096  # entries of a tone curve, over linear light 0 to 2
 
@@ -288,23 +289,20 @@ class DepthCamera:
 
     def _steps(self, z: np.ndarray, sharp: float, rng: np.random.Generator) -> np.ndarray:
         """Holes along steps of depth: the far side, and in places the near side too."""
-        kernel = np.ones((3, 3), np.uint8)
-        low, high = cv2.erode(z, kernel), cv2.dilate(z, kernel)
-        step = high - low > 0.012 + 0.02 * low * low
+        low, high, step = _nearby(z)
         far = z > (low + high) * 0.5
         patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), 1.5) * 5.0
         lost = step & (far | (patch > np.float32(1.3 - 2.6 * self.edge)))
         if sharp > 0.5:  # the window is as coarse as the sensor: matching loses one more pixel here and there
-            wide = cv2.dilate((step & far).astype(np.uint8), kernel) > 0
+            wide = cv2.dilate((step & far).astype(np.uint8), _SQUARE) > 0
             lost |= wide & (z > low + 0.3 * (high - low)) & (patch > 0.3)
         return lost
 
     def _fly(self, z: np.ndarray, lost: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Depth and what is lost, with readings between near and far at steps."""
-        kernel = np.ones((3, 3), np.uint8)
-        low, high = cv2.erode(z, kernel), cv2.dilate(z, kernel)
+        low, high, step = _nearby(z)
         patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), 1.0) * 3.5
-        between = (high - low > 0.012 + 0.02 * low * low) & (np.abs(patch) < np.float32(1.3 * self.flying))
+        between = step & (np.abs(patch) < np.float32(1.3 * self.flying))
         mixed = low + (high - low) * rng.random(z.shape, np.float32)
         return np.where(between, mixed, z), lost & ~between
 
@@ -350,14 +348,19 @@ def _between(rng: np.random.Generator, low: float, high: float, spread: float) -
     return float(rng.uniform(middle - half, middle + half))
 
 
+def _nearby(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The least and the greatest depth around each pixel, and whether that is a step rather than a slope."""
+    low, high = cv2.erode(z, _SQUARE), cv2.dilate(z, _SQUARE)
+    return low, high, high - low > 0.012 + 0.02 * low * low
+
+
 def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Resize depth and validity: interpolated inside surfaces, nearest at steps, so that nothing is made up."""
     if z.shape[0] == size:
         return z, valid
     nearest = cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST)
     linear = cv2.resize(z, (size, size), interpolation=cv2.INTER_LINEAR)
-    kernel = np.ones((3, 3), np.uint8)
-    even = cv2.dilate(z, kernel) - cv2.erode(z, kernel) < 0.04 * z
+    even = cv2.dilate(z, _SQUARE) - cv2.erode(z, _SQUARE) < 0.04 * z
     smooth = cv2.resize(even.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
     share = cv2.resize(valid.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     ragged = share + rng.standard_normal((size, size), np.float32) * 0.06 > 0.5
