@@ -29,7 +29,9 @@ def make_pictures(generator, label, side):
     return {"rgb": rgb, "depth": depth * (generator.random((side, side)) > 0.1 + 0.2 * level).astype(np.uint16)}
 
 
-def write_set(path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth"), blank=()):
+def write_set(
+    path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth"), blank=(), cameras=True
+):
     """``drop(i)`` names the modalities that sample i lacks; the depth of ``blank`` samples has no reading."""
     generator = np.random.default_rng(4)
     with PreparedWriter(
@@ -39,7 +41,7 @@ def write_set(path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=
             images = make_pictures(generator, i % len(classes), side)
             images["depth"][:] *= i not in blank
             kept = {m: images[m] for m in modalities if m not in (drop(i) if drop else ())}
-            camera = None if i % 2 else (60.0, 60.0, side / 2, side / 2)
+            camera = None if i % 2 or not cameras else (60.0, 60.0, side / 2, side / 2)
             split = "test" if i < count else "train"
             writer.add(Sample(kept, i % len(classes), split, f"k{i:03d}", f"scene{i % 5}", camera=camera))
     return path
@@ -157,6 +159,13 @@ def test_cameras_can_be_withheld(run, tmp_path, capsys):
     np.testing.assert_allclose(answer.scores, [float(line["score"]) for line in lines], atol=1e-4)
     changed = [line["score"] != other["score"] for line, other in zip(usual, lines, strict=True)]
     assert changed == [i % 2 == 0 for i in range(23)]  # every second sample had no camera before
+
+
+def test_withheld_cameras_are_as_good_as_none_under_the_authors_protocol_too(run, tmp_path):
+    for name, cameras, option in (("a", True, ("--hide-camera",)), ("b", False, ())):
+        data = write_set(tmp_path / name, cameras=cameras)
+        run_command(run, "--data", data, "--modality", "depth", "--legacy-protocol", *option, "--out", data / "out")
+    assert read(tmp_path / "a" / "out")[1] == read(tmp_path / "b" / "out")[1]
 
 
 def test_two_runs_write_the_same_bytes(run, tmp_path):
