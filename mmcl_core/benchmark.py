@@ -1,9 +1,9 @@
 """Measure this machine: ``python -m mmcl_core.benchmark train|loss|data|infer --config FILE``.
 
 Prints one JSON object a line. ``train`` and ``loss`` measure the plain formulation beside ours in the same run, each in
-a process of its own, and end with the ratio. ``train`` also says how long a run over as many pairs as the paper's would
-take and, on a GPU, what share it reaches of the speed of a large bfloat16 product. Peak memory: of the whole process on
-the CPU, of the tensors on a GPU.
+a process of its own, and end with the ratio, or say that the plain one needs more memory than there is. ``train`` also
+says how long a run over as many pairs as the paper's would take and, on a GPU, what share it reaches of the speed of a
+large bfloat16 product. Peak memory: of the whole process on the CPU, of the tensors on a GPU.
 
 ``prepare DATASET ...`` takes what ``mmcl_core.prepare`` takes and measures crops/s, bytes a crop, memory and the time
 from there to the first batch of training; without ``--out`` the set is made in the folder for temporary files, and
@@ -17,12 +17,16 @@ import json
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
-from mmcl_core.errors import ConfigError
+from mmcl_core.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from mmcl_core.engine.measure import Figures
 
 __all__ = ["main"]
 
@@ -81,9 +85,7 @@ def _train(config: Config, options: argparse.Namespace) -> None:
         share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     _line("train", formulation="ours", batch=config.train.batch, **ours, **share)
     _line("train", projected=f"{epochs} epochs of {pairs} samples", hours=hours)
-    plain = apart(measure_train, config, True, options.steps)
-    _line("train", formulation="plain", batch=config.train.batch, **plain)
-    _line("train", ratio="ours/plain", **_ratios(ours, plain, "seconds", "cpu_seconds", "peak_memory_mb"))
+    _beside("train", config.train.batch, ours, measure_train, config, True, options.steps)
 
 
 def _loss(config: Config, options: argparse.Namespace) -> None:
@@ -92,9 +94,7 @@ def _loss(config: Config, options: argparse.Namespace) -> None:
     for batch in BATCHES:
         ours = apart(measure_loss, config, False, batch, options.steps)
         _line("loss", formulation="ours", batch=batch, **ours)
-        plain = apart(measure_loss, config, True, batch, options.steps)
-        _line("loss", formulation="plain", batch=batch, **plain)
-        _line("loss", ratio="ours/plain", batch=batch, **_ratios(ours, plain, "seconds", "peak_memory_mb"))
+        _beside("loss", batch, ours, measure_loss, config, True, batch, options.steps)
 
 
 def _data(config: Config, options: argparse.Namespace) -> None:
@@ -121,8 +121,18 @@ def _prepare(options: argparse.Namespace) -> None:
         _line("first_batch", set=options.what, **apart(measure_first_batch, out, FIRST_BATCH))
 
 
-def _ratios(ours: dict[str, float | str], plain: dict[str, float | str], *keys: str) -> dict[str, float | str]:
-    return {key: float(ours[key]) / float(plain[key]) for key in keys}
+def _beside(what: str, batch: int, ours: Figures, function: Callable[..., Figures], *arguments: Any) -> None:
+    """The plain formulation, and ours in relation to it. That it needs too much memory is a result, too."""
+    from mmcl_core.engine.measure import apart
+
+    try:
+        plain = apart(function, *arguments)
+    except TrainingError as error:
+        _line(what, formulation="plain", batch=batch, failed=str(error))
+        return
+    _line(what, formulation="plain", batch=batch, **plain)
+    keys = [key for key in ("seconds", "cpu_seconds", "peak_memory_mb") if key in plain]
+    _line(what, ratio="ours/plain", batch=batch, **{key: float(ours[key]) / float(plain[key]) for key in keys})
 
 
 def _line(what: str, **figures: float | str) -> None:

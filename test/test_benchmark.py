@@ -1,11 +1,16 @@
 """The benchmark command: its lines, in processes of their own. No figure is judged: that is for a quiet machine."""
 
 import json
+import os
+import signal
 
 import pytest
+import torch
 from small_sets import write_crop
 
 from mmcl_core import benchmark
+from mmcl_core.engine import measure
+from mmcl_core.errors import TrainingError
 
 TINY = (
     "model.input_size=32", "model.ndf=4", "model.nrkhs=16", "model.depth=1", "model.head_hidden=8",
@@ -24,6 +29,44 @@ def test_training_is_measured_beside_the_plain_formulation(capsys):
     assert {"seconds", "cpu_seconds", "peak_memory_mb"} <= ours.keys() & plain.keys() & ratio.keys()
     assert projected["hours"] == pytest.approx(18640 // 4 * 3 * ours["seconds"] / 3600, rel=0.05)
     assert ratio["cpu_seconds"] == pytest.approx(ours["cpu_seconds"] / plain["cpu_seconds"], rel=0.05)
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def too_large():
+    return {"seconds": float(torch.zeros(2**50, dtype=torch.uint8)[0])}
+
+
+def wrong():
+    raise RuntimeError("a mistake of our own")
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (killed, TrainingError, "killed"),
+        (too_large, TrainingError, "out of memory"),
+        (wrong, RuntimeError, "mistake of our own"),
+    ],
+)
+def test_a_measurement_that_dies_is_told(function, error, message):
+    with pytest.raises(error, match=message):
+        measure.apart(function)
+
+
+def test_a_plain_formulation_that_needs_too_much_memory_is_a_result(monkeypatch, capsys):
+    def little_memory(function, config, plain, *arguments):
+        if plain:
+            raise TrainingError("out of memory")
+        return {"seconds": 1.0, "peak_memory_mb": 100.0}
+
+    monkeypatch.setattr(measure, "apart", little_memory)
+    printed = lines(capsys, "loss")
+    assert [line["batch"] for line in printed] == [140, 140, 512, 512, 1024, 1024]
+    assert [line.get("failed") for line in printed[1::2]] == ["out of memory"] * 3
+    assert [line.get("seconds") for line in printed[::2]] == [1.0] * 3
 
 
 def test_crops_and_answers_are_measured(capsys):

@@ -78,6 +78,12 @@ def prepare_device(train: TrainConfig, device: torch.device, precision: str) -> 
             torch.backends.cudnn.allow_tf32 = True
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, of the machine or of a GPU."""
+    short = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in short)
+
+
 @contextlib.contextmanager
 def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
     """Turn running out of memory and a lost process into a :class:`TrainingError` that says what to do."""
@@ -87,8 +93,7 @@ def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
         if isinstance(error, TrainingError):
             raise
         text = str(error)
-        short = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-        if isinstance(error, MemoryError) or any(words in text.lower() for words in short):
+        if out_of_memory(error):
             raise TrainingError(
                 f"out of memory with train.batch={train.batch}, train.accumulate={train.accumulate} on {size} "
                 "process(es). Raise train.accumulate (each part then has fewer negatives) or lower train.batch; "

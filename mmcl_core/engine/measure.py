@@ -12,6 +12,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmcl_core.config import Config
+from mmcl_core.errors import TrainingError
 
 __all__ = [
     "Figures",
@@ -42,9 +45,22 @@ PRODUCT = 8192
 
 
 def apart(function: Callable[..., Figures], *arguments: Any) -> Figures:
-    """Run a measurement in a fresh process and return its figures, with the ``peak_memory_mb`` of the process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_with_memory, (function, *arguments))
+    """Run a measurement in a fresh process and return its figures, with the ``peak_memory_mb`` of the process.
+
+    Raises:
+        TrainingError: it needs more memory than there is, or its process was killed (as Linux does where memory ends).
+    """
+    from mmcl_core.engine.device import out_of_memory
+
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_with_memory, function, *arguments).result()
+    except BrokenProcessPool as error:
+        raise TrainingError("killed, most likely for want of memory") from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError("out of memory") from error
 
 
 def measure_train(config: Config, plain: bool, steps: int) -> Figures:
