@@ -33,14 +33,15 @@ PARAMETERS = {
     "rgb_transport": ("how colour arrives", ["", "raw", "compressed"]),
     "depth_transport": ("how depth arrives", ["", "raw", "compressed", "compressedDepth"]),
 }
+SWITCHED = ("mirror", "autostart", "use_sim_time")  # the same, on or off
 SWITCHES = ["", "true", "false"]
 
 
 def make_recognizer(context: LaunchContext) -> list[Node]:
     """The node, with those parameters that were given."""
-    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, "autostart", "use_sim_time"]}
+    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, *SWITCHED]}
     given: dict[str, str | bool] = {name: values[name] for name in PARAMETERS if values[name]}
-    given |= {name: values[name] == "true" for name in ("autostart", "use_sim_time") if values[name]}
+    given |= {name: values[name] == "true" for name in SWITCHED if values[name]}
     if "model" in given:
         given["model"] = str(Path(str(given["model"])).expanduser().resolve())
     files = [LaunchConfiguration("params_file").perform(context)]
@@ -95,6 +96,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments += [
         DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
         DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),
+        DeclareLaunchArgument("mirror", default_value="", choices=SWITCHES, description="look at mirror images, too"),
         DeclareLaunchArgument("use_sim_time", default_value="", choices=SWITCHES, description="time from /clock"),
         DeclareLaunchArgument("autostart", default_value="", choices=SWITCHES, description="configure and activate"),
         DeclareLaunchArgument("overlay", default_value="false", choices=["true", "false"], description="overlay too"),

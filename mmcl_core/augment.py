@@ -27,7 +27,7 @@ from mmcl_core.randaugment import RandAugment, depth_policy, describe, sent
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
 from mmcl_core.viewpoint import change_view, random_rotations
 
-__all__ = ["Augmenter", "Draws", "Picture", "describe", "test_transform"]
+__all__ = ["Augmenter", "Draws", "Picture", "describe", "mirrored", "test_transform"]
 
 #: Attempts at a crop that lies inside the picture, as in torchvision's RandomResizedCrop.
 CROP_ATTEMPTS = 10
@@ -238,6 +238,14 @@ def test_transform(images: Mapping[str, Tensor], camera: Tensor, size: int) -> d
             axes.append(Axis(side, low, low + side, size, total=total, offset=round((total - size) / 2)))
         result[name] = _resample(image, camera, *axes)
     return result
+
+
+def mirrored(picture: Picture) -> Picture:
+    """The mirror image of a batch, left and right exchanged, and its camera."""
+    width = picture.image.shape[3]
+    fx, fy, cx, cy = picture.camera.unbind(1)
+    camera = torch.stack([fx, fy, torch.where(fx > 0, width - 1 - cx, cx), cy], dim=1)
+    return Picture(picture.image.flip(3), camera)
 
 
 test_transform.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmcl_core.errors import InputError
 
-__all__ = ["check_cameras", "check_depth", "check_rgb", "fit", "resized_side"]
+__all__ = ["check_cameras", "check_depth", "check_rgb", "fit", "mirrored", "resized_side"]
 
 #: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
 _FARTHEST_MEDIAN_M = 100.0
@@ -164,6 +164,14 @@ def fit(crop: Array, size: int, camera: Sequence[float] | None = None) -> tuple[
             (cy + top + 0.5) * scale - 0.5 - margin,
         )
     return picture, moved
+
+
+def mirrored(pictures: Array, cameras: NDArray[np.float32]) -> tuple[Array, NDArray[np.float32]]:
+    """Pictures [N, S, S] or [N, S, S, 3] with left and right exchanged, and their cameras [N, 4]."""
+    turned = cameras.copy()
+    known = cameras[:, 0] > 0
+    turned[known, 2] = pictures.shape[2] - 1 - cameras[known, 2]
+    return np.ascontiguousarray(pictures[:, :, ::-1]), turned
 
 
 def _nearest(plane: Array, target: int, size: int) -> Array:

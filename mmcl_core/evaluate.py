@@ -51,11 +51,12 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
         resamples=options.resamples,
         seed=options.seed,
         hide_camera=options.hide_camera,
+        mirror=options.mirror,
     )
     evaluation = evaluate(options.run, options.data, settings)
     run = options.run if options.run.is_dir() else None
-    ending = ("-legacy" if settings.legacy else "") + ("-no-camera" if settings.hide_camera else "")
-    name = f"{evaluation.report['data']['name']}-{settings.split}{ending}"
+    chosen = {"legacy": settings.legacy, "no-camera": settings.hide_camera, "mirror": settings.mirror}
+    name = "-".join([evaluation.report["data"]["name"], settings.split, *(word for word, on in chosen.items() if on)])
     out = options.out or (run or options.run.parent) / "evaluation" / name
     write_results(evaluation, out)
     return out, write_report(run or out, [out]), evaluation.report
@@ -67,6 +68,8 @@ def table(report: Mapping[str, Any]) -> str:
     lines = [f"{data['name']}, split {data['split']}: {data['samples']} samples, model {report['model']['model_id']}"]
     if report["settings"]["legacy"]:
         lines.append(f"!! {report['protocol']}")
+    if report["settings"]["mirror"]:
+        lines.append("mirrored: every answer is the mean of the sample's and of its mirror image's")
     if data["without_camera"] and report["model"]["uses_camera"]:
         lines.append(f"without a camera: {data['without_camera']} samples; depth is worth less to this model without")
     left = data["left_out"]
@@ -115,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         "--hide-camera",
         action="store_true",
         help="withhold the cameras (focal lengths) of the crops: what depth is worth where a robot publishes none",
+    )
+    parser.add_argument(
+        "--mirror",
+        action="store_true",
+        help="look at every sample and its mirror image, as Recognizer.load(mirror=True): better, for twice the work",
     )
     parser.add_argument(
         "--legacy-protocol",

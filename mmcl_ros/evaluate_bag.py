@@ -254,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--box-scale", type=float, default=FrameSettings.box_scale, help="as the parameter of the node")
     parser.add_argument("--min-depth-valid", type=float, default=0.1, help="as the parameter of the node")
     parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
+    parser.add_argument("--mirror", action="store_true", help="as the parameter of the node")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options))
@@ -274,7 +275,7 @@ def _run(options: argparse.Namespace) -> None:
         drops.setdefault(name, []).append(stretch)
     with Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, options.detections_topic, given)) as bag:
         truths = read_truth(options.truth) if options.truth else read_topic(bag)
-        recognizer = Recognizer.load(options.model, options.device)
+        recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror)
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
         topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
     about = {"bag": str(options.bag), "model": recognizer.model_id, "topics": topics, "drop": drops}

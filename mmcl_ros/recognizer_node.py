@@ -64,7 +64,7 @@ class RecognizerNode(LifecycleNode):
     """See the module.
 
     Args:
-        load: takes the parameter ``model`` and the keywords device, backend and threads, and gives a recognizer.
+        load: takes the parameter ``model`` and the keywords device, backend, threads, mirror; gives a recognizer.
     """
 
     def __init__(self, load: Callable[..., RecognizerLike] = load_model, **arguments: Any) -> None:
@@ -139,7 +139,7 @@ class RecognizerNode(LifecycleNode):
         values = self.values
         if not values["model"]:
             raise MmclError("the parameter model is empty; give a run folder or a weights file")
-        settings = {name: values[name] for name in ("device", "backend", "threads")}
+        settings = {name: values[name] for name in ("device", "backend", "threads", "mirror")}
         model = self._load(values["model"], **settings)
         wanted = wanted_modalities(values["modality"], model.modalities)
         if not wanted:

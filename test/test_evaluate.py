@@ -146,6 +146,21 @@ def test_the_recogniser_gives_the_same_answers(run, tmp_path, capsys):
         np.testing.assert_allclose(scores, [float(line["score"]) for line in own], atol=1e-4)
 
 
+def test_a_mirrored_look_gives_the_answers_of_the_recogniser(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", blank=(4, 11))
+    run_command(run, "--data", data, "--mirror")
+    report, lines = read(run / "evaluation" / "set-test-mirror")
+    assert report["settings"]["mirror"] is True
+    assert "mirrored: " in capsys.readouterr().out
+    prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu", mirror=True)
+    rgb, depth = (list(np.asarray(prepared.images[name][:23])) for name in ("rgb", "depth"))
+    for name, crops in (("rgb", {"rgb": rgb}), ("depth", {"depth": depth}), ("rgbd", {"rgb": rgb, "depth": depth})):
+        answer = recognizer.recognize(**crops, camera=prepared.camera[:23])
+        scores = np.where(np.array(answer.modality) == "", 1 / len(CLASSES), answer.scores)
+        own = [float(line["score"]) for line in lines if line["modality"] == name]
+        np.testing.assert_allclose(scores, own, atol=1e-4)
+
+
 def test_cameras_can_be_withheld(run, tmp_path, capsys):
     data = write_set(tmp_path / "set")
     for option in ((), ("--hide-camera",)):

@@ -148,6 +148,25 @@ def test_a_batch_of_any_sizes_is_the_single_answers(loaded):
     assert together.modality == ["rgbd"] * 5
 
 
+@pytest.mark.parametrize("settings", [{}, {"depth_encoding": "normals", "metric_size": True}])
+def test_a_mirrored_look_is_the_mean_of_both_pictures(tmp_path, settings):
+    save_model(tmp_path / "weights.safetensors", temperature={"rgb": 2.0, "depth": 0.5}, **settings)
+    once, twice = (Recognizer.load(tmp_path, device="cpu", mirror=mirror) for mirror in (False, True))
+    rgb, depth = make_crops([(SIDE, SIDE)] * 3)
+    cameras = np.array([(60, 61, 14, 20), (0, 0, 0, 0), (50, 50, 30, 3)], np.float32)
+    turned = cameras.copy()
+    turned[[0, 2], 2] = SIDE - 1 - cameras[[0, 2], 2]
+    for kind, pictures in (("rgb", rgb), ("depth", depth)):
+        plain = once.recognize(**{kind: pictures}, camera=cameras)
+        other = once.recognize(**{kind: [picture[:, ::-1] for picture in pictures]}, camera=turned)
+        answer = twice.recognize(**{kind: pictures}, camera=cameras)
+        assert np.abs(plain.probabilities - other.probabilities).max() > 1e-3
+        mean = np.sqrt(plain.probabilities * other.probabilities)
+        np.testing.assert_allclose(answer.probabilities, mean / mean.sum(1, keepdims=True), atol=1e-5)
+        both = plain.embeddings + other.embeddings
+        np.testing.assert_allclose(answer.embeddings, both / np.linalg.norm(both, axis=1, keepdims=True), atol=1e-5)
+
+
 def test_fusion_and_missing_pictures(loaded):
     _, recognizer = loaded
     rgb, depth = make_crops([(40, 40)] * 5)

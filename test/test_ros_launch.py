@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECOGNIZER, DEMO = ROOT / "launch" / "recognizer.launch.py", ROOT / "launch" / "demo.launch.py"
 ARGUMENTS = {
     *("modality", "model", "device", "rgb_topic", "depth_topic", "rgb_transport", "depth_transport", "namespace"),
-    *("params_file", "use_sim_time", "autostart", "overlay", "log_level", "respawn", "python"),
+    *("params_file", "mirror", "use_sim_time", "autostart", "overlay", "log_level", "respawn", "python"),
 }
 
 
@@ -249,14 +249,14 @@ def test_every_argument_arrives(launched, tmp_path):
 
     file = tmp_path / "mine.yaml"
     file.write_text("/**:\n  ros__parameters: {top_k: 2, policy: latest, center_size: 0.25}\n")
-    switches = {"params_file": file, "use_sim_time": "true", "autostart": "false", "overlay": "true"}
+    switches = {"params_file": file, "mirror": "true", "use_sim_time": "true", "autostart": "false", "overlay": "true"}
     switches |= {"log_level": "debug", "respawn": "true", "namespace": "front", "model": "some/run"}
     assert {*EVERY_ARGUMENT, *switches, "python"} == set(declared(RECOGNIZER)), "all that are declared"
     bench = Bench()
     try:
         running = launched(RECOGNIZER, bench.domain, **EVERY_ARGUMENT, **switches)
         wanted = {**{row.name: row.default for row in TABLE}, **EVERY_ARGUMENT, "top_k": 2, "center_size": 0.25}
-        wanted |= {"autostart": False, "use_sim_time": True, "model": str(tmp_path / "some/run")}
+        wanted |= {"mirror": True, "autostart": False, "use_sim_time": True, "model": str(tmp_path / "some/run")}
         request = GetParameters.Request(names=list(wanted))
         values = bench.call(GetParameters, "/front/recognizer/get_parameters", request, 60).values
         fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}

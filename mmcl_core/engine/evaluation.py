@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmcl_core import metrics
-from mmcl_core.augment import Picture, test_transform
+from mmcl_core.augment import Picture, mirrored, test_transform
 from mmcl_core.backend_torch import pick_device
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
@@ -52,6 +52,7 @@ class Settings:
         legacy: whether to follow the authors' protocol, see :data:`LEGACY_NOTE`.
         resamples, seed: of the bootstrap; the seed also shuffles under the authors' protocol.
         hide_camera: whether the cameras of the crops are withheld, as on a robot that does not publish its own.
+        mirror: whether every sample is looked at twice, as it is and mirrored, as the recogniser does on demand.
     """
 
     split: str = "test"
@@ -63,6 +64,7 @@ class Settings:
     resamples: int = 1000
     seed: int = 0
     hide_camera: bool = False
+    mirror: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,9 +239,11 @@ def _predict(
             present = batch.present[name]
             if not present.any():
                 continue
+            shown = Picture(pictures[name].image[present], pictures[name].camera[present])
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                logits, _ = model(pictures[name].image[present], name, pictures[name].camera[present])
-            values = (logits.float() / temperature[name]).softmax(dim=1)
+                views = [shown, mirrored(shown)] if settings.mirror else [shown]
+                logits = [model(view.image, name, view.camera)[0] for view in views]
+            values = (torch.stack(logits).float().mean(dim=0) / temperature[name]).softmax(dim=1)
             unseen = _blank(batch.images[name][present])
             values[unseen] = 1 / values.shape[1]
             parts[name].append((batch.index[present].cpu(), values.cpu(), unseen.cpu()))
