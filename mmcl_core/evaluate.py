@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mirror",
         action="store_true",
-        help="look at every sample and its mirror image, as Recognizer.load(mirror=True): better, for twice the work",
+        help="look at every sample and its mirror image and average the answers, as Recognizer.load(mirror=True)",
     )
     parser.add_argument(
         "--legacy-protocol",

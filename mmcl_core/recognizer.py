@@ -130,7 +130,7 @@ class Recognizer:
             threads: CPU threads, for PyTorch of the whole process; 0 leaves the choice to the back end.
             max_batch: crops that pass the network at once.
             mirror: look at every crop and at its mirror image. Answers are the mean of both log-probabilities,
-                embeddings the normalised mean: better, for twice the work, where ``augment.flip`` was on in training.
+                embeddings the normalised mean: twice the work, for models whose training flipped (``augment.flip``).
             warm_up: run each modality once, so that the first frame is not slower than the others.
 
         Raises:

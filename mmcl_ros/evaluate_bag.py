@@ -278,7 +278,13 @@ def _run(options: argparse.Namespace) -> None:
         recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror)
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
         topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
-    about = {"bag": str(options.bag), "model": recognizer.model_id, "topics": topics, "drop": drops}
+    about = {
+        "bag": str(options.bag),
+        "model": recognizer.model_id,
+        "mirror": recognizer.mirror,
+        "topics": topics,
+        "drop": drops,
+    }
     report = write(options.out, found, about)
     for name, figures in report["modalities"].items():
         rejected = sum(figures["rejected"].values())

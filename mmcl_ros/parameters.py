@@ -55,7 +55,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("device", "auto", "Where the network runs: auto, cpu, cuda, cuda:1, ..."),
     Parameter("backend", "torch", "What runs the network.", ("torch", "onnx")),
     Parameter("threads", 0, "CPU threads of the torch network; 0: torch's own choice.", low=0, high=1024),
-    Parameter("mirror", False, "Look at every region and at its mirror image: better answers for twice the work."),
+    Parameter("mirror", False, "Look at every region and its mirror image, and average the answers: twice the work."),
     Parameter(
         "modality",
         "auto",

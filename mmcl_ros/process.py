@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 
 __all__ = ["run_node"]
@@ -24,19 +25,22 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
     refuses whatever is asked of it; that is no fault of the node.
 
     Returns:
-        The exit status, 0.
+        The exit status: 0, or 2 for a parameter of the wrong type or out of its range.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
         print(f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md; of a running node: ros2 param describe.")
         return 0
     rclpy.init(args=args)
-    node = None
+    node, status = None, 0
     try:
         node = make()
         if rclpy.ok():
             rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except ParameterException as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
     except Exception:
         if rclpy.ok():
             raise
@@ -45,4 +49,4 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return status

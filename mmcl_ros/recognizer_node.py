@@ -35,7 +35,7 @@ from mmcl_ros.interfaces import DETECTION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
 from mmcl_ros.links import Links, Source
 from mmcl_ros.pairing import Pairer
-from mmcl_ros.parameters import TABLE, Parameter, check_change
+from mmcl_ros.parameters import TABLE, Parameter, check, check_change
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.worker import Single, Worker
@@ -73,9 +73,9 @@ class RecognizerNode(LifecycleNode):
         self._changed = Condition()
         self.stage = "unconfigured"
         self._failure = ""
+        self._reset()
         self.values: dict[str, Any] = {row.name: self.declare_parameter(*_declaration(row)).value for row in TABLE}
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._reset()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers have to run before any /clock
         self._notices = reports.Notices(self.get_logger().warning, self.get_logger().info)
         self._status = self.create_publisher(msg.RecognizerStatus, "~/status", profile(1, latched=True))
@@ -136,7 +136,7 @@ class RecognizerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _load_for_modality(self) -> tuple[RecognizerLike, tuple[str, ...]]:
-        values = self.values
+        values = {name: check(name, value) for name, value in self.values.items()}
         if not values["model"]:
             raise MmclError("the parameter model is empty; give a run folder or a weights file")
         settings = {name: values[name] for name in ("device", "backend", "threads", "mirror")}

@@ -301,6 +301,7 @@ def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsy
     report = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert set(report["modalities"]) == {"rgb", "depth", "rgbd"}
     assert report["drop"] == {"depth": [[0.5, 1.0]]}
+    assert report["mirror"] is False
 
 
 def test_the_command_needs_no_ros(recording, tmp_path):

@@ -317,6 +317,14 @@ def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(ben
     bench.wait(lambda: statuses[-1].state == "active", "the active state")
 
 
+def test_a_choice_that_does_not_exist_is_named_at_configuration(bench):
+    node = bench.recognizer(FakeRecognizer(), policy="newest")
+    statuses = status_of(bench)
+    wait_cause(bench, statuses, "not configured", "parameter policy is 'newest'; choose from latest, every")
+    assert node.set_parameters([Parameter("policy", value="every")])[0].successful
+    assert change(bench, "configure")
+
+
 def test_a_damaged_model_is_named_and_a_good_one_takes_its_place(bench, tmp_path):
     """With the real loader."""
     pytest.importorskip("torch")

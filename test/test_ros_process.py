@@ -140,6 +140,17 @@ sys.exit(recognizer_node.main(sys.argv[1:], load))
 """
 
 
+@pytest.mark.parametrize(("parameter", "says"), [("mirror:=perhaps", "expecting type"), ("min_score:=7.0", "range")])
+def test_a_wrong_parameter_is_one_line(parameter, says):
+    line = [sys.executable, "-m", "mmcl_ros.recognizer_node", "--ros-args", "-p", parameter]
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    assert says in ended.stderr
+    assert parameter.partition(":")[0] in ended.stderr
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
     environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}

@@ -52,15 +52,16 @@ def apart(function: Callable[..., Figures], *arguments: Any) -> Figures:
     """
     from mmcl_core.engine.device import out_of_memory
 
+    less = "a smaller train.batch, model.ndf or model.input_size needs less"
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_with_memory, function, *arguments).result()
     except BrokenProcessPool as error:
-        raise TrainingError("killed, most likely for want of memory") from error
+        raise TrainingError(f"{function.__name__}: killed, most likely for want of memory; {less}") from error
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise TrainingError("out of memory") from error
+        raise TrainingError(f"{function.__name__}: out of memory; {less}") from error
 
 
 def measure_train(config: Config, plain: bool, steps: int) -> Figures:
