@@ -282,6 +282,16 @@ def test_hha_without_a_reading_is_the_mean():
     assert picture.min() >= 0 and picture.max() <= 255 and torch.equal(picture, picture.round())  # noqa: PT018
 
 
+@pytest.mark.parametrize("encoding", ["replicate", "relative", "normals", "relief", "hha"])
+def test_a_large_batch_is_worked_off_in_parts_with_the_same_result(encoding, monkeypatch):
+    depth, camera = crops()
+    whole = encodings.encode(depth, camera, encoding=encoding, background_m=0.5)
+    pixels = depth.shape[2] * depth.shape[3]
+    for capacity in (1, 2 * pixels, 4 * pixels + 1):
+        monkeypatch.setattr(encodings, "CACHED_PIXELS", capacity)
+        assert torch.equal(encodings.encode(depth, camera, encoding=encoding, background_m=0.5), whole)
+
+
 @pytest.mark.data
 def test_hha_is_that_of_the_reference_program():
     """A whole room: disparity and height to the unit, the angle to a degree but where surfaces meet."""
