@@ -133,7 +133,7 @@ class LossConfig:
         contrastive_weight, classification_weight: weights of the two losses.
         logit_clip: bound of the soft clip on class logits.
         logit_regulariser: weight of the mean squared class logit, taken before the clip.
-        label_smoothing: mass spread over the other classes, in [0, 1) (paper: 0).
+        label_smoothing: mass spread evenly over all classes, in [0, 1) (paper: 0).
         chunk: most source rows whose scores are held at once; more are worked off in chunks.
         drop_same_class: whether samples of the same known class are left out of the negatives of the contrastive loss
             (beyond the paper). Labels that a semi-supervised run hides stay hidden.
@@ -368,7 +368,8 @@ def override(config: Config, values: Mapping[str, Any], where: str = "settings")
 
     Args:
         config: what is changed.
-        values: by ``section.key`` (or ``key`` for those outside any section), as YAML gives them.
+        values: by ``section.key`` (or ``key`` for those outside any section), as YAML gives them. A section given as a
+            mapping changes the settings that it names and no others.
         where: named in error messages.
 
     Raises:
@@ -385,5 +386,6 @@ def override(config: Config, values: Mapping[str, Any], where: str = "settings")
             place = inner
         if key not in place:
             raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place)}")
-        place[key] = value
+        inner = place[key]
+        place[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, Mapping) else value
     return from_dict(plain, where)

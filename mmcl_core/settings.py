@@ -41,7 +41,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if loaded is not None and not isinstance(loaded, Mapping):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping of settings is expected")
@@ -133,5 +133,5 @@ def read_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"override {text!r} is not of the form section.key=value")
     try:
         return name.strip(), yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error

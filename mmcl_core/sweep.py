@@ -47,6 +47,10 @@ def _sweep(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
     if options.jobs < 0:
         raise ConfigError("--jobs must be at least 1")
+    if options.publish and options.publish.resolve() == options.out.resolve():
+        raise ConfigError(
+            f"--publish {options.publish} is the folder of --out, which has the table anyway; name another"
+        )
     overrides = dict(map(read_override, options.overrides))
     table = read_table(options.config)
     plan = make_plan(table, options.seeds, options.rows, overrides, options.data, options.dry_run)

@@ -10,6 +10,7 @@ or command line; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C with the state saved: 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -86,7 +87,7 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
 
     overrides = list(options.overrides)
     if options.data:
-        overrides.append(f"data.root={options.data}")
+        overrides.append(f"data.root={json.dumps(options.data)}")  # a folder's name may look like a date or a mapping
     resume = Path(options.resume) if options.resume else None
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)

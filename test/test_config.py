@@ -80,6 +80,7 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
     assert (config.optim.lr, config.seed, config.data.root, config.out) == (0.25, 6, "a=b", "")
     assert config.train.modalities == ("rgb", "depth")
     assert load(path, ["optim={name: adamw, lr: 0.1}"]).optim == OptimConfig(name="adamw", lr=0.1)
+    assert load(path, ["optim={name: adamw}"]).optim == OptimConfig(name="adamw", lr=0.5)  # what it leaves out stays
 
 
 @pytest.mark.parametrize(
@@ -91,12 +92,21 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
         ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'batch'"),
         ("seed.a=3", "unknown section 'seed'"),
         ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
+        ("data.root=2024-13-45", "the value is not valid YAML: month must be"),
+        ("optim=adamw", "command line: optim must be a mapping, not 'adamw'"),
         ("train.batch=x", "command line: train.batch must be int, got 'x'"),
     ],
 )
 def test_wrong_overrides_are_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         load(overrides=[override])
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes("# für\nseed: 3\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="settings.yaml is not valid YAML: 'utf-8' codec"):
+        load(path)
 
 
 def test_out_and_in_again_by_yaml_and_json():

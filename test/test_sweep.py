@@ -108,6 +108,19 @@ def test_overrides_apply_in_the_documented_order(write):
     assert single.train.modalities == ("depth",)
 
 
+def test_points_of_a_setting_of_whole_numbers(write):
+    plan = make_plan(read_table(write(TABLE + "points: {setting: train.batch, values: [32, 64]}\n")), [0])
+    assert {run.config.train.batch for run in plan.runs.values()} == {32, 64}
+    assert not plan.problems
+
+
+def test_publishing_onto_itself_is_refused_before_any_run(write, tmp_path, capsys):
+    path = write(TABLE)
+    line = ["--config", str(path), "--out", str(tmp_path / "o"), "--publish", str(tmp_path / "x/../o")]
+    assert command.main(line) == 2
+    assert "is the folder of --out" in capsys.readouterr().err
+
+
 def test_a_row_with_wrong_settings_costs_that_row_alone(write):
     text = TABLE.replace("method: supervised", "method: superviced")
     text = text.replace("name: multi, ", "name: multi, settings: {optim.lrr: 1}, ")

@@ -14,6 +14,8 @@ from torch import nn
 
 from mmcl_core import train as command
 from mmcl_core.config import OptimConfig, to_dict
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine.checks import check_data
 from mmcl_core.engine.device import translate_errors
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
@@ -130,6 +132,10 @@ def test_last_lines_name_the_next_command(data, tmp_path, capsys):
         (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
         (["optim.ema=1.5"], "optim.ema is 1.5"),
         (["train.epochs=0"], "train.epochs is 0"),
+        (["seed=-1"], "seed is -1"),
+        (["optim.betas=[0.9, 1.0]"], "optim.betas is [0.9, 1.0]"),
+        (["method=two_step", "train.head_epochs=0"], "nothing learns to classify"),
+        (["method=supervised", "data.label_share=0"], "learns from labels"),
         (["train.device=cuda:99"], "cuda:99"),
         (["train.device=gpu"], "auto, cpu, cuda"),
         (["model.depth_encoding=stored"], "metric depth"),
@@ -144,6 +150,23 @@ def test_errors_before_any_work(data, tmp_path, overrides, message, capsys):
     assert command.main(["--config", str(config), "--out", str(tmp_path / "run"), *overrides]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
+    data = tiny.make_set(tmp_path / "set", unlabelled=16)
+    config = tiny.settings(data, "train.keep=best", "data.val_split=test", "data.train_split=train")
+    prepared = PreparedSet.open(data)
+    prepared.labels[prepared.select("test")] = -1
+    with pytest.raises(ConfigError, match="no validation sample has a label"):
+        check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"))
+
+
+def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
+    for name in ("2024-11-26", "a: b", "my set #1"):
+        assert command.main(["--config", "config.yaml", "--data", name, "--out", "run"]) == 2
+        assert f"error: {name} is not a prepared set" in capsys.readouterr().err
 
 
 def test_folders_that_are_taken(data, tmp_path, finished):

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Sequence, Sized
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mmcl_core.config import Config
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
@@ -79,6 +82,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "loss.label_smoothing": (0, 0.999),
     "augment.flip": (0, 1),
     "optim.lr": (0, None),
+    "optim.eps": (0, None),
     "optim.weight_decay": (0, None),
     "optim.momentum": (0, 0.999999),
     "optim.warmup_steps": (0, None),
@@ -134,6 +138,12 @@ def _check_ranges(config: Config) -> None:
         if not (value >= least and (most is None or value <= most)):
             span = f"at least {least}" if most is None else f"from {least} to {most}"
             raise ConfigError(f"{name} is {value}; it must be {span}")
+    if config.seed < 0:
+        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
+    for section in ("optim", "pix2pix", "admd"):
+        betas = getattr(getattr(config, section), "betas", ())
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"{section}.betas is {list(betas)}; each must be from 0 to below 1")
     if config.train.batch // config.train.accumulate < 2:
         raise ConfigError(
             f"train.batch={config.train.batch} in train.accumulate={config.train.accumulate} parts leaves a part fewer "
@@ -141,7 +151,9 @@ def _check_ranges(config: Config) -> None:
         )
 
 
-def check_data(config: Config, prepared: PreparedSet, modalities: Sequence[str], train: Sized, val: Sized) -> None:
+def check_data(
+    config: Config, prepared: PreparedSet, modalities: Sequence[str], train: Sized, val: npt.NDArray[np.int64]
+) -> None:
     """Check settings against the data set and its splits.
 
     Args:
@@ -169,6 +181,10 @@ def check_data(config: Config, prepared: PreparedSet, modalities: Sequence[str],
         raise ConfigError(
             "train.keep=best chooses by validation, and there is none; set data.val_fraction (such as 0.1) or "
             "data.val_split, and train.validate_every"
+        )
+    if config.train.keep == "best" and not (prepared.labels[val] >= 0).any():
+        raise ConfigError(
+            "train.keep=best chooses by validation accuracy, and no validation sample has a label; take train.keep=last"
         )
     if config.model.depth_encoding == "stored":
         metric = [m for m in modalities if m.startswith("depth") and prepared.images[m].ndim == 3]

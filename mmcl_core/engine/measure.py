@@ -213,7 +213,8 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
         model.train()(blank, modality)
     generator = np.random.default_rng(0)
     rgb = [generator.integers(0, 256, (120, 100, 3), dtype=np.uint8) for _ in range(crops)]
-    depth = [generator.integers(500, 1500, (120, 100), dtype=np.uint16) for _ in range(crops)]
+    stored = config.model.depth_encoding == "stored"
+    depth = rgb if stored else [generator.integers(500, 1500, (120, 100), dtype=np.uint16) for _ in range(crops)]
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"

@@ -148,7 +148,9 @@ def _samples(prepared: PreparedSet, name: str, size: int) -> Feed:
     split = "train" if "train" in prepared.split_names else prepared.split_names[0]
     rows = prepared.select(split)
     rows = rows[prepared.present[rows, prepared.modalities.index(name)]]
-    rows = rows[:: max(1, len(rows) // CALIBRATION_SAMPLES)][:CALIBRATION_SAMPLES]
+    if not len(rows):
+        raise DataError(f"the split {split!r} of {prepared.path} has no sample with {name} to calibrate with")
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), CALIBRATION_SAMPLES)).astype(int)]
     pictures, cameras = [], []
     for row in rows:
         image = np.asarray(prepared.images[name][row])

@@ -346,7 +346,7 @@ class Trainer:
         self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "val", **found})
         text = ", ".join(f"{key.split('/')[1]} {value:.3f}" for key, value in found.items() if "accuracy/" in key)
         logger.info("%s epoch %d: validation accuracy %s", self.stage.name, epoch + 1, text)
-        if self.config.train.keep == "best" and found.get("accuracy", 0) > (self.best or {"score": -1})["score"]:
+        if self.config.train.keep == "best" and found.get("accuracy", -1) > (self.best or {"score": -1})["score"]:
             self.best = {"score": found["accuracy"], "epoch": epoch, "system": snapshot(self._judged.state_dict())}
 
     def _probe(self, epoch: int, source: BatchSource) -> None:

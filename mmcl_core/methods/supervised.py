@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify_alone, one_network
+from mmcl_core.methods.parts import classify_alone, one_network, require_labels
 
 __all__ = ["Supervised"]
 
@@ -18,6 +18,10 @@ class Supervised(Method):
 
     name = "supervised"
     backbones = ("encoder", "resnet18", "resnet50")
+
+    def check(self) -> None:
+        """Refuse to train without any label."""
+        require_labels(self.config, self.name)
 
     def modalities(self) -> tuple[str, ...]:
         """The targets: nothing else is looked at."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mmcl_core.errors import ConfigError
 from mmcl_core.methods.amdim import two_views
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
 from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network
@@ -27,14 +28,21 @@ class TwoStep(Method):
 
     name = "two_step"
 
+    def check(self) -> None:
+        """Refuse labels that nothing learns from."""
+        if self.config.train.head_epochs == 0 and self.config.data.label_share > 0:
+            raise ConfigError(
+                "train.head_epochs is 0, so that nothing learns to classify; raise it, or set data.label_share=0 for "
+                "embeddings alone"
+            )
+
     def stages(self) -> tuple[Stage, ...]:
-        """The two stages."""
+        """The two stages; without ``train.head_epochs`` the first alone."""
         train, optim = self.config.train, self.config.optim
         heads = replace(optim, milestones=HEAD_MILESTONES)
-        return (
-            Stage("contrast", train.epochs, (Update(optim, ("encoder.",)),), validates=False, self_supervised=True),
-            Stage("heads", train.head_epochs, (Update(heads, ("classifier.",)),)),
-        )
+        first = Stage("contrast", train.epochs, (Update(optim, ("encoder.",)),), validates=False, self_supervised=True)
+        second = Stage("heads", train.head_epochs, (Update(heads, ("classifier.",)),))
+        return (first, second) if train.head_epochs else (first,)
 
     def views(self, stage: Stage) -> dict[str, str]:
         """Stage 1: the views to contrast. Stage 2: one view of each target."""

@@ -230,7 +230,9 @@ class _Planner:
         for settings in (table.settings, column.settings, row.settings, row.cells[place.column].settings):
             config = override(config, _filled(settings, column.modality), where)
         if table.points is not None and place.point is not None:
-            config = override(config, {table.points.setting: place.point}, where)
+            # 32 is as good as 32.0 for a setting of real numbers, and the only way for one of whole numbers.
+            point = int(place.point) if place.point.is_integer() else place.point
+            config = override(config, {table.points.setting: point}, where)
         config = override(config, self.overrides, "command line")
         return override(config, {"seed": place.seed, "data.root": str(self._set_of(row))}, where)
 
