@@ -105,7 +105,7 @@ def test_wrong_overrides_are_refused(override, message):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_bytes("# für\nseed: 3\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match="settings.yaml is not valid YAML: 'utf-8' codec"):
+    with pytest.raises(ConfigError, match="is not valid YAML: 'utf-8' codec"):
         load(path)
 
 
