@@ -222,6 +222,15 @@ def test_cameras_follow_the_crop(source, tmp_path, capfd):
     assert (prepared.camera[:, 0] > 0).sum() == 2
     (source / "cameras.csv").write_text("\n".join([*rows, "x, 0, 1, 2, 3"]))
     assert "cameras.csv, line 4" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
+    (source / "cameras.csv").write_text("\n".join([*rows, "0001_000001, 500,5, 510,5, 20,5, 20,5"]))
+    assert "line 4: more values than" in failure(
+        capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no")
+    )
+    (source / "cameras.csv").write_text("\n".join(rows), encoding="utf-16")
+    assert "not UTF-8 text" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
+    (source / "cameras.csv").write_text("\n".join([*rows, "mug/0009_9, 50, 50, 10, 10"]))
+    run(source, tmp_path / "third")
+    assert "1 of 3 keys name no crop, such as mug/0009_9" in capfd.readouterr().err
     (source / "cameras.csv").write_text("name,f\n")
     assert "columns key, fx" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
 
@@ -253,6 +262,40 @@ def test_bad_files_are_named_once_skipped_and_counted(damaged, tmp_path, capfd):
         assert error.count(f"skipped train/mug/{name}: ") == 1
         assert reason in error
     assert prepared.index["skipped"]["samples"] == 4
+
+
+def test_what_lies_beside_the_pictures_is_named_and_counted(source, tmp_path, capfd):
+    train = source / "train"
+    (train / "mug" / "0001_000000_depth.tiff").write_bytes(b"x")
+    (train / "mug" / "gone_rgb.png").symlink_to(tmp_path / "nowhere")
+    (train / "mug" / "more").mkdir()
+    (train / "pan" / "instance").mkdir(parents=True)
+    _, prepared = run(source, tmp_path / "set")
+    error = capfd.readouterr().err
+    for name in (
+        "mug/0001_000000_depth.tiff: is neither",
+        "mug/gone_rgb.png: is a link to",
+        "mug/more: is a",
+        "pan: holds",
+    ):
+        assert error.count(f"skipped train/{name}") == 1
+    assert prepared.index["skipped"]["samples"] == 4
+
+
+def test_a_link_to_an_empty_folder_is_written_through(source, tmp_path):
+    (tmp_path / "disk" / "set").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "set")
+    for options in ((), ("--overwrite",)):
+        run(source, tmp_path / "link", *options)
+        assert (tmp_path / "link").is_symlink()
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == ["set"]
+        assert len(PreparedSet.open(tmp_path / "disk" / "set")) > 0
+
+
+def test_a_split_that_gets_nothing_is_warned_about(flat, tmp_path, capfd):
+    _, prepared = run(flat, tmp_path / "set", "--split", "train=0.999,test=0.001")
+    assert prepared.split_names == ("train",)
+    assert "nothing falls to test" in capfd.readouterr().err
 
 
 def test_check_reports_and_writes_nothing(damaged, source, tmp_path, capfd):

@@ -66,10 +66,12 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
     """Check that a set may be put there.
 
     Raises:
-        DataError: it is a file, or holds something that is not to be replaced.
+        DataError: it is a file, a mount point, or holds something that is not to be replaced.
     """
     if not out.exists():
         return
+    if out.is_mount():
+        raise DataError(f"{out} is a mount point, which cannot be replaced by the finished set; name a folder in it")
     if not out.is_dir():
         raise DataError(f"{out} is a file; name a folder for the prepared set")
     if not any(out.iterdir()):

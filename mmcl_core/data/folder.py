@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -39,7 +40,11 @@ __all__ = ["DATA_SET", "UNLABELLED", "Folder"]
 
 UNLABELLED = ("unlabelled", "unlabeled")
 CAMERAS = "cameras.csv"
+logger = logging.getLogger(__name__)
+
 _PICTURES = (".png", ".jpg", ".jpeg")
+#: What a user may take for a picture that is read.
+_OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
 _PARTS = ("rgb", "depth", "mask")
 _GROUP = r"(.+)_\d+"
 _HELP = __doc__
@@ -119,8 +124,8 @@ class Folder:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
         folders, has_splits = _class_folders(source)
-        classes = sorted({folder.name for folder in folders} - set(UNLABELLED))
-        skips: list[Skip] = []
+        classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
+        skips = _left_out(source, folders)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
         if has_splits:
@@ -128,6 +133,11 @@ class Folder:
                 crop.split = crop.key.split("/", 1)[0]
         else:
             _draw_splits(crops, shares, options.seed, options.keep_groups)
+            if empty := [name for name in shares if not any(crop.split == name for crop in crops)]:
+                few = "groups" if options.keep_groups else "samples"
+                logger.warning(
+                    "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
+                )
         _add_cameras(source / CAMERAS, crops)
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
@@ -264,10 +274,29 @@ def _class_folders(source: Path) -> tuple[list[Path], bool]:
     return (flat, False) if flat else (deep, True)
 
 
+def _left_out(source: Path, folders: list[Path]) -> list[Skip]:
+    """What lies beside the pictures that are read and looks as if it should be read, too."""
+    skips = []
+    beside = {entry for parent in {folder.parent for folder in folders} for entry in _visible(parent) if entry.is_dir()}
+    for folder in sorted(beside - set(folders)):
+        if _visible(folder):
+            skips.append(Skip(folder.relative_to(source).as_posix(), "holds no picture (PNG or JPEG) itself"))
+    for folder in folders:
+        for path in _visible(folder):
+            name = path.relative_to(source).as_posix()
+            if path.is_symlink() and not path.exists():
+                skips.append(Skip(name, "is a link to nothing"))
+            elif path.is_dir():
+                skips.append(Skip(name, "is a folder in a class folder and is not looked into"))
+            elif path.suffix.lower() in _OTHER_PICTURES:
+                skips.append(Skip(name, "is neither PNG nor JPEG (depth: 16-bit PNG)"))
+    return skips
+
+
 def _list_crops(
     source: Path, folder: Path, classes: list[str], pattern: re.Pattern[str], stored: bool, skips: list[Skip]
 ) -> Iterator[Crop]:
-    label = -1 if folder.name in UNLABELLED else classes.index(folder.name)
+    label = -1 if folder.name.lower() in UNLABELLED else classes.index(folder.name)
     crops: dict[str, Crop] = {}
     names = [path for path in _visible(folder) if _is_picture(path)]
     # Where two files claim a place, the one with a suffix wins, then the one without loss.
@@ -311,21 +340,29 @@ def _draw_splits(crops: list[Crop], shares: dict[str, float], seed: int, keep_gr
 def _add_cameras(path: Path, crops: list[Crop]) -> None:
     if not path.is_file():
         return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file, skipinitialspace=True)
-        columns = ("key", "fx", "fy", "cx", "cy")
-        if not set(columns) <= set(table.fieldnames or ()):
-            raise DataError(f"{path}: columns {', '.join(columns)} expected, found {', '.join(table.fieldnames or ())}")
-        cameras: dict[str, Camera] = {}
-        for number, row in enumerate(table, 2):
-            try:
-                fx, fy, cx, cy = (float(row[name]) for name in columns[1:])
-            except (TypeError, ValueError):
-                fx = fy = cx = cy = math.nan
-            if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
-                raise DataError(
-                    f"{path}, line {number}: finite fx, fy, cx, cy expected, fx and fy > 0; found {dict(row)}"
-                )
-            cameras[row["key"]] = (fx, fy, cx, cy)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}); save it as CSV in UTF-8") from error
+    table = csv.DictReader(lines, skipinitialspace=True)
+    columns = ("key", "fx", "fy", "cx", "cy")
+    if not set(columns) <= set(table.fieldnames or ()):
+        raise DataError(f"{path}: columns {', '.join(columns)} expected, found {', '.join(table.fieldnames or ())}")
+    cameras: dict[str, Camera] = {}
+    for number, row in enumerate(table, 2):
+        try:
+            fx, fy, cx, cy = (float(row[name]) for name in columns[1:])
+        except (TypeError, ValueError):
+            fx = fy = cx = cy = math.nan
+        if None in row:
+            raise DataError(f"{path}, line {number}: more values than columns; decimal commas?")
+        if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
+            raise DataError(f"{path}, line {number}: finite fx, fy, cx, cy expected, fx and fy > 0; found {dict(row)}")
+        cameras[row["key"]] = (fx, fy, cx, cy)
+    used: set[str] = set()
     for crop in crops:
-        crop.camera = cameras.get(crop.key, cameras.get(crop.key.rpartition("/")[2]))
+        name = crop.key if crop.key in cameras else crop.key.rpartition("/")[2]
+        crop.camera = cameras.get(name)
+        used.add(name)
+    if unused := [name for name in cameras if name not in used]:
+        logger.warning("%s: %d of %d keys name no crop, such as %s", path, len(unused), len(cameras), unused[0])

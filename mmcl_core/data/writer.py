@@ -106,8 +106,10 @@ class PreparedWriter:
         }
         self._description = dict(description or {})
         json.dumps(self._description)  # fails now rather than after hours of work
-        refuse_to_overwrite(self.out, overwrite)
-        self._partial = self.out.with_name(self.out.name + ".partial")
+        # Where a link points to: the work may have to stay on the disk that was chosen by it.
+        self._target = self.out.resolve()
+        refuse_to_overwrite(self._target, overwrite)
+        self._partial = self._target.with_name(self._target.name + ".partial")
         unfinished = (self._partial / PROGRESS).is_file()
         if unfinished and not (overwrite or resume):
             raise DataError(
@@ -267,7 +269,7 @@ class PreparedWriter:
             file.flush()
             os.fsync(file.fileno())
         (self._partial / PROGRESS).unlink(missing_ok=True)
-        publish(self._partial, self.out)
+        publish(self._partial, self._target)
         os.close(self._lock)
 
     def _index(self, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
