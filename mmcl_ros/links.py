@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmcl_core.errors import MmclError
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
 from mmcl_ros.qos import Link, decide, offers_of, profile
 
-__all__ = ["Links", "Source"]
+__all__ = ["Links", "Source", "check_topics"]
 
 SETTLED_S = 0.5
+
+
+def check_topics(node: Any, values: Mapping[str, Any]) -> None:
+    """Refuse a parameter ``*_topic`` that is no name: rclpy tells nobody why an activation failed.
+
+    Raises:
+        MmclError: naming the parameter.
+    """
+    for name, value in values.items():
+        if name.endswith("_topic"):
+            try:
+                node.resolve_topic_name(value)
+            except Exception as error:  # rclpy's own, of a private module
+                expected = "letters, digits, _ and / are expected"
+                raise MmclError(f"the parameter {name} is {value!r}, which is no topic name; {expected}") from error
 
 
 @dataclass

@@ -9,6 +9,7 @@ somebody listens, so that nothing is missed, and ends when the answers have come
 from __future__ import annotations
 
 import argparse
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 
 from mmcl_core.cli import run_command
 from mmcl_core.errors import DataError, MmclError
-from mmcl_ros.bagfile import Bag
+from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.interfaces import message_class
 from mmcl_ros.qos import profile
@@ -124,7 +125,7 @@ def _publishers(node: Any, bag: Bag, reliable: bool, requests: Sequence[Any]) ->
     """Publishers by topic of the bag, and one for requests from elsewhere."""
     made = {}
     for topic, kind in bag.kinds.items():
-        if kind.split("/")[0] in ("sensor_msgs", "mmcl_ros", "vision_msgs"):
+        if kind in (*IMAGES, INFO, *REGIONS):  # what a recognizer takes in, not what one has answered
             made[topic] = node.create_publisher(message_class(kind), topic, profile(100, reliable))
     own = node.create_publisher(type(requests[0]), "detections", profile(100)) if requests else None
     return made, own
@@ -163,10 +164,13 @@ def truth_messages(truths: Sequence[Truth], frame_id: str) -> list[Any]:
         message = array()
         message.header.frame_id = frame_id
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(truth.request.stamp, 1_000_000_000)
+        message.width, message.height = truth.request.width, truth.request.height
         for box in truth.request.boxes:
             one = region(id=box.id)
-            one.roi.x_offset, one.roi.y_offset = int(box.left), int(box.top)
-            one.roi.width, one.roi.height = int(box.right - box.left), int(box.bottom - box.top)
+            if np.isfinite([box.left, box.top, box.right, box.bottom]).all():  # one that is not stays empty
+                left, top = max(0, math.floor(box.left)), max(0, math.floor(box.top))
+                one.roi.x_offset, one.roi.y_offset = left, top
+                one.roi.width, one.roi.height = max(0, math.ceil(box.right) - left), max(0, math.ceil(box.bottom) - top)
             message.regions.append(one)
         messages.append(message)
     return messages

@@ -33,7 +33,7 @@ from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGIONS, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import DETECTION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
-from mmcl_ros.links import Links, Source
+from mmcl_ros.links import Links, Source, check_topics
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, Parameter, check, check_change
 from mmcl_ros.process import run_node
@@ -137,6 +137,7 @@ class RecognizerNode(LifecycleNode):
 
     def _load_for_modality(self) -> tuple[RecognizerLike, tuple[str, ...]]:
         values = {name: check(name, value) for name, value in self.values.items()}
+        check_topics(self, values)
         if not values["model"]:
             raise MmclError("the parameter model is empty; give a run folder or a weights file")
         settings = {name: values[name] for name in ("device", "backend", "threads", "mirror")}
@@ -194,7 +195,7 @@ class RecognizerNode(LifecycleNode):
         self._stop()
         if self.intake is not None:
             for publisher in filter(None, (self._answers, self._answers_2d)):
-                self.destroy_publisher(publisher)
+                self.destroy_lifecycle_publisher(publisher)
         self._reset()
 
     # what comes in

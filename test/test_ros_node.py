@@ -317,6 +317,21 @@ def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(ben
     bench.wait(lambda: statuses[-1].state == "active", "the active state")
 
 
+def test_a_topic_that_is_no_name_is_named_at_configuration(bench):
+    node = bench.recognizer(FakeRecognizer(), rgb_topic="camera 1/image")
+    statuses = status_of(bench)
+    status = wait_cause(bench, statuses, "not configured", "camera 1/image")
+    assert status.state == "unconfigured"
+    assert node.set_parameters([Parameter("rgb_topic", value="camera_1/image")])[0].successful
+    for _ in range(3):
+        assert change(bench, "configure")
+        assert change(bench, "cleanup")
+    assert len(node._managed_entities) == 0  # nothing of what was given back is kept
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    bench.wait(lambda: statuses[-1].state == "active", "the active state")
+
+
 def test_a_choice_that_does_not_exist_is_named_at_configuration(bench):
     node = bench.recognizer(FakeRecognizer(), policy="newest")
     statuses = status_of(bench)

@@ -62,6 +62,15 @@ def test_same_labels_over_dds_as_offline(bench, tmp_path):
     assert all(latency > 0 for latency in listener.latencies.values())
 
 
+def test_true_boxes_are_sent_as_the_offline_evaluation_cuts_them(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label,width,height\n5,-3,10.6,20.4,30,can,1280,960\n")
+    (message,) = truth_messages(read_truth(table), "camera")
+    roi = message.regions[0].roi
+    assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (0, 10, 21, 20)
+    assert (message.width, message.height) == (1280, 960)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("modality", ["rgb", "depth", "rgbd"])
 def test_every_box_of_a_real_recording_gets_the_same_answer(bench, tmp_path, modality):
