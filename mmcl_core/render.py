@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = command_parser("render", __doc__, _EXAMPLES)
     add = parser.add_argument
-    add("--objects", required=True, help="household (built in), or a folder with a sub-folder for each class that holds one mesh")
+    add(
+        "--objects",
+        required=True,
+        help="household (built in), or a folder with a sub-folder for each class that holds one mesh",
+    )
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
     add("--seed", type=int, default=0, help="another seed, another set (default: %(default)s)")
