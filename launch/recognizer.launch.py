@@ -22,7 +22,7 @@ PARAMETERS = {
     "modality": ("what answers stand on", ["", "auto", "rgb", "depth", "rgbd"]),
     "model": ("run folder or weights file", None),
     "device": ("auto, cpu, cuda, cuda:1, ...", None),
-    "backend": ("torch or onnx", ["", "torch", "onnx"]),
+    "backend": ("auto (by the file), torch or onnx", ["", "auto", "torch", "onnx"]),
     "roi_source": ("where regions come from", ["", "auto", "detections", "full_image", "center"]),
     "policy": ("latest: newest picture only; every: all of them", ["", "latest", "every"]),
     "rgb_topic": ("colour pictures", None),

@@ -53,7 +53,7 @@ class Parameter:
 TABLE: tuple[Parameter, ...] = (
     Parameter("model", "", "Run folder or weights file of the model (or an exported .onnx file)."),
     Parameter("device", "auto", "Where the network runs: auto, cpu, cuda, cuda:1, ..."),
-    Parameter("backend", "torch", "What runs the network.", ("torch", "onnx")),
+    Parameter("backend", "auto", "What runs the network; auto goes by the file.", ("auto", "torch", "onnx")),
     Parameter("threads", 0, "CPU threads of the torch network; 0: torch's own choice.", low=0, high=1024),
     Parameter("mirror", False, "Look at every region and its mirror image, and average the answers: twice the work."),
     Parameter(

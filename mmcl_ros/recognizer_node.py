@@ -53,11 +53,11 @@ DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
 
 
-def load_model(path: str, **settings: Any) -> RecognizerLike:
+def load_model(path: str, backend: Any = "auto", **settings: Any) -> RecognizerLike:
     """Load a model; PyTorch is imported only now."""
     from mmcl_core.recognizer import Recognizer
 
-    return Recognizer.load(path, **settings)
+    return Recognizer.load(path, backend=None if backend == "auto" else backend, **settings)
 
 
 class RecognizerNode(LifecycleNode):

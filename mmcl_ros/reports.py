@@ -143,7 +143,8 @@ def diagnostics(status: Any, name: str, stamp: Any) -> Any:
     values["rate"] = f"{status.rate:.1f}"
     for stage in status.latencies:
         values[f"{stage.stage} p50 ms"] = f"{stage.p50:.1f}"
-    entry(name, level, status.cause or "recognising", values)
+    doing = status.state if status.state != "active" else "recognising" if status.enabled else "paused"
+    entry(name, level, status.cause or doing, values)
     for health in used:
         fine = health.state == State.ALIVE
         values = {"topic": health.topic, "encoding": health.encoding, "received": health.received}

@@ -22,7 +22,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from mmcl_core.errors import CheckpointError
+from mmcl_core.recognizer import Recognizer
 from mmcl_ros.health import State
+from mmcl_ros.recognizer_node import load_model
 
 pytestmark = pytest.mark.ros
 
@@ -317,6 +319,17 @@ def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(ben
     bench.wait(lambda: statuses[-1].state == "active", "the active state")
 
 
+def test_the_file_decides_what_runs_the_network_unless_it_is_stated(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Recognizer, "load", lambda path, **settings: asked.append((path, settings)))
+    load_model("model.onnx", device="cpu", backend="auto")
+    load_model("run", device="cpu", backend="torch")
+    assert asked == [
+        ("model.onnx", {"device": "cpu", "backend": None}),
+        ("run", {"device": "cpu", "backend": "torch"}),
+    ]
+
+
 def test_a_topic_that_is_no_name_is_named_at_configuration(bench):
     node = bench.recognizer(FakeRecognizer(), rgb_topic="camera 1/image")
     statuses = status_of(bench)
@@ -344,8 +357,6 @@ def test_a_damaged_model_is_named_and_a_good_one_takes_its_place(bench, tmp_path
     """With the real loader."""
     pytest.importorskip("torch")
     from test_ros_bag import tiny_model
-
-    from mmcl_ros.recognizer_node import load_model
 
     good, damaged = tiny_model(tmp_path / "good"), tmp_path / "damaged"
     damaged.mkdir()
