@@ -30,6 +30,8 @@ from mmcl_ros.truth import Truth, read_truth
 __all__ = ["Listener", "main", "play"]
 
 SETTLED_S = 2.0  # no more listeners are expected after so long without a new one
+QUIET_S = 1.5  # no more answers are expected after so long without one where all requests are answered
+PATIENT_S = 6.5  # where some are not: a recognizer that answers every picture waits five seconds for a sensor
 
 
 @dataclass
@@ -217,7 +219,7 @@ def _run(options: argparse.Namespace) -> None:
             requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
             offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
             play(node, bag, requests=requests, sent=listener.sent, **offer)
-        _wait_until_quiet(listener.answers)
+        _wait_until_quiet(listener.answers, [truth.request.stamp for truth in truths])
     finally:
         executor.shutdown()
         thread.join()
@@ -233,10 +235,13 @@ def _frame_id(bag: Bag) -> str:
     return ""
 
 
-def _wait_until_quiet(answers: Mapping[int, Any], quiet: float = 1.5, patience: float = 60.0) -> None:
+def _wait_until_quiet(answers: Mapping[int, Any], expected: Sequence[int], patience: float = 60.0) -> None:
     end = time.monotonic() + patience
     count, since = -1, time.monotonic()
-    while time.monotonic() < min(end, since + quiet):
+    while time.monotonic() < end:
+        complete = expected and all(stamp in answers for stamp in expected)
+        if time.monotonic() > since + (QUIET_S if complete else PATIENT_S):
+            return
         if len(answers) != count:
             count, since = len(answers), time.monotonic()
         time.sleep(0.05)

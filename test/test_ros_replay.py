@@ -1,5 +1,6 @@
 """Recorded bags played over real DDS into the node: every answer equals the one of the evaluation without ROS."""
 
+import threading
 import time
 
 import pytest
@@ -60,6 +61,15 @@ def test_same_labels_over_dds_as_offline(bench, tmp_path):
     assert {one.modality for one in answers(listener, truths)} == {"rgbd"}
     assert "40 of 40 labels right" in listener.summary(truths)
     assert all(latency > 0 for latency in listener.latencies.values())
+
+
+def test_a_last_answer_that_was_waited_for_is_heard():
+    answers = {1: None}
+    late = threading.Timer(2.5, answers.update, [{2: None}])
+    late.start()
+    play_bag._wait_until_quiet(answers, [1, 2])
+    assert 2 in answers
+    late.join()
 
 
 def test_true_boxes_are_sent_as_the_offline_evaluation_cuts_them(tmp_path):
