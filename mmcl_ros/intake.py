@@ -138,11 +138,12 @@ class Intake:
         return self._patient
 
     def single(self, request: Request | None, now: float) -> Job | None:
-        """A job for the newest pictures, whatever their age; None while there is none."""
+        """A job for the newest pictures that belong together, whatever their age; None while there is none."""
         newest = {name: item for name in self.wanted if (item := self.pairer.newest(name))}
         usable = [name for name in self._usable() if name in newest] or list(newest)
         if not usable:
             return None
+        newest |= self.pairer.newest_together(usable)  # one sensor's newest picture may be ahead of the other's
         anchor = newest[usable[0]]
         window = self.pairer.window * 1e9
         pictures = {

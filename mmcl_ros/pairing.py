@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,6 +157,23 @@ class Pairer:
         """The message of a stream with the latest stamp."""
         items = self._streams.get(stream, _Stream()).items
         return items[-1] if items else None
+
+    def newest_together(self, streams: Sequence[str]) -> dict[str, Item]:
+        """The newest messages of several streams that belong together; empty where there are none.
+
+        Of the first stream none is taken that lies farther than ``wait`` behind its newest.
+        """
+        first, *others = (self._streams.get(name, _Stream()) for name in streams)
+        for item in reversed(first.items):
+            if item.stamp < first.stamps[-1] - self.wait * 1e9:
+                break
+            found = [(other, nearest(other.stamps, item.stamp)) for other in others]
+            partners = [other.items[place] for other, place in found if place is not None]
+            if len(partners) == len(others) and all(
+                abs(partner.stamp - item.stamp) <= self.window * 1e9 for partner in partners
+            ):
+                return dict(zip(streams, (item, *partners), strict=True))
+        return {}
 
     def clear(self) -> None:
         """Forget all messages; the counters stay."""

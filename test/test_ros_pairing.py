@@ -431,6 +431,20 @@ def test_newest_pictures_for_a_single_request():
     assert job.header.stamp.sec == header(round(robot.now * 1e9)).stamp.sec
 
 
+def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
+    robot = Robot(roi_source="detections")
+    robot.run(0.5, "rgb", "depth")
+    paired = round(robot.now * 1e9)
+    robot.now += 0.033
+    robot.send("rgb")  # its depth is still under way
+    job = robot.intake.single(None, robot.now)
+    assert set(job.pictures) == {"rgb", "depth"}
+    assert stamp_of(job.header) == pytest.approx(paired, abs=1)
+    robot.now += 1.0
+    robot.send("rgb")  # depth has ceased: colour alone, not a pair of long ago
+    assert set(robot.intake.single(None, robot.now).pictures) == {"rgb"}
+
+
 @pytest.mark.parametrize(
     ("setting", "trained", "wanted"),
     [
