@@ -87,7 +87,9 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
 
     overrides = list(options.overrides)
     if options.data:
-        overrides.append(f"data.root={json.dumps(options.data)}")  # a folder's name may look like a date or a mapping
+        overrides.append(
+            f"data.root={json.dumps(options.data, ensure_ascii=False)}"
+        )  # quoted: a name may look like a date
     resume = Path(options.resume) if options.resume else None
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)

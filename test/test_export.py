@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import tiny
 from test_evaluate import write_set
 from test_recognizer import SIDE, make_crops, save_model
 from test_walls import TRAINING, run_walled
 
 from mmcl_core import export
+from mmcl_core.crops import fit
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import CheckpointError, ConfigError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
 
@@ -143,3 +146,13 @@ def test_hha_is_refused(tmp_path, capsys):
     assert command(tmp_path, "--modality", "depth", "--out", tmp_path / "depth.onnx") == 2
     assert "hha" in capsys.readouterr().err
     assert not (tmp_path / "depth.onnx").exists()
+
+
+def test_calibration_pictures_are_spread_over_the_whole_split(tmp_path):
+    onnx = pytest.importorskip("mmcl_core.engine.onnx", reason="onnx is not installed")
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set", samples=onnx.CALIBRATION_SAMPLES + 50))
+    rows = prepared.select("train")
+    pictures = onnx._samples(prepared, "rgb", tiny.SIDE)["image"]
+    assert len(pictures) == onnx.CALIBRATION_SAMPLES
+    for picture, row in zip(pictures[[0, -1]], rows[[0, -1]], strict=True):
+        np.testing.assert_array_equal(picture, fit(prepared.images["rgb"][row], tiny.SIDE, prepared.camera[row])[0])

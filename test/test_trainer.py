@@ -164,7 +164,7 @@ def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
-    for name in ("2024-11-26", "a: b", "my set #1"):
+    for name in ("2024-11-26", "a: b", "my set #1", "größe 😀"):
         assert command.main(["--config", "config.yaml", "--data", name, "--out", "run"]) == 2
         assert f"error: {name} is not a prepared set" in capsys.readouterr().err
 

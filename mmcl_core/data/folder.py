@@ -40,8 +40,6 @@ __all__ = ["DATA_SET", "UNLABELLED", "Folder"]
 
 UNLABELLED = ("unlabelled", "unlabeled")
 CAMERAS = "cameras.csv"
-logger = logging.getLogger(__name__)
-
 _PICTURES = (".png", ".jpg", ".jpeg")
 #: What a user may take for a picture that is read.
 _OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
@@ -49,6 +47,8 @@ _PARTS = ("rgb", "depth", "mask")
 _GROUP = r"(.+)_\d+"
 _HELP = __doc__
 _LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Folder:
         shares = parse_shares(options.split)
         folders, has_splits = _class_folders(source)
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
-        skips = _left_out(source, folders)
+        skips = _passed_over(source, folders)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
         if has_splits:
@@ -133,7 +133,7 @@ class Folder:
                 crop.split = crop.key.split("/", 1)[0]
         else:
             _draw_splits(crops, shares, options.seed, options.keep_groups)
-            if empty := [name for name in shares if not any(crop.split == name for crop in crops)]:
+            if empty := sorted(set(shares) - {crop.split for crop in crops}):
                 few = "groups" if options.keep_groups else "samples"
                 logger.warning(
                     "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
@@ -274,23 +274,21 @@ def _class_folders(source: Path) -> tuple[list[Path], bool]:
     return (flat, False) if flat else (deep, True)
 
 
-def _left_out(source: Path, folders: list[Path]) -> list[Skip]:
-    """What lies beside the pictures that are read and looks as if it should be read, too."""
-    skips = []
+def _passed_over(source: Path, folders: list[Path]) -> list[Skip]:
+    """The folders beside those that are read which hold something, but no picture."""
     beside = {entry for parent in {folder.parent for folder in folders} for entry in _visible(parent) if entry.is_dir()}
-    for folder in sorted(beside - set(folders)):
-        if _visible(folder):
-            skips.append(Skip(folder.relative_to(source).as_posix(), "holds no picture (PNG or JPEG) itself"))
-    for folder in folders:
-        for path in _visible(folder):
-            name = path.relative_to(source).as_posix()
-            if path.is_symlink() and not path.exists():
-                skips.append(Skip(name, "is a link to nothing"))
-            elif path.is_dir():
-                skips.append(Skip(name, "is a folder in a class folder and is not looked into"))
-            elif path.suffix.lower() in _OTHER_PICTURES:
-                skips.append(Skip(name, "is neither PNG nor JPEG (depth: 16-bit PNG)"))
-    return skips
+    empty = "holds no picture (PNG or JPEG) itself"
+    rest = sorted(beside - set(folders))
+    return [Skip(folder.relative_to(source).as_posix(), empty) for folder in rest if _visible(folder)]
+
+
+def _why_unread(path: Path) -> str:
+    """What keeps something in a class folder from being read as a picture; empty: nobody would take it for one."""
+    if path.is_dir():
+        return "is a folder in a class folder and is not looked into"
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    return "is neither PNG nor JPEG (depth: 16-bit PNG)" if path.suffix.lower() in _OTHER_PICTURES else ""
 
 
 def _list_crops(
@@ -298,7 +296,12 @@ def _list_crops(
 ) -> Iterator[Crop]:
     label = -1 if folder.name.lower() in UNLABELLED else classes.index(folder.name)
     crops: dict[str, Crop] = {}
-    names = [path for path in _visible(folder) if _is_picture(path)]
+    names = []
+    for path in _visible(folder):
+        if _is_picture(path):
+            names.append(path)
+        elif reason := _why_unread(path):
+            skips.append(Skip(path.relative_to(source).as_posix(), reason))
     # Where two files claim a place, the one with a suffix wins, then the one without loss.
     names.sort(key=lambda path: (path.stem.rpartition("_")[2] not in _PARTS, path.suffix.lower() != ".png"))
     for path in names:

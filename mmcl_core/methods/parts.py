@@ -35,6 +35,7 @@ __all__ = [
     "make_nce",
     "nothing",
     "one_network",
+    "require_classifier",
     "require_labels",
     "require_modalities",
     "unclipped",
@@ -233,6 +234,15 @@ def require_labels(config: Config, method: str) -> None:
     """Refuse training without any label with a :class:`ConfigError`."""
     if config.data.label_share == 0:
         raise ConfigError(f"method {method} learns from labels and data.label_share is 0; take more than that")
+
+
+def require_classifier(config: Config, setting: str, epochs: int) -> None:
+    """Refuse labels that no classifier learns from (``setting`` gives its epochs) with a :class:`ConfigError`."""
+    if epochs == 0 and config.data.label_share > 0:
+        raise ConfigError(
+            f"{setting} is 0, so that nothing learns to classify; raise it, or set data.label_share=0 for embeddings "
+            "alone"
+        )
 
 
 def require_modalities(config: Config, least: int, method: str) -> None:

@@ -7,10 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mmcl_core.errors import ConfigError
 from mmcl_core.methods.amdim import two_views
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network, require_classifier
 from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["TwoStep"]
@@ -30,11 +29,7 @@ class TwoStep(Method):
 
     def check(self) -> None:
         """Refuse labels that nothing learns from."""
-        if self.config.train.head_epochs == 0 and self.config.data.label_share > 0:
-            raise ConfigError(
-                "train.head_epochs is 0, so that nothing learns to classify; raise it, or set data.label_share=0 for "
-                "embeddings alone"
-            )
+        require_classifier(self.config, "train.head_epochs", self.config.train.head_epochs)
 
     def stages(self) -> tuple[Stage, ...]:
         """The two stages; without ``train.head_epochs`` the first alone."""
