@@ -2,8 +2,8 @@
 
 Order (paper, Section III-D): a horizontal flip shared by all views of a sample, a random resized crop for each view,
 for depth a change of viewpoint (:mod:`mmcl_core.viewpoint`), RandAugment of the kind of picture
-(:mod:`mmcl_core.policy`), then what a depth sensor does: a shift along the viewing axis, background dropped, holes, a
-rectangle erased. Random numbers and their application are apart:
+(:mod:`mmcl_core.policy`), for RGB other colours (:mod:`mmcl_core.colour`), for depth what a sensor does: a shift along
+the viewing axis, background dropped, holes, a rectangle erased. Random numbers and their application are apart:
 :meth:`Augmenter.draw` needs only a generator, so a process takes its rows of the draws of the global batch, and the
 result is the same as in one process. Everything runs on the device of the pictures.
 """
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcl_core import colour
 from mmcl_core.config import AugmentConfig
 from mmcl_core.depth import drop_background, reference_distance, valid_readings
 from mmcl_core.errors import ConfigError, InputError
@@ -130,6 +131,8 @@ class Augmenter:
                 continue
             for name, value in self._policies[kind.kind].draw(batch, generator).items():
                 values[f"{view}/{name}"] = value
+            if kind.kind == "rgb" and (config.rgb_jitter or config.rgb_grey):
+                values[f"{view}/colour"] = uniform(colour.NUMBERS)
             if kind.kind == "depth":
                 wanted = {
                     "offset": (config.depth_offset_m, ()), "background": (config.depth_background_m, ()),
@@ -175,6 +178,9 @@ class Augmenter:
         policy = self._policies[self.views[view].kind]
         if policy.count:
             picture = Picture(*policy(picture.image, picture.camera, own["ops"], own["numbers"], own.get("noise")))
+        if "colour" in own:
+            changed = colour.recolour(picture.image, own["colour"], self.config.rgb_jitter, self.config.rgb_grey)
+            picture = Picture(changed, picture.camera)
         return self._sense(picture, own) if self.views[view].kind == "depth" else picture
 
     def _axes(self, height: int, width: int, own: Mapping[str, Tensor], flip: Tensor) -> tuple[Axis, Axis]:
@@ -252,7 +258,15 @@ test_transform.__test__ = False  # type: ignore[attr-defined]  # its name looks 
 
 
 def _check(config: AugmentConfig) -> None:
-    for name in ("flip", "depth_erase", "depth_holes", "depth_op_probability", "camera_dropout"):
+    for name in (
+        "flip",
+        "depth_erase",
+        "depth_holes",
+        "depth_op_probability",
+        "camera_dropout",
+        "rgb_jitter",
+        "rgb_grey",
+    ):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"augment.{name} is {getattr(config, name)}; it lies in 0..1")
     for name in ("depth_offset_m", "depth_background_m"):

@@ -166,6 +166,9 @@ class AugmentConfig:
         flip: probability of the horizontal flip, shared by all modalities of a sample.
         scale, ratio: area share and aspect ratio of the random resized crop, drawn per modality.
         rgb_ops, rgb_magnitude: N and M of RandAugment for RGB; N = 0 switches it off.
+        rgb_jitter: strength of a random change of exposure, contrast, white balance and saturation of RGB, in 0..1
+            (:mod:`mmcl_core.colour`); beyond the paper, for cameras unlike the ones trained with. 0: none.
+        rgb_grey: probability that an RGB picture loses its colours.
         depth_set: the depth-safe operations: 1 (Table IV, footnote 1), 2 (footnote 2), 0 none.
         depth_ops, depth_magnitude: N and M of RandAugment for depth.
         depth_op: one operation, applied once, in place of ``depth_set`` (Table IV); empty: the set. Those on grey
@@ -190,6 +193,8 @@ class AugmentConfig:
     ratio: tuple[float, float] = (0.7, 1.4)
     rgb_ops: int = 3
     rgb_magnitude: float = 4.0
+    rgb_jitter: float = 0.0
+    rgb_grey: float = 0.0
     depth_set: Literal[0, 1, 2] = 2
     depth_ops: int = 3
     depth_magnitude: float = 4.0

@@ -68,6 +68,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="objects beside the target, at most (default: %(default)s)",
     )
     add(
+        "--piles",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="share of scenes in which an object lies on the target or on a neighbour, or the target lies on it "
+        "(default: %(default)s)",
+    )
+    add(
+        "--paint-spread",
+        type=float,
+        default=0.0,
+        metavar="X",
+        dest="paint",
+        help="change brightness and colours of every object, at 1 by what scanned textures may be off (default: "
+        "%(default)s)",
+    )
+    add(
         "--sensor",
         choices=(*DEPTH_CAMERAS, "any", "none"),
         default="xtion",
@@ -104,6 +121,8 @@ def render(
     classes: Sequence[str] = (),
     neighbours: int = 4,
     spread: float = 1.0,
+    piles: float = 0.0,
+    paint: float = 0.0,
     overwrite: bool = False,
 ) -> str:
     """Render a set; the arguments are those of the command.
@@ -122,6 +141,10 @@ def render(
         )
     if not 0 <= spread <= 4:
         raise ConfigError(f"--camera-spread must be 0 to 4, got {spread:g}")
+    if not 0 <= piles <= 1:
+        raise ConfigError(f"--piles must be 0 to 1, got {piles:g}")
+    if not 0 <= paint <= 4:
+        raise ConfigError(f"--paint-spread must be 0 to 4, got {paint:g}")
     stock = make_stock(objects, seed, classes)
     numbers = range(first, count, step)
     if not numbers:
@@ -132,6 +155,8 @@ def render(
         **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
         **({} if neighbours == 4 else {"neighbours": neighbours}),
         **({} if spread == 1 else {"camera_spread": spread}),
+        **({"piles": piles} if piles else {}),
+        **({"paint_spread": paint} if paint else {}),
         "unseen_in_other_splits": stock.unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
     }
@@ -141,7 +166,7 @@ def render(
         out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
     ) as writer:
         crops = _all_crops(
-            (objects, seed, tuple(classes), size, shares, sensor, neighbours, spread),
+            (objects, seed, tuple(classes), size, shares, sensor, neighbours, spread, piles, paint),
             numbers,
             min(workers, len(numbers)),
         )
@@ -251,12 +276,14 @@ def _start_worker(
     sensor: str,
     neighbours: int,
     spread: float,
+    piles: float,
+    paint: float,
 ) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor, neighbours, spread)
+    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor, neighbours, spread, piles, paint)
 
 
 def _make(number: int) -> Crop:

@@ -16,12 +16,14 @@ from mmcl_core.errors import ConfigError, InputError
 VIEWS = {"rgb": "rgb", "depth": "depth"}
 SIZE, SOURCE = 32, 48
 WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-GEOMETRY = {
+CHANGES = {
     "depth_holes": 0.3,
     "depth_erase": 0.5,
     "depth_offset_m": 0.1,
     "depth_background_m": 0.05,
     "depth_view_deg": 12.0,
+    "rgb_jitter": 0.5,
+    "rgb_grey": 0.2,
 }
 
 
@@ -44,7 +46,7 @@ def run(config, images, camera, seed=1, size=SIZE, views=VIEWS):
 def test_views_are_raw_pictures(policy):
     images, camera = batch()
     before = {name: image.clone() for name, image in images.items()}
-    views = run(AugmentConfig(policy=policy, depth_set=1, **GEOMETRY), images, camera)
+    views = run(AugmentConfig(policy=policy, depth_set=1, **CHANGES), images, camera)
     assert (views["rgb"].image.dtype, views["rgb"].image.shape) == (torch.uint8, (16, 3, SIZE, SIZE))
     assert (views["depth"].image.dtype, views["depth"].image.shape) == (torch.float32, (16, 1, SIZE, SIZE))
     assert views["depth"].image.min() == 0
@@ -56,7 +58,7 @@ def test_views_are_raw_pictures(policy):
 @pytest.mark.parametrize("policy", ["none", "paper", "sound"])
 def test_same_draws_same_views_and_rows_of_the_global_batch(policy):
     images, camera = batch()
-    config = AugmentConfig(policy=policy, depth_set=1, camera_dropout=0.5, **GEOMETRY)
+    config = AugmentConfig(policy=policy, depth_set=1, camera_dropout=0.5, **CHANGES)
     augmenter = Augmenter(config, SIZE, VIEWS)
     generator = torch.Generator().manual_seed(5)
     draws = augmenter.draw(16, generator)
@@ -73,7 +75,7 @@ def test_same_draws_same_views_and_rows_of_the_global_batch(policy):
 
 
 def test_draws_follow_from_the_generator_alone():
-    augmenter = Augmenter(AugmentConfig(**GEOMETRY), SIZE, VIEWS)
+    augmenter = Augmenter(AugmentConfig(**CHANGES), SIZE, VIEWS)
     state = torch.random.get_rng_state()
     first, second = (augmenter.draw(7, torch.Generator().manual_seed(3)).values for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator was used"
@@ -110,7 +112,7 @@ def test_flip_is_shared_and_crop_is_not():
 def test_aligned_views_show_the_same_window_and_plain_ones_nothing_else():
     images, camera = batch()
     images["depth"] = images["rgb"][..., 0].int() + 1  # what registered pictures show
-    config = AugmentConfig(scale=(0.2, 1.0), depth_set=1, **GEOMETRY)
+    config = AugmentConfig(scale=(0.2, 1.0), depth_set=1, **CHANGES)
     pictures = {"rgb": "rgb", "rgb_plain": "rgb", "depth": "depth"}
     augmenter = Augmenter(config, SOURCE, pictures, aligned=True, plain=("rgb_plain", "depth"))
     draws = augmenter.draw(16, torch.Generator().manual_seed(3))
@@ -222,7 +224,7 @@ def test_depth_keeps_its_readings(policy):
     for n in range(100):
         assert set(depth[n].flatten().tolist()) <= {0.0, *images["depth"][n].flatten().tolist()}
     images["depth"][:] = 0
-    config = AugmentConfig(policy=policy, depth_set=1, **GEOMETRY)
+    config = AugmentConfig(policy=policy, depth_set=1, **CHANGES)
     assert run(config, images, camera)["depth"].image.abs().max() == 0
 
 

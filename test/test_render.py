@@ -14,7 +14,9 @@ import pytest
 from mmcl_core import render
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.synth.background import TexturePool
 from mmcl_core.synth.crops import CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth.scene import compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
 trimesh = pytest.importorskip("trimesh")
@@ -171,6 +173,42 @@ def test_other_cameras_see_the_same_scenes(meshes):
         assert not np.array_equal(a.rgb, b.rgb)
         both = (a.depth > 0) & (b.depth > 0)
         assert np.median(np.abs(a.depth[both].astype(int) - b.depth[both])) < 0.02 * np.median(b.depth[both])
+
+
+def test_other_paint_leaves_the_scene_and_changes_colours(meshes):
+    plain, other = (CropMaker(FolderStock(meshes), 2, 48, SHARES, sensor="none", paint=paint) for paint in (0.0, 2.0))
+    brighter = []
+    for k in range(12):
+        a, b = plain(k), other(k)
+        assert (a.label, a.split, a.camera, a.visible) == (b.label, b.split, b.camera, b.visible)
+        assert np.array_equal(a.depth, b.depth)
+        assert not np.array_equal(a.rgb, b.rgb)
+        brighter.append(float(b.rgb[16:32, 16:32].mean()) > float(a.rgb[16:32, 16:32].mean()))
+    assert any(brighter)
+    assert not all(brighter)
+
+
+def test_piles_put_objects_on_one_another(meshes):
+    pool, stock = TexturePool(0, 4), FolderStock(meshes)
+    draw = np.random.default_rng(0)
+    items = [stock.item(label, "train", 0, draw) for label in (0, 1)]
+    raised, loaded = 0, 0
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        scene = compose(rng, items[0], lambda source: items[1], pool, most_neighbours=0, piles=1.0)
+        if len(scene.placed) == 1:  # no view of the pile showed enough of the target
+            continue
+        target, other = (thing.outline for thing in scene.placed)
+        low = min(target[:, 2].min(), other[:, 2].min())
+        assert low == pytest.approx(0, abs=1e-5)  # the lower one stands on the support
+        upper, lower = (target, other) if target[:, 2].min() > other[:, 2].min() else (other, target)
+        assert upper[:, 2].min() == pytest.approx(lower[:, 2].max(), abs=1e-5)
+        overlap = np.minimum(upper.max(0), lower.max(0)) - np.maximum(upper.min(0), lower.min(0))
+        assert (overlap[:2] > 0).all()
+        raised += upper is target
+        loaded += upper is other
+    assert raised >= 3
+    assert loaded >= 3
 
 
 def test_rounds_are_dealt_evenly_to_the_splits():

@@ -104,6 +104,7 @@ class Placed:
         solid: what it is.
         rotation, position: float [3, 3] and [3].
         shine: factor on the gloss of its mesh.
+        paint: factors on the linear colours of its texture, [3]; None: as it is.
         centre, outline: the solid's bounding sphere centre [3] and outermost points [M, 3] in the world.
     """
 
@@ -111,6 +112,7 @@ class Placed:
     rotation: np.ndarray
     position: np.ndarray
     shine: float = 1.0
+    paint: np.ndarray | None = None
     centre: np.ndarray = field(init=False)
     outline: np.ndarray = field(init=False)
 

@@ -70,6 +70,7 @@ def compose(
     pool: TexturePool,
     wide: bool = False,
     most_neighbours: int = 4,
+    piles: float = 0.0,
 ) -> Scene:
     """Draw a scene in which at least 45 % of the target is visible.
 
@@ -80,18 +81,21 @@ def compose(
         pool: background textures.
         wide: draw the light from a wider range, as held-back splits do.
         most_neighbours: other objects beside the target, at most; 0 to 4 of them are drawn.
+        piles: share of scenes in which one more object lies on the target or a neighbour, or the target on it.
     """
     for attempt in range(12):
         count = min(most_neighbours, int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))
         neighbours = [draw_neighbour(rng) for _ in range(count)]
         azimuth = float(rng.uniform(-np.pi, np.pi))
         placed, items = _place(rng, target, neighbours if attempt < 8 else [], azimuth)
+        if piles and rng.random() < piles and attempt < 8:
+            _pile(rng, placed, items, draw_neighbour(rng))
         camera = _aim(rng, placed[0], azimuth)
         found = _visible(camera, placed)
         if found is None or found[0] < MIN_VISIBLE:
             continue
         left, top, side = _window(rng, *found[1:])
-        panels, textures = _room(rng, pool, azimuth, float(placed[0].outline[:, 2].min()))
+        panels, textures = _room(rng, pool, azimuth, min(float(thing.outline[:, 2].min()) for thing in placed))
         lighting = _lighting(rng, textures[0].mean(), wide)
         return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
     raise AssertionError(f"no view of {target.instance} shows enough of it")
@@ -194,6 +198,24 @@ def _place(
     for thing in placed:
         thing.shine = float(np.exp(rng.normal(0, 0.7)))
     return placed, items
+
+
+def _pile(rng: np.random.Generator, placed: list[Placed], items: list[Item], item: Item) -> None:
+    """Put one more object under the target, or on one of the things that are there."""
+    rotation, shine = random_pose(rng, item), float(np.exp(rng.normal(0, 0.7)))
+    base = 0 if rng.random() < 0.5 else int(rng.integers(len(placed)))
+    outline = placed[base].outline
+    low, high = outline.min(0), outline.max(0)
+    x, y = ((low + high) / 2 + rng.uniform(-0.35, 0.35, 3) * (high - low))[:2]
+    if base == 0 and rng.random() < 0.5:
+        thing = _stand(item, rotation, float(x), float(y))
+        rise = np.array([0, 0, float(thing.outline[:, 2].max())])
+        placed[0] = Placed(placed[0].solid, placed[0].rotation, placed[0].position + rise, placed[0].shine)
+    else:
+        thing = _stand(item, rotation, float(x), float(y), float(high[2]))
+    thing.shine = shine
+    placed.append(thing)
+    items.append(item)
 
 
 def _separate(a: Placed, b: Placed) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.raycast import Camera, Hits, Panel, Placed, blocked
 
-__all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "surface"]
+__all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "painted", "surface"]
 
 _x = np.arange(256) / 255.0
 _ROW = 32000  # most columns of a picture that OpenCV's remap takes
@@ -166,7 +166,9 @@ def surface(
         normals[at] = normal * np.sign(cosine)[:, None]
         facing[at] = np.abs(cosine)
         texels = density * pixel[at] / np.sqrt(np.maximum(facing[at], 0.15))
-        colour[at] = pyramid.sample(u.astype(np.float32), v.astype(np.float32), texels)
+        found = pyramid.sample(u.astype(np.float32), v.astype(np.float32), texels)
+        paint = placed[k].paint if k < len(placed) else None
+        colour[at] = found if paint is None else painted(found, paint)
     return Surface(points, normals, colour, gloss, facing, view)
 
 
@@ -210,6 +212,22 @@ def lit(
         highlight += (sharp * seen.gloss * strength * (cosine > 0))[:, None] * lamp.colour
     result: np.ndarray = albedo * diffuse + highlight
     return result
+
+
+def painted(colour: np.ndarray, paint: np.ndarray) -> np.ndarray:
+    """Colours as a texture of another exposure and white balance has them.
+
+    Args:
+        colour: uint8 [N, 3], sRGB.
+        paint: [3], factors on linear light.
+
+    Returns:
+        uint8 [N, 3], sRGB.
+    """
+    light = np.minimum(SRGB_TO_LINEAR[:, None] * paint, 1.0)
+    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+    tables = (curve * 255 + 0.5).astype(np.uint8)
+    return np.stack([tables[colour[:, channel], channel] for channel in range(3)], axis=1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
