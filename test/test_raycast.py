@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
-from mmcl_core.synth.mesh import Mesh, load_mesh_folder, smooth_normals
+from mmcl_core.synth.mesh import Mesh, load_mesh, object_files, smooth_normals
 from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
 from mmcl_core.synth.scene import resting_rotations, yaw
 from mmcl_core.synth.shade import MeshSkin, Pyramid, surface
@@ -157,19 +157,23 @@ def test_mesh_folder_layouts_and_errors(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         shape.export(tmp_path / place / "model.ply")
     (tmp_path / "notes").mkdir()
-    models = load_mesh_folder(tmp_path)
-    assert [(m.name, m.instance) for m in models] == [("brick", "brick"), ("mug", "mug/a"), ("mug", "mug/b")]
-    assert models[0].mesh.uv.shape == (12, 3, 2)
+    files = object_files(tmp_path)
+    assert [(name, instance) for name, instance, _ in files] == [("brick", "brick"), ("mug", "mug/a"), ("mug", "mug/b")]
+    assert load_mesh(files[0][2]).uv.shape == (12, 3, 2)
     with pytest.raises(DataError, match=r"no mesh in .*notes.*expected one sub-folder per class"):
-        load_mesh_folder(tmp_path / "notes")
+        object_files(tmp_path / "notes")
     with pytest.raises(DataError, match="there is no folder"):
-        load_mesh_folder(tmp_path / "nowhere")
-    trimesh.creation.box((100, 60, 40)).export(tmp_path / "brick" / "model.ply")
+        object_files(tmp_path / "nowhere")
+
+
+def test_meshes_that_cannot_be_used_are_told(tmp_path):
+    path = tmp_path / "model.ply"
+    trimesh.creation.box((100, 60, 40)).export(path)
     with pytest.raises(DataError, match="measures 100 m; meshes are expected in metres"):
-        load_mesh_folder(tmp_path)
-    (tmp_path / "brick" / "model.ply").write_text("not a mesh")
-    with pytest.raises(DataError, match=r"brick.model\.ply"):
-        load_mesh_folder(tmp_path)
+        load_mesh(path)
+    path.write_text("not a mesh")
+    with pytest.raises(DataError, match=r"model\.ply"):
+        load_mesh(path)
 
 
 def test_texture_is_the_right_way_up(tmp_path):
@@ -185,7 +189,7 @@ def test_texture_is_the_right_way_up(tmp_path):
         "mtllib textured.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
         "f 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
     )
-    mesh = load_mesh_folder(tmp_path)[0].mesh
+    mesh = load_mesh(tmp_path / "card" / "textured.obj")
     uv = mesh.uv[np.linalg.norm(mesh.vertices[mesh.faces] - (0, 1, 0), axis=-1) < 1e-6][0]  # the upper left corner
     np.testing.assert_allclose(uv, (0, 0), atol=1e-6)
     assert (mesh.texture[0, 0] == (255, 0, 0)).all()

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 
-__all__ = ["MESH_SUFFIXES", "Mesh", "ObjectModel", "load_mesh", "load_mesh_folder", "object_files", "smooth_normals"]
+__all__ = ["MESH_SUFFIXES", "Mesh", "load_mesh", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 _GREY = 150
@@ -62,21 +62,6 @@ class Mesh:
     def bounds(self) -> np.ndarray:
         """Lowest and highest corner, float32 [2, 3], metres."""
         return np.stack([self.vertices.min(0), self.vertices.max(0)])
-
-
-@dataclass
-class ObjectModel:
-    """One instance of a class of objects.
-
-    Attributes:
-        name: the class.
-        instance: which one of the class; the class itself where there is only one.
-        mesh: its shape and texture.
-    """
-
-    name: str
-    instance: str
-    mesh: Mesh
 
 
 def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0) -> np.ndarray:
@@ -143,11 +128,6 @@ def object_files(folder: str | Path) -> list[tuple[str, str, Path]]:
     if not found:
         raise DataError(f"no mesh in {root}: {expected}, such as {root / 'mug' / 'textured.obj'}")
     return found
-
-
-def load_mesh_folder(folder: str | Path) -> list[ObjectModel]:
-    """Load all meshes of a folder of objects; see :func:`object_files` for the layout and the errors."""
-    return [ObjectModel(name, instance, load_mesh(path)) for name, instance, path in object_files(folder)]
 
 
 def load_mesh(path: str | Path) -> Mesh:
