@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--objects",
         required=True,
-        help="household (built in), or a folder with a sub-folder for each class that holds one mesh",
+        help="household (built in), or a folder with a sub-folder for each class that holds its meshes, each of them "
+        "an instance of the class",
     )
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
@@ -123,6 +124,8 @@ def render(
     if not 0 <= spread <= 4:
         raise ConfigError(f"--camera-spread must be 0 to 4, got {spread:g}")
     stock = make_stock(objects, seed, classes)
+    if isinstance(stock, FolderStock):
+        stock.check()
     numbers = range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")

@@ -157,13 +157,30 @@ def test_mesh_folder_layouts_and_errors(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         shape.export(tmp_path / place / "model.ply")
     (tmp_path / "notes").mkdir()
-    files = object_files(tmp_path)
+    files, left_out = object_files(tmp_path)
+    assert not left_out
     assert [(name, instance) for name, instance, _ in files] == [("brick", "brick"), ("mug", "mug/a"), ("mug", "mug/b")]
     assert load_mesh(files[0][2]).uv.shape == (12, 3, 2)
     with pytest.raises(DataError, match=r"no mesh in .*notes.*expected one sub-folder per class"):
         object_files(tmp_path / "notes")
     with pytest.raises(DataError, match="there is no folder"):
         object_files(tmp_path / "nowhere")
+
+
+def test_every_mesh_of_a_class_folder_is_an_instance(tmp_path):
+    for name in ("mug/blue.stl", "mug/red.ply", "mug/red.stl", "mug/parts/handle.stl", "can/google/textured.obj",
+                 "can/google/nontextured.ply", "can/tsdf/a.off", "can/tsdf/b.off"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    files, left_out = object_files(tmp_path)
+    assert [(name, instance, path.name) for name, instance, path in files] == [
+        ("can", "can/google", "textured.obj"),
+        ("can", "can/tsdf/a", "a.off"),
+        ("can", "can/tsdf/b", "b.off"),
+        ("mug", "mug/blue", "blue.stl"),
+        ("mug", "mug/red", "red.ply"),
+    ]
+    assert {path.name for path in left_out} == {"nontextured.ply", "red.stl", "handle.stl"}
 
 
 def test_meshes_that_cannot_be_used_are_told(tmp_path):

@@ -1,8 +1,9 @@
 """Textured triangle meshes, and folders of them.
 
-A folder of objects holds one sub-folder per class, named as the class. The mesh file lies in it, or in
-sub-folders of it, one per instance of the class. Of several mesh files in one folder ``textured.*`` wins,
-otherwise the first by name.
+A folder of objects holds one sub-folder per class, named as the class. The mesh files lie in it, or in sub-folders of
+it; each is an instance of the class. Where a folder holds ``textured.*``, its other files are taken for the same object
+without texture (as in the downloads of YCB) and left out; of files that differ in their suffix only, the first by name
+is taken.
 """
 
 from __future__ import annotations
@@ -99,14 +100,16 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     return total.reshape(-1, 3, 3).astype(np.float32)
 
 
-def object_files(folder: str | Path) -> list[tuple[str, str, Path]]:
+def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[Path]]:
     """The mesh files of a folder of objects.
 
     Args:
         folder: one sub-folder per class (see the module).
 
     Returns:
-        (class, instance, mesh file), ordered by class and instance.
+        (class, instance, mesh file), ordered by class and instance, and the mesh files that are left out. An instance
+        is named as its class or sub-folder where that holds one mesh, with the name of the file added where it holds
+        several.
 
     Raises:
         DataError: no such folder, or no mesh in it.
@@ -116,18 +119,21 @@ def object_files(folder: str | Path) -> list[tuple[str, str, Path]]:
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; {expected}, or the word household")
     found: list[tuple[str, str, Path]] = []
+    left_out: list[Path] = []
     for place in sorted(p for p in root.iterdir() if p.is_dir()):
-        own = _mesh_file(place)
-        if own is not None:
-            found.append((place.name, place.name, own))
-            continue
-        for inner in sorted(p for p in place.iterdir() if p.is_dir()):
-            path = _mesh_file(inner)
-            if path is not None:
-                found.append((place.name, f"{place.name}/{inner.name}", path))
+        inner = sorted(p for p in place.iterdir() if p.is_dir())
+        if _mesh_files(place):
+            left_out += [path for p in inner for path in _mesh_files(p)]
+        for holder in (place,) if _mesh_files(place) else inner:
+            files = _mesh_files(holder)
+            taken = {path.stem: path for path in reversed([p for p in files if p.stem == "textured"] or files)}
+            left_out += [path for path in files if path not in taken.values()]
+            name = holder.relative_to(root).as_posix()
+            for stem, path in sorted(taken.items()):
+                found.append((place.name, name if len(taken) == 1 else f"{name}/{stem}", path))
     if not found:
         raise DataError(f"no mesh in {root}: {expected}, such as {root / 'mug' / 'textured.obj'}")
-    return found
+    return found, left_out
 
 
 def load_mesh(path: str | Path) -> Mesh:
@@ -164,9 +170,8 @@ def load_mesh(path: str | Path) -> Mesh:
     return Mesh(loaded.vertices, faces, *_coloured_faces(colours))
 
 
-def _mesh_file(folder: Path) -> Path | None:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and p.is_file())
-    return next((p for p in files if p.stem == "textured"), files[0] if files else None)
+def _mesh_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and p.is_file())
 
 
 def _picture(visual: Any) -> np.ndarray | None:
