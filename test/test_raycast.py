@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
+from mmcl_core.synth.crops import FolderStock
 from mmcl_core.synth.mesh import Mesh, load_mesh, object_files, smooth_normals
 from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
 from mmcl_core.synth.scene import resting_rotations, yaw
@@ -193,20 +194,45 @@ def test_meshes_that_cannot_be_used_are_told(tmp_path):
         load_mesh(path)
 
 
-def test_texture_is_the_right_way_up(tmp_path):
+@pytest.fixture
+def card(tmp_path):
+    """An .obj file: a square with a picture that is red above and green below."""
     from PIL import Image
 
     picture = np.zeros((8, 8, 3), np.uint8)
-    picture[:4] = (255, 0, 0)  # red above, green below
+    picture[:4] = (255, 0, 0)
     picture[4:] = (0, 255, 0)
     (tmp_path / "card").mkdir()
     Image.fromarray(picture).save(tmp_path / "card" / "texture_map.png")
-    (tmp_path / "card" / "textured.mtl").write_text("newmtl m\nmap_Kd texture_map.png\n")
+    (tmp_path / "card" / "textured.mtl").write_text("newmtl m\nmap_Kd texture_map.png\nnewmtl n\nmap_Kd unused.png\n")
     (tmp_path / "card" / "textured.obj").write_text(
         "mtllib textured.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
         "f 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
     )
-    mesh = load_mesh(tmp_path / "card" / "textured.obj")
+    return tmp_path / "card" / "textured.obj"
+
+
+def test_a_missing_texture_is_refused(card, caplog):
+    FolderStock(card.parents[1]).check()
+    assert not caplog.records
+    (card.parent / "texture_map.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"textured\.obj has the texture texture_map\.png .*which cannot be read"):
+        load_mesh(card)
+    (card.parent / "texture_map.png").unlink()
+    with pytest.raises(DataError, match=r"textured\.obj has the texture texture_map\.png .*which is not there"):
+        load_mesh(card)
+    with pytest.raises(DataError, match="which is not there"):
+        FolderStock(card.parents[1]).check()
+    (card.parent / "textured.mtl").unlink()
+    FolderStock(card.parents[1]).check()
+    assert [record.getMessage().partition(", such")[0] for record in caplog.records] == [
+        "meshes of plain colour, as their material file is not there: 1"
+    ]
+    assert len(np.unique(load_mesh(card).texture)) == 1
+
+
+def test_texture_is_the_right_way_up(card):
+    mesh = load_mesh(card)
     uv = mesh.uv[np.linalg.norm(mesh.vertices[mesh.faces] - (0, 1, 0), axis=-1) < 1e-6][0]  # the upper left corner
     np.testing.assert_allclose(uv, (0, 0), atol=1e-6)
     assert (mesh.texture[0, 0] == (255, 0, 0)).all()

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mmcl_core.synth.background import TexturePool, background_texture
-from mmcl_core.synth.mesh import Mesh, load_mesh, object_files
+from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
 from mmcl_core.synth.raycast import Camera, cast
 from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
@@ -85,13 +85,23 @@ class FolderStock:
         self._items: dict[int, Item] = {}
 
     def check(self) -> None:
-        """Warn of meshes that are left out."""
+        """Warn of meshes that are left out and of material files that are missing.
+
+        Raises:
+            DataError: a texture is missing.
+        """
         if self._left_out:
             first = self._left_out[0]
             place = next(path for _, _, path in self._files if path.parent in (first.parent, first.parent.parent))
             logger.warning(
                 "mesh files left out: %d, such as %s, beside which %s is taken",
                 len(self._left_out), first, place,
+            )  # fmt: skip
+        plain = [(path, missing) for _, _, path in self._files if (missing := check_textures(path))]
+        if plain:
+            logger.warning(
+                "meshes of plain colour, as their material file is not there: %d, such as %s (%s)",
+                len(plain), *plain[0],
             )  # fmt: skip
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:

@@ -8,6 +8,8 @@ is taken.
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 
-__all__ = ["MESH_SUFFIXES", "Mesh", "load_mesh", "object_files", "smooth_normals"]
+__all__ = ["MESH_SUFFIXES", "Mesh", "check_textures", "load_mesh", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 _GREY = 150
@@ -143,10 +145,12 @@ def load_mesh(path: str | Path) -> Mesh:
         path: an .obj, .ply, .glb, .gltf, .stl or .off file in metres.
 
     Raises:
-        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it.
+        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it; or its texture is
+            missing, see :func:`check_textures`.
     """
     import trimesh
 
+    check_textures(path)
     try:
         loaded: Any = trimesh.load(str(path), process=False, force="mesh")
     except Exception as error:
@@ -168,6 +172,61 @@ def load_mesh(path: str | Path) -> Mesh:
         plain = getattr(getattr(visual, "material", None), "main_color", (_GREY, _GREY, _GREY))
         colours = np.tile(np.asarray(plain, np.uint8)[:3], (len(faces), 1))
     return Mesh(loaded.vertices, faces, *_coloured_faces(colours))
+
+
+def check_textures(path: str | Path) -> str:
+    """Look for the textures of a mesh: those that the materials of an .obj file name as ``map_Kd``.
+
+    Args:
+        path: a mesh file; only .obj files are looked into.
+
+    Returns:
+        The name of the material file where that is missing, so that the mesh will be plain; otherwise empty.
+
+    Raises:
+        DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
+    """
+    if Path(path).suffix.lower() != ".obj" or not Path(path).is_file():
+        return ""
+    import trimesh
+
+    content = Path(path).read_bytes()
+    library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
+    used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
+    if library is None or not used:
+        return ""
+    resolver: Any = trimesh.resolvers.FilePathResolver(str(path))
+    material_file = _text(library[1])
+    try:
+        lines = resolver.get(material_file).splitlines()
+    except (OSError, ValueError):  # not there, or not below the folder of the mesh
+        return material_file
+    material = b""
+    for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
+        if key.lower() == b"newmtl":
+            material = value.strip()
+        elif key.lower() == b"map_kd" and material in used:
+            _check_picture(resolver, _text(value), f"the mesh {path} has the texture {_text(value)} ({material_file})")
+    return ""
+
+
+def _check_picture(resolver: Any, name: str, what: str) -> None:
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(resolver.get(name))).close()
+        return
+    except FileNotFoundError:
+        reason = "which is not there"
+    except ValueError:
+        reason = "which is not in the folder of the mesh"
+    except (OSError, Image.DecompressionBombError) as error:
+        reason = f"which cannot be read ({error})"
+    raise DataError(f"{what}, {reason}; put it there, or take its map_Kd line out for a mesh of plain colour")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape").strip()
 
 
 def _mesh_files(folder: Path) -> list[Path]:
