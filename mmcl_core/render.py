@@ -23,8 +23,9 @@ import cv2
 from tqdm import tqdm
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
@@ -158,7 +159,7 @@ def render(
     head = f"{head}\nlook at: {sheet}"
     if step > 1:
         return f"{head}\nnext: python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
-    return f"{head}\nnext: python -m mmcl_core.train --config config/demo.yaml --data {out}"
+    return f"{head}\nnext: {next_command(PreparedSet.open(out, verify=False))}"
 
 
 def _progress(crops: Iterator[Crop], total: int) -> Iterable[Crop]:

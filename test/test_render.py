@@ -144,6 +144,19 @@ def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(mes
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("size", "split", "command"),
+    [
+        (64, "train=1", "train --config config/demo.yaml --data {}"),
+        (128, "train=1", "train --config config/small.yaml --data {}"),
+        (64, "test=1", "evaluate RUN --data {} --split test --out results"),
+    ],
+)
+def test_the_next_command_fits_the_set(meshes, tmp_path, size, split, command):
+    text = render.render(str(meshes), tmp_path / "set", count=2, size=size, split=split)
+    assert text.endswith(f"next: python -m mmcl_core.{command.format(tmp_path / 'set')}")
+
+
 def test_other_seeds_give_other_pictures(meshes):
     first, again, other = (CropMaker(FolderStock(meshes), seed, 32, SHARES)(4) for seed in (0, 0, 1))
     assert np.array_equal(first.rgb, again.rgb)
