@@ -468,14 +468,24 @@ def test_resume_without_a_part_begins_and_a_damaged_part_is_refused(source, tmp_
     assert same_files(tmp_path / "whole", tmp_path / "set")
 
 
-def test_a_changed_source_does_not_go_on(source, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("change", ["last gone", "first gone", "first renamed", "one more of those done", "one more"])
+def test_a_changed_source_does_not_go_on(source, tmp_path, monkeypatch, capfd, change):
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         assert main(words(source, tmp_path / "set")) == 130
     last = json.loads((tmp_path / "set.partial" / "progress.json").read_text())["state"]["task"]
-    for path in (source / last).parent.glob(f"{(source / last).name}*"):
-        path.unlink()
+    assert last == "test/can/0002_000007"
+    if change in ("last gone", "first gone"):
+        key = last if change == "last gone" else "test/can/0002_000006"
+        for path in (source / key).parent.glob(f"{(source / key).name}*"):
+            path.unlink()
+    elif change == "first renamed":
+        for path in (source / "test" / "can").glob("0002_000006*"):
+            path.rename(path.with_name(path.name.replace("0002", "0001")))
+    else:
+        write_crop(source / ("test/can" if change == "one more of those done" else "train/mug"), "0002_0000065")
     assert "the source or the options have changed" in failure(capfd, *words(source, tmp_path / "set", "--resume"))
+    assert not (tmp_path / "set").exists()
 
 
 # --- what commands share ----------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ of workers. Only a few tasks for each worker are under way at once, so that memo
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -139,8 +140,9 @@ def _fill(
 ) -> None:
     """Write what the tasks give, and now and then how far it is."""
     tasks, done, saved = shard_tasks(plan, shard), 0, time.monotonic()
+    listed, keys = _Keys(plan.tasks if isinstance(plan.tasks, Sequence) else ()), _Keys()
     if writer.saved:
-        done = _go_on(plan, tasks, writer, shard)
+        done = _go_on(plan, tasks, writer, shard, listed, keys)
     else:
         for skip in plan.skipped if shard[0] == 0 else ():
             report.note(skip, writer)
@@ -156,30 +158,56 @@ def _fill(
                 elif isinstance(result, Sample):
                     medians += _medians(result)
             done += 1
+            keys.add(key)
             if len(writer) and time.monotonic() - saved >= SAVE_EVERY_S:
                 saved = time.monotonic()
-                writer.save({"task": key, "tasks": done, "shard": list(shard)})
+                place = {"task": key, "tasks": done, "shard": list(shard)}
+                writer.save({**place, "keys": keys.digest(), "listed": listed.digest()})
     finally:
         results.close()  # type: ignore[attr-defined]
 
 
-def _go_on(plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int]) -> int:
+def _go_on(
+    plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int], listed: _Keys, keys: _Keys
+) -> int:
     """Pass over the tasks that were done, and tell the plan what came of them; returns how many they were.
 
+    Args:
+        listed: all tasks that are known beforehand.
+        keys: takes in the tasks that are passed.
+
     Raises:
-        DataError: the last of them is not in the source any more, or they were those of another shard.
+        DataError: the tasks are not the same any more, or they were those of another shard.
     """
     last, done, part = writer.saved["task"], writer.saved["tasks"], tuple(writer.saved["shard"])
     # All are passed before the plan hears of the samples, as full bounds would end its list of tasks.
-    if part != shard or not any(_key(task) == last for task in tasks):
+    for task in islice(tasks, done):
+        keys.add(_key(task))
+    same = (keys.digest(), listed.digest()) == (writer.saved.get("keys"), writer.saved.get("listed"))
+    if part != shard or not same:
         raise DataError(
-            f"{writer.out}.partial ends at {last} of shard {part[0]}/{part[1]}, which is not there now: the source or "
-            "the options have changed; --overwrite begins anew"
+            f"{writer.out}.partial ends at {last} of shard {part[0]}/{part[1]}, and that shard or the list of tasks is "
+            "not the same now: the source or the options have changed; --overwrite begins anew"
         )
     for key, split, label in writer.rows():
         plan.keep(Sample({}, label, split, key))
     logger.info("going on after %d tasks with %d samples", done, len(writer))
     return int(done)
+
+
+class _Keys:
+    """A checksum of the keys of tasks, in their order."""
+
+    def __init__(self, tasks: Iterable[Any] = ()) -> None:
+        self._hash = hashlib.sha256()
+        for task in tasks:
+            self.add(_key(task))
+
+    def add(self, key: str) -> None:
+        self._hash.update(key.encode("utf-8", "surrogatepass") + b"\n")
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
 
 
 def _add(result: Result, writer: PreparedWriter) -> Skip | None:
