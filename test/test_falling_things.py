@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import json
 import math
+import os
+import shutil
 from collections import Counter
 
 import cv2
@@ -378,6 +380,18 @@ def test_workers_limit_and_shards_do_not_change_the_set(source, tmp_path):
         assert filecmp.cmpfiles(tmp_path / "one", tmp_path / other, names, shallow=False)[0] == names
     limited = prepare(source, tmp_path / "few", *options, "--limit", "3")
     assert list(limited.keys) == list(whole.keys[:3])
+
+
+def test_a_scene_whose_name_is_no_utf8_is_left_out(source, tmp_path):
+    whole = prepare(source, tmp_path / "whole", *MIXED)
+    scene = next(path for path in sorted((source / "mixed").iterdir()) if path.name != "kitchen_0")
+    shutil.copytree(scene, scene.with_name(os.fsdecode(b"caf\xe9_0")))
+    made = prepare(source, tmp_path / "out", *MIXED)
+    assert list(made.keys) == list(whole.keys)
+    assert made.index["skipped"]["first"] == [
+        [rf"mixed/caf\udce9_0/00000{n}.left.jpg", "has a name that is no valid UTF-8; rename it"] for n in (0, 1)
+    ]
+    assert r"caf\udce9_0" in made.index["description"]["scenes"]["train"]
 
 
 @pytest.mark.parametrize(

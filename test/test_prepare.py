@@ -1,6 +1,7 @@
 """``prepare`` on folders in the stated layouts, through the command: what is read, skipped and refused."""
 
 import filecmp
+import io
 import json
 import logging
 import os
@@ -282,6 +283,33 @@ def test_what_lies_beside_the_pictures_is_named_and_counted(source, tmp_path, ca
     assert prepared.index["skipped"]["samples"] == 4
 
 
+def test_names_that_are_no_utf8_are_named_and_counted(source, tmp_path, capfd):
+    whole = files(run(source, tmp_path / "whole")[1].path)
+    capfd.readouterr()
+    odd = os.fsdecode(b"caf\xe9")
+    write_crop(source / "train" / "mug", "odd_1")
+    write_crop(source / "train" / "odd", "x_1")
+    write_crop(source / "odd" / "mug", "x_1")
+    for name in ("train/mug/odd_1_rgb.png", "train/mug/odd_1_depth.png", "train/odd", "odd"):
+        (source / name).rename((source / name).with_name((source / name).name.replace("odd", odd)))
+    _, prepared = run(source, tmp_path / "set", "--workers", "2")
+    error = capfd.readouterr().err
+    places = ("train/mug/caf\\udce9_1_rgb.png", "train/caf\\udce9", "caf\\udce9/mug")
+    for place in places:
+        assert error.count(f"skipped {place}: has a name that is no valid UTF-8") == 1
+    assert "Traceback" not in error
+    assert prepared.index["skipped"]["samples"] == 3
+    assert prepared.classes == ("can", "mug")
+    assert (tmp_path / "set" / "samples.csv").read_bytes() == whole["samples.csv"]
+    assert main(["folder", "--source", str(source), "--check", "--workers", "1"]) == 2
+    assert f"bad: {places[0]}: has a name" in capfd.readouterr().out
+
+
+def test_a_source_that_is_named_in_other_bytes_than_utf8(source, tmp_path):
+    source = source.rename(source.with_name(os.fsdecode(b"caf\xe9")))
+    assert run(source, tmp_path / "set")[1].index["description"]["source"] == "caf\\udce9"
+
+
 def test_a_link_to_an_empty_folder_is_written_through(source, tmp_path):
     (tmp_path / "disk" / "set").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "set")
@@ -526,6 +554,13 @@ def test_only_process_0_logs_what_is_no_warning(monkeypatch, capfd):
         logging.getLogger("x").info("hello")
         logging.getLogger("x").warning("careful")
         assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == expected
+
+
+def test_names_that_are_no_utf8_are_printed(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8"))
+    assert cli.run_command(lambda: print(os.fsdecode(b"caf\xe9"), flush=True)) == 0
+    assert written.getvalue() == b"caf\\udce9\n"
 
 
 def test_a_traceback_is_shown_on_request(capfd):

@@ -261,7 +261,8 @@ def split_scenes(scenes: Iterable[str], val: str, test: str, seed: int) -> dict[
             names = []
             for environment, members in environments.items():
                 # Drawn from all, so that what is free keeps its place in the order.
-                order = [members[i] for i in shuffled(len(members), seed, zlib.crc32(environment.encode()))]
+                number = zlib.crc32(environment.encode("utf-8", "surrogateescape"))
+                order = [members[i] for i in shuffled(len(members), seed, number)]
                 names += [scene for scene in order if splits[scene] == "train"][: int(asked)]
         for name in names:
             if splits.get(name) != "train":

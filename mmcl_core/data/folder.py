@@ -31,7 +31,7 @@ import numpy as np
 
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable, show_folder
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
@@ -123,9 +123,13 @@ class Folder:
         except re.error as error:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
-        folders, has_splits = _class_folders(source)
+        found, has_splits = _class_folders(source)
+        skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
+        folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
+        if not folders:
+            raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
-        skips = _passed_over(source, folders)
+        skips += _passed_over(source, found)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
         if has_splits:
@@ -246,6 +250,10 @@ def _probe(reader: Reader, crops: list[Crop], name: str) -> None:
     raise DataError(f"none of {len(files)} {name} files seems usable: {reason}{hint}")
 
 
+def _place(source: Path, path: Path) -> str:
+    return path.relative_to(source).as_posix()
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
 
@@ -279,7 +287,7 @@ def _passed_over(source: Path, folders: list[Path]) -> list[Skip]:
     beside = {entry for parent in {folder.parent for folder in folders} for entry in _visible(parent) if entry.is_dir()}
     empty = "holds no picture (PNG or JPEG) itself"
     rest = sorted(beside - set(folders))
-    return [Skip(folder.relative_to(source).as_posix(), empty) for folder in rest if _visible(folder)]
+    return [Skip(_place(source, folder), empty) for folder in rest if _visible(folder)]
 
 
 def _why_unread(path: Path) -> str:
@@ -301,7 +309,7 @@ def _list_crops(
         if _is_picture(path):
             names.append(path)
         elif reason := _why_unread(path):
-            skips.append(Skip(path.relative_to(source).as_posix(), reason))
+            skips.append(Skip(_place(source, path), reason))
     # Where two files claim a place, the one with a suffix wins, then the one without loss.
     names.sort(key=lambda path: (path.stem.rpartition("_")[2] not in _PARTS, path.suffix.lower() != ".png"))
     for path in names:
@@ -312,7 +320,7 @@ def _list_crops(
         group = (match[1] if match.re.groups else match[0]) or "" if match else ""
         key = (folder.relative_to(source) / stem).as_posix()
         crop = crops.setdefault(stem, Crop(key, "", label, group))
-        file = path.relative_to(source).as_posix()
+        file = _place(source, path)
         if part in crop.files:
             skips.append(Skip(file, f"is a second {part} picture of {key}, beside {crop.files[part]}"))
         else:

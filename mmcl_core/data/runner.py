@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mmcl_core.data.sources import Plan, Skip
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
@@ -66,7 +66,19 @@ def make_samples(
     with bar as progress:
         for key, results in _in_order(plan.make, tasks, workers):
             progress.update(1)
-            yield key, [result for result in results if plan.keep(result)]
+            yield key, [result for result in _named_in_utf8(results) if plan.keep(result)]
+
+
+def _named_in_utf8(results: Iterable[Result]) -> Iterator[Result]:
+    """The results of a task; in place of those that are left out for their name, one skip for each file."""
+    left_out: set[Skip] = set()
+    for result in results:
+        names = (result.key, result.group, result.split, result.source) if isinstance(result, Sample) else ()
+        if all(name == printable(name) for name in names):
+            yield result
+        elif isinstance(result, Sample) and (skip := Skip(result.source or result.key, NOT_UTF8)) not in left_out:
+            left_out.add(skip)
+            yield skip
 
 
 def shard_tasks(plan: Plan, shard: tuple[int, int]) -> Iterator[Any]:
@@ -113,7 +125,7 @@ def write_plan(
         size=size,
         modalities=plan.modalities,
         stored=plan.stored,
-        description=plan.description,
+        description=_printable_values(plan.description),
         overwrite=overwrite,
         resume=resume,
     ) as writer:
@@ -127,6 +139,14 @@ def write_plan(
         if not len(writer):
             raise DataError(f"nothing usable in the source; {report.summary()}")
     _judge(medians)
+
+
+def _printable_values(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _printable_values(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_printable_values(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _fill(
