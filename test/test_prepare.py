@@ -108,6 +108,28 @@ def test_pictures_without_suffix_are_told_apart_by_their_type(tmp_path):
     assert prepared.present[prepared.labels == 1].tolist() == [[False, True]] * 2
 
 
+def turned(path, orientation):
+    """Give a JPEG file an EXIF orientation."""
+    data = path.read_bytes()
+    entry = b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0])
+    exif = b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\x01\0" + entry + b"\0\0\0\0"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+
+
+def test_jpeg_pictures_are_turned_as_a_viewer_shows_them(tmp_path):
+    mugs = tmp_path / "crops" / "mug"
+    write_crop(mugs, "a", rgb=False, shape=(32, 16))
+    picture = np.full((16, 32, 3), 40, np.uint8)
+    picture[:, 16:] = 200  # to the right, which orientation 6 turns downwards
+    cv2.imwrite(str(mugs / "a_rgb.jpg"), picture)
+    turned(mugs / "a_rgb.jpg", 6)
+    _, prepared = run(tmp_path / "crops", tmp_path / "set", "--size", "32")
+    assert prepared.present.all()
+    image = prepared.images["rgb"][0].astype(int)
+    assert abs(image[:14] - 40).max() < 5
+    assert abs(image[18:] - 200).max() < 5
+
+
 def test_a_plain_picture_beside_a_depth_file_is_its_colour(tmp_path):
     rgb, depth = write_crop(tmp_path / "in" / "train" / "x", "7", rgb=False)
     cv2.imwrite(str(tmp_path / "in" / "train" / "x" / "7.png"), rgb[..., ::-1])

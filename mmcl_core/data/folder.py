@@ -10,8 +10,9 @@ file                          meaning
 ``cameras.csv``               in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
 ============================  =========================================================================================
 
-Either modality may be missing for a sample. The level of splits may be missing: ``<class>/<key>_rgb.png``. The class
-folder ``unlabelled`` holds samples without a label.
+Either modality may be missing for a sample. Pictures are read as a viewer shows them, a JPEG turned by its EXIF
+orientation; colour and depth may differ in size. The level of splits may be missing: ``<class>/<key>_rgb.png``. The
+class folder ``unlabelled`` holds samples without a label.
 """
 
 from __future__ import annotations
