@@ -130,6 +130,26 @@ def test_jpeg_pictures_are_turned_as_a_viewer_shows_them(tmp_path):
     assert abs(image[18:] - 200).max() < 5
 
 
+def test_pictures_of_other_proportions_are_no_pair(tmp_path, capfd):
+    mugs = tmp_path / "crops" / "mug"
+    for key, depth in (
+        ("same", (24, 32)),
+        ("rounded", (15, 21)),
+        ("turned", (64, 48)),
+        ("wider", (36, 64)),
+        ("exif", (48, 64)),
+    ):
+        write_crop(mugs, key, rgb=False, shape=depth)
+        cv2.imwrite(str(mugs / f"{key}_rgb.jpg"), np.zeros((48, 64, 3), np.uint8))
+    turned(mugs / "exif_rgb.jpg", 8)
+    _, prepared = run(tmp_path / "crops", tmp_path / "set")
+    assert prepared.keys.tolist() == ["mug/rounded", "mug/same"]
+    error = capfd.readouterr().err
+    for key, size in (("turned", "48 x 64"), ("wider", "64 x 36"), ("exif", "64 x 48")):
+        assert error.count(f"skipped mug/{key}_depth.png: is {size}, and mug/{key}_rgb.jpg is") == 1
+    assert prepared.index["skipped"]["samples"] == 3
+
+
 def test_a_plain_picture_beside_a_depth_file_is_its_colour(tmp_path):
     rgb, depth = write_crop(tmp_path / "in" / "train" / "x", "7", rgb=False)
     cv2.imwrite(str(tmp_path / "in" / "train" / "x" / "7.png"), rgb[..., ::-1])

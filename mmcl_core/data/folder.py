@@ -11,8 +11,8 @@ file                          meaning
 ============================  =========================================================================================
 
 Either modality may be missing for a sample. Pictures are read as a viewer shows them, a JPEG turned by its EXIF
-orientation; colour and depth may differ in size. The level of splits may be missing: ``<class>/<key>_rgb.png``. The
-class folder ``unlabelled`` holds samples without a label.
+orientation; colour and depth may differ in size, and are left out where they differ in proportions. The level of splits
+may be missing: ``<class>/<key>_rgb.png``. The class folder ``unlabelled`` holds samples without a label.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ DATA_SET = Folder()
 def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
     """The sample of a crop, and a skip for each of its files that cannot be used."""
     images: dict[str, Any] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     camera: Camera | None = None
     mask = None
     if reader.masked:
@@ -198,13 +199,26 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
         except DataError as error:
             yield Skip(crop.files[name], str(error))
             continue
+        sizes[name] = image.shape[:2]
         cut = reader.rule({name: image}, crop.camera)
         assert cut is not None, "a whole picture is never too small"
         images |= cut[0]
         camera = camera or cut[1]
-    if images:
+    if len(sizes) == 2 and not _alike(*sizes.values()):
+        (high, wide), (height, width) = sizes["rgb"], sizes["depth"]
+        yield Skip(
+            crop.files["depth"],
+            f"is {width} x {height}, and {crop.files['rgb']} is {wide} x {high} as a viewer shows it: of other "
+            "proportions, no pair; the sample is left out",
+        )
+    elif images:
         source = crop.files[next(iter(images))]
         yield Sample(images, crop.label, crop.split, crop.key, crop.group, source, camera)
+
+
+def _alike(one: tuple[int, int], two: tuple[int, int]) -> bool:
+    """Whether two sizes have the same proportions, but for a pixel of rounding."""
+    return abs(one[0] * two[1] - one[1] * two[0]) <= max(*one, *two)
 
 
 def parse_shares(text: str) -> dict[str, float]:
