@@ -138,11 +138,6 @@ class Folder:
                 crop.split = crop.key.split("/", 1)[0]
         else:
             _draw_splits(crops, shares, options.seed, options.keep_groups)
-            if empty := sorted(set(shares) - {crop.split for crop in crops}):
-                few = "groups" if options.keep_groups else "samples"
-                logger.warning(
-                    "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
-                )
         _add_cameras(source / CAMERAS, crops)
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
@@ -361,6 +356,11 @@ def _draw_splits(crops: list[Crop], shares: dict[str, float], seed: int, keep_gr
             given[target] += len(units[unit])
             for crop in units[unit]:
                 crop.split = names[target]
+    if empty := sorted(set(shares) - {crop.split for crop in crops}):
+        few = "groups" if keep_groups else "samples"
+        logger.warning(
+            "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
+        )
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:
