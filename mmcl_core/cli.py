@@ -7,6 +7,7 @@ Ctrl-C. Anything else is a fault of the program and shows its traceback.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -84,6 +85,8 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         level: lowest level that is logged.
     """
     set_up_logging(level)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     cause: Exception
     try:
         return action() or 0

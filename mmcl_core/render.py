@@ -23,8 +23,9 @@ import cv2
 from tqdm import tqdm
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--objects",
         required=True,
-        help="household (built in), or a folder with a sub-folder for each class that holds one mesh",
+        help="household (built in), or a folder with a sub-folder for each class that holds its meshes, each of them "
+        "an instance of the class",
     )
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
@@ -146,6 +148,8 @@ def render(
     if not 0 <= paint <= 4:
         raise ConfigError(f"--paint-spread must be 0 to 4, got {paint:g}")
     stock = make_stock(objects, seed, classes)
+    if isinstance(stock, FolderStock):
+        stock.check()
     numbers = range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
@@ -180,7 +184,7 @@ def render(
     head = f"{head}\nlook at: {sheet}"
     if step > 1:
         return f"{head}\nnext: python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
-    return f"{head}\nnext: python -m mmcl_core.train --config config/demo.yaml --data {out}"
+    return f"{head}\nnext: {next_command(PreparedSet.open(out, verify=False))}"
 
 
 def _progress(crops: Iterator[Crop], total: int) -> Iterable[Crop]:

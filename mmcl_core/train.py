@@ -81,7 +81,7 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
     """Settings and run folder that the command line asks for.
 
     Raises:
-        ConfigError: missing or unknown settings, or a resumed run whose settings were changed.
+        ConfigError: missing or unknown settings, or a resumed run whose settings or folder were changed.
     """
     from mmcl_core.engine import runfolder
 
@@ -91,6 +91,11 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
             f"data.root={json.dumps(options.data, ensure_ascii=False)}"
         )  # quoted: a name may look like a date
     resume = Path(options.resume) if options.resume else None
+    if resume is not None and options.out and Path(options.out).resolve() != resume.resolve():
+        raise ConfigError(
+            f"--resume {resume} goes on in that folder, and --out {options.out} names another; leave --out out, or "
+            "resume a copy of the run"
+        )
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)
         asked = load(options.config or resume / "config.yaml", overrides)

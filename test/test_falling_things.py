@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import json
 import math
+import os
+import shutil
 from collections import Counter
 
 import cv2
@@ -98,6 +100,8 @@ def prepare(source, out, *more):
     return PreparedSet.open(out)
 
 
+#: For crops that are cut already, where a smallest side other than the default cannot apply.
+CUT = ("--stereo", "--min-side", "32")
 MIXED = ("--subset", "mixed", "--val-scenes", "kitchen_0")
 
 
@@ -314,7 +318,7 @@ def cut_crops(root, bits=16):
 
 def test_crops_that_are_cut_already(tmp_path, capsys):
     source = cut_crops(tmp_path / "crops")
-    made = prepare(source, tmp_path / "out", "--stereo")
+    made = prepare(source, tmp_path / "out", *CUT)
     assert [key.replace("kitchen_0_00000", "") for key in made.keys] == [
         "train/025_mug/0", "train/025_mug/1", "train/035_power_drill/0", "train/035_power_drill/1",
         "train/035_power_drill/2", "val/035_power_drill/0", "val/035_power_drill/1",
@@ -325,10 +329,17 @@ def test_crops_that_are_cut_already(tmp_path, capsys):
     depth = made.images["depth"][1]
     assert set(np.unique(depth)) <= {0, 501}
     assert abs(int(made.images["rgb_right"][0][16, 16, 0]) - 90) < 3
-    prepare(source, tmp_path / "two", "--stereo", "--workers", "2")
+    prepare(source, tmp_path / "two", *CUT, "--workers", "2")
     assert filecmp.cmp(tmp_path / "out/index.json", tmp_path / "two/index.json", shallow=False)
     assert main(["falling_things", "--source", str(source), "--check", "--workers", "1"]) == 2
     assert "train crops: 5 found, the published set has 18640" in capsys.readouterr().err
+
+
+def test_options_of_frames_are_refused_for_crops_that_are_cut_already(tmp_path, capsys):
+    source = cut_crops(tmp_path / "crops")
+    options = ["--mask", "apply", "--min-side", "40", "--margin", "0.1", "--every", "2"]
+    assert main(["falling_things", "--source", str(source), "--out", str(tmp_path / "out"), *options]) == 2
+    assert "--margin, --min-side, --mask, --every cannot apply" in capsys.readouterr().err
 
 
 def test_crops_with_8_bit_depth_are_stored_pictures_and_bad_ones_are_named(tmp_path, capsys):
@@ -337,7 +348,7 @@ def test_crops_with_8_bit_depth_are_stored_pictures_and_bad_ones_are_named(tmp_p
     path = source / "train/025_mug/kitchen_0_000001.left.depth.png"
     cv2.imwrite(str(path), np.full((30, 20), 5000, np.uint16))
     (source / "val" / "teapot").mkdir()
-    made = prepare(source, tmp_path / "out", "--stereo")
+    made = prepare(source, tmp_path / "out", *CUT)
     assert made.images["depth"].shape[1:] == (32, 32, 3)
     assert (made.images["depth"][0] == np.uint8(100)).sum() > 2900
     assert len(made) == 5
@@ -369,6 +380,18 @@ def test_workers_limit_and_shards_do_not_change_the_set(source, tmp_path):
         assert filecmp.cmpfiles(tmp_path / "one", tmp_path / other, names, shallow=False)[0] == names
     limited = prepare(source, tmp_path / "few", *options, "--limit", "3")
     assert list(limited.keys) == list(whole.keys[:3])
+
+
+def test_a_scene_whose_name_is_no_utf8_is_left_out(source, tmp_path):
+    whole = prepare(source, tmp_path / "whole", *MIXED)
+    scene = next(path for path in sorted((source / "mixed").iterdir()) if path.name != "kitchen_0")
+    shutil.copytree(scene, scene.with_name(os.fsdecode(b"caf\xe9_0")))
+    made = prepare(source, tmp_path / "out", *MIXED)
+    assert list(made.keys) == list(whole.keys)
+    assert made.index["skipped"]["first"] == [
+        [rf"mixed/caf\udce9_0/00000{n}.left.jpg", "has a name that is no valid UTF-8; rename it"] for n in (0, 1)
+    ]
+    assert r"caf\udce9_0" in made.index["description"]["scenes"]["train"]
 
 
 @pytest.mark.parametrize(

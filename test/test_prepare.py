@@ -1,6 +1,7 @@
 """``prepare`` on folders in the stated layouts, through the command: what is read, skipped and refused."""
 
 import filecmp
+import io
 import json
 import logging
 import os
@@ -105,6 +106,48 @@ def test_pictures_without_suffix_are_told_apart_by_their_type(tmp_path):
     assert prepared.classes == ("x", "y")
     assert prepared.present[prepared.labels == 0].tolist() == [[True, False]] * 4
     assert prepared.present[prepared.labels == 1].tolist() == [[False, True]] * 2
+
+
+def turned(path, orientation):
+    """Give a JPEG file an EXIF orientation."""
+    data = path.read_bytes()
+    entry = b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0])
+    exif = b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\x01\0" + entry + b"\0\0\0\0"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+
+
+def test_jpeg_pictures_are_turned_as_a_viewer_shows_them(tmp_path):
+    mugs = tmp_path / "crops" / "mug"
+    write_crop(mugs, "a", rgb=False, shape=(32, 16))
+    picture = np.full((16, 32, 3), 40, np.uint8)
+    picture[:, 16:] = 200  # to the right, which orientation 6 turns downwards
+    cv2.imwrite(str(mugs / "a_rgb.jpg"), picture)
+    turned(mugs / "a_rgb.jpg", 6)
+    _, prepared = run(tmp_path / "crops", tmp_path / "set", "--size", "32")
+    assert prepared.present.all()
+    image = prepared.images["rgb"][0].astype(int)
+    assert abs(image[:14] - 40).max() < 5
+    assert abs(image[18:] - 200).max() < 5
+
+
+def test_pictures_of_other_proportions_are_no_pair(tmp_path, capfd):
+    mugs = tmp_path / "crops" / "mug"
+    for key, depth in (
+        ("same", (24, 32)),
+        ("rounded", (15, 21)),
+        ("turned", (64, 48)),
+        ("wider", (36, 64)),
+        ("exif", (48, 64)),
+    ):
+        write_crop(mugs, key, rgb=False, shape=depth)
+        cv2.imwrite(str(mugs / f"{key}_rgb.jpg"), np.zeros((48, 64, 3), np.uint8))
+    turned(mugs / "exif_rgb.jpg", 8)
+    _, prepared = run(tmp_path / "crops", tmp_path / "set")
+    assert prepared.keys.tolist() == ["mug/rounded", "mug/same"]
+    error = capfd.readouterr().err
+    for key, size in (("turned", "48 x 64"), ("wider", "64 x 36"), ("exif", "64 x 48")):
+        assert error.count(f"skipped mug/{key}_depth.png: is {size}, and mug/{key}_rgb.jpg is") == 1
+    assert prepared.index["skipped"]["samples"] == 3
 
 
 def test_a_plain_picture_beside_a_depth_file_is_its_colour(tmp_path):
@@ -280,6 +323,33 @@ def test_what_lies_beside_the_pictures_is_named_and_counted(source, tmp_path, ca
     ):
         assert error.count(f"skipped train/{name}") == 1
     assert prepared.index["skipped"]["samples"] == 4
+
+
+def test_names_that_are_no_utf8_are_named_and_counted(source, tmp_path, capfd):
+    whole = files(run(source, tmp_path / "whole")[1].path)
+    capfd.readouterr()
+    odd = os.fsdecode(b"caf\xe9")
+    write_crop(source / "train" / "mug", "odd_1")
+    write_crop(source / "train" / "odd", "x_1")
+    write_crop(source / "odd" / "mug", "x_1")
+    for name in ("train/mug/odd_1_rgb.png", "train/mug/odd_1_depth.png", "train/odd", "odd"):
+        (source / name).rename((source / name).with_name((source / name).name.replace("odd", odd)))
+    _, prepared = run(source, tmp_path / "set", "--workers", "2")
+    error = capfd.readouterr().err
+    places = ("train/mug/caf\\udce9_1_rgb.png", "train/caf\\udce9", "caf\\udce9/mug")
+    for place in places:
+        assert error.count(f"skipped {place}: has a name that is no valid UTF-8") == 1
+    assert "Traceback" not in error
+    assert prepared.index["skipped"]["samples"] == 3
+    assert prepared.classes == ("can", "mug")
+    assert (tmp_path / "set" / "samples.csv").read_bytes() == whole["samples.csv"]
+    assert main(["folder", "--source", str(source), "--check", "--workers", "1"]) == 2
+    assert f"bad: {places[0]}: has a name" in capfd.readouterr().out
+
+
+def test_a_source_that_is_named_in_other_bytes_than_utf8(source, tmp_path):
+    source = source.rename(source.with_name(os.fsdecode(b"caf\xe9")))
+    assert run(source, tmp_path / "set")[1].index["description"]["source"] == "caf\\udce9"
 
 
 def test_a_link_to_an_empty_folder_is_written_through(source, tmp_path):
@@ -468,14 +538,24 @@ def test_resume_without_a_part_begins_and_a_damaged_part_is_refused(source, tmp_
     assert same_files(tmp_path / "whole", tmp_path / "set")
 
 
-def test_a_changed_source_does_not_go_on(source, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("change", ["last gone", "first gone", "first renamed", "one more of those done", "one more"])
+def test_a_changed_source_does_not_go_on(source, tmp_path, monkeypatch, capfd, change):
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         assert main(words(source, tmp_path / "set")) == 130
     last = json.loads((tmp_path / "set.partial" / "progress.json").read_text())["state"]["task"]
-    for path in (source / last).parent.glob(f"{(source / last).name}*"):
-        path.unlink()
+    assert last == "test/can/0002_000007"
+    if change in ("last gone", "first gone"):
+        key = last if change == "last gone" else "test/can/0002_000006"
+        for path in (source / key).parent.glob(f"{(source / key).name}*"):
+            path.unlink()
+    elif change == "first renamed":
+        for path in (source / "test" / "can").glob("0002_000006*"):
+            path.rename(path.with_name(path.name.replace("0002", "0001")))
+    else:
+        write_crop(source / ("test/can" if change == "one more of those done" else "train/mug"), "0002_0000065")
     assert "the source or the options have changed" in failure(capfd, *words(source, tmp_path / "set", "--resume"))
+    assert not (tmp_path / "set").exists()
 
 
 # --- what commands share ----------------------------------------------------------------------------------------------
@@ -516,6 +596,13 @@ def test_only_process_0_logs_what_is_no_warning(monkeypatch, capfd):
         logging.getLogger("x").info("hello")
         logging.getLogger("x").warning("careful")
         assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == expected
+
+
+def test_names_that_are_no_utf8_are_printed(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8"))
+    assert cli.run_command(lambda: print(os.fsdecode(b"caf\xe9"), flush=True)) == 0
+    assert written.getvalue() == b"caf\\udce9\n"
 
 
 def test_a_traceback_is_shown_on_request(capfd):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
-from mmcl_core.synth.mesh import Mesh, load_mesh_folder, smooth_normals
+from mmcl_core.synth.crops import FolderStock
+from mmcl_core.synth.mesh import Mesh, load_mesh, object_files, smooth_normals
 from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
 from mmcl_core.synth.scene import resting_rotations, yaw
 from mmcl_core.synth.shade import MeshSkin, Pyramid, surface
@@ -157,35 +158,81 @@ def test_mesh_folder_layouts_and_errors(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         shape.export(tmp_path / place / "model.ply")
     (tmp_path / "notes").mkdir()
-    models = load_mesh_folder(tmp_path)
-    assert [(m.name, m.instance) for m in models] == [("brick", "brick"), ("mug", "mug/a"), ("mug", "mug/b")]
-    assert models[0].mesh.uv.shape == (12, 3, 2)
+    files, left_out = object_files(tmp_path)
+    assert not left_out
+    assert [(name, instance) for name, instance, _ in files] == [("brick", "brick"), ("mug", "mug/a"), ("mug", "mug/b")]
+    assert load_mesh(files[0][2]).uv.shape == (12, 3, 2)
     with pytest.raises(DataError, match=r"no mesh in .*notes.*expected one sub-folder per class"):
-        load_mesh_folder(tmp_path / "notes")
+        object_files(tmp_path / "notes")
     with pytest.raises(DataError, match="there is no folder"):
-        load_mesh_folder(tmp_path / "nowhere")
-    trimesh.creation.box((100, 60, 40)).export(tmp_path / "brick" / "model.ply")
+        object_files(tmp_path / "nowhere")
+
+
+def test_every_mesh_of_a_class_folder_is_an_instance(tmp_path):
+    for name in ("mug/blue.stl", "mug/red.ply", "mug/red.stl", "mug/parts/handle.stl", "can/google/textured.obj",
+                 "can/google/nontextured.ply", "can/tsdf/a.off", "can/tsdf/b.off"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    files, left_out = object_files(tmp_path)
+    assert [(name, instance, path.name) for name, instance, path in files] == [
+        ("can", "can/google", "textured.obj"),
+        ("can", "can/tsdf/a", "a.off"),
+        ("can", "can/tsdf/b", "b.off"),
+        ("mug", "mug/blue", "blue.stl"),
+        ("mug", "mug/red", "red.ply"),
+    ]
+    assert {path.name for path in left_out} == {"nontextured.ply", "red.stl", "handle.stl"}
+
+
+def test_meshes_that_cannot_be_used_are_told(tmp_path):
+    path = tmp_path / "model.ply"
+    trimesh.creation.box((100, 60, 40)).export(path)
     with pytest.raises(DataError, match="measures 100 m; meshes are expected in metres"):
-        load_mesh_folder(tmp_path)
-    (tmp_path / "brick" / "model.ply").write_text("not a mesh")
-    with pytest.raises(DataError, match=r"brick.model\.ply"):
-        load_mesh_folder(tmp_path)
+        load_mesh(path)
+    path.write_text("not a mesh")
+    with pytest.raises(DataError, match=r"model\.ply"):
+        load_mesh(path)
 
 
-def test_texture_is_the_right_way_up(tmp_path):
+@pytest.fixture
+def card(tmp_path):
+    """An .obj file: a square with a picture that is red above and green below."""
     from PIL import Image
 
     picture = np.zeros((8, 8, 3), np.uint8)
-    picture[:4] = (255, 0, 0)  # red above, green below
+    picture[:4] = (255, 0, 0)
     picture[4:] = (0, 255, 0)
     (tmp_path / "card").mkdir()
     Image.fromarray(picture).save(tmp_path / "card" / "texture_map.png")
-    (tmp_path / "card" / "textured.mtl").write_text("newmtl m\nmap_Kd texture_map.png\n")
+    (tmp_path / "card" / "textured.mtl").write_text("newmtl m\nmap_Kd texture_map.png\nnewmtl n\nmap_Kd unused.png\n")
     (tmp_path / "card" / "textured.obj").write_text(
         "mtllib textured.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
         "f 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
     )
-    mesh = load_mesh_folder(tmp_path)[0].mesh
+    return tmp_path / "card" / "textured.obj"
+
+
+def test_a_missing_texture_is_refused(card, caplog):
+    FolderStock(card.parents[1]).check()
+    assert not caplog.records
+    (card.parent / "texture_map.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"textured\.obj has the texture texture_map\.png .*which cannot be read"):
+        load_mesh(card)
+    (card.parent / "texture_map.png").unlink()
+    with pytest.raises(DataError, match=r"textured\.obj has the texture texture_map\.png .*which is not there"):
+        load_mesh(card)
+    with pytest.raises(DataError, match="which is not there"):
+        FolderStock(card.parents[1]).check()
+    (card.parent / "textured.mtl").unlink()
+    FolderStock(card.parents[1]).check()
+    assert [record.getMessage().partition(", such")[0] for record in caplog.records] == [
+        "meshes of plain colour, as their material file is not there: 1"
+    ]
+    assert len(np.unique(load_mesh(card).texture)) == 1
+
+
+def test_texture_is_the_right_way_up(card):
+    mesh = load_mesh(card)
     uv = mesh.uv[np.linalg.norm(mesh.vertices[mesh.faces] - (0, 1, 0), axis=-1) < 1e-6][0]  # the upper left corner
     np.testing.assert_allclose(uv, (0, 0), atol=1e-6)
     assert (mesh.texture[0, 0] == (255, 0, 0)).all()

@@ -129,6 +129,36 @@ def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path):
     assert files_of(tmp_path / "merged") == files_of(whole)
 
 
+def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(meshes, tmp_path, caplog):
+    shape = trimesh.creation.cylinder(0.03, 0.1)
+    for name in ("tin/high.stl", "tin/low.stl", "box/textured.ply", "box/nontextured.ply"):
+        (tmp_path / "meshes" / name).parent.mkdir(parents=True, exist_ok=True)
+        shape.export(tmp_path / "meshes" / name)
+    render.render(str(tmp_path / "meshes"), tmp_path / "set", count=24, size=24)
+    prepared = PreparedSet.open(tmp_path / "set")
+    assert set(prepared.sources) == {"box", "tin/high", "tin/low"}
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("mesh files left out: 1, such as ")
+    assert "nontextured.ply, beside which" in told[0]
+    caplog.clear()
+    render.render(str(meshes), tmp_path / "other", count=2, size=24)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("size", "split", "command"),
+    [
+        (64, "train=1", "train --config config/demo.yaml --data {}"),
+        (128, "train=1", "train --config config/small.yaml --data {}"),
+        (64, "test=1", "evaluate RUN --data {} --split test --out results"),
+    ],
+)
+def test_the_next_command_fits_the_set(meshes, tmp_path, size, split, command):
+    text = render.render(str(meshes), tmp_path / "set", count=2, size=size, split=split)
+    assert text.endswith(f"next: python -m mmcl_core.{command.format(tmp_path / 'set')}")
+
+
 def test_other_seeds_give_other_pictures(meshes):
     first, again, other = (CropMaker(FolderStock(meshes), seed, 32, SHARES)(4) for seed in (0, 0, 1))
     assert np.array_equal(first.rgb, again.rgb)

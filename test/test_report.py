@@ -54,10 +54,10 @@ def page_of(path):
     return " ".join(page.text), page
 
 
-def write_run(run, classes=("mug", "ball", "pen")):
+def write_run(run, classes=("mug", "ball", "pen"), **model):
     """A run folder as training leaves it."""
     run.mkdir()
-    save_model(run / "weights.safetensors")
+    save_model(run / "weights.safetensors", **model)
     rows = [
         {"stage": "train" if step < 60 else "heads", "epoch": 0, "step": step, "split": "train", "lr": 1e-4,
          "loss": 9 - step / 20, "1-5 rgb->depth": 3.5 if step != 40 else float("nan"), "class rgb": 1 / step}
@@ -129,6 +129,28 @@ def test_page_without_evaluation_or_training(tmp_path):
     text, _ = page_of(write_report(tmp_path / "alone", [tmp_path / "alone"]))
     assert "abc-123" in text
     assert "Training" not in text
+
+
+def test_page_of_a_resnet_names_its_own_settings_only(tmp_path):
+    text, _ = page_of(write_report(write_run(tmp_path / "encoder")))
+    assert "32 px, ndf 8, nrkhs" in text
+    text, _ = page_of(write_report(write_run(tmp_path / "resnet", backbone="resnet18")))
+    assert "32 px, resnet18, nrkhs" in text
+    assert "ndf 8" not in text
+
+
+def test_gradient_norms_are_no_terms_of_the_loss(tmp_path):
+    run = write_run(tmp_path / "run")
+    rows = [
+        {"stage": "duel", "epoch": 0, "step": step, "split": "train", "lr": 1e-4, "loss": 2.0, "critic/critic": 1.0,
+         "critic/grad_norm": 5.0, "model/fool": 1.0, "model/grad_norm": 7.0}
+        for step in (1, 2)
+    ]  # fmt: skip
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text, page = page_of(write_report(run))
+    assert "critic/critic" in text
+    assert "grad_norm" not in text
+    assert sum(tag == "polyline" for tag in page.tags) == 4  # loss, two terms, learning rate
 
 
 def test_an_evaluation_is_shown_once(tmp_path):

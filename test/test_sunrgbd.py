@@ -121,6 +121,17 @@ def test_drawn_split_keeps_videos_together_and_part_of_the_set_is_a_source(sourc
     assert part.keys[0] == "NYUdata/NYU0001/001-night-stand"
 
 
+def test_frames_behind_links_are_found_once(source, tmp_path):
+    root = source / "SUNRGBD"
+    whole = prepare(source, tmp_path / "whole")
+    (root / "kv1").rename(tmp_path / "disk")
+    (root / "kv1").symlink_to(tmp_path / "disk")
+    (root / "again").symlink_to(root / "realsense")
+    (root / "realsense" / "lg" / "loop").symlink_to(root)
+    linked = prepare(source, tmp_path / "linked")
+    assert list(linked.keys) == list(whole.keys)
+
+
 def test_official_split(source, tmp_path, capsys):
     scipy_io = pytest.importorskip("scipy.io")
     folder = source / "SUNRGBDtoolbox" / "traintestSUNRGBD"

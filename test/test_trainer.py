@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 import tiny
@@ -17,10 +18,11 @@ from mmcl_core.config import OptimConfig, to_dict
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.checks import check_data
 from mmcl_core.engine.device import translate_errors
+from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
 from mmcl_core.engine.runlog import RunLog, read_rows
-from mmcl_core.engine.trainer import train
+from mmcl_core.engine.trainer import Trainer, train
 from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
 from mmcl_core.errors import CheckpointError, ConfigError, TrainingError, UntrainedModalityError
 from mmcl_core.methods import METHODS
@@ -190,6 +192,13 @@ def test_folders_that_are_taken(data, tmp_path, finished):
     assert not (run / "evaluation").exists()  # it would be shown as that of the new weights
 
 
+def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
+    assert command.main(["--resume", str(finished), "--out", str(tmp_path / "elsewhere")]) == 2
+    assert f"--out {tmp_path / 'elsewhere'} names another" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+    assert command.main(["--resume", str(finished), "--out", f"{finished}/", "--quiet"]) == 0
+
+
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", "test_trainer:Breaks")
     run = tmp_path / "run"
@@ -310,6 +319,27 @@ def test_transfer_takes_the_encoder(data, tmp_path, finished):
     assert names
     assert all(torch.equal(old[key], new[key]) for key in names)
     assert not torch.equal(old["classifier.linear.weight"], new["classifier.linear.weight"])
+
+
+def test_a_resumed_run_needs_no_file_of_the_weights_it_began_with(data, tmp_path, finished, monkeypatch):
+    start = tmp_path / "start.safetensors"
+    shutil.copy(finished / "weights.safetensors", start)
+    settings = (f"model.init_from={start}", "method=supervised", "train.save_every=1", "train.log_every=1")
+    train(tiny.settings(data, *settings), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", interrupted)
+        with pytest.raises(RunInterruptedError):
+            train(tiny.settings(data, *settings), tmp_path / "run")
+    start.unlink()
+    train(tiny.settings(data, *settings), tmp_path / "run", resume=True)
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def interrupted(trainer, epoch, end_epoch=Trainer._end_epoch):
+    """Asks for the end of the run when an epoch is over."""
+    trainer.stopping = True
+    end_epoch(trainer, epoch)
 
 
 @pytest.mark.parametrize("overrides", [("train.precision=bf16",), ("train.channels_last=false", "optim.name=adamw")])

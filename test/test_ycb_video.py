@@ -93,6 +93,13 @@ def test_official_split_every_nth_and_listed_frames(source, tmp_path):
     assert made.index["skipped"]["first"] == [["0050/000009", "is in the list of frames, and not in the source"]]
 
 
+def test_shares_are_no_name_of_a_split(source, tmp_path, capsys):
+    words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*words, "--split", "train=0.8,test=0.2"]) == 2
+    assert "--split 'train=0.8,test=0.2': the name of one split, or official, is expected" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_units_and_jpeg(tmp_path):
     write_frame(tmp_path / "in" / "data" / "0001", 1, suffix="jpg", factor=5000)
     made = prepare(tmp_path / "in", tmp_path / "out")

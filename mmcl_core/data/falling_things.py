@@ -161,6 +161,7 @@ class FallingThings:
         if not 0 <= options.min_visibility <= 1:
             raise ConfigError(f"--min-visibility is {options.min_visibility}; a share from 0 to 1 is expected")
         if has_crops(source):
+            self._refuse_options_of_frames(source, options)
             return plan_crops(source, options)
         tight, masked = options.boxes == "visible", options.mask == "apply"
         reader = Reader(source, crop_rule(options), options.min_visibility, options.stereo, tight, masked)
@@ -185,6 +186,15 @@ class FallingThings:
             published={"frames": (len(frames), expected)} if options.every == 1 else {},
             skipped=skips,
         )
+
+    def _refuse_options_of_frames(self, source: Path, options: argparse.Namespace) -> None:
+        """Refuse what would change nothing, as the crops of the source are cut already."""
+        parser = argparse.ArgumentParser()
+        self.add_arguments(parser)
+        usual = {name: value for name, value in vars(parser.parse_args([])).items() if name != "stereo"}
+        if given := [f"--{name.replace('_', '-')}" for name in usual if getattr(options, name) != usual[name]]:
+            raise ConfigError(f"{source} holds crops that are cut already, where {', '.join(given)} cannot apply: "
+                              "leave out what is for whole frames")  # fmt: skip
 
 
 DATA_SET = FallingThings()
@@ -251,7 +261,8 @@ def split_scenes(scenes: Iterable[str], val: str, test: str, seed: int) -> dict[
             names = []
             for environment, members in environments.items():
                 # Drawn from all, so that what is free keeps its place in the order.
-                order = [members[i] for i in shuffled(len(members), seed, zlib.crc32(environment.encode()))]
+                number = zlib.crc32(environment.encode("utf-8", "surrogateescape"))
+                order = [members[i] for i in shuffled(len(members), seed, number)]
                 names += [scene for scene in order if splits[scene] == "train"][: int(asked)]
         for name in names:
             if splits.get(name) != "train":

@@ -10,8 +10,9 @@ file                          meaning
 ``cameras.csv``               in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
 ============================  =========================================================================================
 
-Either modality may be missing for a sample. The level of splits may be missing: ``<class>/<key>_rgb.png``. The class
-folder ``unlabelled`` holds samples without a label.
+Either modality may be missing for a sample. Pictures are read as a viewer shows them, a JPEG turned by its EXIF
+orientation; colour and depth may differ in size, and are left out where they differ in proportions. The level of splits
+may be missing: ``<class>/<key>_rgb.png``. The class folder ``unlabelled`` holds samples without a label.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable, show_folder
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
@@ -123,9 +124,13 @@ class Folder:
         except re.error as error:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
-        folders, has_splits = _class_folders(source)
+        found, has_splits = _class_folders(source)
+        skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
+        folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
+        if not folders:
+            raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
-        skips = _passed_over(source, folders)
+        skips += _passed_over(source, found)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
         if has_splits:
@@ -133,11 +138,6 @@ class Folder:
                 crop.split = crop.key.split("/", 1)[0]
         else:
             _draw_splits(crops, shares, options.seed, options.keep_groups)
-            if empty := sorted(set(shares) - {crop.split for crop in crops}):
-                few = "groups" if options.keep_groups else "samples"
-                logger.warning(
-                    "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
-                )
         _add_cameras(source / CAMERAS, crops)
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
@@ -170,6 +170,7 @@ DATA_SET = Folder()
 def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
     """The sample of a crop, and a skip for each of its files that cannot be used."""
     images: dict[str, Any] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     camera: Camera | None = None
     mask = None
     if reader.masked:
@@ -193,13 +194,26 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
         except DataError as error:
             yield Skip(crop.files[name], str(error))
             continue
+        sizes[name] = image.shape[:2]
         cut = reader.rule({name: image}, crop.camera)
         assert cut is not None, "a whole picture is never too small"
         images |= cut[0]
         camera = camera or cut[1]
-    if images:
+    if len(sizes) == 2 and not _alike(*sizes.values()):
+        (high, wide), (height, width) = sizes["rgb"], sizes["depth"]
+        yield Skip(
+            crop.files["depth"],
+            f"is {width} x {height}, and {crop.files['rgb']} is {wide} x {high} as a viewer shows it: of other "
+            "proportions, no pair; the sample is left out",
+        )
+    elif images:
         source = crop.files[next(iter(images))]
         yield Sample(images, crop.label, crop.split, crop.key, crop.group, source, camera)
+
+
+def _alike(one: tuple[int, int], two: tuple[int, int]) -> bool:
+    """Whether two sizes have the same proportions, but for a pixel of rounding."""
+    return abs(one[0] * two[1] - one[1] * two[0]) <= max(*one, *two)
 
 
 def parse_shares(text: str) -> dict[str, float]:
@@ -246,6 +260,10 @@ def _probe(reader: Reader, crops: list[Crop], name: str) -> None:
     raise DataError(f"none of {len(files)} {name} files seems usable: {reason}{hint}")
 
 
+def _place(source: Path, path: Path) -> str:
+    return path.relative_to(source).as_posix()
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
 
@@ -279,7 +297,7 @@ def _passed_over(source: Path, folders: list[Path]) -> list[Skip]:
     beside = {entry for parent in {folder.parent for folder in folders} for entry in _visible(parent) if entry.is_dir()}
     empty = "holds no picture (PNG or JPEG) itself"
     rest = sorted(beside - set(folders))
-    return [Skip(folder.relative_to(source).as_posix(), empty) for folder in rest if _visible(folder)]
+    return [Skip(_place(source, folder), empty) for folder in rest if _visible(folder)]
 
 
 def _why_unread(path: Path) -> str:
@@ -301,7 +319,7 @@ def _list_crops(
         if _is_picture(path):
             names.append(path)
         elif reason := _why_unread(path):
-            skips.append(Skip(path.relative_to(source).as_posix(), reason))
+            skips.append(Skip(_place(source, path), reason))
     # Where two files claim a place, the one with a suffix wins, then the one without loss.
     names.sort(key=lambda path: (path.stem.rpartition("_")[2] not in _PARTS, path.suffix.lower() != ".png"))
     for path in names:
@@ -312,7 +330,7 @@ def _list_crops(
         group = (match[1] if match.re.groups else match[0]) or "" if match else ""
         key = (folder.relative_to(source) / stem).as_posix()
         crop = crops.setdefault(stem, Crop(key, "", label, group))
-        file = path.relative_to(source).as_posix()
+        file = _place(source, path)
         if part in crop.files:
             skips.append(Skip(file, f"is a second {part} picture of {key}, beside {crop.files[part]}"))
         else:
@@ -338,6 +356,11 @@ def _draw_splits(crops: list[Crop], shares: dict[str, float], seed: int, keep_gr
             given[target] += len(units[unit])
             for crop in units[unit]:
                 crop.split = names[target]
+    if empty := sorted(set(shares) - {crop.split for crop in crops}):
+        few = "groups" if keep_groups else "samples"
+        logger.warning(
+            "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
+        )
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:

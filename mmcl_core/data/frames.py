@@ -124,7 +124,7 @@ def draw_test_groups(groups: Iterable[str], share: float) -> set[str]:
     for group in groups:
         counts[group] = counts.get(group, 0) + 1
     wanted, taken, chosen = share * sum(counts.values()), 0, set()
-    for group in sorted(counts, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
+    for group in sorted(counts, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()):
         if taken + counts[group] / 2 <= wanted:
             chosen.add(group)
             taken += counts[group]

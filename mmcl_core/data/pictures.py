@@ -39,7 +39,9 @@ def depth_scale(unit: str) -> float:
 
 
 def read_picture(path: Path) -> Array:
-    """The pixels of a PNG or JPEG file as they are stored, colour as R, G, B.
+    """The pixels of a PNG or JPEG file, colour as R, G, B.
+
+    A JPEG with an EXIF orientation is turned by it, as a viewer shows it; otherwise the pixels are those stored.
 
     Raises:
         DataError: missing, empty, truncated, or no picture. The message does not repeat the path.
@@ -54,7 +56,9 @@ def read_picture(path: Path) -> Array:
     end = {b"\x89PN": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}.get(data[:3])
     if end is not None and end not in data[-4096:]:
         raise DataError(f"is truncated ({len(data)} bytes, without the mark of its end)")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    # IMREAD_UNCHANGED would leave the EXIF orientation out; a JPEG has no more channels than these flags keep.
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == b"\xff\xd8\xff" else cv2.IMREAD_UNCHANGED
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise DataError(f"is not a readable picture ({len(data)} bytes)")
     return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 and image.shape[2] == 3 else image

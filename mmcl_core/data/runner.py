@@ -6,13 +6,14 @@ of workers. Only a few tasks for each worker are under way at once, so that memo
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mmcl_core.data.sources import Plan, Skip
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
@@ -65,7 +66,19 @@ def make_samples(
     with bar as progress:
         for key, results in _in_order(plan.make, tasks, workers):
             progress.update(1)
-            yield key, [result for result in results if plan.keep(result)]
+            yield key, [result for result in _named_in_utf8(results) if plan.keep(result)]
+
+
+def _named_in_utf8(results: Iterable[Result]) -> Iterator[Result]:
+    """The results of a task; in place of those that are left out for their name, one skip for each file."""
+    left_out: set[Skip] = set()
+    for result in results:
+        names = (result.key, result.group, result.split, result.source) if isinstance(result, Sample) else ()
+        if all(name == printable(name) for name in names):
+            yield result
+        elif isinstance(result, Sample) and (skip := Skip(result.source or result.key, NOT_UTF8)) not in left_out:
+            left_out.add(skip)
+            yield skip
 
 
 def shard_tasks(plan: Plan, shard: tuple[int, int]) -> Iterator[Any]:
@@ -112,7 +125,7 @@ def write_plan(
         size=size,
         modalities=plan.modalities,
         stored=plan.stored,
-        description=plan.description,
+        description=_printable_values(plan.description),
         overwrite=overwrite,
         resume=resume,
     ) as writer:
@@ -128,6 +141,14 @@ def write_plan(
     _judge(medians)
 
 
+def _printable_values(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _printable_values(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_printable_values(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 def _fill(
     writer: PreparedWriter,
     plan: Plan,
@@ -139,8 +160,9 @@ def _fill(
 ) -> None:
     """Write what the tasks give, and now and then how far it is."""
     tasks, done, saved = shard_tasks(plan, shard), 0, time.monotonic()
+    listed, keys = _Keys(plan.tasks if isinstance(plan.tasks, Sequence) else ()), _Keys()
     if writer.saved:
-        done = _go_on(plan, tasks, writer, shard)
+        done = _go_on(plan, tasks, writer, shard, listed, keys)
     else:
         for skip in plan.skipped if shard[0] == 0 else ():
             report.note(skip, writer)
@@ -156,30 +178,56 @@ def _fill(
                 elif isinstance(result, Sample):
                     medians += _medians(result)
             done += 1
+            keys.add(key)
             if len(writer) and time.monotonic() - saved >= SAVE_EVERY_S:
                 saved = time.monotonic()
-                writer.save({"task": key, "tasks": done, "shard": list(shard)})
+                place = {"task": key, "tasks": done, "shard": list(shard)}
+                writer.save({**place, "keys": keys.digest(), "listed": listed.digest()})
     finally:
         results.close()  # type: ignore[attr-defined]
 
 
-def _go_on(plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int]) -> int:
+def _go_on(
+    plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int], listed: _Keys, keys: _Keys
+) -> int:
     """Pass over the tasks that were done, and tell the plan what came of them; returns how many they were.
 
+    Args:
+        listed: all tasks that are known beforehand.
+        keys: takes in the tasks that are passed.
+
     Raises:
-        DataError: the last of them is not in the source any more, or they were those of another shard.
+        DataError: the tasks are not the same any more, or they were those of another shard.
     """
     last, done, part = writer.saved["task"], writer.saved["tasks"], tuple(writer.saved["shard"])
     # All are passed before the plan hears of the samples, as full bounds would end its list of tasks.
-    if part != shard or not any(_key(task) == last for task in tasks):
+    for task in islice(tasks, done):
+        keys.add(_key(task))
+    same = (keys.digest(), listed.digest()) == (writer.saved.get("keys"), writer.saved.get("listed"))
+    if part != shard or not same:
         raise DataError(
-            f"{writer.out}.partial ends at {last} of shard {part[0]}/{part[1]}, which is not there now: the source or "
-            "the options have changed; --overwrite begins anew"
+            f"{writer.out}.partial ends at {last} of shard {part[0]}/{part[1]}, and that shard or the list of tasks is "
+            "not the same now: the source or the options have changed; --overwrite begins anew"
         )
     for key, split, label in writer.rows():
         plan.keep(Sample({}, label, split, key))
     logger.info("going on after %d tasks with %d samples", done, len(writer))
     return int(done)
+
+
+class _Keys:
+    """A checksum of the keys of tasks, in their order."""
+
+    def __init__(self, tasks: Iterable[Any] = ()) -> None:
+        self._hash = hashlib.sha256()
+        for task in tasks:
+            self.add(_key(task))
+
+    def add(self, key: str) -> None:
+        self._hash.update(key.encode("utf-8", "surrogatepass") + b"\n")
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
 
 
 def _add(result: Result, writer: PreparedWriter) -> Skip | None:

@@ -17,7 +17,16 @@ from typing import Any, Protocol
 from mmcl_core.data import DATA_SETS
 from mmcl_core.data.writer import Sample
 
-__all__ = ["DataSet", "Plan", "Skip", "data_sets", "show_folder"]
+__all__ = ["NOT_UTF8", "DataSet", "Plan", "Skip", "data_sets", "printable", "show_folder"]
+
+
+#: Why what is named by other bytes than those of UTF-8 is left out: a prepared set is text in UTF-8.
+NOT_UTF8 = "has a name that is no valid UTF-8; rename it"
+
+
+def printable(text: str) -> str:
+    r"""A name of a file as text that can be written: what is no valid UTF-8 in it becomes ``\udcxx``."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,16 @@ class Skip:
     """A file or sample that is left out.
 
     Attributes:
-        name: the file, relative to the source, or the key of the sample.
-        reason: what is wrong with it, and what was expected.
+        name: the file, relative to the source, or the key of the sample; :func:`printable`.
+        reason: what is wrong with it, and what was expected; printable as well.
     """
 
     name: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+        object.__setattr__(self, "reason", printable(self.reason))
 
 
 @dataclass

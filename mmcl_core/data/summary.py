@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmcl_core.data.cache import PreparedSet
 
-__all__ = ["preset", "summary", "table"]
+__all__ = ["next_command", "preset", "summary", "table"]
 
 #: Data sets of the paper that have a file of settings.
 PAPER = ("falling_things", "nyud", "scenenet")
@@ -38,6 +38,14 @@ def preset(prepared: PreparedSet) -> str:
     return ("config/small.yaml" if prepared.size > 64 else "config/demo.yaml") + encoding
 
 
+def next_command(prepared: PreparedSet) -> str:
+    """The command to go on with: training where there is a split for it, otherwise evaluation."""
+    names = prepared.split_names
+    if "train" in names:
+        return f"python -m mmcl_core.train --config {preset(prepared)} --data {prepared.path}"
+    return f"python -m mmcl_core.evaluate RUN --data {prepared.path} --split {names[0]} --out results"
+
+
 def summary(prepared: PreparedSet) -> str:
     """Samples by split and class, missing modalities, what was skipped, and the command to go on with."""
     size = sum(entry["bytes"] for entry in prepared.index["files"].values())
@@ -62,9 +70,5 @@ def summary(prepared: PreparedSet) -> str:
     if skipped["samples"]:
         name, reason = skipped["first"][0]
         lines.append(f"skipped: {skipped['samples']}, the first: {name}: {reason} (more in {prepared.path}/index.json)")
-    root = prepared.path
-    if "train" in splits:
-        lines.append(f"next: python -m mmcl_core.train --config {preset(prepared)} --data {root}")
-    else:
-        lines.append(f"next: python -m mmcl_core.evaluate RUN --data {root} --split {names[0]} --out results")
+    lines.append(f"next: {next_command(prepared)}")
     return "\n".join(lines)

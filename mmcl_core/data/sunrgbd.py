@@ -32,6 +32,7 @@ import json
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -242,11 +243,7 @@ def _only_file(folder: Path) -> str:
 def _list_frames(source: Path, given: Path | None) -> tuple[list[Frame], str]:
     """The frames in order, and how they were split."""
     root = source / "SUNRGBD" if (source / "SUNRGBD").is_dir() else source
-    folders = []
-    for folder, inner, _ in os.walk(root):
-        if ANNOTATION in inner:
-            folders.append(Path(folder))
-            inner.clear()
+    folders = list(_frame_folders(root))
     if not folders:
         raise DataError(f"{source}: no folder {ANNOTATION} below; expected {_LAYOUT}; found {show_folder(source)}")
     folders.sort(key=lambda path: path.relative_to(root).as_posix() + "/")
@@ -272,6 +269,23 @@ def _list_frames(source: Path, given: Path | None) -> tuple[list[Frame], str]:
         if split
     ]
     return frames, how
+
+
+def _frame_folders(root: Path) -> Iterator[Path]:
+    """Folders with annotations, also behind links; what is there by several ways is found once, without links first."""
+    seen: set[Path] = set()
+    waiting, links = [root], deque[Path]()
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.popleft()
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        inner = next(os.walk(folder), ("", [], []))[1]
+        if ANNOTATION in inner:
+            yield folder
+            continue
+        for path in (folder / name for name in sorted(inner)):
+            (links if path.is_symlink() else waiting).append(path)
 
 
 def _group(folder: Path, root: Path) -> str:

@@ -149,6 +149,11 @@ class YcbVideo:
         optional_import("scipy.io", "reading -meta.mat files")
         if options.every < 1:
             raise ConfigError(f"--every is {options.every}; 1 or more is expected")
+        if not re.fullmatch(r"\w[\w.-]*", options.split):
+            raise ConfigError(
+                f"--split {options.split!r}: the name of one split, or official, is expected; shares are not drawn, "
+                "as frames of a video are near-duplicates"
+            )
         reader = Reader(source, crop_rule(options), options.mask == "apply", options.min_pixels)
         listed = _read_list(options.frames) if options.frames else None
         found = list(_list_frames(source, options.split))

@@ -22,7 +22,7 @@ from mmcl_core.weights import read_metadata
 
 __all__ = ["write_report"]
 
-_FIXED = {"stage", "epoch", "step", "split", "lr", "grad_norm"}
+_NO_TERMS = {"stage", "epoch", "step", "split", "lr", "loss"}
 _TITLES = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
 
 
@@ -80,7 +80,7 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
             f"seed {metadata['seed']}" if metadata.get("seed") is not None else "",
             f"{len(metadata['classes'])} classes",
             f"recognises {', '.join(metadata['trained_modalities']) or 'nothing (no classifier trained)'}",
-            f"{model['input_size']} px, ndf {model['ndf']}, nrkhs {model['nrkhs']}, depth {model['depth']}",
+            f"{model['input_size']} px, {_network(model)}",
             f"depth as {model['depth_encoding']}" + (" with metric size" if model["metric_size"] else ""),
             f"weights: {metadata['selection']}" if metadata.get("selection") else "",
         ]
@@ -96,6 +96,13 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
             f"<code>python -m mmcl_core.evaluate {escape(str(run))} --data DIR</code></div>"
         )
     return f'<h1>{escape(run.resolve().name)}</h1><p class="muted">{line}</p>{tiles}'
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    """The settings that the network of a run has."""
+    if model.get("backbone", "encoder") == "encoder":
+        return f"ndf {model['ndf']}, nrkhs {model['nrkhs']}, depth {model['depth']}"
+    return f"{model['backbone']}, nrkhs {model['nrkhs']}"
 
 
 def _tiles(report: Mapping[str, Any]) -> Iterable[str]:
@@ -223,11 +230,11 @@ def _curves(run: Path) -> str:
     for row in train:
         starts.setdefault(row["stage"], row["step"])
     marks = list(starts.values())[1:]
-    keys = list(dict.fromkeys(key for row in train for key in row if key not in _FIXED))
-    total = [key for key in keys if key == "loss" or key.endswith("/loss")]
+    keys = dict.fromkeys(key for row in train for key in row if key not in _NO_TERMS)
+    terms = [key for key in keys if not key.endswith("grad_norm")]
     charts = [
-        line_chart("Loss (training)", _series(train, total), marks=marks),
-        line_chart("Its terms", _series(train, [key for key in keys if key not in total]), marks=marks),
+        line_chart("Loss (training)", _series(train, ["loss"]), marks=marks),
+        line_chart("Its terms", _series(train, terms), marks=marks),
     ]
     for title, beginning in (("Accuracy (validation)", "accuracy/"), ("Cross-entropy (validation)", "loss/")):
         charts.append(line_chart(title, _by_modality(rows, "val", beginning), marks=marks))

@@ -8,9 +8,10 @@
 ``step``              updates done since the start of the run
 ``split``             ``train`` (means since the last row), ``val`` (whole validation split) or ``probe``
 ``lr``                train: learning rate of the last update
-``loss``              train: sum of the terms; with several updates a step one ``<update>/loss`` each
-*a term*              train: one key a loss term, such as ``1-5 rgb->depth`` or ``class rgb``, weights included
-``grad_norm``         train, with ``optim.clip_grad``: norm before clipping
+``loss``              train: sum of all terms, those of all updates where a step has several
+*a term*              train: one key a loss term, such as ``1-5 rgb->depth`` or ``class rgb``, weights included;
+                      ``<update>/<term>`` where a step has several updates, such as ``critic/critic``
+``grad_norm``         train, with ``optim.clip_grad``: norm before clipping; ``<update>/grad_norm`` likewise
 ``accuracy/rgb``      val: top-1 by modality, in [0, 1]; ``accuracy`` is the mean over the target modalities
 ``loss/rgb``          val: mean cross-entropy of the predicted probabilities, in nats
 ``knn/rgb``           probe: accuracy of nearest neighbours on the embeddings

@@ -92,10 +92,11 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
             metadata = read_metadata(run)
             return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
         prepare_device(config.train, device, precision)
-        trainer = Trainer(config, run, processes, device, precision)
+        state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
+        trainer = Trainer(config, run, processes, device, precision, fresh=state is None)
         if processes.main and not (resume and (run / "config.yaml").exists()):
             runfolder.start_folder(run, config, overwrite)
-        return trainer.fit(load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None)
+        return trainer.fit(state)
 
 
 class Trainer:
@@ -107,16 +108,20 @@ class Trainer:
         world: this process among others.
         device: where to train.
         precision: ``bf16`` or ``float32``.
+        fresh: take over the weights that training starts from; a saved state has them and needs no file of them.
     """
 
-    def __init__(self, config: Config, run: Path, world: World, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, config: Config, run: Path, world: World, device: torch.device, precision: str, fresh: bool = True
+    ) -> None:
         self.config, self.run, self.world, self.device, self.precision = config, run, world, device, precision
         self.samples = Samples(config, world, device)
         self.method = self.samples.method
         self.steps_per_epoch = self.samples.steps_per_epoch
         torch.manual_seed(step_seed(config.seed, "weights"))
         self.system: nn.Module = self.method.build()
-        self.method.load_start(self.system)
+        if fresh:
+            self.method.load_start(self.system)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.system.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.stages = self.method.stages()

@@ -7,6 +7,7 @@ are dealt to the splits evenly at any length of the set.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ import cv2
 import numpy as np
 
 from mmcl_core.synth.background import TexturePool, background_texture
-from mmcl_core.synth.mesh import Mesh, load_mesh, object_files
+from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
 from mmcl_core.synth.raycast import Camera, cast
 from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
 from mmcl_core.synth.shade import SRGB_TO_LINEAR, lit, surface
 
 __all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round"]
+
+logger = logging.getLogger(__name__)
 
 _GOLDEN = 0.6180339887498949
 _KEEP = 192  # procedural instances a process holds
@@ -65,14 +68,41 @@ def split_of_round(number: int, shares: Mapping[str, float]) -> str:
 
 
 class FolderStock:
-    """The meshes of a folder; every split shows all of them, in scenes of its own."""
+    """The meshes of a folder; every split shows all of them, in scenes of its own.
+
+    Args:
+        folder: see :mod:`mmcl_core.synth.mesh`.
+
+    Raises:
+        DataError: no such folder, or no mesh in it.
+    """
 
     unseen = "scenes"
 
     def __init__(self, folder: str | Path) -> None:
-        self._files = object_files(folder)
+        self._files, self._left_out = object_files(folder)
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
         self._items: dict[int, Item] = {}
+
+    def check(self) -> None:
+        """Warn of meshes that are left out and of material files that are missing.
+
+        Raises:
+            DataError: a texture is missing.
+        """
+        if self._left_out:
+            first = self._left_out[0]
+            place = next(path for _, _, path in self._files if path.parent in (first.parent, first.parent.parent))
+            logger.warning(
+                "mesh files left out: %d, such as %s, beside which %s is taken",
+                len(self._left_out), first, place,
+            )  # fmt: skip
+        plain = [(path, missing) for _, _, path in self._files if (missing := check_textures(path))]
+        if plain:
+            logger.warning(
+                "meshes of plain colour, as their material file is not there: %d, such as %s (%s)",
+                len(plain), *plain[0],
+            )  # fmt: skip
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """An object of a class."""

@@ -1,12 +1,15 @@
 """Textured triangle meshes, and folders of them.
 
-A folder of objects holds one sub-folder per class, named as the class. The mesh file lies in it, or in
-sub-folders of it, one per instance of the class. Of several mesh files in one folder ``textured.*`` wins,
-otherwise the first by name.
+A folder of objects holds one sub-folder per class, named as the class. The mesh files lie in it, or in sub-folders of
+it; each is an instance of the class. Where a folder holds ``textured.*``, its other files are taken for the same object
+without texture (as in the downloads of YCB) and left out; of files that differ in their suffix only, the first by name
+is taken.
 """
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 
-__all__ = ["MESH_SUFFIXES", "Mesh", "ObjectModel", "load_mesh", "load_mesh_folder", "object_files", "smooth_normals"]
+__all__ = ["MESH_SUFFIXES", "Mesh", "check_textures", "load_mesh", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 _GREY = 150
@@ -64,21 +67,6 @@ class Mesh:
         return np.stack([self.vertices.min(0), self.vertices.max(0)])
 
 
-@dataclass
-class ObjectModel:
-    """One instance of a class of objects.
-
-    Attributes:
-        name: the class.
-        instance: which one of the class; the class itself where there is only one.
-        mesh: its shape and texture.
-    """
-
-    name: str
-    instance: str
-    mesh: Mesh
-
-
 def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0) -> np.ndarray:
     """Unit normals at the corners of the faces.
 
@@ -114,14 +102,16 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     return total.reshape(-1, 3, 3).astype(np.float32)
 
 
-def object_files(folder: str | Path) -> list[tuple[str, str, Path]]:
+def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[Path]]:
     """The mesh files of a folder of objects.
 
     Args:
         folder: one sub-folder per class (see the module).
 
     Returns:
-        (class, instance, mesh file), ordered by class and instance.
+        (class, instance, mesh file), ordered by class and instance, and the mesh files that are left out. An instance
+        is named as its class or sub-folder where that holds one mesh, with the name of the file added where it holds
+        several.
 
     Raises:
         DataError: no such folder, or no mesh in it.
@@ -131,23 +121,21 @@ def object_files(folder: str | Path) -> list[tuple[str, str, Path]]:
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; {expected}, or the word household")
     found: list[tuple[str, str, Path]] = []
+    left_out: list[Path] = []
     for place in sorted(p for p in root.iterdir() if p.is_dir()):
-        own = _mesh_file(place)
-        if own is not None:
-            found.append((place.name, place.name, own))
-            continue
-        for inner in sorted(p for p in place.iterdir() if p.is_dir()):
-            path = _mesh_file(inner)
-            if path is not None:
-                found.append((place.name, f"{place.name}/{inner.name}", path))
+        inner = sorted(p for p in place.iterdir() if p.is_dir())
+        if _mesh_files(place):
+            left_out += [path for p in inner for path in _mesh_files(p)]
+        for holder in (place,) if _mesh_files(place) else inner:
+            files = _mesh_files(holder)
+            taken = {path.stem: path for path in reversed([p for p in files if p.stem == "textured"] or files)}
+            left_out += [path for path in files if path not in taken.values()]
+            name = holder.relative_to(root).as_posix()
+            for stem, path in sorted(taken.items()):
+                found.append((place.name, name if len(taken) == 1 else f"{name}/{stem}", path))
     if not found:
         raise DataError(f"no mesh in {root}: {expected}, such as {root / 'mug' / 'textured.obj'}")
-    return found
-
-
-def load_mesh_folder(folder: str | Path) -> list[ObjectModel]:
-    """Load all meshes of a folder of objects; see :func:`object_files` for the layout and the errors."""
-    return [ObjectModel(name, instance, load_mesh(path)) for name, instance, path in object_files(folder)]
+    return found, left_out
 
 
 def load_mesh(path: str | Path) -> Mesh:
@@ -157,10 +145,12 @@ def load_mesh(path: str | Path) -> Mesh:
         path: an .obj, .ply, .glb, .gltf, .stl or .off file in metres.
 
     Raises:
-        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it.
+        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it; or its texture is
+            missing, see :func:`check_textures`.
     """
     import trimesh
 
+    check_textures(path)
     try:
         loaded: Any = trimesh.load(str(path), process=False, force="mesh")
     except Exception as error:
@@ -184,9 +174,63 @@ def load_mesh(path: str | Path) -> Mesh:
     return Mesh(loaded.vertices, faces, *_coloured_faces(colours))
 
 
-def _mesh_file(folder: Path) -> Path | None:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and p.is_file())
-    return next((p for p in files if p.stem == "textured"), files[0] if files else None)
+def check_textures(path: str | Path) -> str:
+    """Look for the textures of a mesh: those that the materials of an .obj file name as ``map_Kd``.
+
+    Args:
+        path: a mesh file; only .obj files are looked into.
+
+    Returns:
+        The name of the material file where that is missing, so that the mesh will be plain; otherwise empty.
+
+    Raises:
+        DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
+    """
+    if Path(path).suffix.lower() != ".obj" or not Path(path).is_file():
+        return ""
+    import trimesh
+
+    content = Path(path).read_bytes()
+    library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
+    used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
+    if library is None or not used:
+        return ""
+    resolver: Any = trimesh.resolvers.FilePathResolver(str(path))
+    material_file = _text(library[1])
+    try:
+        lines = resolver.get(material_file).splitlines()
+    except (OSError, ValueError):  # not there, or not below the folder of the mesh
+        return material_file
+    material = b""
+    for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
+        if key.lower() == b"newmtl":
+            material = value.strip()
+        elif key.lower() == b"map_kd" and material in used:
+            _check_picture(resolver, _text(value), f"the mesh {path} has the texture {_text(value)} ({material_file})")
+    return ""
+
+
+def _check_picture(resolver: Any, name: str, what: str) -> None:
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(resolver.get(name))).close()
+        return
+    except FileNotFoundError:
+        reason = "which is not there"
+    except ValueError:
+        reason = "which is not in the folder of the mesh"
+    except (OSError, Image.DecompressionBombError) as error:
+        reason = f"which cannot be read ({error})"
+    raise DataError(f"{what}, {reason}; put it there, or take its map_Kd line out for a mesh of plain colour")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape").strip()
+
+
+def _mesh_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and p.is_file())
 
 
 def _picture(visual: Any) -> np.ndarray | None:
