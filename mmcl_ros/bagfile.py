@@ -109,10 +109,10 @@ class Bag:
         for connection, _, raw in self._reader.messages(self._connections(topics)):
             yield connection.topic, self._reader.deserialize(raw, connection.msgtype)
 
-    def raw(self, *topics: str) -> Iterator[tuple[str, str, int, bytes]]:
-        """Topic, type, stamp of the header in nanoseconds and CDR bytes, in the order of the recording."""
-        for connection, _, raw in self._reader.messages(self._connections(topics)):
-            yield connection.topic, connection.msgtype, _stamp(raw), bytes(raw)
+    def raw(self, *topics: str) -> Iterator[tuple[str, int, int, bytes]]:
+        """Topic, stamp of the header, time of recording (both in nanoseconds) and CDR bytes, in recorded order."""
+        for connection, recorded, raw in self._reader.messages(self._connections(topics)):
+            yield connection.topic, _stamp(raw), recorded, bytes(raw)
 
     def frames(
         self,

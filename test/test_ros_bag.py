@@ -21,7 +21,7 @@ from conftest import shared_data
 from ros_fakes import CLASSES, FakeRecognizer
 
 from mmcl_core.errors import ConfigError, DataError
-from mmcl_ros.bagfile import Bag, Topics
+from mmcl_ros.bagfile import Bag, Topics, typestore
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, View, record
@@ -43,6 +43,35 @@ def make_view(number):
 
 def make_recording(out, storage="mcap"):
     return record(out, (make_view(number) for number in range(20)), storage=storage)
+
+
+def write_bag(path, written):
+    """A bag of small messages, each (topic, kind, stamp, time of recording); kind: rgb, depth, info or words."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    store = typestore()
+    types = store.types
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        channels = {}
+        for topic, kind, stamp, recorded in written:
+            time = types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
+            head = types["std_msgs/msg/Header"](time, "cam")
+            name = {"info": "sensor_msgs/msg/CameraInfo", "words": "std_msgs/msg/String"}.get(
+                kind, "sensor_msgs/msg/Image"
+            )
+            if kind == "words":
+                message = types[name]("hello")
+            elif kind == "info":
+                roi = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+                k = np.array([len(topic), 0, 2, 0, len(topic), 2, 0, 0, 1.0])  # the focal length says whose it is
+                message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), np.zeros(12), 0, 0, roi)
+            else:
+                encoding, size = ("rgb8", 3) if kind == "rgb" else ("16UC1", 2)
+                message = types[name](head, 4, 4, encoding, 0, 4 * size, np.full(16 * size, 9, np.uint8))
+            if topic not in channels:
+                channels[topic] = writer.add_connection(topic, name, typestore=store)
+            writer.write(channels[topic], recorded, store.serialize_cdr(message, name))
+    return path
 
 
 @pytest.fixture(scope="module")
