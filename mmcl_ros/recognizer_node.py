@@ -152,7 +152,7 @@ class RecognizerNode(LifecycleNode):
         """Listen and answer."""
         assert self.intake is not None
         every = self.values["policy"] == "every"
-        self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"])
+        self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"], self.context.ok)
         self._worker.enabled = self.enabled
         self._links = Links(self, self._sources(), self.values["qos"])
         result = super().on_activate(state)

@@ -162,3 +162,34 @@ def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+SLOW_ANSWER = """
+import sys, time
+from mmcl_ros import recognizer_node
+from mmcl_ros.benchmark import StandIn
+class Slow(StandIn):
+    def recognize(self, **given):
+        print("recognizing", flush=True)
+        time.sleep(1.0)
+        return super().recognize(**given)
+sys.exit(recognizer_node.main(sys.argv[1:], lambda path, **settings: Slow()))
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_process_that_is_told_to_end_in_the_midst_of_an_answer_ends_quietly(bench, end):
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment["ROS_DOMAIN_ID"] = str(bench.domain)
+    line = [sys.executable, "-c", SLOW_ANSWER, "--ros-args", "-p", "model:=slow", "-p", "modality:=rgb"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, **pipes)
+    rgb = bench.publisher(Image, "/rgb/image", subscribers=0)
+    bench.wait(rgb.get_subscription_count, "the node to listen", 60)
+    rgb.publish(rgb_message(0))
+    assert process.stdout.readline() == "recognizing\n"
+    process.send_signal(end)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, errors
+    assert "lost" not in errors
+    assert "Traceback" not in errors
