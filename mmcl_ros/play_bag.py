@@ -245,6 +245,7 @@ def _run(options: argparse.Namespace) -> None:
         with Bag(options.bag) as bag:
             if bag.path.suffix == ".bag":
                 raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
+            bag.require_pictures()
             requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
             offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
             play(node, bag, requests=requests, sent=listener.sent, **offer)

@@ -179,6 +179,15 @@ def test_a_rate_that_is_none_is_refused(tmp_path, capsys):
     assert "--rate is 0; give a number above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_recording_without_pictures_is_not_played(tmp_path, capsys, truth):
+    bag = write_bag(tmp_path / "bag", [("/chat", "words", 0, 0)])
+    table = tmp_path / "boxes.csv"
+    table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n5,0,0,9,9,can\n")
+    assert play_bag.main(["--bag", str(bag), "--patience", "1", *(["--truth", str(table)] if truth else [])]) == 2
+    assert "its topics: /chat (std_msgs/msg/String)" in capsys.readouterr().err
+
+
 def test_recorded_regions_that_come_after_all_pictures_find_the_first(bench):
     """Regions may come late by more than ``history``: under the policy every no picture is forgotten so soon."""
     bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", policy="every", history=0.5)
