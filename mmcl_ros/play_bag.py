@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -208,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args
 
+    from mmcl_ros.process import start
+
     parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
     parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions unless the bag holds regions")
@@ -215,12 +218,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
-    # Handlers of rclpy's own would take the graph down under the player before it can say how far it has come.
-    handlers = SignalHandlerOptions.NO
-    rclpy.init(args=list(arguments) if arguments is not None else None, signal_handler_options=handlers)
-    options = parser.parse_args(remove_ros_args(arguments)[0 if arguments is not None else 1 :])
+    line = list(sys.argv if arguments is None else ["play_bag", *arguments])
+
+    def run() -> None:
+        # Handlers of rclpy's own would take the graph down under the player before it can say how far it has come.
+        start(line, signal_handler_options=SignalHandlerOptions.NO)
+        _run(parser.parse_args(remove_ros_args(line)[1:]))
+
     try:
-        return run_command(lambda: _run(options))
+        return run_command(run)
     finally:
         rclpy.try_shutdown()
 

@@ -96,7 +96,7 @@ def test_overlay_works_only_while_somebody_looks(bench):
     from mmcl_ros.overlay_node import OverlayNode
 
     overlay = bench.add(OverlayNode(context=bench.context))
-    camera = bench.publisher(Image, "/image", subscribers=0)
+    camera = bench.publisher(Image, "/rgb/image", subscribers=0)
     answers = bench.publisher(RecognitionArray, "/recognitions", subscribers=0)
     time.sleep(0.7)
     assert not overlay.working
@@ -117,6 +117,17 @@ def test_overlay_works_only_while_somebody_looks(bench):
     bench.client.destroy_subscription(next(s for s in bench.client.subscriptions if s.topic_name == "/overlay/image"))
     bench.wait(lambda: not overlay.working, "the overlay to rest")
     bench.wait(lambda: camera.get_subscription_count() == 0, "the end of its subscription")
+
+
+def test_overlay_goes_by_the_parameter_file_of_the_recognizer(bench, tmp_path):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {modality: depth, depth_topic: /cam/depth, top_k: 2}\n")
+    bench.add(OverlayNode(context=bench.context, cli_args=["--ros-args", "--params-file", str(file)]))
+    camera = bench.publisher(Image, "/cam/depth", subscribers=0)
+    bench.collect(Image, "/overlay/image")
+    bench.wait(camera.get_subscription_count, "the overlay to listen to the picture of the file")
 
 
 def test_overlay_shows_depth_as_colours():
@@ -149,6 +160,17 @@ def test_a_wrong_parameter_is_one_line(parameter, says):
     assert ended.stderr.count("\n") == 1
     assert says in ended.stderr
     assert parameter.partition(":")[0] in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["recognizer_node", "overlay_node", "play_bag"])
+def test_a_parameter_file_that_is_not_there_is_named(module):
+    line = [sys.executable, "-m", f"mmcl_ros.{module}", "--ros-args", "--params-file", "/nowhere.yaml"]
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "'--params-file /nowhere.yaml'" in said
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
