@@ -166,7 +166,9 @@ def test_ctrl_c_ends_the_player_with_a_word_on_how_far_it_came(bench, tmp_path):
     environment["ROS_DOMAIN_ID"] = str(bench.domain)
     line = [sys.executable, "-m", "mmcl_ros.play_bag", "--bag", str(path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(line, env=environment, cwd=ROOT, **pipes)
+    # Of a shell's background job the child would inherit that Ctrl-C is to be ignored.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, **pipes, **heed)
     bench.wait(lambda: all(found), "the first pictures", 60)
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
