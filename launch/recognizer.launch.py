@@ -37,21 +37,32 @@ SWITCHED = ("mirror", "autostart", "use_sim_time")  # the same, on or off
 SWITCHES = ["", "true", "false"]
 
 
-def make_recognizer(context: LaunchContext) -> list[Node]:
-    """The node, with those parameters that were given."""
+def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool]]:
+    """The parameter file, and those parameters that were given; the later override.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = LaunchConfiguration("params_file").perform(context)
+    if file and not Path(file).is_file():
+        raise ValueError(f"params_file is {file}, where there is no file; name a YAML file like config/recognizer.yaml")
     values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, *SWITCHED]}
     given: dict[str, str | bool] = {name: values[name] for name in PARAMETERS if values[name]}
     given |= {name: values[name] == "true" for name in SWITCHED if values[name]}
     if "model" in given:
         given["model"] = str(Path(str(given["model"])).expanduser().resolve())
-    files = [LaunchConfiguration("params_file").perform(context)]
+    return [one for one in (file, given) if one]
+
+
+def make_recognizer(context: LaunchContext) -> list[Node]:
+    """The node, with its parameters."""
     return [
         Node(
             package="mmcl_ros",
             executable="recognizer",
             name="recognizer",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[file for file in files if file] + ([given] if given else []),
+            parameters=node_parameters(context),
             prefix=LaunchConfiguration("python"),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=is_on(context, "respawn"),
@@ -62,19 +73,14 @@ def make_recognizer(context: LaunchContext) -> list[Node]:
 
 
 def make_overlay(context: LaunchContext) -> list[Node]:
-    """The overlay on the picture that answers refer to."""
-    depth = LaunchConfiguration("modality").perform(context) == "depth"
-    name = "depth" if depth else "rgb"
-    topic = LaunchConfiguration(f"{name}_topic").perform(context) or f"{name}/image"
-    transport = LaunchConfiguration(f"{name}_transport").perform(context) or "raw"
+    """The overlay, with the same parameters, on the picture that answers refer to."""
     return [
         Node(
             package="mmcl_ros",
             executable="overlay",
             name="overlay",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[{"transport": transport}],
-            remappings=[("image", topic)],
+            parameters=node_parameters(context),
             prefix=LaunchConfiguration("python"),
             output="screen",
         )

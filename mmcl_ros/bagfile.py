@@ -6,13 +6,14 @@ its stamps and then only the pictures that are needed, so that its size does not
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import struct
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from mmcl_ros.images import RGB_ENCODINGS, stated_encoding
 from mmcl_ros.pairing import nearest
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
+
+logger = logging.getLogger(__name__)
 
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO = "sensor_msgs/msg/CameraInfo"
@@ -36,7 +39,7 @@ class Topics:
 
     Attributes:
         rgb, depth, detections: names.
-        infos: camera info topic by modality.
+        infos: camera info topic by modality; absent: the sensor has none, and its camera is not known.
     """
 
     rgb: str = ""
@@ -106,13 +109,13 @@ class Bag:
 
     def messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
         """Topic and message, in the order of the recording."""
-        for connection, _, raw in self._reader.messages(self._connections(topics)):
+        for connection, _, raw in self._records(topics):
             yield connection.topic, self._reader.deserialize(raw, connection.msgtype)
 
-    def raw(self, *topics: str) -> Iterator[tuple[str, str, int, bytes]]:
-        """Topic, type, stamp of the header in nanoseconds and CDR bytes, in the order of the recording."""
-        for connection, _, raw in self._reader.messages(self._connections(topics)):
-            yield connection.topic, connection.msgtype, _stamp(raw), bytes(raw)
+    def raw(self, *topics: str) -> Iterator[tuple[str, int, int, bytes]]:
+        """Topic, stamp of the header, time of recording (both in nanoseconds) and CDR bytes, in recorded order."""
+        for connection, recorded, raw in self._records(topics):
+            yield connection.topic, _stamp(raw), recorded, bytes(raw)
 
     def frames(
         self,
@@ -135,7 +138,7 @@ class Bag:
         waiting = deque(zip(requests, plan, strict=True))
         yield from self._complete(waiting, held, uses, cameras)
         by_topic = {topic: name for name, topic in names.items()}
-        for connection, _, raw in self._reader.messages(self._connections(names.values())):
+        for connection, _, raw in self._records(names.values()):
             key = (by_topic[connection.topic], _stamp(raw))
             if uses[key] and key not in held:
                 held[key] = self._reader.deserialize(raw, connection.msgtype)
@@ -158,7 +161,7 @@ class Bag:
         """Stamps of the pictures for each request, by modality."""
         stamps: dict[str, list[int]] = {name: [] for name in names}
         for name, topic in names.items():
-            stamps[name] = sorted(_stamp(raw) for _, _, raw in self._reader.messages(self._connections([topic])))
+            stamps[name] = sorted(_stamp(raw) for _, _, raw in self._records([topic]))
         first = min((listed[0] for listed in stamps.values() if listed), default=0)
         for name, stretches in drops.items():
             kept = [
@@ -186,14 +189,33 @@ class Bag:
                 found[name].add(message)
         return found
 
-    def _connections(self, topics: Any) -> list[Any]:
+    def require_pictures(self) -> None:
+        """Refuse a recording that holds nothing to look at.
+
+        Raises:
+            DataError: with the topics that there are.
+        """
+        if not self.topics.rgb and not self.topics.depth:
+            raise DataError(
+                f"{self.path} holds no colour or depth pictures that can be read ({' or '.join(IMAGES)}, of a known "
+                f"encoding); its topics: {self.listing()}"
+            )
+
+    def listing(self) -> str:
+        """The topics with their types, in words."""
+        return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self.kinds.items())) or "none"
+
+    def _records(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, Any]]:
+        """Connection, time of recording and bytes of each message of some topics."""
         wanted = set(topics)
-        return [one for one in self._reader.connections if one.topic in wanted]
+        connections = [one for one in self._reader.connections if one.topic in wanted]
+        # The reader takes no connections for all of them.
+        yield from self._reader.messages(connections) if connections else ()
 
     def _guess(self, given: Topics) -> Topics:
         for topic in filter(None, (given.rgb, given.depth, given.detections, *given.infos.values())):
             if topic not in self.kinds:
-                raise DataError(f"{self.path} has no topic {topic}; it has {', '.join(sorted(self.kinds))}")
+                raise DataError(f"{self.path} has no topic {topic}; it has {self.listing()}")
         kinds: dict[str, list[str]] = {"rgb": [], "depth": []}
         for topic, kind in sorted(self.kinds.items()):
             if kind in IMAGES:
@@ -201,12 +223,34 @@ class Bag:
         rgb = given.rgb or min(kinds["rgb"], key=_rgb_rank, default="")
         depth = given.depth or min(kinds["depth"], key=_depth_rank, default="")
         regions = [topic for topic, kind in sorted(self.kinds.items()) if kind in REGIONS]
-        infos = dict(given.infos)
-        listed = [topic for topic, kind in sorted(self.kinds.items()) if kind == INFO]
-        for name, topic in (("rgb", rgb), ("depth", depth)):
-            if topic and listed and name not in infos:
-                infos[name] = max(listed, key=partial(_shared, topic))
+        infos = {name: own for name, topic in (("rgb", rgb), ("depth", depth)) if (own := self._own_info(topic))}
+        infos |= given.infos
+        if rgb and depth and "rgb" in infos and "depth" not in infos and self._registered(rgb, depth):
+            infos["depth"] = infos["rgb"]
+        for topic in (topic for name, topic in (("rgb", rgb), ("depth", depth)) if topic and name not in infos):
+            logger.warning("%s: %s has no camera info of its own; its camera is not known", self.path, topic)
         return Topics(rgb, depth, given.detections or next(iter(regions), ""), infos)
+
+    def _registered(self, rgb: str, depth: str) -> bool:
+        """Whether depth says that it is seen through the colour camera: its pictures state the same frame and size."""
+        first = [next(self.messages(topic), (topic, None))[1] for topic in (rgb, depth)]
+        if None in first or not first[0].header.frame_id:
+            return False
+        sizes = {(message.width, message.height) for message in first if hasattr(message, "width")}
+        return len({message.header.frame_id for message in first}) == 1 and len(sizes) <= 1
+
+    def _own_info(self, topic: str) -> str:
+        """The camera info of the sensor whose pictures a topic carries; empty: none, or only those of other sensors."""
+        if not topic:
+            return ""
+        pictures = {topic, *(one for one, kind in self.kinds.items() if kind in IMAGES)}
+        own = []
+        for info in sorted(one for one, kind in self.kinds.items() if kind == INFO):
+            sensor = info.rpartition("/")[0].removesuffix("/info")
+            nearest_of_all = max(_nearness(info, picture) for picture in pictures)
+            if topic.startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:
+                own.append(info)
+        return max(own, key=lambda info: _nearness(info, topic), default="")
 
     def _modality(self, topic: str) -> str:
         """rgb, depth or empty, by the encoding of the first message."""
@@ -241,11 +285,12 @@ def _stamp(raw: Any) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def _shared(one: str, other: str) -> int:
-    """How many leading parts two topic names share."""
+def _nearness(info: str, picture: str) -> tuple[int, int]:
+    """How near a camera info and a picture are by name: leading words they share, then by how little is left."""
+    picture = picture.removesuffix("/compressed").removesuffix("/compressedDepth")
     count = 0
-    for left, right in zip(one.split("/"), other.split("/"), strict=False):
+    for left, right in zip(re.split("[/_]", info), re.split("[/_]", picture), strict=False):
         if left != right:
             break
         count += 1
-    return count
+    return count, -picture.count("/")

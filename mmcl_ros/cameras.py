@@ -42,4 +42,5 @@ class CameraTrack:
 
 def _calibration(info: Any) -> tuple:
     matrix = info.k if hasattr(info, "k") else info.K
-    return (info.width, info.height, *(float(value) for value in matrix))
+    roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
+    return (info.width, info.height, info.binning_x, info.binning_y, *roi, *(float(value) for value in matrix))

@@ -131,7 +131,9 @@ def whole_picture(view: View, centre: float = 1.0) -> Request:
 def camera_of(info: Any, width: int, height: int) -> tuple[float, float, float, float] | None:
     """(fx, fy, cx, cy) in pixels of a picture of the given size from a ``sensor_msgs/CameraInfo``, None if unknown.
 
-    A calibration made at another resolution of the same shape is scaled.
+    As the message defines it, the matrix is of the whole sensor; of that the picture shows the region ``roi``, with
+    ``binning_x`` times ``binning_y`` pixels joined to one; zeros: all of it, none joined. A calibration made at another
+    resolution of the same shape is scaled.
     """
     if info is None:
         return None
@@ -139,8 +141,12 @@ def camera_of(info: Any, width: int, height: int) -> tuple[float, float, float, 
     fx, fy, cx, cy = matrix[0], matrix[4], matrix[2], matrix[5]
     if not (fx > 0 and fy > 0 and math.isfinite(fx + fy + cx + cy)):
         return None
-    sx, sy = (width / info.width, height / info.height) if info.width and info.height else (1.0, 1.0)
-    if abs(sx / sy - 1) > 0.01:
+    part = info.roi if info.roi.width and info.roi.height else info
+    if part is info.roi:
+        cx, cy = cx - part.x_offset, cy - part.y_offset
+    joined = max(1, info.binning_x) / max(1, info.binning_y)
+    sx, sy = (width / part.width, height / part.height) if part.width and part.height else (1.0, 1.0)
+    if abs(sx / sy * joined - 1) > 0.01:
         return None
     return fx * sx, fy * sy, (cx + 0.5) * sx - 0.5, (cy + 0.5) * sy - 0.5
 

@@ -148,7 +148,7 @@ def evaluate(
             raise ConfigError(f"modality {name} was asked for, but the model was trained for {trained}")
         absent = [one for one in wanted[name] if not getattr(bag.topics, one)]
         if absent and (name != "auto" or len(absent) == len(wanted[name])):
-            raise DataError(f"{bag.path} has no {' and no '.join(absent)} pictures; its topics: {', '.join(bag.kinds)}")
+            raise DataError(f"{bag.path} has no {' and no '.join(absent)} pictures; its topics: {bag.listing()}")
     found = {name: Evaluation(list(recognizer.classes)) for name in modalities}
     answerers = {name: FrameRecognizer(recognizer, settings) for name in modalities}
     colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("rgb", "depth", "detections"):
         parser.add_argument(f"--{name}-topic", default="", help="default: guessed from type and encoding")
     for name in ("rgb", "depth"):
-        parser.add_argument(f"--{name}-info-topic", default="", help="default: the camera info nearest by name")
+        parser.add_argument(f"--{name}-info-topic", default="", help="default: that beside the pictures, if any")
     parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor, as depth:1.0-2.5")
     parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default 0.02)")
     parser.add_argument("--min-score", type=float, default=0.0, help="answers below become unknown")
@@ -274,6 +274,7 @@ def _run(options: argparse.Namespace) -> None:
     for name, stretch in options.drop:
         drops.setdefault(name, []).append(stretch)
     with Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, options.detections_topic, given)) as bag:
+        bag.require_pictures()
         truths = read_truth(options.truth) if options.truth else read_topic(bag)
         recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror)
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)

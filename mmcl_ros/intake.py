@@ -117,7 +117,7 @@ class Intake:
             self.zero_stamps += 1
             self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
         if self.pairer.add(stream, item):
-            self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); older pictures are forgotten"
+            self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); pairing starts over"
 
     def jobs(self, now: float) -> list[Job]:
         """All jobs that are complete, or have waited long enough."""

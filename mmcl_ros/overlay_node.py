@@ -2,7 +2,9 @@
 
 A node and a process of its own, so that drawing never delays recognition. It listens only while somebody listens to it.
 
-Topics: ``image`` (with the parameter ``transport``: raw or compressed) and ``recognitions`` in, ``~/image`` out.
+It takes the recognizer's own parameters, those that say where pictures come from, and so the same parameter file: it
+draws on depth where the modality is depth, else on colour. Topics: those pictures and ``recognitions`` in, ``~/image``
+out.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from mmcl_core.errors import InputError
+from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 from mmcl_ros.links import Links, Source
+from mmcl_ros.parameters import PARAMETERS
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 
 __all__ = ["OverlayNode", "draw", "main"]
 
+PICTURES = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
 KEPT = 60  # pictures held for answers to come
 ACCEPTED, REJECTED = (60, 220, 60), (150, 150, 150)
 
@@ -67,8 +72,10 @@ class OverlayNode(Node):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("overlay", **arguments)
-        transport = self.declare_parameter("transport", "raw").value
-        topic = self.resolve_topic_name("image")
+        values = declare(self, (PARAMETERS[name] for name in PICTURES))
+        sensor = "depth" if values["modality"] == "depth" else "rgb"
+        transport = values[f"{sensor}_transport"]
+        topic = self.resolve_topic_name(values[f"{sensor}_topic"])
         kind = "Image" if transport == "raw" else "CompressedImage"
         self._sources = {
             "image": (

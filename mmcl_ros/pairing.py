@@ -3,6 +3,8 @@
 One stream is the anchor: each of its messages is to be answered. For every other stream that is wanted the message
 nearest in stamp is its partner, if it lies within the window. The pairer waits for a partner only as long as a nearer
 one can still come, and never longer than a bounded time, so an anchor whose partner is missing is given out alone.
+Stamps that jump back, as those of a bag that loops do, begin a new run of that stream alone: what came before stays
+apart for as long as a late request may want it. A stream that only asks, as regions do, may come in any order.
 Pure Python and free of threads; times in seconds are handed in, so that tests need no clock.
 """
 
@@ -53,7 +55,7 @@ class PairCounters:
         paired: all wanted partners were found. one_sided: only some. unpaired: none though some were wanted.
         lonely: anchors in a row that lacked a partner whose stream was alive.
         smallest_gap: smallest distance in stamps to a partner seen so far, seconds; None: none was seen.
-        time_jumps: how often the stamps of a stream jumped back.
+        time_jumps: how often the stamps of a stream of pictures jumped back.
     """
 
     paired: int = 0
@@ -66,8 +68,38 @@ class PairCounters:
 
 @dataclass
 class _Stream:
+    """Messages of one stream by stamp: those since its stamps last jumped back, and what is kept of those before."""
+
     stamps: list[int] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
+    past: list[Item] = field(default_factory=list)
+    latest: int = 0  # the latest stamp since the jump
+    jumped: float = -math.inf  # when the first message after the jump was received, seconds
+
+    def note(self, item: Item) -> bool:
+        """Whether a message that has come shows that the stamps jumped back."""
+        back = 0 < item.stamp < self.latest - JUMP_NS
+        self.latest = item.stamp if back else max(self.latest, item.stamp)
+        self.jumped = item.received if back else self.jumped
+        return back
+
+    def start_over(self) -> None:
+        """Put all messages apart: a new run begins."""
+        self.past = sorted([*self.past, *self.items], key=lambda item: item.stamp)
+        self.stamps, self.items = [], []
+
+    def find(self, stamp: int, window: float) -> tuple[Item | None, float]:
+        """The message nearest to a stamp and its distance in seconds: of this run if within the window, else of all."""
+        if stamp == 0:  # tells no time: take the newest picture, the likeliest to be meant
+            return (self.items[-1] if self.items else None), 0.0
+        found: list[tuple[Item | None, float]] = []
+        for items, stamps in ((self.items, self.stamps), (self.past, [item.stamp for item in self.past])):
+            index = nearest(stamps, stamp)
+            if index is not None:
+                found.append((items[index], abs(stamps[index] - stamp) / 1e9))
+                if found[-1][1] <= window:
+                    return found[-1]
+        return min(found, key=lambda one: one[1], default=(None, 0.0))
 
 
 def nearest(stamps: list[int], stamp: int) -> int | None:
@@ -92,7 +124,6 @@ class Pairer:
         self.counters = PairCounters()
         self._streams: dict[str, _Stream] = {}
         self._pending: deque[tuple[str, Item]] = deque()
-        self._owed: list[Group] = []
         self.anchor = ""
         self._partners: tuple[str, ...] = ()
         self._awaited: frozenset[str] = frozenset()
@@ -106,35 +137,40 @@ class Pairer:
         self.anchor, self._partners, self._awaited = anchor, tuple(partners), frozenset(awaited)
 
     def add(self, stream: str, item: Item) -> bool:
-        """Take in a message; True when its stamp shows that time has jumped back, and all older ones were dropped."""
+        """Take in a message; True when it is a picture whose stamp shows that the stamps of its stream jumped back."""
         place = self._streams.setdefault(stream, _Stream())
-        jumped = bool(place.stamps) and 0 < item.stamp < place.stamps[-1] - JUMP_NS
+        jumped = place.note(item)
+        if stream == self.anchor:
+            self._pending.append((stream, item))
+            if stream not in self._partners:  # nothing is ever paired with it
+                return False
         if jumped:
-            # What waited for a partner gets none any more, but it is still owed an answer.
-            owed = self.ready(math.inf)
-            self.clear()
-            self._owed = owed
+            place.start_over()
             self.counters.time_jumps += 1
-            place = self._streams.setdefault(stream, _Stream())
         index = bisect.bisect_right(place.stamps, item.stamp)
         place.stamps.insert(index, item.stamp)
         place.items.insert(index, item)
+        self._forget(place, item.received)
+        return jumped
+
+    def _forget(self, place: _Stream, now: float) -> None:
+        """Drop what no request can be paired with any more."""
         needed = place.stamps[-1] - int(self.history * 1e9)
         if self._pending:  # what an anchor that still waits may be paired with is not forgotten
-            needed = min(needed, self._pending[0][1].stamp - int(self.window * 1e9))
+            needed = min(needed, min(anchor.stamp for _, anchor in self._pending) - int(self.window * 1e9))
         oldest = bisect.bisect_left(place.stamps, needed)
+        aged = now - self.history - self.wait
         # Stamps that stand still would never age.
-        while oldest < len(place.items) and place.items[oldest].received < item.received - self.history - self.wait:
+        while oldest < len(place.items) and place.items[oldest].received < aged:
             oldest += 1
         oldest = min(max(oldest, len(place.stamps) - self.capacity), len(place.stamps) - 1)
         del place.stamps[:oldest], place.items[:oldest]
-        if stream == self.anchor:
-            self._pending.append((stream, item))
-        return jumped
+        if place.past:
+            place.past = [item for item in place.past if item.received >= aged][-self.capacity :]
 
     def ready(self, now: float) -> list[Group]:
         """Anchors whose partners are settled, in order of arrival; none overtakes an earlier one."""
-        groups, self._owed = self._owed, []
+        groups: list[Group] = []
         while self._pending:
             stream, anchor = self._pending[0]
             group = self._settle(stream, anchor, now)
@@ -147,7 +183,7 @@ class Pairer:
     @property
     def waiting(self) -> bool:
         """Whether any anchor has not been given out yet."""
-        return bool(self._pending or self._owed)
+        return bool(self._pending)
 
     def deadline(self) -> float | None:
         """When the first waiting anchor will be given out at the latest, seconds; None: none waits."""
@@ -175,35 +211,36 @@ class Pairer:
                 return dict(zip(streams, (item, *partners), strict=True))
         return {}
 
-    def clear(self) -> None:
-        """Forget all messages; the counters stay."""
-        self._streams.clear()
-        self._pending.clear()
-        self._owed = []
-
     def _settle(self, stream: str, anchor: Item, now: float) -> Group | None:
         partners: dict[str, Item] = {}
         gap = None
         wanted = [name for name in self._partners if name != stream]
         for name in wanted:
             place = self._streams.get(name, _Stream())
-            # A zero stamp tells no time: take the newest picture, the likeliest to be meant.
-            index = len(place.stamps) - 1 if anchor.stamp == 0 and place.stamps else nearest(place.stamps, anchor.stamp)
-            distance = abs(place.stamps[index] - anchor.stamp) / 1e9 if index is not None and anchor.stamp else 0.0
-            settled = index is not None and (distance == 0 or place.stamps[-1] > anchor.stamp)
+            found, distance = place.find(anchor.stamp, self.window)
+            settled = found is not None and (distance == 0 or self._passed(place, stream, anchor, distance))
             if not settled and name in self._awaited and now < anchor.received + self.wait:
                 return None
-            if index is None:
+            if found is None:
                 continue
             if anchor.stamp:
                 smallest = self.counters.smallest_gap
                 self.counters.smallest_gap = distance if smallest is None else min(smallest, distance)
             if distance <= self.window:
-                partners[name] = place.items[index]
+                partners[name] = found
             else:
                 gap = distance if gap is None else min(gap, distance)
         self._count(stream, wanted, partners)
         return Group(stream, anchor, partners, gap)
+
+    def _passed(self, place: _Stream, stream: str, anchor: Item, distance: float) -> bool:
+        """Whether no nearer partner than the one found can come, as its stream is further than the anchor."""
+        within, own = distance <= self.window, self._streams[stream]
+        if anchor.stamp > place.latest + JUMP_NS:  # the anchor is of before the jump, and so is its partner
+            return within and bool(place.past)
+        # Just after its own stream has jumped an anchor seems to be long past to a stream that is about to follow.
+        follows = place.jumped < own.jumped <= anchor.received < own.jumped + self.wait
+        return place.latest > anchor.stamp and (within or not follows)
 
     def _count(self, stream: str, wanted: list[str], partners: Mapping[str, Item]) -> None:
         if len(partners) == len(wanted):

@@ -174,7 +174,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "publish_detections", True, "Publish vision_msgs/Detection2DArray as well, where vision_msgs is installed."
     ),
-    Parameter("status_period", 1.0, "Seconds between two messages on ~/status and /diagnostics.", low=0.1, high=60),
+    Parameter(
+        "status_period", 1.0, "Seconds between two messages on ~/status and /diagnostics.", low=0.1, high=60, live=True
+    ),
     Parameter(
         "warn_period", 5.0, "A warning that persists is repeated after so many seconds.", low=0.1, high=3600, live=True
     ),

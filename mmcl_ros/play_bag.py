@@ -2,14 +2,17 @@
 
     python -m mmcl_ros.play_bag --bag DIR [--truth boxes.csv] [--rate 1.0] --ros-args -r /camera/image_raw:=/rgb/image
 
-Needs rclpy and rosbags, not rosbag2: messages are published as they were recorded, byte for byte. It starts when
-somebody listens, so that nothing is missed, and ends when the answers have come.
+Needs rclpy and rosbags, not rosbag2: messages are published as they were recorded, byte for byte, and at the pace at
+which they were recorded, whatever their stamps say. It starts when somebody listens, so that nothing is missed, and
+ends when the answers have come.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.cli import run_command
-from mmcl_core.errors import DataError, MmclError
+from mmcl_core.errors import ConfigError, DataError, MmclError
 from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.interfaces import message_class
@@ -29,6 +32,9 @@ from mmcl_ros.truth import Truth, read_truth
 
 __all__ = ["Listener", "main", "play"]
 
+logger = logging.getLogger(__name__)
+
+PAUSE_S = 5.0  # longest pause between two messages, seconds of recorded time
 SETTLED_S = 2.0  # no more listeners are expected after so long without a new one
 QUIET_S = 1.5  # no more answers are expected after so long without one where all requests are answered
 PATIENT_S = 6.5  # where some are not: a recognizer that answers every picture waits five seconds for a sensor
@@ -73,6 +79,28 @@ class Listener:
         return f"{words}; {right} of {count} labels right" if count else words
 
 
+class Pace:
+    """Waits before each message as long as it came after the one before it, but for long pauses.
+
+    Args:
+        rate: speed relative to the recorded time.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._due, self._last = rate, 0.0, 0
+        self._told = False
+
+    def wait(self, recorded: int) -> None:
+        """Wait until a message is due; ``recorded`` is the time of its recording in nanoseconds."""
+        pause = (recorded - self._last) / 1e9 if self._due else 0.0
+        self._due, self._last = self._due or time.monotonic(), recorded
+        if pause > PAUSE_S and not self._told:
+            self._told = True
+            logger.info("the recording pauses for %.1f s; this and all other pauses are cut to %g s", pause, PAUSE_S)
+        self._due += min(max(0.0, pause), PAUSE_S) / self._rate
+        time.sleep(max(0.0, self._due - time.monotonic()))
+
+
 def play(
     node: Any,
     bag: Bag,
@@ -106,14 +134,11 @@ def play(
     pictures = [publishers[topic] for topic in (bag.topics.rgb, bag.topics.depth) if topic in publishers]
     _wait_for_listeners([*awaited, own] if own else awaited, pictures, patience)
     waiting = sorted(requests, key=lambda message: stamp_of(message.header))
-    start_stamp = start = count = 0
-    for topic, _, stamp, raw in bag.raw(*publishers):
-        start_stamp, start = (start_stamp, start) if count else (stamp, time.monotonic())
+    pace, count = Pace(rate), 0
+    for topic, stamp, recorded, raw in bag.raw(*publishers):
         while own and waiting and stamp_of(waiting[0].header) < stamp:
             _send(own, waiting.pop(0), sent)
-        delay = start + (stamp - start_stamp) / 1e9 / rate - time.monotonic()
-        if delay > 0:
-            time.sleep(delay)
+        pace.wait(recorded)
         publishers[topic].publish(raw)
         if sent is not None:
             sent[stamp] = time.monotonic()
@@ -181,7 +206,10 @@ def truth_messages(truths: Sequence[Truth], frame_id: str) -> list[Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     import rclpy
+    from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args
+
+    from mmcl_ros.process import start
 
     parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
@@ -190,10 +218,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
-    rclpy.init(args=list(arguments) if arguments is not None else None)
-    options = parser.parse_args(remove_ros_args(arguments)[0 if arguments is not None else 1 :])
+    line = list(sys.argv if arguments is None else ["play_bag", *arguments])
+
+    def run() -> None:
+        # Handlers of rclpy's own would take the graph down under the player before it can say how far it has come.
+        start(line, signal_handler_options=SignalHandlerOptions.NO)
+        _run(parser.parse_args(remove_ros_args(line)[1:]))
+
     try:
-        return run_command(lambda: _run(options))
+        return run_command(run)
     finally:
         rclpy.try_shutdown()
 
@@ -202,6 +235,8 @@ def _run(options: argparse.Namespace) -> None:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
+    if not options.rate > 0:
+        raise ConfigError(f"--rate is {options.rate:g}; give a number above 0, such as 0.5 for half the speed")
     node = rclpy.create_node("play_bag")
     listener = Listener(None if options.quiet else print)
     node.create_subscription(
@@ -216,10 +251,14 @@ def _run(options: argparse.Namespace) -> None:
         with Bag(options.bag) as bag:
             if bag.path.suffix == ".bag":
                 raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
+            bag.require_pictures()
             requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
             offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
             play(node, bag, requests=requests, sent=listener.sent, **offer)
         _wait_until_quiet(listener.answers, [truth.request.stamp for truth in truths])
+    except KeyboardInterrupt:
+        print(f"stopped after the messages of {len(listener.sent)} stamps: {listener.summary()}", flush=True)
+        raise
     finally:
         executor.shutdown()
         thread.join()

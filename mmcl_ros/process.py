@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,30 @@ import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 
-__all__ = ["run_node"]
+from mmcl_core.errors import ConfigError
+
+__all__ = ["run_node", "start"]
 
 logger = logging.getLogger(__name__)
+
+
+def start(args: list[str] | None = None, **options: Any) -> None:
+    """Initialise rclpy.
+
+    Args:
+        args: command line; None: that of the process.
+        options: of :func:`rclpy.init`.
+
+    Raises:
+        ConfigError: what follows ``--ros-args`` cannot be read, such as a parameter file that is not there.
+    """
+    try:
+        rclpy.init(args=args, **options)
+    except RuntimeError as error:  # rclpy's own are of a private module
+        words = re.sub(
+            r" ?,? at /[^ ,]*:\d+", "", " ".join(str(error).split())
+        )  # where in the sources of ROS it came up
+        raise ConfigError(f"{words}; correct the arguments after --ros-args, or the file they name") from error
 
 
 def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str | None = None) -> int:
@@ -25,20 +47,21 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
     refuses whatever is asked of it; that is no fault of the node.
 
     Returns:
-        The exit status: 0, or 2 for a parameter of the wrong type or out of its range.
+        The exit status: 0, or 2 for ROS arguments that cannot be read and for a parameter of the wrong type or out of
+        its range.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
         print(f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md; of a running node: ros2 param describe.")
         return 0
-    rclpy.init(args=args)
     node, status = None, 0
     try:
+        start(args)
         node = make()
         if rclpy.ok():
             rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ParameterException as error:
+    except (ConfigError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except Exception:

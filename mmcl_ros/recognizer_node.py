@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from threading import Condition
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -27,6 +27,7 @@ from std_srvs.srv import SetBool
 
 from mmcl_core.errors import MmclError
 from mmcl_ros import msg, reports
+from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, RecognizerLike
 from mmcl_ros.health import Health, State
@@ -35,7 +36,7 @@ from mmcl_ros.interfaces import DETECTION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
 from mmcl_ros.links import Links, Source, check_topics
 from mmcl_ros.pairing import Pairer
-from mmcl_ros.parameters import TABLE, Parameter, check, check_change
+from mmcl_ros.parameters import TABLE, check, check_change
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.worker import Single, Worker
@@ -74,7 +75,7 @@ class RecognizerNode(LifecycleNode):
         self.stage = "unconfigured"
         self._failure = ""
         self._reset()
-        self.values: dict[str, Any] = {row.name: self.declare_parameter(*_declaration(row)).value for row in TABLE}
+        self.values = declare(self, TABLE)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers have to run before any /clock
         self._notices = reports.Notices(self.get_logger().warning, self.get_logger().info)
@@ -87,7 +88,7 @@ class RecognizerNode(LifecycleNode):
         apart = ReentrantCallbackGroup()
         self.create_service(RecognizeOnce, "~/recognize_once", self._on_once, callback_group=apart)
         self.create_timer(WATCH_S, self._watch, clock=self._steady)
-        self.create_timer(self.values["status_period"], self.report, clock=self._steady)
+        self._reporter = self.create_timer(self.values["status_period"], self.report, clock=self._steady)
         if self.values["autostart"]:
             self.start()
 
@@ -152,7 +153,7 @@ class RecognizerNode(LifecycleNode):
         """Listen and answer."""
         assert self.intake is not None
         every = self.values["policy"] == "every"
-        self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"])
+        self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"], self.context.ok)
         self._worker.enabled = self.enabled
         self._links = Links(self, self._sources(), self.values["qos"])
         result = super().on_activate(state)
@@ -301,6 +302,9 @@ class RecognizerNode(LifecycleNode):
         if reason:
             return SetParametersResult(successful=False, reason=reason)
         self.values.update({name: value for name, value in changes.items() if name in self.values})
+        if "status_period" in changes:
+            self._reporter.timer_period_ns = round(self.values["status_period"] * 1e9)
+            self._reporter.reset()  # the new period counts from now on, however long the old one was
         with self._changed:
             self._apply()
         return SetParametersResult(successful=True)
@@ -377,16 +381,6 @@ class RecognizerNode(LifecycleNode):
         if self._diagnostics is not None:
             name = self.get_fully_qualified_name().lstrip("/")
             self._diagnostics.publish(reports.diagnostics(status, name, status.stamp))
-
-
-def _declaration(row: Parameter) -> tuple[str, Any, ParameterDescriptor]:
-    descriptor = ParameterDescriptor(description=row.text, additional_constraints=row.range)
-    if type(row.default) is int:
-        high = int(row.high) if row.high < 2**63 else 2**63 - 1
-        descriptor.integer_range = [IntegerRange(from_value=int(row.low), to_value=high)]
-    elif type(row.default) is float:
-        descriptor.floating_point_range = [FloatingPointRange(from_value=row.low, to_value=row.high)]
-    return row.name, row.default, descriptor
 
 
 def main(args: list[str] | None = None, load: Callable[..., RecognizerLike] = load_model) -> int:

@@ -38,14 +38,21 @@ class Worker(threading.Thread):
         process: called with each job, outside the lock.
         every: answer all jobs in order; otherwise only the newest one that is complete.
         queue: most jobs that wait; the oldest beyond are dropped.
+        running: whether answers can still be sent; told to end, a process cannot, and that is no fault.
     """
 
     def __init__(
-        self, intake: Intake, changed: threading.Condition, process: Callable[[Job], None], every: bool, queue: int
+        self,
+        intake: Intake,
+        changed: threading.Condition,
+        process: Callable[[Job], None],
+        every: bool,
+        queue: int,
+        running: Callable[[], bool],
     ) -> None:
         super().__init__(name="recognizer", daemon=True)
         self._intake, self._changed, self._process = intake, changed, process
-        self._limit = queue if every else 1
+        self._limit, self._running = queue if every else 1, running
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
         self._stopped = False
@@ -85,7 +92,10 @@ class Worker(threading.Thread):
             try:
                 self._process(job)
             except Exception:  # a defect must not end the thread and leave the robot without answers
-                logger.exception("an answer was lost")
+                if self._running():
+                    logger.exception("an answer was lost")
+                else:
+                    logger.debug("an answer was lost at the end", exc_info=True)
 
     def _next(self) -> Job | None:
         now = time.monotonic()

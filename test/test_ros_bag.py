@@ -21,7 +21,7 @@ from conftest import shared_data
 from ros_fakes import CLASSES, FakeRecognizer
 
 from mmcl_core.errors import ConfigError, DataError
-from mmcl_ros.bagfile import Bag, Topics
+from mmcl_ros.bagfile import Bag, Topics, typestore
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, View, record
@@ -43,6 +43,38 @@ def make_view(number):
 
 def make_recording(out, storage="mcap"):
     return record(out, (make_view(number) for number in range(20)), storage=storage)
+
+
+def write_bag(path, written, frame=""):
+    """A bag of small messages, each (topic, kind, stamp, time of recording); kind: rgb, depth, info or words.
+
+    Without a common frame each topic has one of its own.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    store = typestore()
+    types = store.types
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        channels = {}
+        for topic, kind, stamp, recorded in written:
+            time = types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
+            head = types["std_msgs/msg/Header"](time, frame or topic)
+            name = {"info": "sensor_msgs/msg/CameraInfo", "words": "std_msgs/msg/String"}.get(
+                kind, "sensor_msgs/msg/Image"
+            )
+            if kind == "words":
+                message = types[name]("hello")
+            elif kind == "info":
+                roi = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+                k = np.array([len(topic), 0, 2, 0, len(topic), 2, 0, 0, 1.0])  # the focal length says whose it is
+                message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), np.zeros(12), 0, 0, roi)
+            else:
+                encoding, size = ("rgb8", 3) if kind == "rgb" else ("16UC1", 2)
+                message = types[name](head, 4, 4, encoding, 0, 4 * size, np.full(16 * size, 9, np.uint8))
+            if topic not in channels:
+                channels[topic] = writer.add_connection(topic, name, typestore=store)
+            writer.write(channels[topic], recorded, store.serialize_cdr(message, name))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +294,61 @@ def test_every_picture_goes_with_the_calibration_of_its_time(tmp_path):
     with Bag(path) as bag:
         frames = list(bag.frames([truth.request for truth in read_truth(table)], 0.02))
     assert [frame.infos["depth"].k[0] for frame in frames] == [view.camera[0] for view in views]
+
+
+@pytest.mark.parametrize(
+    ("topics", "infos"),
+    [
+        ("/c/color/image_raw /c/depth/image_raw /c/depth/camera_info", {"depth": "/c/depth/camera_info"}),
+        ("/c/color/image_raw /c/color/camera_info /c/depth/image", {"rgb": "/c/color/camera_info"}),
+        ("/rgb/image /depth_to_rgb/image /depth_to_rgb/camera_info", {"depth": "/depth_to_rgb/camera_info"}),
+        ("/color /depth /depth_camera_info", {"depth": "/depth_camera_info"}),
+        ("/c/depth /c/camera_info /c/color/image_raw", {"depth": "/c/camera_info"}),
+        ("/c/color/image_raw /infra/camera_info /c/depth/image", {}),
+        (
+            "/c/color/image_raw /c/depth/image /c/camera_info",
+            {"rgb": "/c/camera_info", "depth": "/c/camera_info"},
+        ),
+        (
+            "/s/Color_0/image/data /s/Color_0/info/camera_info /s/Depth_0/image/data",
+            {"rgb": "/s/Color_0/info/camera_info"},
+        ),
+        (
+            "/c/color/image_raw /c/depth/image /c/camera_info /c/depth/camera_info",
+            {"rgb": "/c/camera_info", "depth": "/c/depth/camera_info"},
+        ),
+    ],
+)
+def test_no_sensor_is_given_the_camera_of_another_one(tmp_path, caplog, topics, infos):
+    written = []
+    for topic in topics.split():
+        kind = "info" if "info" in topic.rpartition("/")[2] else "depth" if "epth" in topic else "rgb"
+        written += [(topic, kind, 10**9, 10**9)]
+    with Bag(write_bag(tmp_path / "bag", written)) as bag:
+        assert bag.topics.rgb
+        assert bag.topics.depth
+        assert bag.topics.infos == infos
+        assert set(bag.cameras()) == set(infos)
+    told = [record.getMessage() for record in caplog.records if "no camera info of its own" in record.getMessage()]
+    assert len(told) == 2 - len(infos)
+
+
+@pytest.mark.parametrize(("sensor", "infos"), [("color", {"rgb", "depth"}), ("depth", {"depth"})])
+def test_depth_that_is_registered_to_colour_is_seen_through_the_colour_camera(tmp_path, sensor, infos):
+    written = [(f"/c/{name}/image", kind, 0, 0) for name, kind in (("color", "rgb"), ("depth", "depth"))]
+    written.append((f"/c/{sensor}/camera_info", "info", 0, 0))
+    with Bag(write_bag(tmp_path / "bag", written, "color_optical_frame")) as bag:
+        assert bag.topics.infos == dict.fromkeys(infos, f"/c/{sensor}/camera_info")
+
+
+def test_a_recording_without_pictures_is_refused_with_the_topics_it_has(recording, tmp_path, capsys):
+    bag = write_bag(tmp_path / "bag", [("/chat", "words", 0, 0), ("/cam/camera_info", "info", 0, 0)])
+    assert main(command(bag, recording[1], tmp_path / "none", tmp_path / "out")) == 2
+    err = capsys.readouterr().err
+    assert "holds no colour or depth pictures" in err
+    assert "its topics: /cam/camera_info (sensor_msgs/msg/CameraInfo), /chat (std_msgs/msg/String)" in err
+    with Bag(bag) as opened:
+        assert list(opened.messages()) == list(opened.raw("/none")) == [], "no topics are not all topics"
 
 
 def tiny_model(folder):

@@ -8,6 +8,7 @@ import pytest
 from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 
 from mmcl_core.errors import InputError
+from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
 
@@ -269,8 +270,32 @@ def test_camera_info_of_another_resolution_is_scaled():
     assert camera_of(info, 320, 320) is None
     assert camera_of(camera_info(640, 480, 0.0, 0, 0), 640, 480) is None
     assert camera_of(camera_info(640, 480, math.nan, 0, 0), 640, 480) is None
-    ros1 = SimpleNamespace(width=8, height=8, K=[4.0, 0, 3.0, 0, 4.0, 3.0, 0, 0, 1])
+    ros1 = camera_info(8, 8, 4.0, 3.0, 3.0)
+    ros1.K = ros1.__dict__.pop("k")
     assert camera_of(ros1, 8, 8) == (4.0, 4.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize("binning", [(0, 0), (1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize("roi", [(0, 0, 0, 0), (0, 0, 640, 480), (100, 40, 320, 200)])
+def test_camera_of_a_part_of_the_sensor_keeps_the_ray(roi, binning):
+    """A point of the sensor is seen along the same ray, whichever pixel of the picture it came to lie in."""
+    info = camera_info(640, 480, 500.0, 310.0, 250.0, roi=roi, binning=binning)
+    left, top, width, height = roi if roi[2] else (0, 0, 640, 480)
+    joined = [max(1, one) for one in binning]
+    fx, fy, cx, cy = camera_of(info, width // joined[0], height // joined[1])
+    for sensor, start, pixels, focus, centre, whole in (
+        (300, left, joined[0], fx, cx, 310.0),
+        (90, top, joined[1], fy, cy, 250.0),
+    ):
+        place = (sensor + 0.5 - start) / pixels - 0.5
+        assert (place - centre) / focus == pytest.approx((sensor - whole) / 500.0)
+
+
+def test_a_change_of_the_part_that_is_read_is_a_change_of_the_calibration():
+    track = CameraTrack()
+    for stamp, roi in enumerate([(0, 0, 0, 0), (10, 20, 320, 240)]):
+        track.add(camera_info(640, 480, 500.0, 319.5, 239.5, stamp_ns=stamp, roi=roi))
+    assert [track.at(stamp).roi.x_offset for stamp in (0, 1)] == [0, 10]
 
 
 def test_uncalibrated_camera_is_told_as_unknown():

@@ -263,15 +263,47 @@ def test_every_argument_arrives(launched, tmp_path):
         assert {name: getattr(v, fields[v.type]) for name, v in zip(wanted, values, strict=True)} == wanted
         state = bench.call(GetState, "/front/recognizer/get_state", GetState.Request(), 30).current_state
         assert state.label == "unconfigured", "autostart is off"
-        request = GetParameters.Request(names=["transport"])
+        request = GetParameters.Request(names=["rgb_transport", "rgb_topic"])
         answer = bench.call(GetParameters, "/front/overlay/get_parameters", request, 60)
-        assert answer.values[0].string_value == "compressed"
+        assert [value.string_value for value in answer.values] == ["compressed", "/cam/rgb"]
         assert any("[DEBUG]" in line and "recognizer" in line for line in running.lines)
         pids = [line.split("[")[-1].split("]")[0] for line in running.lines if "process started with pid" in line]
         os.kill(int(pids[0]), signal.SIGKILL)
         running.wait("process started with pid", 3)
     finally:
         bench.close()
+
+
+def launch_file(path):
+    """The module of a launch file."""
+    spec = importlib.util.spec_from_file_location(path.name.partition(".")[0], path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs_launch
+def test_recognizer_and_overlay_are_given_the_same_parameters(tmp_path):
+    from launch import LaunchContext
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {modality: depth}\n")
+    context, module = LaunchContext(), launch_file(RECOGNIZER)
+    given = {"params_file": str(file), "depth_topic": "/cam/depth", "use_sim_time": "true"}
+    context.launch_configurations.update({**dict.fromkeys(declared(RECOGNIZER), ""), **given})
+    assert module.node_parameters(context) == [str(file), {"depth_topic": "/cam/depth", "use_sim_time": True}]
+    module.Node = lambda **given: given
+    given = [make(context)[0]["parameters"] for make in (module.make_recognizer, module.make_overlay)]
+    assert given == [module.node_parameters(context)] * 2
+
+
+@needs_launch
+@pytest.mark.ros
+def test_a_parameter_file_that_is_not_there_is_named(launched, tmp_path):
+    running = launched(RECOGNIZER, params_file=tmp_path / "none.yaml")
+    assert f"params_file is {tmp_path}/none.yaml, where there is no file" in running.wait("no file")
+    running.process.wait(60)
+    assert "Traceback" not in running.stop()
 
 
 @needs_launch

@@ -390,6 +390,14 @@ def test_parameters_at_run_time(bench):
     assert described.description
 
 
+@pytest.mark.parametrize("autostart", [True, False])
+def test_the_period_of_the_status_changes_when_it_is_set(bench, autostart):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", status_period=60.0, autostart=autostart)
+    statuses = status_of(bench)
+    assert node.set_parameters([Parameter("status_period", value=0.1)])[0].successful
+    bench.wait(lambda: len(statuses) > 2, "status messages at the new period")
+
+
 def test_diagnostics(bench):
     bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
     found = bench.collect(DiagnosticArray, "/diagnostics")

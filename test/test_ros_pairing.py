@@ -144,6 +144,56 @@ def test_anchors_that_wait_when_time_jumps_are_still_given_out():
     assert [group.anchor.stamp // MS for group in made.ready(9)] == [5000, 1000]
 
 
+def looped(anchor, lag=0.0, loops=3):
+    """Two sensors, depth 5 ms behind in stamp and arrival, and regions some time later, from a bag that loops."""
+    made = Pairer(0.02, 0.1, history=1.0)
+    made.expect(anchor, ["rgb", "depth"], ["rgb", "depth"])
+    events = []
+    for loop in range(loops):
+        for n in range(60):
+            stamp, received = 100_000 + 33 * n, 2.0 * loop + 0.033 * n
+            events.append((received, "rgb", Item(stamp * MS, f"{loop} {n}", received)))
+            events.append((received + 0.005, "depth", Item((stamp + 5) * MS, f"{loop} {n}", received + 0.005)))
+            if anchor == "regions":
+                events.append((received + lag, "regions", Item(stamp * MS, f"{loop} {n}", received + lag)))
+    groups = []
+    for received, stream, one in sorted(events, key=lambda event: event[0]):
+        made.add(stream, one)
+        groups += made.ready(received)
+    return made, groups + made.ready(1e9)
+
+
+@pytest.mark.parametrize(("anchor", "lag"), [("rgb", 0.0), ("depth", 0.0), *(("regions", x) for x in (0.02, 0.4, 0.9))])
+def test_nothing_goes_without_its_partners_where_a_bag_loops(anchor, lag):
+    """However late the detector: its first regions of a round come long after the pictures, its last ones as well."""
+    made, groups = looped(anchor, lag)
+    assert made.counters.paired == len(groups) == 180
+    found = [{group.anchor.message, *(one.message for one in group.partners.values())} for group in groups]
+    assert found == [{f"{loop} {n}"} for loop in range(3) for n in range(60)]
+
+
+def test_regions_of_a_slow_and_a_fast_detector_on_one_topic_are_no_jump():
+    made = Pairer(0.02, 0.1, history=1.0)
+    made.expect("regions", ["rgb"], ["rgb"])
+    groups = []
+    for n in range(60):
+        assert not made.add("rgb", item(1000 + 33 * n))
+        for late in (0, 25):
+            if n >= late:
+                assert not made.add("regions", item(1000 + 33 * (n - late), received=1 + 0.033 * n))
+        groups += made.ready(1 + 0.033 * n)
+    assert made.counters.paired == len(groups) == 60 + 35
+    assert made.counters.time_jumps == 0
+
+
+def test_memory_is_bounded_though_stamps_jump_all_the_time():
+    made = pairer(history=1.0)
+    for n in range(3000):
+        made.add("depth", item(10_000 + n - 5000 * (n % 2), received=n / 30))
+    place = made._streams["depth"]
+    assert len(place.items) + len(place.past) < 60
+
+
 def test_slightly_late_messages_are_no_jump():
     made = pairer()
     made.add("depth", item(140))

@@ -96,7 +96,7 @@ def test_overlay_works_only_while_somebody_looks(bench):
     from mmcl_ros.overlay_node import OverlayNode
 
     overlay = bench.add(OverlayNode(context=bench.context))
-    camera = bench.publisher(Image, "/image", subscribers=0)
+    camera = bench.publisher(Image, "/rgb/image", subscribers=0)
     answers = bench.publisher(RecognitionArray, "/recognitions", subscribers=0)
     time.sleep(0.7)
     assert not overlay.working
@@ -117,6 +117,17 @@ def test_overlay_works_only_while_somebody_looks(bench):
     bench.client.destroy_subscription(next(s for s in bench.client.subscriptions if s.topic_name == "/overlay/image"))
     bench.wait(lambda: not overlay.working, "the overlay to rest")
     bench.wait(lambda: camera.get_subscription_count() == 0, "the end of its subscription")
+
+
+def test_overlay_goes_by_the_parameter_file_of_the_recognizer(bench, tmp_path):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {modality: depth, depth_topic: /cam/depth, top_k: 2}\n")
+    bench.add(OverlayNode(context=bench.context, cli_args=["--ros-args", "--params-file", str(file)]))
+    camera = bench.publisher(Image, "/cam/depth", subscribers=0)
+    bench.collect(Image, "/overlay/image")
+    bench.wait(camera.get_subscription_count, "the overlay to listen to the picture of the file")
 
 
 def test_overlay_shows_depth_as_colours():
@@ -151,6 +162,17 @@ def test_a_wrong_parameter_is_one_line(parameter, says):
     assert parameter.partition(":")[0] in ended.stderr
 
 
+@pytest.mark.parametrize("module", ["recognizer_node", "overlay_node", "play_bag"])
+def test_a_parameter_file_that_is_not_there_is_named(module):
+    line = [sys.executable, "-m", f"mmcl_ros.{module}", "--ros-args", "--params-file", "/nowhere.yaml"]
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "'--params-file /nowhere.yaml'" in said
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
     environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
@@ -161,4 +183,35 @@ def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
     process.send_signal(end)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+SLOW_ANSWER = """
+import sys, time
+from mmcl_ros import recognizer_node
+from mmcl_ros.benchmark import StandIn
+class Slow(StandIn):
+    def recognize(self, **given):
+        print("recognizing", flush=True)
+        time.sleep(1.0)
+        return super().recognize(**given)
+sys.exit(recognizer_node.main(sys.argv[1:], lambda path, **settings: Slow()))
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_process_that_is_told_to_end_in_the_midst_of_an_answer_ends_quietly(bench, end):
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment["ROS_DOMAIN_ID"] = str(bench.domain)
+    line = [sys.executable, "-c", SLOW_ANSWER, "--ros-args", "-p", "model:=slow", "-p", "modality:=rgb"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, **pipes)
+    rgb = bench.publisher(Image, "/rgb/image", subscribers=0)
+    bench.wait(rgb.get_subscription_count, "the node to listen", 60)
+    rgb.publish(rgb_message(0))
+    assert process.stdout.readline() == "recognizing\n"
+    process.send_signal(end)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, errors
+    assert "lost" not in errors
     assert "Traceback" not in errors

@@ -1,7 +1,13 @@
 """Recorded bags played over real DDS into the node: every answer equals the one of the evaluation without ROS."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +20,7 @@ from mmcl_ros.msg import RecognitionArray, RegionArray
 from ros_bench import depth_message, region_message, rgb_message
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
-from test_ros_bag import column, make_recording, tiny_model
+from test_ros_bag import column, make_recording, tiny_model, write_bag
 
 from mmcl_core.errors import MmclError
 from mmcl_core.recognizer import Recognizer
@@ -26,6 +32,7 @@ from mmcl_ros.play_bag import Listener, play, truth_messages
 from mmcl_ros.qos import profile
 from mmcl_ros.truth import read_truth
 
+ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.ros
 
 
@@ -119,6 +126,71 @@ def test_the_player_waits_for_a_picture_topic_however_late(monkeypatch):
     assert colour.looks > 30
     with pytest.raises(MmclError, match="nobody listens"):
         play_bag._wait_for_listeners([Heard(None), Heard(0)], [Heard(None)], patience=0.2)
+
+
+def moments(monkeypatch, path, rate=1.0):
+    """Play a bag by an invented clock: when each message is sent, seconds since the beginning."""
+    clock, found = [100.0], []
+
+    def sleep(seconds):
+        clock[0] += seconds
+
+    publisher = SimpleNamespace(get_subscription_count=lambda: 1, topic_name="/x")
+    publisher.publish = lambda raw: found.append(clock[0] - 100.0)
+    monkeypatch.setattr(play_bag, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    with Bag(path) as bag:
+        assert play(SimpleNamespace(create_publisher=lambda *_: publisher), bag, rate=rate) == len(found)
+    return found
+
+
+@pytest.mark.parametrize("stamps", [(0, 10**18, 10**18 + 10**8), (10**18, 0, 5 * 10**17)])
+def test_the_pace_is_that_of_the_recording_whatever_the_stamps_say(monkeypatch, tmp_path, stamps):
+    written = [("/rgb", "rgb", stamp, 10**18 + n * 10**8) for n, stamp in enumerate(stamps)]
+    assert moments(monkeypatch, write_bag(tmp_path / "bag", written), rate=2.0) == pytest.approx([0.0, 0.05, 0.1])
+
+
+def test_long_pauses_of_a_recording_are_cut_and_told_once(monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO")
+    written = [("/rgb", "rgb", 10**9 * second, 10**9 * second) for second in (0, 3600, 9000)]
+    assert moments(monkeypatch, write_bag(tmp_path / "bag", written)) == pytest.approx([0.0, 5.0, 10.0])
+    assert [record.getMessage() for record in caplog.records if "pauses" in record.getMessage()] == [
+        "the recording pauses for 3600.0 s; this and all other pauses are cut to 5 s"
+    ]
+
+
+def test_ctrl_c_ends_the_player_with_a_word_on_how_far_it_came(bench, tmp_path):
+    written = [(f"/{kind}", kind, n * 10**9, n * 10**9) for n in range(30) for kind in ("rgb", "depth")]
+    path = write_bag(tmp_path / "bag", written)
+    found = [bench.collect(Image, topic) for topic in ("/rgb", "/depth")]
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment["ROS_DOMAIN_ID"] = str(bench.domain)
+    line = [sys.executable, "-m", "mmcl_ros.play_bag", "--bag", str(path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Of a shell's background job the child would inherit that Ctrl-C is to be ignored.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, **pipes, **heed)
+    bench.wait(lambda: all(found), "the first pictures", 60)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.startswith("stopped after the messages of ")
+    assert "0 answers" in said
+    assert "Traceback" not in errors
+    assert errors.strip().endswith("interrupted")
+
+
+def test_a_rate_that_is_none_is_refused(tmp_path, capsys):
+    assert play_bag.main(["--bag", str(tmp_path), "--rate", "0"]) == 2
+    assert "--rate is 0; give a number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_recording_without_pictures_is_not_played(tmp_path, capsys, truth):
+    bag = write_bag(tmp_path / "bag", [("/chat", "words", 0, 0)])
+    table = tmp_path / "boxes.csv"
+    table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n5,0,0,9,9,can\n")
+    assert play_bag.main(["--bag", str(bag), "--patience", "1", *(["--truth", str(table)] if truth else [])]) == 2
+    assert "its topics: /chat (std_msgs/msg/String)" in capsys.readouterr().err
 
 
 def test_recorded_regions_that_come_after_all_pictures_find_the_first(bench):
