@@ -6,6 +6,7 @@ n-th sample, and ``python -m mmcl_core.prepare merge`` puts the shards together 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -35,6 +36,11 @@ __all__ = ["main", "make_stock", "parse_shard", "parse_split", "render"]
 
 _EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
   python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
+#: Settings of scenes that a set names where they are not as usual: its word for them, and what is usual.
+_SCENES = {
+    "neighbours": ("neighbours", 4), "spread": ("camera_spread", 1.0),
+    "piles": ("piles", 0.0), "paint": ("paint_spread", 0.0),
+}  # fmt: skip
 _maker: CropMaker | None = None  # of a worker process
 
 
@@ -47,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    options = vars(_parser().parse_args(arguments))
+    level = options.pop("log_level")
+    return run_command(lambda: print(render(**options)), level)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command_parser("render", __doc__, _EXAMPLES)
     add = parser.add_argument
     add(
@@ -62,6 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
     add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
+    add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace the set that is in the output folder")
+    _add_scene_options(parser.add_argument_group("scenes and cameras").add_argument)
+    add_logging_options(parser)
+    return parser
+
+
+def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--neighbours",
         type=int,
@@ -102,12 +122,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="draw exposure, colours, noise, holes and the like of both cameras from a range X times as wide: to "
         "validate, or train, for sensors unlike the modelled ones (default: %(default)s)",
     )
-    add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace the set that is in the output folder")
-    add_logging_options(parser)
-    options = vars(parser.parse_args(arguments))
-    level = options.pop("log_level")
-    return run_command(lambda: print(render(**options)), level)
 
 
 def render(
@@ -137,30 +151,19 @@ def render(
         DataError: no meshes, or an output folder that is not empty.
     """
     shares, (first, step) = parse_split(split), parse_shard(shard)
-    if min(count, workers) < 1 or not 16 <= size <= 1024 or min(seed, neighbours) < 0:
-        raise ConfigError(
-            "--count and --workers must be at least 1, --seed and --neighbours at least 0, --size 16 to 1024"
-        )
-    if not 0 <= spread <= 4:
-        raise ConfigError(f"--camera-spread must be 0 to 4, got {spread:g}")
-    if not 0 <= piles <= 1:
-        raise ConfigError(f"--piles must be 0 to 1, got {piles:g}")
-    if not 0 <= paint <= 4:
-        raise ConfigError(f"--paint-spread must be 0 to 4, got {paint:g}")
+    look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
+    _check(count, workers, size, seed, look)
     stock = make_stock(objects, seed, classes)
     if isinstance(stock, FolderStock):
         stock.check()
     numbers = range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
-    description: dict[str, Any] = {
+    description = {
         "made_by": "mmcl_core.render",
         "objects": objects if objects == "household" else Path(objects).resolve().name,
         **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
-        **({} if neighbours == 4 else {"neighbours": neighbours}),
-        **({} if spread == 1 else {"camera_spread": spread}),
-        **({"piles": piles} if piles else {}),
-        **({"paint_spread": paint} if paint else {}),
+        **{name: look[key] for key, (name, usual) in _SCENES.items() if look[key] != usual},
         "unseen_in_other_splits": stock.unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
     }
@@ -169,11 +172,7 @@ def render(
     with PreparedWriter(
         out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
     ) as writer:
-        crops = _all_crops(
-            (objects, seed, tuple(classes), size, shares, sensor, neighbours, spread, piles, paint),
-            numbers,
-            min(workers, len(numbers)),
-        )
+        crops = _all_crops((objects, seed, tuple(classes), size, shares, look), numbers, min(workers, len(numbers)))
         for number, crop in zip(numbers, _progress(crops, len(numbers)), strict=True):
             writer.add(_sample(number, count, crop))
             tally[crop.split] += 1
@@ -181,10 +180,21 @@ def render(
     sheet = contact_sheet(out, out / "sheet.png")
     splits = ", ".join(f"{name} {tally[name]}" for name in shares)
     head = f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
-    head = f"{head}\nlook at: {sheet}"
-    if step > 1:
-        return f"{head}\nnext: python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
-    return f"{head}\nnext: {next_command(PreparedSet.open(out, verify=False))}"
+    further = f"python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
+    return (
+        f"{head}\nlook at: {sheet}\nnext: {further if step > 1 else next_command(PreparedSet.open(out, verify=False))}"
+    )
+
+
+def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, Any]) -> None:
+    """Refuse numbers that make no sense."""
+    if min(count, workers) < 1 or not 16 <= size <= 1024 or min(seed, look["neighbours"]) < 0:
+        raise ConfigError(
+            "--count and --workers must be at least 1, --seed and --neighbours at least 0, --size 16 to 1024"
+        )
+    for key, option, most in (("spread", "camera-spread", 4), ("piles", "piles", 1), ("paint", "paint-spread", 4)):
+        if not 0 <= look[key] <= most:
+            raise ConfigError(f"--{option} must be 0 to {most}, got {look[key]:g}")
 
 
 def _progress(crops: Iterator[Crop], total: int) -> Iterable[Crop]:
@@ -277,17 +287,13 @@ def _start_worker(
     classes: tuple[str, ...],
     size: int,
     shares: dict[str, float],
-    sensor: str,
-    neighbours: int,
-    spread: float,
-    piles: float,
-    paint: float,
+    look: Mapping[str, Any],
 ) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, sensor, neighbours, spread, piles, paint)
+    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, **look)
 
 
 def _make(number: int) -> Crop:
