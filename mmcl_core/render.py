@@ -180,10 +180,11 @@ def render(
     sheet = contact_sheet(out, out / "sheet.png")
     splits = ", ".join(f"{name} {tally[name]}" for name in shares)
     head = f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
-    further = f"python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
-    return (
-        f"{head}\nlook at: {sheet}\nnext: {further if step > 1 else next_command(PreparedSet.open(out, verify=False))}"
-    )
+    following = (
+        f"python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
+        if step > 1 else next_command(PreparedSet.open(out, verify=False))
+    )  # fmt: skip
+    return f"{head}\nlook at: {sheet}\nnext: {following}"
 
 
 def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, Any]) -> None:
