@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mmcl_core.synth.shade import srgb
+
 __all__ = ["DEPTH_CAMERAS", "ColourCamera", "DepthCamera", "to_millimetres"]
 
 #: Kinds of depth cameras, see above.
@@ -110,7 +112,7 @@ class ColourCamera:
         x = np.linspace(0, 2, _CURVE)
         x = np.maximum(x - 0.012 * self.contrast, 0)  # hard contrast swallows the darkest tones
         x = np.where(x < 0.7, x, 0.7 + 0.3 * np.tanh((x - 0.7) / 0.45) / np.tanh(1.3 / 0.45))  # a soft shoulder
-        y = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
+        y = srgb(x)
         y = y + self.contrast * 0.5 * (y * y * (3 - 2 * y) - y)
         return np.clip(y * 255 + 0.5, 0, 255).astype(np.uint8)
 

@@ -15,7 +15,7 @@ import numpy as np
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.raycast import Camera, Hits, Panel, Placed, blocked
 
-__all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "painted", "surface"]
+__all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "painted", "srgb", "surface"]
 
 _x = np.arange(256) / 255.0
 _ROW = 32000  # most columns of a picture that OpenCV's remap takes
@@ -214,6 +214,11 @@ def lit(
     return result
 
 
+def srgb(light: np.ndarray) -> np.ndarray:
+    """sRGB values of linear light >= 0, of its shape; 1 is 1."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+
+
 def painted(colour: np.ndarray, paint: np.ndarray) -> np.ndarray:
     """Colours as a texture of another exposure and white balance has them.
 
@@ -224,9 +229,7 @@ def painted(colour: np.ndarray, paint: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [N, 3], sRGB.
     """
-    light = np.minimum(SRGB_TO_LINEAR[:, None] * paint, 1.0)
-    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
-    tables = (curve * 255 + 0.5).astype(np.uint8)
+    tables = (srgb(np.minimum(SRGB_TO_LINEAR[:, None] * paint, 1.0)) * 255 + 0.5).astype(np.uint8)
     return np.stack([tables[colour[:, channel], channel] for channel in range(3)], axis=1)
 
 
