@@ -63,6 +63,18 @@ def test_two_processes_equal_one(tmp_path, missing, overrides):
     assert weights.keys() == both.keys()
 
 
+def test_the_best_weights_of_a_stage_are_handed_on_by_all_processes(tmp_path):
+    """Only the main process validates. The next stage starts from the best weights on the others too."""
+    data = tiny.make_set(tmp_path / "set", missing=True)
+    words = ("method=admd", "train.target=rgb", "admd.alone_epochs=4", "admd.together_epochs=0", "admd.hidden=32")
+    config = tiny.settings(data, *SETTINGS, *words, "admd.lr=1e-3", "train.keep=best")
+    runs = [run_processes(count, config, tmp_path / str(count))[0] for count in (1, 2)]
+    scores = [row["accuracy"] for row in runs[0] if row["split"] == "val" and row["stage"] == "alone"]
+    assert scores.index(max(scores)) < len(scores) - 1, "the best epoch must not be the last"
+    one, two = ([row["loss"] for row in rows if row["split"] == "train"] for rows in runs)
+    assert one == pytest.approx(two, rel=2e-4)
+
+
 def test_gradients_are_averaged_whatever_their_shapes(tmp_path):
     processes = 2
     port = str(tiny.free_port())
