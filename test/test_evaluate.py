@@ -30,8 +30,9 @@ def make_pictures(generator, label, side):
 
 
 def write_set(
-    path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth"), blank=(), cameras=True
-):
+    path, classes=CLASSES, count=23, side=SIDE, drop=None, modalities=("rgb", "depth"), blank=(), cameras=True,
+    groups=lambda i: f"scene{i % 5}",
+):  # fmt: skip
     """``drop(i)`` names the modalities that sample i lacks; the depth of ``blank`` samples has no reading."""
     generator = np.random.default_rng(4)
     with PreparedWriter(
@@ -43,7 +44,7 @@ def write_set(
             kept = {m: images[m] for m in modalities if m not in (drop(i) if drop else ())}
             camera = None if i % 2 or not cameras else (60.0, 60.0, side / 2, side / 2)
             split = "test" if i < count else "train"
-            writer.add(Sample(kept, i % len(classes), split, f"k{i:03d}", f"scene{i % 5}", camera=camera))
+            writer.add(Sample(kept, i % len(classes), split, f"k{i:03d}", groups(i), camera=camera))
     return path
 
 
@@ -122,6 +123,17 @@ def test_every_sample_once_and_figures_that_follow_from_the_predictions(run, tmp
     assert printed.rstrip().endswith("index.html")
     assert (run / "report" / "index.html").exists()
     assert cv2.imread(str(out / "confusion.png")) is not None
+
+
+def test_samples_of_unknown_groups_are_no_near_duplicates(run, tmp_path):
+    data = write_set(tmp_path / "set", count=24, groups=lambda i: "scene" if i < 6 else "")
+    run_command(run, "--data", data)
+    report, lines = read(run / "evaluation" / "set-test")
+    for name, figures in report["modalities"].items():
+        hits = np.array([line["class"] == line["predicted"] for line in lines if line["modality"] == name])
+        means = [*hits[:6].reshape(2, 3).mean(axis=0), *hits[6:]]
+        assert figures["groups"] == len(means) == 21
+        assert figures["group_mean"]["value"] == pytest.approx(np.mean(means))
 
 
 def test_the_recogniser_gives_the_same_answers(run, tmp_path, capsys):

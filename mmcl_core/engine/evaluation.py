@@ -336,7 +336,9 @@ def _lacking(name: str, prepared: PreparedSet, rows: NDArray[np.int64]) -> dict[
 
 def _figures(found: Predictions, prepared: PreparedSet, classes: Sequence[str], settings: Settings) -> dict[str, Any]:
     """The figures of one modality."""
-    groups = [str(name) for name in prepared.groups[found.rows]]
+    # A sample whose group is unknown is one of its own: together they would be one near-duplicate of each class.
+    known = zip(prepared.groups[found.rows], found.rows.tolist(), strict=True)
+    groups = [f"group {name}" if name else f"row {row}" for name, row in known]
     estimates = metrics.summarise(
         found.probabilities, found.labels, groups, resamples=settings.resamples, seed=settings.seed
     )
