@@ -14,10 +14,10 @@ import yaml
 from torch import nn
 
 from mmcl_core import train as command
-from mmcl_core.config import OptimConfig, to_dict
+from mmcl_core.config import OptimConfig, TrainConfig, to_dict
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.checks import check_data
-from mmcl_core.engine.device import translate_errors
+from mmcl_core.engine.device import prepare_device, translate_errors
 from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
@@ -236,6 +236,20 @@ def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_eve
     assert state["step"] <= 5
     assert all(value.isfinite().all() for value in state["system"].values())
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_float32_on_a_gpu_has_no_shorter_factors(monkeypatch):
+    """Torch leaves TF32 on for convolutions unless told."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for name in ("allow_tf32", "benchmark"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    before = torch.get_float32_matmul_precision()
+    found = []
+    for precision in ("float32", "bf16", "float32"):
+        prepare_device(TrainConfig(), torch.device("cuda"), precision)
+        found.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+    torch.set_float32_matmul_precision(before)
+    assert found == [("highest", False), ("high", True), ("highest", False)]
 
 
 def test_out_of_memory_suggests_settings(data):

@@ -67,15 +67,15 @@ def compiles(train: TrainConfig, device: torch.device) -> bool:
 
 
 def prepare_device(train: TrainConfig, device: torch.device, precision: str) -> None:
-    """Set the process up: threads on the CPU; convolution search and, beside bf16, TF32 on the GPU."""
+    """Set the process up: threads on the CPU; convolution search and, beside bf16 alone, TF32 on the GPU."""
     if train.threads > 0:
         torch.set_num_threads(train.threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
-        if precision == "bf16":
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.allow_tf32 = True
+        # The default of torch is TF32 in convolutions, ten bits of mantissa: not the float32 that was asked for.
+        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "bf16"
 
 
 def out_of_memory(error: BaseException) -> bool:
