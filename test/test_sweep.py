@@ -25,6 +25,7 @@ from mmcl_core.engine.sweep import pages
 from mmcl_core.engine.sweep.plan import Place, make_plan
 from mmcl_core.engine.sweep.plots import save_plots
 from mmcl_core.engine.sweep.pool import Outcome, Task, last_line, read_costs, run_tasks
+from mmcl_core.engine.sweep.session import Session
 from mmcl_core.engine.sweep.summary import Line, summarise
 from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError, DataError
@@ -402,6 +403,21 @@ def swept(data, tmp_path_factory):
     return folder
 
 
+def test_a_run_that_was_never_started_has_no_log_to_name(write, tmp_path, monkeypatch, caplog):
+    def fail(tasks, command, slots, ended):
+        (tasks[0].folder).mkdir(parents=True)
+        (tasks[0].folder / "sweep.log").write_text("wrong")
+        for task in tasks:
+            ended(task, Outcome("failed", "why"))
+        return True
+
+    monkeypatch.setattr("mmcl_core.engine.sweep.session.run_tasks", fail)
+    Session(make_plan(read_table(write()), [0], ["ce"]), tmp_path / "out", ["cpu"]).run()
+    first, second = (record.message for record in caplog.records if " failed: why" in record.message)
+    assert "sweep.log" in first
+    assert "log" not in second
+
+
 @pytest.mark.slow
 def test_a_real_sweep(swept):
     out = swept / "out"
@@ -466,4 +482,10 @@ def test_dry_run_lists_and_starts_nothing(write, tmp_path, capsys):
     assert "multi, depth, seed 0" in text
     assert not (tmp_path / "out").exists()
     assert command.main(["--config", str(path), "--out", str(tmp_path / "out"), "--dry-run", "method=mmlc"]) == 1
+    wrong = write(TABLE.replace("name: multi, ", "name: multi, settings: {method: mmlc}, "))
+    dry = ["--config", str(wrong), "--out", str(tmp_path / "out"), "--dry-run", "--rows"]
+    assert [command.main([*dry, name]) for name in ("multi", "ce")] == [
+        1,
+        0,
+    ]  # others cost nothing
     assert command.main(["--config", str(path), "--out", str(tmp_path / "out"), "--dry-run", "--rows", "x"]) == 2

@@ -131,7 +131,8 @@ class Session:
     def _say(self, run: Run, outcome: Outcome, summary: Summary, total: int) -> None:
         """One line for a run that ended."""
         if outcome.state == "failed":
-            logger.error("%s failed: %s; log: %s", run.title, outcome.reason, self.out / "runs" / run.key / "sweep.log")
+            log = self.out / "runs" / run.key / "sweep.log"  # none of a run that was given up before it was started
+            logger.error("%s failed: %s%s", run.title, outcome.reason, f"; log: {log}" if log.exists() else "")
             return
         if outcome.state == "stopped":
             logger.info("%s stopped, its state is saved", run.title)
