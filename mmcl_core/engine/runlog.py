@@ -10,7 +10,7 @@
 ``lr``                train: learning rate of the last update
 ``loss``              train: sum of all terms, those of all updates where a step has several
 *a term*              train: one key a loss term, such as ``1-5 rgb->depth`` or ``class rgb``, weights included;
-                      ``<update>/<term>`` where a step has several updates, such as ``critic/critic``
+                      ``<update>/<term>`` where a step has several updates, such as ``discriminator/fake``
 ``grad_norm``         train, with ``optim.clip_grad``: norm before clipping; ``<update>/grad_norm`` likewise
 ``accuracy/rgb``      val: top-1 by modality, in [0, 1]; ``accuracy`` is the mean over the target modalities
 ``loss/rgb``          val: mean cross-entropy of the predicted probabilities, in nats

@@ -34,8 +34,8 @@ class ContrastiveMultiviewCoding(Method):
     date. What it lacks has an entry that stays random, and is a negative that is easily told.
 
     The probe is a linear layer on f1, whose features have unit variance and thus a length of about the square root of
-    ``model.nrkhs``: ``cmc.probe_lr`` is divided by that number, which is the same as to shorten the embedding to about
-    length 1. It is what answers, whatever ``model.predict_with`` says.
+    ``model.nrkhs``: ``cmc.probe_lr`` is divided by that number, which is the same for its weights as to shorten the
+    embedding to about length 1. It is what answers, whatever ``model.predict_with`` says.
     """
 
     name = "cmc"

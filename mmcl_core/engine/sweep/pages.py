@@ -145,7 +145,7 @@ def _facts(summary: Summary) -> Iterable[str]:
     done = sum(result.state == "done" for result in summary.results.values())
     yield (
         f"{done} of {len(summary.results)} cells done, seeds {', '.join(map(str, plan.seeds))}. Top-1 in percent, mean "
-        "± standard deviation over the seeds that are done, every test sample once."
+        "± sample standard deviation (n - 1) over the seeds that are done, every test sample once."
     )
     keep = {run.config.train.keep for run in plan.runs.values() if run.places}
     words = {"last": "those of the last epoch", "best": "chosen by the validation split, never by the test split"}

@@ -115,7 +115,7 @@ class Summary:
         }
 
     def mean(self, line: Line, column: str, test: str = "", measure: str = "top1") -> Spread | None:
-        """Mean and standard deviation over the seeds that are done."""
+        """Mean and sample standard deviation over the seeds that are done."""
         values = self.by_seed(line, column, test, measure)
         return spread(list(values.values())) if values else None
 
