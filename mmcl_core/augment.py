@@ -11,7 +11,7 @@ result is the same as in one process. Everything runs on the device of the pictu
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,13 @@ class Draws:
     """The random numbers of a batch: tensors by name whose first dimension is the sample."""
 
     values: Mapping[str, Tensor]
+
+    @staticmethod
+    def cat(parts: Sequence[Draws]) -> Draws:
+        """The draws of several batches, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return Draws({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values})
 
     def rows(self, rows: slice) -> Draws:
         """The draws of some of the samples."""

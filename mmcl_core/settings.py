@@ -96,7 +96,7 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
     origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is Literal:
         # YAML 1.1 reads a bare on/off as a truth value; the settings that offer these words mean the words.
-        if isinstance(value, bool) and {"on", "off"} <= set(inner):
+        if isinstance(value, bool) and {"on", "off"} & set(inner):
             value = "on" if value else "off"
         if value not in inner or isinstance(value, bool):
             raise ConfigError(f"{where}: {name} is {value!r}; choose from {', '.join(map(str, inner))}")

@@ -4,6 +4,11 @@ without one.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
@@ -13,9 +18,10 @@ from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.engine.distributed import World
 from mmcl_core.engine.interrupt import RunInterruptedError
+from mmcl_core.engine.recording import WARM_UP
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import Trainer, train
-from mmcl_core.methods import METHODS
+from mmcl_core.methods import METHODS, method_class
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import load_weights
 
@@ -74,10 +80,12 @@ def test_views_made_ahead_are_those_of_their_update(data, tmp_path):
     with trainer.samples.epoch(0, 1) as batches:
         for step, (raw, made) in enumerate(zip(batches, ahead, strict=True), start=1):
             ((batch, views),) = made
-            expected = trainer.samples.views(raw[0], trainer.augmenter, trainer.stage, 0, step, 0)
+            (expected,) = trainer.samples.views(raw, trainer.augmenter, trainer.stage, [(0, step, 0)])
             assert torch.equal(batch.index, raw[0].index)
             for name, picture in expected.pictures.items():
-                assert torch.equal(views.pictures[name].image, picture.image)
+                # Several updates are augmented at a time, by products of another size, which may round otherwise.
+                away = (views.pictures[name].image.float() - picture.image.float()).abs() > 1
+                assert away.float().mean() < 1e-3
 
 
 def loss_rows(data, run, *overrides):
@@ -88,7 +96,60 @@ def loss_rows(data, run, *overrides):
 def test_losses_are_those_of_the_cpu(data, tmp_path):
     host = loss_rows(data, tmp_path / "cpu", *FLOAT32)
     device = loss_rows(data, tmp_path / "gpu", "train.device=cuda", *FLOAT32)
-    assert device[:2] == pytest.approx(host[:2], rel=1e-3)  # from then on rounding is learned from
+    assert device[0] == pytest.approx(host[0], rel=2e-3)  # some pixels are taken from the neighbour, see above
+    # The first update of Adam moves every weight by the rate, also where the sign of its gradient is that of rounding.
+    assert device[:3] == pytest.approx(host[:3], rel=1e-2)
+
+
+@pytest.mark.parametrize("method", [name for name in sorted(METHODS) if method_class(name).recordable])
+def test_a_recorded_pass_is_the_pass(data, tmp_path, method):
+    words = ("train.device=cuda", f"method={method}", "train.head_epochs=1", "model.dropout=0.2", *FLOAT32)
+    trainer = Trainer(tiny.settings(data, *words), tmp_path, World(0, 1), torch.device("cuda", 0), "float32")
+    for stage in range(len(trainer.stages)):
+        trainer._enter(stage, None)
+        recorded, update = trainer.recorded, trainer.stage.updates[0]
+        with trainer._ready(0) as ready:
+            batches = [views for ((_, views),) in ready]
+        for number in range(WARM_UP + 3):
+            batch, found = batches[number % len(batches)], []
+            for run in (recorded, lambda batch: trainer._pass(update, batch)):  # noqa: B023 - called in this round
+                torch.manual_seed(number)
+                terms = {name: value.item() for name, value in run(batch).items()}
+                found.append((terms, [None if p.grad is None else p.grad.clone() for p in trainer.parameters[0]]))
+                for optimizer in trainer.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+            assert found[0][0] == pytest.approx(found[1][0], rel=1e-4, abs=1e-6)
+            for mine, other in zip(found[0][1], found[1][1], strict=True):
+                assert (mine is None) == (other is None)
+                if mine is not None:
+                    torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+        assert recorded._graph is not None
+
+
+def test_losses_that_ask_the_gpu_cannot_be_recorded(data, tmp_path):
+    """In a process of its own: torch does not get over it."""
+    code = f"""
+import sys, tiny
+from pathlib import Path
+from mmcl_core.engine.trainer import train
+from mmcl_core.methods import method_class
+kind = method_class("mmcl")
+losses = kind.losses
+def asking(*arguments):
+    terms = losses(*arguments)
+    assert all(value.isfinite().item() for value in terms.values())
+    return terms
+kind.losses = asking
+train(tiny.settings({str(data)!r}, "train.device=cuda", *sys.argv[2:]), Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", code]
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])}
+    refused = subprocess.run(
+        [*command, str(tmp_path / "a"), *FLOAT32], env=here, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode != 0
+    assert "train.cuda_graph=off" in refused.stderr.splitlines()[-1]
+    subprocess.run([*command, str(tmp_path / "b"), *FLOAT32, "train.cuda_graph=off"], env=here, check=True)
 
 
 @pytest.mark.parametrize("compiled", ["off", "on"])

@@ -17,11 +17,15 @@ from mmcl_core import train as command
 from mmcl_core.config import OptimConfig, TrainConfig, to_dict
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.checks import check_data
+from mmcl_core.engine.clock import Clock
 from mmcl_core.engine.device import prepare_device, translate_errors
+from mmcl_core.engine.distributed import World
 from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
+from mmcl_core.engine.recording import batch_tensors, can_record
 from mmcl_core.engine.runlog import RunLog, read_rows
+from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import Trainer, train
 from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
 from mmcl_core.errors import CheckpointError, ConfigError, TrainingError, UntrainedModalityError
@@ -506,3 +510,62 @@ def test_log_is_cut_back_to_the_saved_state(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match="shorter"):
         RunLog(tmp_path, offsets)
+
+
+def test_several_updates_are_augmented_at_once_as_one_by_one(tmp_path):
+    config = tiny.settings(tiny.make_set(tmp_path / "set"), "augment.policy=sound", "augment.depth_holes=0.2")
+    samples = Samples(config, World(0, 1), torch.device("cpu"))
+    stage = samples.method.stages()[0]
+    augmenter = samples.method.augmenter(stage)
+    with samples.epoch(0, 0) as batches:
+        parts = [part for update in batches for part in update]
+    places = [(0, update, 0) for update in range(len(parts))]
+    together = samples.views(parts, augmenter, stage, places)
+    assert len(together) == len(parts) > 1
+    for part, place, views in zip(parts, places, together, strict=True):
+        (alone,) = samples.views([part], augmenter, stage, [place])
+        for mine, other in zip(batch_tensors(views), batch_tensors(alone), strict=True):
+            torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("alike", "overrides", "incomplete"),
+    [
+        (True, (), ()),
+        (True, ("method=supervised", "train.target=rgb"), ("depth",)),
+        (True, ("method=two_step", "train.head_epochs=1"), ()),
+        (False, (), ("depth",)),
+        (False, ("train.cuda_graph=off",), ()),
+        (False, ("train.accumulate=2",), ()),
+        (False, ("model.depth_encoding=hha",), ()),
+        (False, ("loss.chunk=2",), ()),
+        (False, ("method=pix2pix", "train.target=rgb"), ()),
+    ],
+)
+def test_what_is_recorded_on_a_gpu(data, tmp_path, alike, overrides, incomplete):
+    config = tiny.settings(data, *overrides)
+    method = Samples(config, World(0, 1), torch.device("cpu")).method
+    for stage in method.stages():
+        assert can_record(config, method, stage, incomplete, torch.device("cuda"), 1) == alike
+        assert not can_record(config, method, stage, incomplete, torch.device("cpu"), 1)
+        assert not can_record(config, method, stage, incomplete, torch.device("cuda"), 2)
+
+
+def test_clock_counts_the_time_until_a_batch_comes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def slow():
+        for number in range(3):
+            now[0] += 3
+            yield number
+
+    clock, batches = Clock(torch.device("cpu")), slow()
+    now[0] += 50
+    clock.start()
+    assert [clock.take(batches), clock.take(batches)] == [0, 1]
+    now[0] += 2
+    assert clock.read() == (8, 0.75)
+    clock.start()
+    now[0] += 1
+    assert clock.read() == (1, 0)

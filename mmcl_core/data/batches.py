@@ -29,6 +29,7 @@ from mmcl_core.errors import DataError
 __all__ = ["Batch", "BatchSource", "ReadAhead", "split_indices"]
 
 logger = logging.getLogger(__name__)
+S = TypeVar("S")
 T = TypeVar("T")
 
 #: Share of the free memory that pictures may take under ``resident="auto"``.
@@ -250,22 +251,22 @@ class BatchSource:
         return held
 
 
-class ReadAhead(Generic[T]):
+class ReadAhead(Generic[S, T]):
     """Calls a function for one step after the other in a thread that is at most a few results ahead.
 
     Args:
         make: called with each step, in order; what it raises is raised to whoever waits for the result.
-        steps: to be made.
+        steps: to be made, numbers or whatever else tells what to make.
         device: what the function works on.
     """
 
-    def __init__(self, make: Callable[[int], T], steps: range, device: torch.device) -> None:
+    def __init__(self, make: Callable[[S], T], steps: Sequence[S], device: torch.device) -> None:
         self._results: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(make, steps, device), name="read-ahead", daemon=True)
         self._thread.start()
 
-    def _work(self, make: Callable[[int], T], steps: range, device: torch.device) -> None:
+    def _work(self, make: Callable[[S], T], steps: Sequence[S], device: torch.device) -> None:
         try:
             if device.type == "cuda":
                 torch.cuda.set_device(device)  # every thread has its own

@@ -12,7 +12,16 @@ import torch
 from mmcl_core.config import TrainConfig
 from mmcl_core.errors import ConfigError, TrainingError
 
-__all__ = ["compiles", "multiplies_bf16", "pick_device", "pick_precision", "prepare_device", "translate_errors"]
+__all__ = [
+    "compiles",
+    "multiplies_bf16",
+    "out_of_memory",
+    "pick_device",
+    "pick_precision",
+    "prepare_device",
+    "translate_errors",
+    "uncompiled",
+]
 
 
 def pick_device(name: str) -> torch.device:
@@ -64,6 +73,12 @@ def pick_precision(train: TrainConfig, device: torch.device) -> str:
 def compiles(train: TrainConfig, device: torch.device) -> bool:
     """Whether networks are compiled: as asked, or for ``auto`` on GPUs (on a CPU it costs more than it saves)."""
     return train.compile == "on" or (train.compile == "auto" and device.type == "cuda")
+
+
+def uncompiled(train: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Compiled networks answer as they are, in a ``with`` block: compiling them once more for that takes longer."""
+    stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
+    return stance("force_eager") if stance and compiles(train, device) else contextlib.nullcontext()
 
 
 def prepare_device(train: TrainConfig, device: torch.device, precision: str) -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmcl_core.config import Config
+from mmcl_core.engine.clock import Clock
 from mmcl_core.errors import TrainingError
 
 __all__ = [
@@ -81,14 +82,10 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 64))
         step = _plain_step(trainer) if plain else trainer._train_step
-        batches, waited = _endless(trainer), 0.0
+        batches, clock = _endless(trainer), Clock(trainer.device)
 
         def one() -> None:
-            nonlocal waited
-            start = time.perf_counter()
-            parts = next(batches)
-            waited += time.perf_counter() - start
-            step(parts)
+            step(clock.take(batches))
             trainer.step += 1
 
         flops = _count_flops(one)
@@ -97,14 +94,16 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
         together = GPU_STEPS if trainer.device.type == "cuda" else 1
         walls, processors, waits = [], [], []
         for number in range(steps + 2):
-            start, used, waited = time.perf_counter(), time.process_time(), 0.0
+            used = time.process_time()
+            clock.start()
             for _ in range(together):
                 one()
             wait_for(trainer.device)
             if number >= 2:
-                walls.append((time.perf_counter() - start) / together)
+                seconds, share = clock.read()
+                walls.append(seconds / together)
                 processors.append((time.process_time() - used) / together)
-                waits.append(waited / together)
+                waits.append(share * seconds / together)
     wall = statistics.median(walls)
     return {
         "seconds": wall,

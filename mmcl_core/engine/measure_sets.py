@@ -82,7 +82,7 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
     samples = Samples(config, World(0, 1), pick_device(config.train.device))
     stage = samples.method.stages()[0]
     with samples.epoch(0, 0) as batches:
-        samples.views(next(batches)[0], samples.method.augmenter(stage), stage, 0, 0, 0)
+        samples.views(next(batches), samples.method.augmenter(stage), stage, [(0, 0, 0)])
     wait_for(samples.device)
     # Samples has opened the set once more, and only that counts.
     return {"batch": batch, "open_seconds": opened - began, "first_batch_seconds": time.perf_counter() - opened}

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mmcl_core.augment import Augmenter
+from mmcl_core.augment import Augmenter, Draws, Picture
 from mmcl_core.config import Config
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead, split_indices
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.checks import check_data
 from mmcl_core.engine.distributed import World
+from mmcl_core.engine.recording import batch_tensors
 from mmcl_core.engine.schedule import step_generator
+from mmcl_core.errors import CheckpointError
 from mmcl_core.methods import method_class
 from mmcl_core.methods.base import Stage, ViewBatch
 from mmcl_core.randaugment import sent
 
-__all__ = ["Parts", "Samples"]
+__all__ = ["Parts", "Samples", "check_state"]
+
+logger = logging.getLogger(__name__)
 
 #: Of an update: samples as they are stored, and their views.
 Parts = list[tuple[Batch, ViewBatch]]
 
+#: Updates that are augmented at a time on a GPU.
+AUGMENTED_TOGETHER = 4
 #: Most training samples whose embeddings the online probes look at.
 PROBE_SAMPLES = 10_000
 #: Samples in a batch of predictions, where the training batch is not larger.
@@ -43,6 +52,7 @@ class Samples:
         labelled: whether any training sample has a label in this run; without one the classifier learns nothing.
         steps_per_epoch: updates in an epoch.
         fingerprint: names the content of the set.
+        incomplete: the modalities that some training samples lack.
 
     Args:
         config: settings, checked.
@@ -79,7 +89,8 @@ class Samples:
         self.probing = BatchSource(self.prepared, self.rows[few], labels=known, **ordered)
         columns = [list(self.prepared.modalities).index(name) for name in modalities]
         present = self.prepared.present[self.rows]
-        self._incomplete = {
+        self._stream: torch.cuda.Stream | None = None
+        self.incomplete = {
             name for name, column in zip(modalities, columns, strict=True) if not present[:, column].all()
         }
 
@@ -96,8 +107,8 @@ class Samples:
     ) -> Iterator[Iterator[Parts]]:
         """:meth:`epoch`, augmented: each update's parts, with their views.
 
-        On a GPU a thread makes them, some updates ahead: starting so many small operations takes about as long as those
-        of the networks, and the two go on side by side. What is drawn follows from the update alone.
+        On a GPU a thread makes them, some updates ahead and several at a time: there the number of operations takes
+        time, not their size. What is drawn follows from the update alone.
 
         Args:
             epoch, first_step: as of :meth:`epoch`.
@@ -105,41 +116,95 @@ class Samples:
             index: number of the stage.
             step: updates of the stage before this one.
         """
+        steps = range(step, step + self.steps_per_epoch - first_step)
         with self.epoch(epoch, first_step) as batches:
 
-            def make(now: int) -> Parts:
-                parts = enumerate(next(batches))
-                return [(batch, self.views(batch, augmenter, stage, index, now, part)) for part, batch in parts]
+            def make(now: range) -> list[Parts]:
+                samples = [next(batches) for _ in now]
+                places = [(index, update, part) for update in now for part in range(self.config.train.accumulate)]
+                whole = list(itertools.chain.from_iterable(samples))
+                views = iter(self.views(whole, augmenter, stage, places))
+                return [[(batch, next(views)) for batch in parts] for parts in samples]
 
-            steps = range(step, step + self.steps_per_epoch - first_step)
             if self.device.type != "cuda":
-                yield map(make, steps)
+                yield (make(range(now, now + 1))[0] for now in steps)
                 return
-            with closing(ReadAhead(make, steps, self.device)) as ahead:
-                yield iter(ahead)
+            groups = [steps[at : at + AUGMENTED_TOGETHER] for at in range(0, len(steps), AUGMENTED_TOGETHER)]
+            with closing(ReadAhead(self._aside(make), groups, self.device)) as ahead:
+                yield (parts for made, event in ahead for parts in _taken_over(made, event))
 
-    def views(self, batch: Batch, augmenter: Augmenter, stage: Stage, *place: int) -> ViewBatch:
-        """Augment a part of a batch. The draws are those of the global batch, of which this process takes its rows.
+    def _aside(self, make: Callable[[range], list[Parts]]) -> Callable[[range], tuple[list[Parts], torch.cuda.Event]]:
+        """The same on a stream of its own, so that the GPU augments beside training; with what tells the end."""
+        stream = self._stream = self._stream or torch.cuda.Stream(self.device)
+
+        def made(now: range) -> tuple[list[Parts], torch.cuda.Event]:
+            with torch.cuda.stream(stream):
+                return make(now), stream.record_event()
+
+        return made
+
+    def views(
+        self, batches: Sequence[Batch], augmenter: Augmenter, stage: Stage, places: Sequence[tuple[int, ...]]
+    ) -> list[ViewBatch]:
+        """Augment parts of batches. The draws are those of the global batch, of which this process takes its rows.
 
         Args:
-            batch: this process's samples.
+            batches: this process's samples, of each part.
             augmenter: of the stage.
             stage: to draw for.
-            place: (stage, update, part), which the draws follow from.
+            places: (stage, update, part) of each, which its draws follow from.
         """
-        generator = step_generator(self.config.seed, "draw", *place)
+        generators = [step_generator(self.config.seed, "draw", *place) for place in places]
         rows = self._source.rows
-        draws = augmenter.draw(self.part, generator).rows(rows).to(self.device)
-        own = self.method.draw(self.part, stage, generator)
-        views = self.method.views(stage)
-        return ViewBatch(
-            pictures=augmenter(batch.images, batch.camera, draws),
-            present={view: batch.present[name] for view, name in views.items() if name in self._incomplete},
-            labels=batch.labels,
-            index=batch.index,
-            draws={name: sent(value[rows], self.device) for name, value in own.items()},
-        )
+        draws = Draws.cat([augmenter.draw(self.part, generator).rows(rows) for generator in generators])
+        images = {name: _cat([batch.images[name] for batch in batches]) for name in batches[0].images}
+        pictures = augmenter(images, _cat([batch.camera for batch in batches]), draws.to(self.device))
+        views, made, start = self.method.views(stage), [], 0
+        for batch, generator in zip(batches, generators, strict=True):
+            own = self.method.draw(self.part, stage, generator)
+            part, start = slice(start, start + len(batch)), start + len(batch)
+            made.append(
+                ViewBatch(
+                    pictures={view: Picture(p.image[part], p.camera[part]) for view, p in pictures.items()},
+                    present={view: batch.present[name] for view, name in views.items() if name in self.incomplete},
+                    labels=batch.labels,
+                    index=batch.index,
+                    draws={name: sent(value[rows], self.device) for name, value in own.items()},
+                )
+            )
+        return made
 
     def labelled_keys(self) -> list[str]:
         """Keys of the training samples that have a label in this run."""
         return [self.prepared.keys[row] for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
+
+
+def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: int) -> None:
+    """Refuse to go on with other samples than before; another number of processes is told.
+
+    Raises:
+        CheckpointError: the state belongs to another set.
+    """
+    if state["data"] != samples.fingerprint:
+        raise CheckpointError(
+            f"{run} was trained on other data than {samples.config.data.root} holds now; "
+            "point data.root to the set it was started with, or start a new run"
+        )
+    if state["processes"] != processes:
+        before = state["processes"]
+        logger.warning("begun on %d process(es), goes on with %d: equal but for rounding", before, processes)
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    """``torch.cat`` that does not copy a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _taken_over(made: list[Parts], event: torch.cuda.Event) -> list[Parts]:
+    """For the present stream: it waits for what another one made, whose memory stays taken until this one is done."""
+    stream = torch.cuda.current_stream()
+    stream.wait_event(event)
+    for batch, views in itertools.chain.from_iterable(made):
+        for tensor in itertools.chain(batch_tensors(views), batch.images.values(), batch.present.values()):
+            tensor.record_stream(stream)
+    return made

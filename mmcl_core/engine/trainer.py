@@ -13,7 +13,6 @@ step and term; nothing is saved after it.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,20 +26,22 @@ from torch import Tensor, nn
 from mmcl_core.augment import Picture
 from mmcl_core.config import Config, config_hash
 from mmcl_core.data.batches import BatchSource
+from mmcl_core.engine import device as devices
 from mmcl_core.engine import runfolder
 from mmcl_core.engine.checkpoint import StateWriter, load_state, snapshot
 from mmcl_core.engine.checks import check_settings
-from mmcl_core.engine.device import compiles, pick_device, pick_precision, prepare_device, translate_errors
+from mmcl_core.engine.clock import Clock
 from mmcl_core.engine.distributed import World, average_gradients, share_weights, world
 from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
 from mmcl_core.engine.probe import probe
+from mmcl_core.engine.recording import RecordedPass, can_record
 from mmcl_core.engine.runlog import Progress, Row, RunLog, environment
-from mmcl_core.engine.samples import Parts, Samples
+from mmcl_core.engine.samples import Parts, Samples, check_state
 from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
-from mmcl_core.errors import CheckpointError, TrainingError
+from mmcl_core.errors import TrainingError
 from mmcl_core.methods.base import Update, ViewBatch
 from mmcl_core.weights import read_metadata, save_weights
 
@@ -83,15 +84,15 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
         TrainingError: a loss that is not finite, no memory left, a lost process.
         RunInterruptedError: a signal asked for the end; the state is saved.
     """
-    device = pick_device(config.train.device)
-    precision = pick_precision(config.train, device)
-    with world(device.type == "cuda") as processes, translate_errors(config.train, processes.size):
+    device = devices.pick_device(config.train.device)
+    precision = devices.pick_precision(config.train, device)
+    with world(device.type == "cuda") as processes, devices.translate_errors(config.train, processes.size):
         check_settings(config, processes.size)
         if resume and runfolder.is_finished(run):
             logger.info("%s is finished already", run)
             metadata = read_metadata(run)
             return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
-        prepare_device(config.train, device, precision)
+        devices.prepare_device(config.train, device, precision)
         state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
         trainer = Trainer(config, run, processes, device, precision, fresh=state is None)
         if processes.main and not (resume and (run / "config.yaml").exists()):
@@ -132,19 +133,19 @@ class Trainer:
         self.writer = StateWriter(run / "state.pt")
         self.signals = StopSignals()
         self.stopping = False  # agreed on by all processes
-        self.since, self.waited, self.seen = 0.0, 0.0, 0  # clock of the window: start, time waited for data, samples
+        self.clock, self.seen = Clock(device), 0  # of the window: time, samples
 
     def fit(self, state: dict[str, Any] | None = None) -> RunResult:
         """Train from a saved state, or from the start, to the end."""
         if state is not None:
-            self._check_state(state)
+            check_state(state, self.run, self.samples, self.world.size)
             self.index, self.step = state["stage"], state["step"]
         self.log = RunLog(self.run, state and state["log"], self.world.main)
         if self.world.main:
             runfolder.remove_leftovers(self.run)
             keys = self.samples.labelled_keys() if self.config.data.label_share < 1 else None
             runfolder.write_facts(self.run, environment(self.device, self.precision, self.world.size), keys)
-        if compiles(self.config.train, self.device):
+        if devices.compiles(self.config.train, self.device):
             for module in self.method.compiled(self.system):
                 module.compile()
         with self.signals:
@@ -181,6 +182,10 @@ class Trainer:
             self.window.restore(state["window"])
         set_mode(self.system, self.stage)
         self.parameters = [select(self.system, update) for update in self.stage.updates]
+        facts = self.method, self.stage, self.samples.incomplete, self.device, self.world.size
+        alike = can_record(self.config, *facts)
+        first = partial(self._pass, self.stage.updates[0])
+        self.recorded = RecordedPass(first, self.parameters[0]) if alike else None
 
     def _train_epoch(self, epoch: int) -> None:
         """All steps of an epoch that are not done yet."""
@@ -188,13 +193,11 @@ class Trainer:
         every, log_every = self.config.train.save_every, self.config.train.log_every
         total = self.stage.epochs * self.steps_per_epoch
         bar = Progress(f"{self.stage.name} {epoch + 1}/{self.stage.epochs}", total, self.step, self.world.main)
-        self.since, self.waited, self.seen = time.perf_counter(), 0.0, 0
+        self.seen = 0
+        self.clock.start()
         with bar, self._ready(epoch) as batches:
             while self.step < first + self.steps_per_epoch:
-                start = time.perf_counter()
-                parts = next(batches)
-                self.waited += time.perf_counter() - start
-                self._train_step(parts)
+                self._train_step(self.clock.take(batches))
                 self.step, self.seen = self.step + 1, self.seen + self.config.train.batch
                 bar.step()
                 if (self.step - first) % self.steps_per_epoch == 0:
@@ -237,6 +240,10 @@ class Trainer:
         """Add the gradient of one part of the batch; returns its share of the loss terms."""
         # Dropout draws from the global generator, on each process for its own samples.
         torch.manual_seed(step_seed(self.config.seed, "net", self.index, self.step, part, update.name, self.world.rank))
+        return self.recorded(batch) if self.recorded else self._pass(update, batch)
+
+    def _pass(self, update: Update, batch: ViewBatch) -> dict[str, Tensor]:
+        """Forward and backward."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             terms = self.method.losses(self.system, batch, self.stage, update)
         terms = {name: value / self.config.train.accumulate for name, value in terms.items()}
@@ -324,15 +331,16 @@ class Trainer:
         place: Row = {"stage": self.stage.name, "epoch": epoch, "step": self._done}
         loss = sum(value for name, value in means.items() if not name.endswith("grad_norm"))
         self.log.row({**place, "split": "train", "lr": rate, "loss": loss, **means})
-        seconds = time.perf_counter() - self.since
-        speed, wait = self.seen / seconds, self.waited / seconds
+        seconds, wait = self.clock.read()
+        speed = self.seen / seconds
         timing: Row = {**place, "seconds": seconds, "images_per_second": speed, "data_wait": wait}
         if self.device.type == "cuda":
             timing = {**timing, "peak_memory_mb": torch.cuda.max_memory_allocated(self.device) / 2**20}
         self.log.timing(timing)
         if bar is not None:
             bar.show(loss, speed, wait)
-        self.since, self.waited, self.seen = time.perf_counter(), 0.0, 0
+        self.seen = 0
+        self.clock.start()
 
     @property
     def _judged(self) -> nn.Module:
@@ -341,7 +349,8 @@ class Trainer:
 
     def _ask(self, question: Question, system: nn.Module, source: BatchSource) -> Outputs:
         size, bf16 = self.config.model.input_size, self.precision == "bf16"
-        return collect(partial(question, system.eval()), source, self.method.targets, size, self.device, bf16)
+        with devices.uncompiled(self.config.train, self.device):
+            return collect(partial(question, system.eval()), source, self.method.targets, size, self.device, bf16)
 
     def _validate(self, epoch: int, source: BatchSource) -> None:
         """Score the validation split, and remember the weights if they are the best."""
@@ -377,16 +386,6 @@ class Trainer:
             "log": self.log.offsets(),
         }
         self.writer.save(state, wait=self.stopping)
-
-    def _check_state(self, state: dict[str, Any]) -> None:
-        if state["data"] != self.samples.fingerprint:
-            raise CheckpointError(
-                f"{self.run} was trained on other data than {self.config.data.root} holds now; "
-                "point data.root to the set it was started with, or start a new run"
-            )
-        before, now = state["processes"], self.world.size
-        if before != now:
-            logger.warning("begun on %d process(es), goes on with %d: equal but for rounding", before, now)
 
     def _stop_if_asked(self) -> None:
         if self.stopping:

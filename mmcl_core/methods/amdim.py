@@ -24,6 +24,7 @@ class UnimodalContrastive(Method):
     """
 
     name = "amdim"
+    recordable = True
 
     def modalities(self) -> tuple[str, ...]:
         """The targets: nothing else is looked at."""

@@ -114,6 +114,8 @@ class Method(ABC):
     Attributes:
         name: as in :data:`mmcl_core.methods.METHODS`.
         backbones: choices of ``model.backbone`` that it works with.
+        recordable: whether :meth:`losses` starts the same operations at every step of a stage with one update, on
+            complete samples, whatever the values are (:mod:`mmcl_core.engine.recording`).
 
     Raises:
         ConfigError: see :meth:`check`, or a back end that is not among ``backbones``.
@@ -121,6 +123,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     backbones: ClassVar[tuple[str, ...]] = ("encoder",)
+    recordable: ClassVar[bool] = False
 
     def __init__(
         self, config: Config, classes: Sequence[str], samples: int = 0, rows: Sequence[int] | NDArray[np.int64] = ()

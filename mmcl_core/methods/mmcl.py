@@ -31,6 +31,7 @@ class MultimodalContrastive(Method):
     """
 
     name = "mmcl"
+    recordable = True
 
     def check(self) -> None:
         """Refuse a single modality, and the agreement of a single target."""

@@ -18,6 +18,7 @@ class Supervised(Method):
 
     name = "supervised"
     backbones = ("encoder", "resnet18", "resnet50")
+    recordable = True
 
     def check(self) -> None:
         """Refuse to train without any label."""

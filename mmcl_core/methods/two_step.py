@@ -26,6 +26,7 @@ class TwoStep(Method):
     """
 
     name = "two_step"
+    recordable = True
 
     def check(self) -> None:
         """Refuse labels that nothing learns from."""
