@@ -288,9 +288,12 @@ class RecognizerNode(LifecycleNode):
             if self.executor is not None:
                 self.executor.wake()  # nothing else tells it to look at the coroutine again
 
-        self._worker.ask(Single(wanted, time.monotonic() + timeout, done))
+        single = Single(wanted, time.monotonic() + timeout, done)
+        self._worker.ask(single)
         answer = await future
-        if answer is None:
+        if answer is None and time.monotonic() < single.deadline:
+            response.message = f"no answer: the work on it failed or was ended (the node is {self.stage}); see the log"
+        elif answer is None:
             response.message = f"no picture within {timeout:g} s: {'; '.join(self.problems().values())}"
         else:
             response.success, response.answer = True, answer
