@@ -196,6 +196,24 @@ def test_an_answer_that_is_awaited_at_deactivation_ends_with_it(bench):
     assert asked.result().message == "no answer: the work on it failed or was ended (the node is inactive); see the log"
 
 
+def test_activation_starts_without_what_came_before(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", max_wait=0.3)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    rgb.publish(rgb_message(0))
+    regions.publish(region_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer")
+    regions.publish(region_message(1))
+    bench.wait(lambda: node.intake.received == 2, "the request")
+    assert change(bench, "deactivate")
+    time.sleep(0.5)
+    assert change(bench, "activate")
+    once = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.5))
+    assert "no picture within 0.5 s" in once.message, "the picture of before is not the newest one now"
+    assert len(found) == 1, "nobody waits any more for what was asked before"
+
+
 def test_a_looping_bag(bench):
     bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every")
     found = bench.collect(RecognitionArray, "/recognitions")
