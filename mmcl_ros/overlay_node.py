@@ -2,9 +2,9 @@
 
 A node and a process of its own, so that drawing never delays recognition. It listens only while somebody listens to it.
 
-It takes the recognizer's own parameters, those that say where pictures come from, and so the same parameter file: it
-draws on depth where the modality is depth, else on colour. Topics: those pictures and ``recognitions`` in, ``~/image``
-out.
+It takes the recognizer's own parameters, those that say where pictures come from, and so the same parameter file where
+its section reaches both nodes (``/**``): it draws on depth where the modality is depth, else on colour. Topics: those
+pictures and ``recognitions`` in, ``~/image`` out.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 from mmcl_ros.links import Links, Source
-from mmcl_ros.parameters import PARAMETERS
+from mmcl_ros.parameters import PARAMETERS, PICTURES
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 
 __all__ = ["OverlayNode", "draw", "main"]
 
-PICTURES = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
 KEPT = 60  # pictures held for answers to come
 ACCEPTED, REJECTED = (60, 220, 60), (150, 150, 150)
 
