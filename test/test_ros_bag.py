@@ -4,9 +4,11 @@ The bags are made by the tests, of flat pictures whose right answer is known; th
 are present. What a trained network makes of them is not tested here.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +90,29 @@ def run(recording, modalities, drops=None, recognizer=None, **settings):
         truths = read_truth(table)
         settings = FrameSettings(box_scale=0.0, **settings)
         return evaluate(opened, truths, recognizer or FakeRecognizer(), modalities, settings, drops=drops)
+
+
+@pytest.mark.parametrize("left", [5, 40])
+def test_damaged_messages_of_a_recording_are_left_out_and_named_once(tmp_path, caplog, left):
+    bag, table = make_recording(tmp_path, "sqlite3")
+    with contextlib.closing(sqlite3.connect(next(bag.glob("*.db3")))) as base:
+        for name, places in (("depth", [0, 3, 4]), ("rgb_info", [2])):
+            query = (
+                "SELECT messages.id FROM messages JOIN topics ON topics.id = topic_id WHERE name = ? ORDER BY timestamp"
+            )
+            ids = [row[0] for row in base.execute(query, [DEMO_TOPICS[name]])]
+            for place in places:
+                base.execute("UPDATE messages SET data = substr(data, 1, ?) WHERE id = ?", [left, ids[place]])
+        base.commit()
+    with Bag(bag) as opened:
+        found = evaluate(opened, read_truth(table), FakeRecognizer(), ["rgbd"], FrameSettings(box_scale=0.0))["rgbd"]
+        assert len(opened.damaged) == 4
+    assert found.figures()["accuracy"] == 1.0
+    assert found.figures()["answered_from"] == {"rgb": 6, "rgbd": 34}
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert sorted(
+        line.split(": ")[1].split(" are ")[0].removeprefix("damaged messages on ") for line in told
+    ) == sorted([DEMO_TOPICS["depth"], DEMO_TOPICS["rgb_info"]])
 
 
 def column(evaluation, name):
