@@ -272,6 +272,31 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
         read_truth(tmp_path / "none.csv")
 
 
+HEAD = "stamp_ns,x_min,y_min,x_max,y_max,label"
+
+
+def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n", encoding="utf-8-sig")
+    plain = read_truth(table)
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n".replace(",", ", "))
+    assert read_truth(table) == plain
+    assert [(truth.request.stamp, truth.labels) for truth in plain] == [(7, ("a mug",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (f"{HEAD}\n7,0,0,5,5,caf\u00e9\n".encode("latin-1"), "is not in UTF-8"),
+        (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
+    ],
+)
+def test_true_boxes_that_cannot_be_read_are_an_error_of_data(tmp_path, content, says):
+    (tmp_path / "boxes.csv").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        read_truth(tmp_path / "boxes.csv")
+
+
 @pytest.mark.parametrize("text", ["depth", "depth:1", "depth:2-1", "sound:1-2", "depth:a-b"])
 def test_malformed_drops(text):
     import argparse
