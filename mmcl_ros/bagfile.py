@@ -7,10 +7,8 @@ its stamps and then only the pictures that are needed, so that its size does not
 from __future__ import annotations
 
 import logging
-import os
 import re
 import struct
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
 from mmcl_ros.images import RGB_ENCODINGS, stated_encoding
 from mmcl_ros.pairing import nearest
+from mmcl_ros.shares import shared
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
 
@@ -64,13 +63,9 @@ def typestore() -> Any:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.LATEST)
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     types: dict[str, Any] = {}
     for package in ("mmcl_ros", "vision_msgs"):
-        places = [Path(prefix, "share", package, "msg") for prefix in prefixes if prefix]
-        if package == "mmcl_ros":
-            places.insert(0, Path(__file__).resolve().parents[1] / "msg")
-        folder = next((place for place in places if place.is_dir()), None)
+        folder = shared(package, "msg")
         for file in sorted(folder.glob("*.msg")) if folder else ():
             types.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"{package}/msg/{file.stem}"))
     store.register(types)
