@@ -15,7 +15,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription, logging
 
 # Arguments that are parameters of the node by the same name, with their descriptions and choices.
 PARAMETERS = {
@@ -54,8 +54,25 @@ def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool]]
     return [one for one in (file, given) if one]
 
 
+def warn_of_misplaced(context: LaunchContext) -> None:
+    """Say what the parameter file states that does not reach its node; ROS is silent about that."""
+    try:
+        from mmcl_ros.sections import misplaced
+    except ImportError:  # installed for another interpreter than that of launch
+        return
+    file = LaunchConfiguration("params_file").perform(context)
+    own = LaunchConfiguration("namespace").perform(context)
+    above = "" if own.startswith("/") else context.launch_configurations.get("ros_namespace", "")
+    place = "/".join(["", *filter(None, f"{above}/{own}".split("/"))])
+    given = [name for name in PARAMETERS if LaunchConfiguration(name).perform(context)]
+    overlay = f"{place}/overlay" if is_on(context, "overlay") else ""
+    for words in misplaced(Path(file), f"{place}/recognizer", overlay, given) if file else ():
+        logging.get_logger("recognizer.launch").warning(words)
+
+
 def make_recognizer(context: LaunchContext) -> list[Node]:
     """The node, with its parameters."""
+    warn_of_misplaced(context)
     return [
         Node(
             package="mmcl_ros",

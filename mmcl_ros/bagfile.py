@@ -7,10 +7,8 @@ its stamps and then only the pictures that are needed, so that its size does not
 from __future__ import annotations
 
 import logging
-import os
 import re
 import struct
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
 from mmcl_ros.images import RGB_ENCODINGS, stated_encoding
 from mmcl_ros.pairing import nearest
+from mmcl_ros.shares import shared
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
 
@@ -31,6 +30,7 @@ IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO = "sensor_msgs/msg/CameraInfo"
 REGIONS = ("mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray")
 STAMP = struct.Struct("<iI")
+STAMP_ENDS = 4 + STAMP.size
 
 
 @dataclass
@@ -63,13 +63,9 @@ def typestore() -> Any:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.LATEST)
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     types: dict[str, Any] = {}
     for package in ("mmcl_ros", "vision_msgs"):
-        places = [Path(prefix, "share", package, "msg") for prefix in prefixes if prefix]
-        if package == "mmcl_ros":
-            places.insert(0, Path(__file__).resolve().parents[1] / "msg")
-        folder = next((place for place in places if place.is_dir()), None)
+        folder = shared(package, "msg")
         for file in sorted(folder.glob("*.msg")) if folder else ():
             types.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"{package}/msg/{file.stem}"))
     store.register(types)
@@ -83,6 +79,9 @@ class Bag:
         path: folder of a rosbag2, or a ``.bag`` file of ROS 1.
         topics: names that are not to be guessed, as in :class:`Topics`.
 
+    Attributes:
+        damaged: topic and time of recording of the messages that could not be read so far; they are left out.
+
     Raises:
         DataError: no recording there, or a topic that is not in it.
     """
@@ -91,6 +90,7 @@ class Bag:
         from rosbags.highlevel import AnyReader, AnyReaderError
 
         self.path = path
+        self.damaged: set[tuple[str, int]] = set()
         if not path.exists():
             raise DataError(f"no recording at {path}")
         try:
@@ -109,8 +109,10 @@ class Bag:
 
     def messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
         """Topic and message, in the order of the recording."""
-        for connection, _, raw in self._records(topics):
-            yield connection.topic, self._reader.deserialize(raw, connection.msgtype)
+        for connection, recorded, raw in self._records(topics):
+            message = self._read(connection, recorded, raw)
+            if message is not None:
+                yield connection.topic, message
 
     def raw(self, *topics: str) -> Iterator[tuple[str, int, int, bytes]]:
         """Topic, stamp of the header, time of recording (both in nanoseconds) and CDR bytes, in recorded order."""
@@ -138,10 +140,10 @@ class Bag:
         waiting = deque(zip(requests, plan, strict=True))
         yield from self._complete(waiting, held, uses, cameras)
         by_topic = {topic: name for name, topic in names.items()}
-        for connection, _, raw in self._records(names.values()):
+        for connection, recorded, raw in self._records(names.values()):
             key = (by_topic[connection.topic], _stamp(raw))
             if uses[key] and key not in held:
-                held[key] = self._reader.deserialize(raw, connection.msgtype)
+                held[key] = self._read(connection, recorded, raw)
                 yield from self._complete(waiting, held, uses, cameras)
 
     @staticmethod
@@ -149,7 +151,8 @@ class Bag:
         while waiting and all(key in held for key in waiting[0][1].items()):
             request, needed = waiting.popleft()
             infos = {name: track.at(needed.get(name, request.stamp)) for name, track in cameras.items()}
-            yield Frame(request, {key[0]: held[key] for key in needed.items()}, needed, infos)
+            pictures = {key[0]: held[key] for key in needed.items() if held[key] is not None}
+            yield Frame(request, pictures, needed, infos)
             for key in needed.items():
                 uses[key] -= 1
                 if not uses[key]:
@@ -210,7 +213,25 @@ class Bag:
         wanted = set(topics)
         connections = [one for one in self._reader.connections if one.topic in wanted]
         # The reader takes no connections for all of them.
-        yield from self._reader.messages(connections) if connections else ()
+        for connection, recorded, raw in self._reader.messages(connections) if connections else ():
+            if len(raw) < STAMP_ENDS:
+                self._leave_out(connection.topic, recorded, f"a message of {len(raw)} bytes")
+            else:
+                yield connection, recorded, raw
+
+    def _read(self, connection: Any, recorded: int, raw: Any) -> Any | None:
+        """A message; None where its bytes are damaged."""
+        try:
+            return self._reader.deserialize(raw, connection.msgtype)
+        except Exception as error:  # odd bytes may break the reader at any place
+            self._leave_out(connection.topic, recorded, str(error))
+            return None
+
+    def _leave_out(self, topic: str, recorded: int, why: str) -> None:
+        """Count a damaged message, and name the first one of each topic."""
+        if topic not in {one for one, _ in self.damaged}:
+            logger.warning("%s: damaged messages on %s are left out; the first is %s", self.path, topic, why)
+        self.damaged.add((topic, recorded))
 
     def _guess(self, given: Topics) -> Topics:
         for topic in filter(None, (given.rgb, given.depth, given.detections, *given.infos.values())):

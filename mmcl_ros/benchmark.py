@@ -8,8 +8,7 @@
 ``latency``: time from a picture's receipt to the answer's publication, apart from inference. ``loss``: pictures that
 get lost between two processes. ``malformed``: random nonsense instead of colour, depth and regions; the node has to
 live and to count it. ``memory``: growth of the node's resident memory. Without ``--model`` a recogniser takes its place
-that costs nothing, so that what is measured is the node. The shipped profile is used unless
-FASTDDS_DEFAULT_PROFILES_FILE names another.
+that costs nothing: what is measured is the node. With the shipped profile, unless FASTDDS_DEFAULT_PROFILES_FILE is set.
 """
 
 from __future__ import annotations
@@ -30,11 +29,12 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.errors import InputError, MmclError
+from mmcl_ros.shares import shared
 
 __all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "StandIn", "main", "random_image"]
 
 WIDTH, HEIGHT = 640, 480
-PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds.xml"
+PROFILE = shared("mmcl_ros", "config/fastdds.xml")
 COLOUR_OR_NOT = ("rgb8", "bgr8", "mono8", "mono16", "yuv422", "bayer_rggb8", "32FC1", "", "rgb9", "\u00fc" * 9)
 DEPTH_OR_NOT = ("16UC1", "32FC1", "mono16", "rgb8", "", "16uc1", "64FC1", "\u00fc" * 9)
 
@@ -386,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return recognizer_node.main(arguments, **({} if real else {"load": lambda path, **settings: StandIn()}))
     options = _parser().parse_args(arguments)
     name = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
-    if PROFILE.is_file():
+    if PROFILE:
         os.environ.setdefault(f"{name}_DEFAULT_PROFILES_FILE", str(PROFILE))
 
     def run() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmcl_core.errors import InputError
 
-__all__ = ["decode_compressed_colour", "decode_compressed_depth", "decode_rvl"]
+__all__ = ["decode_compressed_colour", "decode_compressed_depth", "decode_compressed_mosaic", "decode_rvl"]
 
 DEPTH_HEADER = struct.Struct("<iff")
 SIZE_HEADER = struct.Struct("<II")
@@ -39,6 +39,23 @@ def decode_compressed_colour(message: Any) -> np.ndarray:
     if "compressed rgb" in message.format:
         return picture
     return np.ascontiguousarray(picture[:, :, ::-1])
+
+
+def decode_compressed_mosaic(message: Any) -> np.ndarray | None:
+    """The Bayer mosaic of a ``CompressedImage``, uint8 or uint16 [H, W]; None where the message holds no mosaic.
+
+    The transport compresses a Bayer picture as it is, but for newer versions that write JPEG, and say ``mono8`` then.
+
+    Raises:
+        InputError: the data is no readable picture.
+    """
+    import cv2
+
+    encoding, _, coding = message.format.partition(";")
+    if not encoding.strip().startswith("bayer_") or any(f"compressed {kind}" in coding for kind in ("bgr", "mono")):
+        return None
+    picture = _imdecode(message.data, cv2.IMREAD_UNCHANGED, message.format)
+    return picture if picture.ndim == 2 else None
 
 
 def decode_compressed_depth(message: Any) -> np.ndarray:

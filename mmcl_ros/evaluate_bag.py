@@ -285,6 +285,7 @@ def _run(options: argparse.Namespace) -> None:
         "mirror": recognizer.mirror,
         "topics": topics,
         "drop": drops,
+        "damaged_messages": len(bag.damaged),
     }
     report = write(options.out, found, about)
     for name, figures in report["modalities"].items():

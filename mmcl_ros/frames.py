@@ -166,7 +166,7 @@ class FrameRecognizer:
         jobs = self._cut(request, found, result)
         cut = time.perf_counter()
         if jobs:
-            self._infer(jobs, result.answers)
+            self._infer(jobs, result)
         used = [answer.modality for answer in result.answers if answer.modality]
         result.modality = max(sorted(set(used)), key=used.count, default="")
         ended = time.perf_counter()
@@ -268,8 +268,9 @@ class FrameRecognizer:
             f"{answer.depth_valid:.3f} of the box has a depth reading; {self.settings.min_depth_valid:g} is asked for"
         )
 
-    def _infer(self, jobs: Sequence[_Job], answers: list[Answer]) -> None:
+    def _infer(self, jobs: Sequence[_Job], result: FrameAnswer) -> None:
         """Recognise all crops of the frame as one batch."""
+        answers = result.answers
         crops = {name: [job.crops.get(name) for job in jobs] for name in ("rgb", "depth")}
         given = {name: listed for name, listed in crops.items() if any(crop is not None for crop in listed)}
         try:
@@ -280,7 +281,12 @@ class FrameRecognizer:
             logger.debug("inference failed", exc_info=True)
             if isinstance(error, InputError) and len(jobs) > 1:  # one odd crop is not to spoil the others
                 for job in jobs:
-                    self._infer([job], answers)
+                    self._infer([job], result)
+                return
+            if isinstance(error, InputError) and len(jobs[0].crops) > 1:  # nor odd depth the colour
+                del jobs[0].crops["depth"]
+                result.problems["depth"] = (Result.BAD_PICTURE, f"region {answers[jobs[0].index].id!r}: {error}")
+                self._infer(jobs, result)
                 return
             for job in jobs:
                 answers[job.index].result = Result.FAILED

@@ -70,7 +70,8 @@ class Health:
 
     def observe(self, now: float, delay: float | None = None) -> None:
         """A picture was received; ``delay`` is the time since its stamp in seconds, where that is known."""
-        if self.last is not None and not 0 <= now - self.last <= self.stale_after:
+        self._follow(now)
+        if self.last is not None and now - self.last > self.stale_after:
             self._stretch = now
         self.last = now
         self.received += 1
@@ -79,8 +80,14 @@ class Health:
             self._delays.append(delay)
 
     def age(self, now: float) -> float | None:
-        """Seconds since the last picture, None before the first."""
-        return None if self.last is None else max(0.0, now - self.last)
+        """Seconds since the last picture, None before the first; after a jump back of the clock, since that jump."""
+        self._follow(now)
+        return None if self.last is None else now - self.last
+
+    def _follow(self, now: float) -> None:
+        """A clock that has jumped back (a simulation that starts over) tells no age: count from here."""
+        if self.last is not None and now < self.last:
+            self.last = self._stretch = now
 
     def delay(self) -> float | None:
         """Median time from stamp to receipt in seconds."""

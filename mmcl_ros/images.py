@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.errors import InputError
-from mmcl_ros.compressed import decode_compressed_colour, decode_compressed_depth
+from mmcl_ros.compressed import decode_compressed_colour, decode_compressed_depth, decode_compressed_mosaic
 
 __all__ = ["DEPTH_ENCODINGS", "RGB_ENCODINGS", "decode_depth", "decode_rgb", "rgb_backend", "stated_encoding"]
 
@@ -75,13 +75,17 @@ def decode_rgb(message: Any) -> np.ndarray:
     Raises:
         InputError: an unknown encoding (named, with the supported ones), or data that does not fit the stated size.
     """
+    encoding = stated_encoding(message).partition(";")[0].strip()
     if hasattr(message, "format"):
-        return decode_compressed_colour(message)
-    encoding = str(message.encoding)
-    values = _pixels(message, RGB_ENCODINGS, "colour")
+        mosaic = decode_compressed_mosaic(message) if encoding in RGB_ENCODINGS else None
+        if mosaic is None:
+            return decode_compressed_colour(message)
+        values = mosaic
+    else:
+        values = _pixels(message, RGB_ENCODINGS, "colour")
     if values.dtype == np.uint16:
         values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        encoding = encoding.replace("16", "8")
+    encoding = encoding.replace("16", "8")
     encoding = SYNONYMS.get(encoding, encoding)
     if encoding == "rgb8":
         return values

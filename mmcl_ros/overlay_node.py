@@ -2,13 +2,14 @@
 
 A node and a process of its own, so that drawing never delays recognition. It listens only while somebody listens to it.
 
-It takes the recognizer's own parameters, those that say where pictures come from, and so the same parameter file: it
-draws on depth where the modality is depth, else on colour. Topics: those pictures and ``recognitions`` in, ``~/image``
-out.
+It takes the recognizer's own parameters, those that say where pictures come from, and so the same parameter file where
+its section reaches both nodes (``/**``): it draws on depth where the modality is depth, else on colour. Topics: those
+pictures and ``recognitions`` in, ``~/image`` out.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -22,16 +23,19 @@ from sensor_msgs.msg import Image
 from mmcl_core.errors import InputError
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
+from mmcl_ros.health import State
 from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 from mmcl_ros.links import Links, Source
-from mmcl_ros.parameters import PARAMETERS
+from mmcl_ros.parameters import PARAMETERS, PICTURES
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
+from mmcl_ros.reports import Notices
 
 __all__ = ["OverlayNode", "draw", "main"]
 
-PICTURES = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
 KEPT = 60  # pictures held for answers to come
+UNDRAWN = 20  # answers in a row without their picture before it is called a fault
+WARN_S = 5.0  # a problem that persists is named again after so many seconds
 ACCEPTED, REJECTED = (60, 220, 60), (150, 150, 150)
 
 
@@ -56,10 +60,10 @@ def draw(picture: np.ndarray, recognitions: Sequence[Any]) -> np.ndarray:
     return drawn
 
 
-def to_colour(message: Any) -> np.ndarray:
+def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
     """A picture fit to look at: colour as it is, depth as colours from near (red) to 4 m (blue)."""
     encoding = stated_encoding(message)
-    if encoding not in DEPTH_ENCODINGS and "compressedDepth" not in encoding:
+    if sensor == "rgb" and encoding not in DEPTH_ENCODINGS and "compressedDepth" not in encoding:
         return decode_rgb(message)
     depth = decode_depth(message)
     metres = depth / 1000 if depth.dtype == np.uint16 else depth
@@ -73,7 +77,7 @@ class OverlayNode(Node):
     def __init__(self, **arguments: Any) -> None:
         super().__init__("overlay", **arguments)
         values = declare(self, (PARAMETERS[name] for name in PICTURES))
-        sensor = "depth" if values["modality"] == "depth" else "rgb"
+        self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
         transport = values[f"{sensor}_transport"]
         topic = self.resolve_topic_name(values[f"{sensor}_topic"])
         kind = "Image" if transport == "raw" else "CompressedImage"
@@ -92,6 +96,8 @@ class OverlayNode(Node):
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()
         self._waiting: dict[int, Any] = {}
+        self._undrawn = 0  # answers in a row whose picture has not come
+        self._notices = Notices(self.get_logger().warning, self.get_logger().info)
         self._out = self.create_publisher(Image, "~/image", profile(1))
         self.create_timer(0.3, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -110,8 +116,25 @@ class OverlayNode(Node):
             self._links = None
             self._pictures.clear()
             self._waiting.clear()
+            self._undrawn = 0
         if self._links is not None:
             self._links.update()
+            self._notices.update(self._problems(self._links), time.monotonic(), WARN_S)
+
+    def _problems(self, links: Links) -> dict[str, str]:
+        """Why nothing can be drawn: words by kind."""
+        image, answers = links.sources["image"], links.sources["recognitions"]
+        found = {"no answers": answers.link.cause} if answers.link.cause else {}
+        if image.link.cause:
+            found["no pictures"] = image.link.cause
+        if image.link.state is State.NO_PUBLISHER:
+            found["no pictures"] += f"; the overlay goes by its own {', '.join(PICTURES)}, or those under /** of a file"
+        elif self._undrawn >= UNDRAWN:
+            found["pictures of other stamps"] = (
+                f"the pictures of the last {self._undrawn} answers did not come on {image.topic}; is it the topic that "
+                "the recognizer answers from, and its detector looks at?"
+            )
+        return found
 
     def _on_image(self, message: Any) -> None:
         stamp = stamp_of(message.header)
@@ -127,10 +150,12 @@ class OverlayNode(Node):
             self._publish(self._pictures[stamp], message)
         else:
             self._waiting = {stamp: message}  # the answer was faster than the picture
+            self._undrawn += 1
 
     def _publish(self, picture: Any, answer: Any) -> None:
+        self._undrawn = 0
         try:
-            drawn = draw(to_colour(picture), answer.recognitions)
+            drawn = draw(to_colour(picture, self._sensor), answer.recognitions)
         except InputError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return

@@ -168,6 +168,11 @@ class Pairer:
         if place.past:
             place.past = [item for item in place.past if item.received >= aged][-self.capacity :]
 
+    def clear(self) -> None:
+        """Drop all messages, those that wait among them; the counters stay."""
+        self._streams.clear()
+        self._pending.clear()
+
     def ready(self, now: float) -> list[Group]:
         """Anchors whose partners are settled, in order of arrival; none overtakes an earlier one."""
         groups: list[Group] = []

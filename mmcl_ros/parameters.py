@@ -13,7 +13,7 @@ from typing import Any
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["PARAMETERS", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
+__all__ = ["PARAMETERS", "PICTURES", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("autostart", True, "Configure and activate at start; otherwise wait for lifecycle transitions."),
 )
 PARAMETERS: dict[str, Parameter] = {row.name: row for row in TABLE}
+#: Those that the overlay goes by, too: they say where its pictures come from.
+PICTURES = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
 
 
 def check(name: str, value: Any) -> Any:
@@ -222,6 +224,8 @@ def as_yaml() -> str:
     """The text of ``config/recognizer.yaml``."""
     lines = [
         "# Every parameter of the recognizer with its default; written by python -m mmcl_ros.parameters yaml.",
+        "# /** reaches every node that is given this file: the recognizer in any namespace, and the overlay. A section",
+        "# recognizer reaches the node /recognizer alone, one /front/recognizer that of the namespace front alone.",
         "/**:",
     ]
     lines.append("  ros__parameters:")

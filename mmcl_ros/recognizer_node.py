@@ -152,6 +152,7 @@ class RecognizerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen and answer."""
         assert self.intake is not None
+        self.intake.pairer.clear()  # what came before the last deactivation is past
         every = self.values["policy"] == "every"
         self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"], self.context.ok)
         self._worker.enabled = self.enabled
@@ -288,9 +289,12 @@ class RecognizerNode(LifecycleNode):
             if self.executor is not None:
                 self.executor.wake()  # nothing else tells it to look at the coroutine again
 
-        self._worker.ask(Single(wanted, time.monotonic() + timeout, done))
+        single = Single(wanted, time.monotonic() + timeout, done)
+        self._worker.ask(single)
         answer = await future
-        if answer is None:
+        if answer is None and time.monotonic() < single.deadline:
+            response.message = f"no answer: the work on it failed or was ended (the node is {self.stage}); see the log"
+        elif answer is None:
             response.message = f"no picture within {timeout:g} s: {'; '.join(self.problems().values())}"
         else:
             response.success, response.answer = True, answer

@@ -33,16 +33,18 @@ def read_truth(path: Path) -> list[Truth]:
     """The pictures of a CSV file by stamp, their boxes in the order of the file.
 
     Raises:
-        DataError: a missing column, or a value that is no number, with its line.
+        DataError: a missing column or value, or a value that is no number, with its line; text that is not UTF-8.
     """
     rows = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark in front
+            reader = csv.DictReader(file, skipinitialspace=True)
             missing = [name for name in TRUTH_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path} lacks the columns {', '.join(missing)}; needed are {', '.join(TRUTH_COLUMNS)}")
             for line, row in enumerate(reader, start=2):
+                if any(row[name] is None for name in TRUTH_COLUMNS):
+                    raise DataError(f"{path}, line {line}: fewer values than columns")
                 try:
                     edges = [float(row[name]) for name in TRUTH_COLUMNS[1:5]]
                     size = (int(row.get("width") or 0), int(row.get("height") or 0))
@@ -51,6 +53,8 @@ def read_truth(path: Path) -> list[Truth]:
                     raise DataError(f"{path}, line {line}: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read the true boxes {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not in UTF-8: {error}; save it as CSV in UTF-8") from error
     if not rows:
         raise DataError(f"{path} holds no boxes")
     rows.sort(key=lambda row: row[0])

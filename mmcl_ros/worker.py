@@ -96,6 +96,8 @@ class Worker(threading.Thread):
                     logger.exception("an answer was lost")
                 else:
                     logger.debug("an answer was lost at the end", exc_info=True)
+                if job.done is not None:  # somebody waits for it
+                    job.done(None)
 
     def _next(self) -> Job | None:
         now = time.monotonic()

@@ -4,9 +4,11 @@ The bags are made by the tests, of flat pictures whose right answer is known; th
 are present. What a trained network makes of them is not tested here.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +90,29 @@ def run(recording, modalities, drops=None, recognizer=None, **settings):
         truths = read_truth(table)
         settings = FrameSettings(box_scale=0.0, **settings)
         return evaluate(opened, truths, recognizer or FakeRecognizer(), modalities, settings, drops=drops)
+
+
+@pytest.mark.parametrize("left", [5, 40])
+def test_damaged_messages_of_a_recording_are_left_out_and_named_once(tmp_path, caplog, left):
+    bag, table = make_recording(tmp_path, "sqlite3")
+    with contextlib.closing(sqlite3.connect(next(bag.glob("*.db3")))) as base:
+        for name, places in (("depth", [0, 3, 4]), ("rgb_info", [2])):
+            query = (
+                "SELECT messages.id FROM messages JOIN topics ON topics.id = topic_id WHERE name = ? ORDER BY timestamp"
+            )
+            ids = [row[0] for row in base.execute(query, [DEMO_TOPICS[name]])]
+            for place in places:
+                base.execute("UPDATE messages SET data = substr(data, 1, ?) WHERE id = ?", [left, ids[place]])
+        base.commit()
+    with Bag(bag) as opened:
+        found = evaluate(opened, read_truth(table), FakeRecognizer(), ["rgbd"], FrameSettings(box_scale=0.0))["rgbd"]
+        assert len(opened.damaged) == 4
+    assert found.figures()["accuracy"] == 1.0
+    assert found.figures()["answered_from"] == {"rgb": 6, "rgbd": 34}
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert sorted(
+        line.split(": ")[1].split(" are ")[0].removeprefix("damaged messages on ") for line in told
+    ) == sorted([DEMO_TOPICS["depth"], DEMO_TOPICS["rgb_info"]])
 
 
 def column(evaluation, name):
@@ -245,6 +270,31 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
         read_truth(bad)
     with pytest.raises(DataError, match="cannot read the true boxes"):
         read_truth(tmp_path / "none.csv")
+
+
+HEAD = "stamp_ns,x_min,y_min,x_max,y_max,label"
+
+
+def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n", encoding="utf-8-sig")
+    plain = read_truth(table)
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n".replace(",", ", "))
+    assert read_truth(table) == plain
+    assert [(truth.request.stamp, truth.labels) for truth in plain] == [(7, ("a mug",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (f"{HEAD}\n7,0,0,5,5,caf\u00e9\n".encode("latin-1"), "is not in UTF-8"),
+        (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
+    ],
+)
+def test_true_boxes_that_cannot_be_read_are_an_error_of_data(tmp_path, content, says):
+    (tmp_path / "boxes.csv").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        read_truth(tmp_path / "boxes.csv")
 
 
 @pytest.mark.parametrize("text", ["depth", "depth:1", "depth:2-1", "sound:1-2", "depth:a-b"])

@@ -8,12 +8,13 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from mmcl_ros.msg import ModalityHealth, Recognition, RecognitionArray, RegionArray
+from mmcl_ros.srv import RecognizeOnce
 from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
-from test_ros_node import keep_sending, modality, status_of, wait_cause
+from test_ros_node import change, keep_sending, modality, status_of, wait_cause
 
 pytestmark = pytest.mark.ros
 
@@ -167,6 +168,50 @@ def test_inference_errors_do_not_end_the_loop(bench):
     rgb.publish(rgb_message(1))
     bench.wait(lambda: len(found) == 2, "the next answer")
     assert found[1].recognitions[0].label == "dark"
+
+
+def test_whoever_asked_for_an_answer_that_is_lost_is_told(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    rgb = bench.publisher(Image, "/rgb/image")
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: node.ledger.processed == 1, "the picture")
+
+    def broken(*_):
+        raise RuntimeError("a defect")
+
+    node._frames = broken
+    answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=60.0))
+    assert not answer.success
+    assert answer.message.startswith("no answer: ")
+
+
+def test_an_answer_that_is_awaited_at_deactivation_ends_with_it(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    client = bench.client.create_client(RecognizeOnce, "/recognizer/recognize_once")
+    assert client.wait_for_service(10)
+    asked = client.call_async(RecognizeOnce.Request(timeout=60.0))
+    bench.wait(lambda: node._worker._singles, "the question")
+    assert change(bench, "deactivate")
+    bench.wait(asked.done, "the answer")
+    assert asked.result().message == "no answer: the work on it failed or was ended (the node is inactive); see the log"
+
+
+def test_activation_starts_without_what_came_before(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", max_wait=0.3)
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    regions = bench.publisher(RegionArray, "/detections")
+    rgb.publish(rgb_message(0))
+    regions.publish(region_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer")
+    regions.publish(region_message(1))
+    bench.wait(lambda: node.intake.received == 2, "the request")
+    assert change(bench, "deactivate")
+    time.sleep(0.5)
+    assert change(bench, "activate")
+    once = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.5))
+    assert "no picture within 0.5 s" in once.message, "the picture of before is not the newest one now"
+    assert len(found) == 1, "nobody waits any more for what was asked before"
 
 
 def test_a_looping_bag(bench):

@@ -206,6 +206,28 @@ def test_one_odd_crop_does_not_spoil_the_others():
     ]
 
 
+def test_depth_that_the_model_refuses_does_not_cost_the_answer_from_colour():
+    recognizer = FakeRecognizer()
+    original = recognizer.recognize
+
+    def picky(depth=None, **rest):
+        if any(crop is not None and np.median(crop) > 100 for crop in depth or ()):
+            raise InputError("depth: probably millimetres")
+        return original(depth=depth, **rest)
+
+    recognizer.recognize = picky
+    odd = np.full((60, 80), 0.5, np.float32)
+    odd[:, 40:] = 1500
+    result = ask(rgb=colour(), depth=image(odd, "32FC1"), recognizer=recognizer)
+    assert [(answer.result, answer.modality) for answer in result.answers] == [
+        (Result.ACCEPTED, "rgbd"),
+        (Result.ACCEPTED, "rgb"),
+    ]
+    assert result.problems["depth"] == (Result.BAD_PICTURE, "region 'r1': depth: probably millimetres")
+    alone = ask(depth=image(odd, "32FC1"), recognizer=recognizer)
+    assert [answer.result for answer in alone.answers] == [Result.ACCEPTED, Result.FAILED]
+
+
 # where boxes lie in the other picture
 
 

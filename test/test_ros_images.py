@@ -95,6 +95,21 @@ def test_bayer_of_a_flat_colour(encoding):
     np.testing.assert_array_equal(got[2:-2, 2:-2], np.broadcast_to([200, 90, 30], (2, 4, 3)))
 
 
+@pytest.mark.parametrize("encoding", [name for name in RGB_ENCODINGS if "bayer" in name])
+def test_a_compressed_mosaic_is_the_colour_that_the_raw_one_is(encoding):
+    colour = {"r": 200, "g": 90, "b": 30}
+    pattern = encoding[6:10]
+    scale = 257 if encoding.endswith("16") else 1
+    values = np.array([[colour[pattern[2 * (r % 2) + c % 2]] * scale for c in range(8)] for r in range(6)])
+    values = values.astype(RGB_ENCODINGS[encoding][0])
+    png = cv2.imencode(".png", values)[1].tobytes()
+    got = decode_rgb(SimpleNamespace(format=f"{encoding}; png compressed ", data=png))
+    np.testing.assert_array_equal(got, decode_rgb(message(encoding, values)))
+    jpeg = cv2.imencode(".jpg", np.full((6, 8), 90, np.uint8))[1].tobytes()
+    grey = decode_rgb(SimpleNamespace(format=f"{encoding}; jpeg compressed mono8", data=jpeg))
+    np.testing.assert_array_equal(grey, np.full((6, 8, 3), 90))
+
+
 def backends():
     found = {"opencv": images._opencv}
     for name, build in (("cv_bridge", images._cv_bridge), ("rosbags-image", images._rosbags_image)):

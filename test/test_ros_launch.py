@@ -299,6 +299,16 @@ def test_recognizer_and_overlay_are_given_the_same_parameters(tmp_path):
 
 @needs_launch
 @pytest.mark.ros
+def test_a_parameter_file_that_does_not_reach_its_node_is_named(launched, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("recognizer:\n  ros__parameters: {modality: depth}\n")
+    running = launched(RECOGNIZER, params_file=file, namespace="front")
+    running.wait(f"no section of {file} reaches the node /front/recognizer")
+    running.wait("not configured")
+
+
+@needs_launch
+@pytest.mark.ros
 def test_a_parameter_file_that_is_not_there_is_named(launched, tmp_path):
     running = launched(RECOGNIZER, params_file=tmp_path / "none.yaml")
     assert f"params_file is {tmp_path}/none.yaml, where there is no file" in running.wait("no file")

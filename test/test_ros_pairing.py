@@ -285,6 +285,18 @@ def test_a_clock_that_jumps_back_does_not_hold_a_sensor_alive():
     assert health.flow(1.7) is State.STALE
 
 
+def test_a_sensor_that_ends_as_the_clock_jumps_back_is_lost():
+    health, other = Health(0.5, 1.0), Health(0.5, 1.0)
+    feed(health, 100, 101)
+    feed(other, 100, 101)
+    other.observe(1.0)
+    assert {health.flow(1.0), other.flow(1.0)} == {State.RECOVERING}, "neither has shown yet that it goes on"
+    feed(other, 1.0, 3.0)
+    assert health.age(1.7) == pytest.approx(0.7)
+    assert health.flow(3.0) is State.STALE
+    assert other.flow(3.0) is State.ALIVE
+
+
 def test_rate_and_percentiles():
     rate = Rate(3.0)
     assert rate.value(0.0) == 0

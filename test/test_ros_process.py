@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,9 +15,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from mmcl_ros.msg import Recognition, RecognitionArray, RecognizerStatus, RegionArray
+from rcl_interfaces.msg import Log
 from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from mmcl_core.errors import InputError
 from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
@@ -130,13 +132,41 @@ def test_overlay_goes_by_the_parameter_file_of_the_recognizer(bench, tmp_path):
     bench.wait(camera.get_subscription_count, "the overlay to listen to the picture of the file")
 
 
+def test_overlay_says_why_it_draws_nothing(bench):
+    from mmcl_ros.overlay_node import UNDRAWN, OverlayNode
+
+    bench.add(OverlayNode(context=bench.context))
+    log = bench.collect(Log, "/rosout")
+    found = bench.collect(Image, "/overlay/image")
+
+    def said(words):
+        bench.wait(lambda: any(words in line.msg for line in log), f"a line with {words!r}")
+
+    said("nobody publishes /recognitions")
+    said("nobody publishes /rgb/image (sensor_msgs/msg/Image); the overlay goes by its own modality, rgb_topic")
+    answers = bench.publisher(RecognitionArray, "/recognitions")
+    camera = bench.publisher(Image, "/rgb/image")
+    for number in range(2 * UNDRAWN):
+        camera.publish(rgb_message(number))
+        answers.publish(RecognitionArray(header=stamped(1000 + number)))
+        time.sleep(0.02)
+    said("answers did not come on /rgb/image; is it the topic")
+    assert not found
+    camera.publish(rgb_message(1000 + 2 * UNDRAWN - 1))
+    bench.wait(lambda: found, "the picture of the last answer")
+
+
 def test_overlay_shows_depth_as_colours():
     from mmcl_ros.overlay_node import to_colour
 
-    picture = to_colour(depth_message(0, 500))
+    picture = to_colour(depth_message(0, 500), "depth")
     assert picture.shape == (60, 80, 3)
     assert picture.any()
-    assert not to_colour(depth_message(0, 0)).any()
+    assert not to_colour(depth_message(0, 0), "depth").any()
+    np.testing.assert_array_equal(to_colour(depth_message(0, 500)), picture)
+    png = cv2.imencode(".png", np.full((60, 80), 500, np.uint16))[1].tobytes()
+    compressed = CompressedImage(format="16UC1; png compressed ", data=png)
+    np.testing.assert_array_equal(to_colour(compressed, "depth"), picture)
 
 
 SLOW_START = """

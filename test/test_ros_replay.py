@@ -1,6 +1,7 @@
 """Recorded bags played over real DDS into the node: every answer equals the one of the evaluation without ROS."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,3 +222,21 @@ def test_recorded_data_is_answered_from_both_sensors_even_when_one_is_late(bench
         depth.publish(depth_message(number))
         bench.wait(lambda number=number: len(found) == 1 + (number > 0), "the answer")
     assert [answer.recognitions[0].modality for answer in found] == ["rgbd", "rgbd"]
+
+
+def test_the_shipped_profile_is_found_where_only_its_share_is(tmp_path):
+    """As installed by colcon: the Python packages in one place, the configuration in the share of the prefix."""
+    site, share = tmp_path / "site", tmp_path / "prefix" / "share" / "mmcl_ros"
+    for name in ("mmcl_core", "mmcl_ros"):
+        shutil.copytree(ROOT / name, site / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "config", share / "config")
+    shutil.copytree(ROOT / "msg", share / "msg")
+    asked = (
+        "from mmcl_ros.benchmark import PROFILE; from mmcl_ros.bagfile import typestore; print(PROFILE); "
+        "print('mmcl_ros/msg/RegionArray' in typestore().types)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site), "AMENT_PREFIX_PATH": f"/nowhere:{tmp_path / 'prefix'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(share / "config" / "fastdds.xml"), "True"]
