@@ -20,6 +20,7 @@ from pathlib import Path
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError, TrainingError
+from mmcl_core.settings import read_override
 
 __all__ = ["main"]
 
@@ -91,11 +92,13 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
             f"data.root={json.dumps(options.data, ensure_ascii=False)}"
         )  # quoted: a name may look like a date
     resume = Path(options.resume) if options.resume else None
-    if resume is not None and options.out and Path(options.out).resolve() != resume.resolve():
-        raise ConfigError(
-            f"--resume {resume} goes on in that folder, and --out {options.out} names another; leave --out out, or "
-            "resume a copy of the run"
-        )
+    named = {"--out ": options.out, "out=": dict(map(read_override, options.overrides)).get("out")}
+    for option, folder in named.items():
+        if resume is not None and folder and Path(str(folder)).resolve() != resume.resolve():
+            raise ConfigError(
+                f"--resume {resume} goes on in that folder, and {option}{folder} names another; leave it out, or "
+                "resume a copy of the run"
+            )
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)
         asked = load(options.config or resume / "config.yaml", overrides)

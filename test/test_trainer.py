@@ -195,8 +195,11 @@ def test_folders_that_are_taken(data, tmp_path, finished):
 def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
     assert command.main(["--resume", str(finished), "--out", str(tmp_path / "elsewhere")]) == 2
     assert f"--out {tmp_path / 'elsewhere'} names another" in capsys.readouterr().err
+    assert command.main(["--resume", str(finished), f"out={tmp_path / 'elsewhere'}"]) == 2
+    assert f"out={tmp_path / 'elsewhere'} names another" in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()
     assert command.main(["--resume", str(finished), "--out", f"{finished}/", "--quiet"]) == 0
+    assert command.main(["--resume", str(finished), f"out={finished}", "--quiet"]) == 0
 
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
