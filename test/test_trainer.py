@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import shutil
 
@@ -16,6 +18,7 @@ from torch import nn
 from mmcl_core import train as command
 from mmcl_core.config import OptimConfig, TrainConfig, to_dict
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine import runfolder
 from mmcl_core.engine.checks import check_data
 from mmcl_core.engine.device import prepare_device, translate_errors
 from mmcl_core.engine.interrupt import RunInterruptedError
@@ -24,7 +27,7 @@ from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
 from mmcl_core.engine.runlog import RunLog, read_rows
 from mmcl_core.engine.trainer import Trainer, train
 from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
-from mmcl_core.errors import CheckpointError, ConfigError, TrainingError, UntrainedModalityError
+from mmcl_core.errors import CheckpointError, ConfigError, DataError, TrainingError, UntrainedModalityError
 from mmcl_core.methods import METHODS
 from mmcl_core.methods.base import Stage, Update
 from mmcl_core.methods.mmcl import MultimodalContrastive
@@ -200,6 +203,31 @@ def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
     assert not (tmp_path / "elsewhere").exists()
     assert command.main(["--resume", str(finished), "--out", f"{finished}/", "--quiet"]) == 0
     assert command.main(["--resume", str(finished), f"out={finished}", "--quiet"]) == 0
+
+
+def test_one_training_a_folder(data, tmp_path):
+    """A second one would mix its log and its state with those of the first."""
+    config, run = tiny.settings(data, "train.epochs=1"), tmp_path / "runs" / "run"
+    with runfolder.alone(run):
+        for how in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(DataError, match="run is being written by another process"):
+                train(config, run, **how)
+        assert not list(run.iterdir())
+    assert not run.exists()
+    train(config, run)  # the lock is gone
+    with runfolder.alone(run, main=False), runfolder.alone(run):
+        pass
+    assert runfolder.is_finished(run)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with runfolder.alone(tmp_path / "run"):
+        (tmp_path / "run" / "config.yaml").touch()
+    assert (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):

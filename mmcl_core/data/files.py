@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, BinaryIO
 
 from mmcl_core.errors import DataError
 
-__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "publish", "refuse_to_overwrite"]
+__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "lock_folder", "publish", "refuse_to_overwrite"]
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 #: How far an unfinished set is good, see :meth:`mmcl_core.data.writer.PreparedWriter.save`.
@@ -82,12 +85,10 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
 
 
-def claim(partial: Path, keep: bool) -> int:
-    """Make the folder to write in and lock it; the lock ends with its process, however that ends.
+def lock_folder(folder: Path) -> int:
+    """Make a folder where it is missing, and lock it; the lock ends with its process, however that ends.
 
-    Args:
-        partial: the folder.
-        keep: leave what is in it; otherwise it is emptied.
+    A file system without locks is no reason to stop: there the folder is used without one.
 
     Returns:
         The open descriptor that holds the lock.
@@ -95,15 +96,40 @@ def claim(partial: Path, keep: bool) -> int:
     Raises:
         DataError: another process writes there.
     """
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise DataError(
-            f"{partial} is being written by another process; wait for it or choose another folder"
-        ) from error
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        except BlockingIOError as error:
+            os.close(lock)
+            raise DataError(
+                f"{folder} is being written by another process; wait for it or choose another folder"
+            ) from error
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.info("no lock on %s (%s): let one process at a time write there", folder, error.strerror)
+            return lock
+        os.close(lock)  # the process that held it has moved or removed the folder meanwhile
+
+
+def claim(partial: Path, keep: bool) -> int:
+    """Lock the folder to write in.
+
+    Args:
+        partial: the folder.
+        keep: leave what is in it; otherwise it is emptied.
+
+    Returns:
+        The open descriptor that holds the lock, see :func:`lock_folder`.
+
+    Raises:
+        DataError: another process writes there.
+    """
+    lock = lock_folder(partial)
     for path in () if keep else partial.iterdir():  # left by a writer that was killed
         path.unlink()
     return lock
