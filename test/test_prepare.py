@@ -249,6 +249,27 @@ def test_masks_are_ignored_or_applied(source, tmp_path):
     assert masked.index["skipped"]["first"][0] == ["test/mug/dark", "has no mask, and --mask apply needs one"]
 
 
+def test_edges_of_jpeg_masks(tmp_path):
+    """What a JPEG leaves around the object is not the object, and numbers of objects do not survive it."""
+    folder = tmp_path / "in" / "mug"
+    folder.mkdir(parents=True)
+    for name, level in (("good", 255), ("numbers", 7)):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:45, 18:43] = level
+        cv2.imwrite(str(folder / f"{name}_rgb.png"), np.full((64, 64, 3), 90, np.uint8))
+        cv2.imwrite(str(folder / f"{name}_mask.jpg"), mask, [cv2.IMWRITE_JPEG_QUALITY, 50])
+        inside = mask > 0
+    written = cv2.imread(str(folder / "good_mask.jpg"), cv2.IMREAD_GRAYSCALE)
+    assert (written[~inside] > 0).any()  # lossy indeed
+    status, prepared = run(tmp_path / "in", tmp_path / "out", "--mask", "apply", "--size", "64")
+    assert status == 0
+    assert prepared.keys.tolist() == ["mug/good"]
+    np.testing.assert_array_equal(prepared.images["rgb"][0].any(-1), inside)
+    name, reason = prepared.index["skipped"]["first"][0]
+    assert name == "mug/numbers_mask.jpg"
+    assert "JPEG mask of at most" in reason
+
+
 def test_cameras_follow_the_crop(source, tmp_path, capfd):
     rows = ["key, fx, fy, cx, cy", "train/can/0002_000001, 60, 61, 14, 9", "0001_000000, 50, 50, 10, 10"]
     (source / "cameras.csv").write_text("\n".join(rows))
