@@ -7,6 +7,8 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +31,7 @@ class HashedFile:
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         self._hash = hashlib.sha256()
+        self._path = path
         self.bytes = keep
         self._file: BinaryIO = path.open("r+b" if keep else "wb", buffering=1 << 20)
         left = keep
@@ -44,25 +47,38 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append."""
-        self._file.write(data)
+        with self._named():
+            self._file.write(data)
         self._hash.update(data)
         self.bytes += len(data)
 
     def flush(self) -> int:
         """Hand everything to the system and return the size."""
-        self._file.flush()
+        with self._named():
+            self._file.flush()
         return self.bytes
 
     def close(self) -> dict[str, Any]:
         """Bring the content to the disk and return its size and checksum."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._named():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         return {"bytes": self.bytes, "sha256": self._hash.hexdigest()}
 
     def abandon(self) -> None:
         """Close without bringing anything to the disk."""
-        self._file.close()
+        with suppress(OSError):  # what is left in the buffer may find no place
+            self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file in an error, such as that of a full disk."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
 
 
 def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
@@ -138,10 +154,16 @@ def claim(partial: Path, keep: bool) -> int:
 def publish(partial: Path, out: Path) -> None:
     """Give a finished folder its name, in place of a prepared set that has it."""
     old = out.with_name(out.name + ".replaced")
-    if (out / INDEX).exists():
+    replaces = (out / INDEX).exists()
+    if replaces:
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
-    partial.rename(out)  # onto nothing, or onto an empty folder
+    try:
+        partial.rename(out)  # onto nothing, or onto an empty folder
+    except OSError:
+        if replaces:
+            old.rename(out)
+        raise
     parent = os.open(out.parent, os.O_RDONLY)
     try:
         os.fsync(parent)
