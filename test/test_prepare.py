@@ -249,6 +249,13 @@ def test_masks_are_ignored_or_applied(source, tmp_path):
     assert masked.index["skipped"]["first"][0] == ["test/mug/dark", "has no mask, and --mask apply needs one"]
 
 
+def test_wrong_seeds_and_sets_inside_their_source(source, tmp_path, capfd):
+    options = ("--source", str(source), "--out")
+    assert "--seed is -1" in failure(capfd, "folder", *options, str(tmp_path / "out"), "--seed", "-1")
+    assert "lies in --source" in failure(capfd, "folder", *options, str(source / "prepared"))
+    assert not (source / "prepared").exists()
+
+
 def test_edges_of_jpeg_masks(tmp_path):
     """What a JPEG leaves around the object is not the object, and numbers of objects do not survive it."""
     folder = tmp_path / "in" / "mug"

@@ -124,6 +124,11 @@ class Folder:
         except re.error as error:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
+        if options.out is not None and options.out.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(
+                f"--out {options.out} lies in --source {source}, where it would be read as a class next time; name a "
+                "folder beside it"
+            )
         found, has_splits = _class_folders(source)
         skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
         folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
