@@ -35,8 +35,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.engine.report import write_report
     from mmcl_core.engine.results import write_results
 
-    if options.batch < 1 or options.resamples < 1 or options.threads < 0:
-        raise ConfigError("--batch and --resamples must be at least 1, --threads at least 0")
+    if options.batch < 1 or options.resamples < 1 or min(options.threads, options.seed) < 0:
+        raise ConfigError("--batch and --resamples must be at least 1, --threads and --seed at least 0")
     if options.threads:
         from mmcl_core.backend_torch import set_threads
 

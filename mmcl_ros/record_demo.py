@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    if options.frames < 1 or options.rate <= 0:
-        raise ConfigError("--frames must be at least 1 and --rate above 0")
+    if options.frames < 1 or not 0 < options.rate < math.inf or options.seed < 0:
+        raise ConfigError("--frames must be at least 1, --rate above 0 and --seed at least 0")
     scenes = render_views(options.objects, options.frames, options.seed, options.classes)
     views = tqdm(scenes, "render", options.frames, unit=" frames")
     bag, table = record(options.out, views, options.rate, options.storage)

@@ -272,6 +272,7 @@ def test_legacy_protocol_is_marked_and_uses_the_test_statistics(run, tmp_path, c
         (["--modality", "rgb_right"], "not rgb_right"),
         (["--device", "cuda:42"], "cuda:42"),
         (["--batch", "0"], "at least 1"),
+        (["--seed", "-1"], "--seed at least 0"),
     ],
 )
 def test_errors_are_one_line(run, tmp_path, capsys, options, message):

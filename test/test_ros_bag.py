@@ -464,6 +464,8 @@ def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
     from mmcl_ros.record_demo import main as record_main
 
     command = ["--out", str(tmp_path / "out"), "--objects", str(tmp_path / "meshes"), "--frames", "1"]
+    assert record_main([*command, "--seed", "-1"]) == 2
+    assert "--seed at least 0" in capfd.readouterr().err
     assert record_main(command) == 2  # and leaves nothing that is in the way of the next try
     for name in ("textured.obj", "other.obj"):
         (tmp_path / "meshes" / "mug").mkdir(parents=True, exist_ok=True)
