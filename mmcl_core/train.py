@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
@@ -61,7 +62,8 @@ def _train(options: argparse.Namespace) -> int:
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
         print(f"weights: {run / 'weights.safetensors'}")
         if read_metadata(run)["trained_modalities"]:
-            print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}{_test_split(config)}")
+            where = f"{quote(str(run))} --data {quote(config.data.root)}"
+            print(f"next: python -m mmcl_core.evaluate {where}{_test_split(config)}")
         else:
             print(
                 f"trained without labels, it recognises nothing yet; next: train with labels and model.init_from={run}"
@@ -75,7 +77,7 @@ def _test_split(config: Config) -> str:
 
     names = PreparedSet.open(config.data.root, verify=False).split_names
     other = [name for name in names if name != config.data.train_split]
-    return f" --split {other[0]}" if other and "test" not in names else ""
+    return f" --split {quote(other[0])}" if other and "test" not in names else ""
 
 
 def settings(options: argparse.Namespace) -> tuple[Config, Path]:

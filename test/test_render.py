@@ -188,8 +188,9 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
     ],
 )
 def test_the_next_command_fits_the_set(meshes, tmp_path, size, split, command):
-    text = render.render(str(meshes), tmp_path / "set", count=2, size=size, split=split)
-    assert text.endswith(f"next: python -m mmcl_core.{command.format(tmp_path / 'set')}")
+    text = render.render(str(meshes), tmp_path / "my set", count=2, size=size, split=split)
+    place = f"'{tmp_path / 'my set'}'"  # can be copied
+    assert text.endswith(f"next: python -m mmcl_core.{command.format(place)}")
 
 
 def test_other_seeds_give_other_pictures(meshes):

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -394,5 +395,5 @@ class Trainer:
             self.log.close()
             raise RunInterruptedError(
                 f"stopped by a signal after update {self._done}; the state is saved. To go on: "
-                f"python -m mmcl_core.train --resume {self.run}"
+                f"python -m mmcl_core.train --resume {quote(str(self.run))}"
             )
