@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 
@@ -167,6 +168,20 @@ def test_background_writer_copies_before_it_returns(tmp_path):
     failing.save({})
     with pytest.raises(CheckpointError, match="cannot write"):
         failing.join()
+
+
+def test_a_full_disk_keeps_the_last_state_and_says_so(tmp_path):
+    writer = StateWriter(tmp_path / "state.pt")
+    writer.save({"step": 1}, wait=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            writer.save({"step": 2, "weights": torch.ones(1 << 16)}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_state(tmp_path / "state.pt")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_resume_with_other_settings_names_them(uninterrupted, tmp_path, capsys):

@@ -56,7 +56,12 @@ def snapshot(value: Any) -> Any:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a state (tensors and plain values) atomically."""
-    write_atomically(path, lambda file: torch.save({"version": STATE_VERSION, **state}, file))
+    try:
+        write_atomically(path, lambda file: torch.save({"version": STATE_VERSION, **state}, file))
+    except RuntimeError as error:  # torch names a place in the file, and hides what the disk said
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
