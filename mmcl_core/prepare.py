@@ -150,8 +150,10 @@ def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> int
 
 
 def _finish(prepared: PreparedSet, sheet: Path | None = None) -> int:
-    print(f"contact sheet: {contact_sheet(prepared, sheet or prepared.path / 'sheet.png')}")
-    print(summary(prepared))
+    try:
+        print(f"contact sheet: {contact_sheet(prepared, sheet or prepared.path / 'sheet.png')}")
+    finally:  # the set is good, wherever the sheet can be put
+        print(summary(prepared))
     return 0
 
 

@@ -140,6 +140,8 @@ def _write_report(run: Path) -> None:
         return
     try:
         write_report(run)
+    except OSError as error:
+        logger.warning("the report could not be written: %s", error)
     except Exception:  # a page that fails must not spoil a training that succeeded
         logger.exception("the report could not be written")
 

@@ -284,6 +284,16 @@ def test_errors_are_one_line(run, tmp_path, capsys, options, message):
     assert not (run / "evaluation").exists()
 
 
+def test_figures_of_a_run_that_cannot_be_written_to(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", count=4)
+    (run / "report").write_text("in the way")
+    run_command(run, "--data", data, "--out", tmp_path / "figures")
+    out, err = capsys.readouterr()
+    assert "figures:  " in out
+    assert "is put beside the figures" in err
+    assert (tmp_path / "figures" / "report" / "index.html").is_file()
+
+
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
     save_model(tmp_path / "weights.safetensors", trained=("depth",))
     rgb_only = write_set(tmp_path / "rgb_only", count=4, modalities=("rgb",))

@@ -256,6 +256,14 @@ def test_wrong_seeds_and_sets_inside_their_source(source, tmp_path, capfd):
     assert not (source / "prepared").exists()
 
 
+def test_a_set_is_shown_where_its_sheet_cannot_be_written(tmp_path, capfd):
+    write_set(tmp_path / "set", range(6))
+    assert main(["show", str(tmp_path / "set"), "--sheet", str(tmp_path / "absent" / "a.png")]) == 2
+    out, err = capfd.readouterr()
+    assert "cannot write the contact sheet" in err
+    assert f"{tmp_path / 'set'}: 6 samples" in out
+
+
 def test_edges_of_jpeg_masks(tmp_path):
     """What a JPEG leaves around the object is not the object, and numbers of objects do not survive it."""
     folder = tmp_path / "in" / "mug"

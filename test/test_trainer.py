@@ -220,6 +220,14 @@ def test_one_training_a_folder(data, tmp_path):
     assert runfolder.is_finished(run)
 
 
+def test_a_report_that_cannot_be_written_is_a_line(tmp_path, caplog):
+    (tmp_path / "report").touch()
+    command._write_report(tmp_path)
+    (record,) = caplog.records
+    assert "the report could not be written" in record.getMessage()
+    assert record.exc_info is None
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
