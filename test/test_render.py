@@ -146,6 +146,19 @@ def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(mes
     assert not caplog.records
 
 
+def test_broken_meshes_are_found_before_the_work(tmp_path, capsys):
+    (tmp_path / "meshes" / "mug").mkdir(parents=True)
+    trimesh.creation.cylinder(0.03, 0.1).export(tmp_path / "meshes" / "mug" / "good.stl")
+    command = (tmp_path / "meshes", tmp_path / "set", "--count", "1", "--workers", "1")
+    for count, message in ((1, "broken1.off"), (2, "2 of 3 meshes cannot be used, the first: ")):
+        (tmp_path / "meshes" / "mug" / f"broken{count}.off").write_text("OFF\n0 0 0\n")
+        assert run(*command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert not (tmp_path / "set").exists()
+
+
 def instances(prepared: PreparedSet, split: str) -> set[str]:
     return {prepared.sources[row] for row in prepared.select(split)}
 

@@ -113,10 +113,12 @@ class FolderStock:
         self.unseen = "instances"
 
     def check(self) -> None:
-        """Warn of meshes that are left out, and of material files that are missing in the classes that are used.
+        """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
+
+        Warns of meshes that are left out, and of material files that are missing.
 
         Raises:
-            DataError: a texture is missing.
+            DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh.load_mesh`.
         """
         if self._left_out:
             first = self._left_out[0]
@@ -126,6 +128,16 @@ class FolderStock:
                 len(self._left_out), first, place,
             )  # fmt: skip
         used = [path for name, _, path in self._files if name in self.classes]
+        broken = []
+        for path in used:
+            try:
+                load_mesh(path)
+            except DataError as error:
+                broken.append(error)
+        if len(broken) > 1:
+            raise DataError(f"{len(broken)} of {len(used)} meshes cannot be used, the first: {broken[0]}")
+        if broken:
+            raise broken[0]
         plain = [(path, missing) for path in used if (missing := check_textures(path))]
         if plain:
             logger.warning(
