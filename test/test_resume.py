@@ -136,10 +136,11 @@ def test_damaged_state_is_not_loaded(tmp_path):
     path = tmp_path / "state.pt"
     save_state(path, {"weights": torch.arange(5000.0)})
     content = path.read_bytes()
-    for part in (content[: len(content) // 2], content[:-7], b""):
+    for part in (content[: len(content) // 2], content[:-7], b"", b"x\n", b"PK\x03\x04"):
         path.write_bytes(part)
-        with pytest.raises(CheckpointError, match=str(path)):
+        with pytest.raises(CheckpointError, match=str(path)) as caught:
             load_state(path)
+        assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="no saved state"):
         load_state(tmp_path / "other.pt")
 
