@@ -264,6 +264,24 @@ def test_a_set_is_shown_where_its_sheet_cannot_be_written(tmp_path, capfd):
     assert f"{tmp_path / 'set'}: 6 samples" in out
 
 
+def test_folder_names_that_tell_of_another_layout(source, tmp_path, capfd):
+    for number, place in enumerate(("{}/mug", "{}")):
+        root = tmp_path / f"in{number}"
+        for name in ("Color", "depth"):
+            folder = root / place.format(name)
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / "0.png"), np.full((20, 20, 3), 90, np.uint8))
+        error = failure(capfd, "folder", "--source", str(root), "--out", str(tmp_path / "out"))
+        assert f"Color and depth would be read as {('splits', 'classes')[number]}" in error
+    (source / "test" / "mug").rename(source / "test" / "Mug ")
+    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5")
+    error = capfd.readouterr().err
+    assert status == 0
+    assert {"Mug ", "mug"} <= set(prepared.classes)
+    assert "classes of nearly the same name are kept apart: Mug , mug" in error
+    assert "--split train=0.5,test=0.5 is not used: the source has splits" in error
+
+
 def test_edges_of_jpeg_masks(tmp_path):
     """What a JPEG leaves around the object is not the object, and numbers of objects do not survive it."""
     folder = tmp_path / "in" / "mug"

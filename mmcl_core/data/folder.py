@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.data.crops import Camera, CropRule
+from mmcl_core.data.folder_names import check_folder_names
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable, show_folder
 from mmcl_core.data.splits import shuffled
@@ -135,6 +136,8 @@ class Folder:
         if not folders:
             raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
+        splits = sorted({folder.parent.name for folder in folders}) if has_splits else []
+        check_folder_names(source, classes, splits, options.split)
         skips += _passed_over(source, found)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
