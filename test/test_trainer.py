@@ -166,6 +166,18 @@ def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
         check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"))
 
 
+def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
+    data = tiny.make_set(tmp_path / "set")
+    config = tiny.settings(data)
+    prepared = PreparedSet.open(data)
+    train, test = prepared.select("train"), prepared.select("test")
+    check_data(config, prepared, ("rgb",), train, test)
+    assert "sample to train on" not in caplog.text
+    lacking = train[prepared.labels[train] != 1]
+    check_data(config, prepared, ("rgb",), lacking, test)
+    assert f"classes have no sample to train on: {prepared.classes[1]}" in caplog.text
+
+
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
