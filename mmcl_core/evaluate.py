@@ -7,6 +7,7 @@ the page report/index.html of the run.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError
 
 __all__ = ["main", "table"]
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +38,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.engine.report import write_report
     from mmcl_core.engine.results import write_results
 
-    if options.batch < 1 or options.resamples < 1 or options.threads < 0:
-        raise ConfigError("--batch and --resamples must be at least 1, --threads at least 0")
+    if options.batch < 1 or options.resamples < 1 or min(options.threads, options.seed) < 0:
+        raise ConfigError("--batch and --resamples must be at least 1, --threads and --seed at least 0")
     if options.threads:
         from mmcl_core.backend_torch import set_threads
 
@@ -59,7 +62,14 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     name = "-".join([evaluation.report["data"]["name"], settings.split, *(word for word, on in chosen.items() if on)])
     out = options.out or (run or options.run.parent) / "evaluation" / name
     write_results(evaluation, out)
-    return out, write_report(run or out, [out]), evaluation.report
+    try:
+        page = write_report(run or out, [out])
+    except OSError as error:
+        if run is None:
+            raise
+        logger.warning("the report of the run could not be written (%s) and is put beside the figures", error)
+        page = write_report(out, [out])
+    return out, page, evaluation.report
 
 
 def table(report: Mapping[str, Any]) -> str:

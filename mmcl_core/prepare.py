@@ -101,6 +101,8 @@ def plan_of(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
         raise ConfigError(f"--size is {options.size}; 16 to 4096 pixels are expected")
     if options.workers < 1 or (options.limit is not None and options.limit < 1):
         raise ConfigError("--workers and --limit must be at least 1")
+    if getattr(options, "seed", 0) < 0:
+        raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
     part, slash, parts = options.shard.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise ConfigError(f"--shard {options.shard!r} is not of the form I/N with I from 0 to N - 1, such as 0/4")
@@ -148,8 +150,10 @@ def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> int
 
 
 def _finish(prepared: PreparedSet, sheet: Path | None = None) -> int:
-    print(f"contact sheet: {contact_sheet(prepared, sheet or prepared.path / 'sheet.png')}")
-    print(summary(prepared))
+    try:
+        print(f"contact sheet: {contact_sheet(prepared, sheet or prepared.path / 'sheet.png')}")
+    finally:  # the set is good, wherever the sheet can be put
+        print(summary(prepared))
     return 0
 
 

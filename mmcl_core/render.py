@@ -75,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
     add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
     add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
+    add(
+        "--keep-instances",
+        action="store_true",
+        help="show each mesh in one split alone, so that val and test hold instances that training never saw; each "
+        "class needs as many meshes as there are splits (household: always so)",
+    )
     add("--overwrite", action="store_true", help="replace the set that is in the output folder")
     _add_scene_options(parser.add_argument_group("scenes and cameras").add_argument)
     add_logging_options(parser)
@@ -140,6 +146,7 @@ def render(
     piles: float = 0.0,
     paint: float = 0.0,
     overwrite: bool = False,
+    keep_instances: bool = False,
 ) -> str:
     """Render a set; the arguments are those of the command.
 
@@ -148,12 +155,13 @@ def render(
 
     Raises:
         ConfigError: an option that makes no sense, or packages for rendering that are not installed.
-        DataError: no meshes, or an output folder that is not empty.
+        DataError: no meshes, too few of a class to keep instances apart, or an output folder that is not empty.
     """
     shares, (first, step) = parse_split(split), parse_shard(shard)
     look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
     _check(count, workers, size, seed, look)
-    stock = make_stock(objects, seed, classes)
+    apart = shares if keep_instances else None
+    stock = make_stock(objects, seed, classes, apart)
     if isinstance(stock, FolderStock):
         stock.check()
     numbers = range(first, count, step)
@@ -172,7 +180,9 @@ def render(
     with PreparedWriter(
         out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
     ) as writer:
-        crops = _all_crops((objects, seed, tuple(classes), size, shares, look), numbers, min(workers, len(numbers)))
+        crops = _all_crops(
+            (objects, seed, tuple(classes), apart, size, shares, look), numbers, min(workers, len(numbers))
+        )
         for number, crop in zip(numbers, _progress(crops, len(numbers)), strict=True):
             writer.add(_sample(number, count, crop))
             tally[crop.split] += 1
@@ -203,17 +213,20 @@ def _progress(crops: Iterator[Crop], total: int) -> Iterable[Crop]:
     return tqdm(crops, total=total, unit=" crops", desc="render", mininterval=often)
 
 
-def make_stock(objects: str, seed: int, classes: Sequence[str] = ()) -> FolderStock | HouseholdStock:
+def make_stock(
+    objects: str, seed: int, classes: Sequence[str] = (), apart: Mapping[str, float] | None = None
+) -> FolderStock | HouseholdStock:
     """The source of objects that ``--objects`` names: ``household`` or a folder of meshes.
 
     Args:
         objects: the option.
         seed: what procedural objects follow from.
         classes: only these, in this order; empty: all, in the source's order.
+        apart: splits and their shares, each of which is to have meshes of its own; procedural objects always are.
 
     Raises:
         ConfigError: packages for rendering that are not installed, a class that is not there or named twice.
-        DataError: a folder without meshes.
+        DataError: a folder without meshes, or with too few to have them apart.
     """
     missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
     if missing:
@@ -224,6 +237,8 @@ def make_stock(objects: str, seed: int, classes: Sequence[str] = ()) -> FolderSt
         return HouseholdStock(seed, _chosen(classes, CATEGORIES), household)
     stock = FolderStock(objects)
     stock.classes = _chosen(classes, stock.classes)
+    if apart is not None:
+        stock.keep_instances(apart, seed)
     return stock
 
 
@@ -286,6 +301,7 @@ def _start_worker(
     objects: str,
     seed: int,
     classes: tuple[str, ...],
+    apart: Mapping[str, float] | None,
     size: int,
     shares: dict[str, float],
     look: Mapping[str, Any],
@@ -294,7 +310,7 @@ def _start_worker(
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed, classes), seed, size, shares, **look)
+    _maker = CropMaker(make_stock(objects, seed, classes, apart), seed, size, shares, **look)
 
 
 def _make(number: int) -> Crop:

@@ -16,10 +16,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError, TrainingError
+from mmcl_core.settings import read_override
 
 __all__ = ["main"]
 
@@ -60,7 +62,8 @@ def _train(options: argparse.Namespace) -> int:
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
         print(f"weights: {run / 'weights.safetensors'}")
         if read_metadata(run)["trained_modalities"]:
-            print(f"next: python -m mmcl_core.evaluate {run} --data {config.data.root}{_test_split(config)}")
+            where = f"{quote(str(run))} --data {quote(config.data.root)}"
+            print(f"next: python -m mmcl_core.evaluate {where}{_test_split(config)}")
         else:
             print(
                 f"trained without labels, it recognises nothing yet; next: train with labels and model.init_from={run}"
@@ -74,7 +77,7 @@ def _test_split(config: Config) -> str:
 
     names = PreparedSet.open(config.data.root, verify=False).split_names
     other = [name for name in names if name != config.data.train_split]
-    return f" --split {other[0]}" if other and "test" not in names else ""
+    return f" --split {quote(other[0])}" if other and "test" not in names else ""
 
 
 def settings(options: argparse.Namespace) -> tuple[Config, Path]:
@@ -91,11 +94,13 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
             f"data.root={json.dumps(options.data, ensure_ascii=False)}"
         )  # quoted: a name may look like a date
     resume = Path(options.resume) if options.resume else None
-    if resume is not None and options.out and Path(options.out).resolve() != resume.resolve():
-        raise ConfigError(
-            f"--resume {resume} goes on in that folder, and --out {options.out} names another; leave --out out, or "
-            "resume a copy of the run"
-        )
+    named = {"--out ": options.out, "out=": dict(map(read_override, options.overrides)).get("out")}
+    for option, folder in named.items():
+        if resume is not None and folder and Path(str(folder)).resolve() != resume.resolve():
+            raise ConfigError(
+                f"--resume {resume} goes on in that folder, and {option}{folder} names another; leave it out, or "
+                "resume a copy of the run"
+            )
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)
         asked = load(options.config or resume / "config.yaml", overrides)
@@ -135,6 +140,8 @@ def _write_report(run: Path) -> None:
         return
     try:
         write_report(run)
+    except OSError as error:
+        logger.warning("the report could not be written: %s", error)
     except Exception:  # a page that fails must not spoil a training that succeeded
         logger.exception("the report could not be written")
 

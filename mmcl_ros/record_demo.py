@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from mmcl_core.cli import run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import typestore
 from mmcl_ros.truth import TRUTH_COLUMNS
+
+if TYPE_CHECKING:
+    from mmcl_core.synth.crops import FolderStock, HouseholdStock
 
 __all__ = ["DEMO_TOPICS", "View", "main", "record", "render_views"]
 
@@ -58,14 +62,23 @@ class View:
 def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[View]:
     """Scenes of one to five objects, seen by a colour camera and a depth camera that is registered to it.
 
-    The objects are instances of their own, found in no rendered training set. ``classes``: these alone, if any.
+    Household objects are instances of their own, found in no rendered training set. ``classes``: these alone, if any.
+    Objects that cannot be rendered are refused, and warned of, here and not at the first view.
     """
     from mmcl_core.render import make_stock
+    from mmcl_core.synth.crops import FolderStock
+
+    stock = make_stock(objects, seed, classes)
+    if isinstance(stock, FolderStock):
+        stock.check()
+    return _views(stock, frames, seed)
+
+
+def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Iterator[View]:
     from mmcl_core.synth.background import TexturePool
     from mmcl_core.synth.crops import render_scene
     from mmcl_core.synth.scene import compose
 
-    stock = make_stock(objects, seed, classes)
     pool = TexturePool(seed, 16)
     for number in range(frames):
         rng = np.random.default_rng([seed, number])
@@ -207,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    if options.frames < 1 or options.rate <= 0:
-        raise ConfigError("--frames must be at least 1 and --rate above 0")
+    if options.frames < 1 or not 0 < options.rate < math.inf or options.seed < 0:
+        raise ConfigError("--frames must be at least 1, --rate above 0 and --seed at least 0")
     scenes = render_views(options.objects, options.frames, options.seed, options.classes)
     views = tqdm(scenes, "render", options.frames, unit=" frames")
     bag, table = record(options.out, views, options.rate, options.storage)

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -188,6 +190,56 @@ def test_an_exception_or_an_empty_set_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="no sample"):
         PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb", "depth")).close()
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def full_disk(largest):
+    """Files take so many bytes and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def large(number):
+    pixels = np.random.default_rng(number).integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    return Sample({"rgb": pixels}, 0, "train", f"{number:05d}")
+
+
+@pytest.mark.parametrize("count", [2, 30])  # it is met where the last bytes are written, and on the way
+def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path, count):
+    write_set(tmp_path / "set", range(3))
+    options = {"classes": CLASSES, "size": 128, "modalities": ("rgb",), "overwrite": True}
+
+    def write(numbers):
+        with PreparedWriter(tmp_path / "set", **options) as writer:
+            for number in numbers:
+                writer.add(large(number))
+
+    with pytest.raises(OSError, match=r"rgb\.u8") as caught, full_disk(1 << 16):
+        write(range(count))
+    assert caught.value.filename == str(tmp_path / "set.partial" / "rgb.u8")
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert len(PreparedSet.open(tmp_path / "set")) == 3
+    write(range(1))  # no lock is left
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_after_a_full_disk_the_saved_part_goes_on(tmp_path, count):
+    def write(out, first, save=False, resume=False):
+        with PreparedWriter(out, classes=CLASSES, size=128, modalities=("rgb",), resume=resume) as writer:
+            for number in range(first, count):
+                writer.add(large(number))
+                if save and number == 0:
+                    writer.save({"task": "0"})
+
+    with pytest.raises(OSError, match=r"rgb\.u8"), full_disk(1 << 16):
+        write(tmp_path / "set", 0, save=True)
+    write(tmp_path / "set", 1, resume=True)
+    write(tmp_path / "whole", 0)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

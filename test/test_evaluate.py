@@ -272,6 +272,7 @@ def test_legacy_protocol_is_marked_and_uses_the_test_statistics(run, tmp_path, c
         (["--modality", "rgb_right"], "not rgb_right"),
         (["--device", "cuda:42"], "cuda:42"),
         (["--batch", "0"], "at least 1"),
+        (["--seed", "-1"], "--seed at least 0"),
     ],
 )
 def test_errors_are_one_line(run, tmp_path, capsys, options, message):
@@ -281,6 +282,16 @@ def test_errors_are_one_line(run, tmp_path, capsys, options, message):
     assert error.startswith("error: ")
     assert message in error
     assert not (run / "evaluation").exists()
+
+
+def test_figures_of_a_run_that_cannot_be_written_to(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", count=4)
+    (run / "report").write_text("in the way")
+    run_command(run, "--data", data, "--out", tmp_path / "figures")
+    out, err = capsys.readouterr()
+    assert "figures:  " in out
+    assert "is put beside the figures" in err
+    assert (tmp_path / "figures" / "report" / "index.html").is_file()
 
 
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):

@@ -249,6 +249,60 @@ def test_masks_are_ignored_or_applied(source, tmp_path):
     assert masked.index["skipped"]["first"][0] == ["test/mug/dark", "has no mask, and --mask apply needs one"]
 
 
+def test_wrong_seeds_and_sets_inside_their_source(source, tmp_path, capfd):
+    options = ("--source", str(source), "--out")
+    assert "--seed is -1" in failure(capfd, "folder", *options, str(tmp_path / "out"), "--seed", "-1")
+    assert "lies in --source" in failure(capfd, "folder", *options, str(source / "prepared"))
+    assert not (source / "prepared").exists()
+
+
+def test_a_set_is_shown_where_its_sheet_cannot_be_written(tmp_path, capfd):
+    write_set(tmp_path / "set", range(6))
+    assert main(["show", str(tmp_path / "set"), "--sheet", str(tmp_path / "absent" / "a.png")]) == 2
+    out, err = capfd.readouterr()
+    assert "cannot write the contact sheet" in err
+    assert f"{tmp_path / 'set'}: 6 samples" in out
+
+
+def test_folder_names_that_tell_of_another_layout(source, tmp_path, capfd):
+    for number, place in enumerate(("{}/mug", "{}")):
+        root = tmp_path / f"in{number}"
+        for name in ("Color", "depth"):
+            folder = root / place.format(name)
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / "0.png"), np.full((20, 20, 3), 90, np.uint8))
+        error = failure(capfd, "folder", "--source", str(root), "--out", str(tmp_path / "out"))
+        assert f"Color and depth would be read as {('splits', 'classes')[number]}" in error
+    (source / "test" / "mug").rename(source / "test" / "Mug ")
+    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5")
+    error = capfd.readouterr().err
+    assert status == 0
+    assert {"Mug ", "mug"} <= set(prepared.classes)
+    assert "classes of nearly the same name are kept apart: Mug , mug" in error
+    assert "--split train=0.5,test=0.5 is not used: the source has splits" in error
+
+
+def test_edges_of_jpeg_masks(tmp_path):
+    """What a JPEG leaves around the object is not the object, and numbers of objects do not survive it."""
+    folder = tmp_path / "in" / "mug"
+    folder.mkdir(parents=True)
+    for name, level in (("good", 255), ("numbers", 7)):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:45, 18:43] = level
+        cv2.imwrite(str(folder / f"{name}_rgb.png"), np.full((64, 64, 3), 90, np.uint8))
+        cv2.imwrite(str(folder / f"{name}_mask.jpg"), mask, [cv2.IMWRITE_JPEG_QUALITY, 50])
+        inside = mask > 0
+    written = cv2.imread(str(folder / "good_mask.jpg"), cv2.IMREAD_GRAYSCALE)
+    assert (written[~inside] > 0).any()  # lossy indeed
+    status, prepared = run(tmp_path / "in", tmp_path / "out", "--mask", "apply", "--size", "64")
+    assert status == 0
+    assert prepared.keys.tolist() == ["mug/good"]
+    np.testing.assert_array_equal(prepared.images["rgb"][0].any(-1), inside)
+    name, reason = prepared.index["skipped"]["first"][0]
+    assert name == "mug/numbers_mask.jpg"
+    assert "JPEG mask of at most" in reason
+
+
 def test_cameras_follow_the_crop(source, tmp_path, capfd):
     rows = ["key, fx, fy, cx, cy", "train/can/0002_000001, 60, 61, 14, 9", "0001_000000, 50, 50, 10, 10"]
     (source / "cameras.csv").write_text("\n".join(rows))

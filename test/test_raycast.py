@@ -223,6 +223,9 @@ def test_a_missing_texture_is_refused(card, caplog):
         load_mesh(card)
     with pytest.raises(DataError, match="which is not there"):
         FolderStock(card.parents[1]).check()
+    stock = FolderStock(card.parents[1])
+    stock.classes = ("another",)  # --classes without it
+    stock.check()
     (card.parent / "textured.mtl").unlink()
     FolderStock(card.parents[1]).check()
     assert [record.getMessage().partition(", such")[0] for record in caplog.records] == [

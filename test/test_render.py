@@ -146,6 +146,52 @@ def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(mes
     assert not caplog.records
 
 
+def test_broken_meshes_are_found_before_the_work(tmp_path, capsys):
+    (tmp_path / "meshes" / "mug").mkdir(parents=True)
+    trimesh.creation.cylinder(0.03, 0.1).export(tmp_path / "meshes" / "mug" / "good.stl")
+    command = (tmp_path / "meshes", tmp_path / "set", "--count", "1", "--workers", "1")
+    for count, message in ((1, "broken1.off"), (2, "2 of 3 meshes cannot be used, the first: ")):
+        (tmp_path / "meshes" / "mug" / f"broken{count}.off").write_text("OFF\n0 0 0\n")
+        assert run(*command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert not (tmp_path / "set").exists()
+
+
+def instances(prepared: PreparedSet, split: str) -> set[str]:
+    return {prepared.sources[row] for row in prepared.select(split)}
+
+
+def test_splits_with_meshes_of_their_own(tmp_path, capsys):
+    """Training must not show what is to be unseen in test, be it a target or beside one."""
+    shape = trimesh.creation.cylinder(0.03, 0.1)
+    for name in ("can/only", *(f"{kind}/{k}" for kind in ("mug", "tin") for k in range(5))):
+        (tmp_path / "meshes" / name).parent.mkdir(parents=True, exist_ok=True)
+        shape.export(tmp_path / "meshes" / f"{name}.stl")
+    fixed = ("--count", "40", "--size", "24", "--workers", "1", "--keep-instances")
+    assert run(tmp_path / "meshes", tmp_path / "none", *fixed) == 2
+    assert "3 splits need 3 meshes of each class; can has 1: add meshes" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+    chosen = (*fixed, "--classes", "mug", "tin")
+    assert run(tmp_path / "meshes", tmp_path / "set", *chosen) == 0
+    prepared = PreparedSet.open(tmp_path / "set")
+    shown = {split: instances(prepared, split) for split in SHARES}
+    assert {split: len(names) for split, names in shown.items()} == {"train": 6, "val": 2, "test": 2}
+    assert not shown["train"] & shown["val"] | shown["train"] & shown["test"] | shown["val"] & shown["test"]
+    assert prepared.groups.tolist() == prepared.sources.tolist()
+    assert prepared.index["description"]["unseen_in_other_splits"] == "instances"
+    stock = render.make_stock(str(tmp_path / "meshes"), 3, ("mug", "tin"), SHARES)
+    beside = {stock.item(label, "train", 0, np.random.default_rng(k)).instance for label in (0, 1) for k in range(40)}
+    assert beside == shown["train"]
+
+    for part in range(2):
+        assert run(tmp_path / "meshes", tmp_path / f"part{part}", *chosen, "--shard", f"{part}/2") == 0
+    merge_sets([tmp_path / "part0", tmp_path / "part1"], tmp_path / "merged")
+    assert files_of(tmp_path / "merged") == files_of(tmp_path / "set")
+
+
 @pytest.mark.parametrize(
     ("size", "split", "command"),
     [
@@ -155,8 +201,9 @@ def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(mes
     ],
 )
 def test_the_next_command_fits_the_set(meshes, tmp_path, size, split, command):
-    text = render.render(str(meshes), tmp_path / "set", count=2, size=size, split=split)
-    assert text.endswith(f"next: python -m mmcl_core.{command.format(tmp_path / 'set')}")
+    text = render.render(str(meshes), tmp_path / "my set", count=2, size=size, split=split)
+    place = f"'{tmp_path / 'my set'}'"  # can be copied
+    assert text.endswith(f"next: python -m mmcl_core.{command.format(place)}")
 
 
 def test_other_seeds_give_other_pictures(meshes):

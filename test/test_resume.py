@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 
@@ -135,10 +136,11 @@ def test_damaged_state_is_not_loaded(tmp_path):
     path = tmp_path / "state.pt"
     save_state(path, {"weights": torch.arange(5000.0)})
     content = path.read_bytes()
-    for part in (content[: len(content) // 2], content[:-7], b""):
+    for part in (content[: len(content) // 2], content[:-7], b"", b"x\n", b"PK\x03\x04"):
         path.write_bytes(part)
-        with pytest.raises(CheckpointError, match=str(path)):
+        with pytest.raises(CheckpointError, match=str(path)) as caught:
             load_state(path)
+        assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="no saved state"):
         load_state(tmp_path / "other.pt")
 
@@ -167,6 +169,20 @@ def test_background_writer_copies_before_it_returns(tmp_path):
     failing.save({})
     with pytest.raises(CheckpointError, match="cannot write"):
         failing.join()
+
+
+def test_a_full_disk_keeps_the_last_state_and_says_so(tmp_path):
+    writer = StateWriter(tmp_path / "state.pt")
+    writer.save({"step": 1}, wait=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            writer.save({"step": 2, "weights": torch.ones(1 << 16)}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_state(tmp_path / "state.pt")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_resume_with_other_settings_names_them(uninterrupted, tmp_path, capsys):

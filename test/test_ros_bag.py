@@ -508,6 +508,23 @@ def test_real_ros1_recording():
 # rendered scenes
 
 
+def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("embreex", reason="rendering needs embreex")
+    from mmcl_ros.record_demo import main as record_main
+
+    command = ["--out", str(tmp_path / "out"), "--objects", str(tmp_path / "meshes"), "--frames", "1"]
+    assert record_main([*command, "--seed", "-1"]) == 2
+    assert "--seed at least 0" in capfd.readouterr().err
+    assert record_main(command) == 2  # and leaves nothing that is in the way of the next try
+    for name in ("textured.obj", "other.obj"):
+        (tmp_path / "meshes" / "mug").mkdir(parents=True, exist_ok=True)
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "meshes" / "mug" / name)
+    assert "there is no folder" in capfd.readouterr().err
+    assert record_main(command) == 0
+    assert "mesh files left out: 1, such as" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_rendered_demo_recording(tmp_path):
     pytest.importorskip("embreex", reason="rendering needs embreex")

@@ -122,6 +122,20 @@ def test_publishing_onto_itself_is_refused_before_any_run(write, tmp_path, capsy
     assert "is the folder of --out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "cpu", "cuda:99"], "'cuda:99'"),
+        (["--data", "sets", "train.epochs=1"], "has no data set 'train.epochs'"),
+        (["--data", "sets", "train.epochs=1"], "settings go before --data"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_run(write, tmp_path, capsys, options, message):
+    assert command.main(["--config", str(write(TABLE)), "--out", str(tmp_path / "o"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_row_with_wrong_settings_costs_that_row_alone(write):
     text = TABLE.replace("method: supervised", "method: superviced")
     text = text.replace("name: multi, ", "name: multi, settings: {optim.lrr: 1}, ")

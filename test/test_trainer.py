@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import shutil
 
@@ -16,6 +18,7 @@ from torch import nn
 from mmcl_core import train as command
 from mmcl_core.config import OptimConfig, TrainConfig, to_dict
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine import runfolder
 from mmcl_core.engine.checks import check_data
 from mmcl_core.engine.clock import Clock
 from mmcl_core.engine.device import prepare_device, translate_errors
@@ -28,7 +31,7 @@ from mmcl_core.engine.runlog import RunLog, read_rows
 from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import Trainer, train
 from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
-from mmcl_core.errors import CheckpointError, ConfigError, TrainingError, UntrainedModalityError
+from mmcl_core.errors import CheckpointError, ConfigError, DataError, TrainingError, UntrainedModalityError
 from mmcl_core.methods import METHODS
 from mmcl_core.methods.base import Stage, Update
 from mmcl_core.methods.mmcl import MultimodalContrastive
@@ -167,6 +170,18 @@ def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
         check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"))
 
 
+def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
+    data = tiny.make_set(tmp_path / "set")
+    config = tiny.settings(data)
+    prepared = PreparedSet.open(data)
+    train, test = prepared.select("train"), prepared.select("test")
+    check_data(config, prepared, ("rgb",), train, test)
+    assert "sample to train on" not in caplog.text
+    lacking = train[prepared.labels[train] != 1]
+    check_data(config, prepared, ("rgb",), lacking, test)
+    assert f"classes have no sample to train on: {prepared.classes[1]}" in caplog.text
+
+
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
@@ -199,8 +214,44 @@ def test_folders_that_are_taken(data, tmp_path, finished):
 def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
     assert command.main(["--resume", str(finished), "--out", str(tmp_path / "elsewhere")]) == 2
     assert f"--out {tmp_path / 'elsewhere'} names another" in capsys.readouterr().err
+    assert command.main(["--resume", str(finished), f"out={tmp_path / 'elsewhere'}"]) == 2
+    assert f"out={tmp_path / 'elsewhere'} names another" in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()
     assert command.main(["--resume", str(finished), "--out", f"{finished}/", "--quiet"]) == 0
+    assert command.main(["--resume", str(finished), f"out={finished}", "--quiet"]) == 0
+
+
+def test_one_training_a_folder(data, tmp_path):
+    """A second one would mix its log and its state with those of the first."""
+    config, run = tiny.settings(data, "train.epochs=1"), tmp_path / "runs" / "run"
+    with runfolder.alone(run):
+        for how in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(DataError, match="run is being written by another process"):
+                train(config, run, **how)
+        assert not list(run.iterdir())
+    assert not run.exists()
+    train(config, run)  # the lock is gone
+    with runfolder.alone(run, main=False), runfolder.alone(run):
+        pass
+    assert runfolder.is_finished(run)
+
+
+def test_a_report_that_cannot_be_written_is_a_line(tmp_path, caplog):
+    (tmp_path / "report").touch()
+    command._write_report(tmp_path)
+    (record,) = caplog.records
+    assert "the report could not be written" in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with runfolder.alone(tmp_path / "run"):
+        (tmp_path / "run" / "config.yaml").touch()
+    assert (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmcl_core.errors import DataError
 
-__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "publish", "refuse_to_overwrite"]
+__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "lock_folder", "publish", "refuse_to_overwrite"]
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 #: How far an unfinished set is good, see :meth:`mmcl_core.data.writer.PreparedWriter.save`.
@@ -26,6 +31,7 @@ class HashedFile:
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         self._hash = hashlib.sha256()
+        self._path = path
         self.bytes = keep
         self._file: BinaryIO = path.open("r+b" if keep else "wb", buffering=1 << 20)
         left = keep
@@ -41,25 +47,38 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append."""
-        self._file.write(data)
+        with self._named():
+            self._file.write(data)
         self._hash.update(data)
         self.bytes += len(data)
 
     def flush(self) -> int:
         """Hand everything to the system and return the size."""
-        self._file.flush()
+        with self._named():
+            self._file.flush()
         return self.bytes
 
     def close(self) -> dict[str, Any]:
         """Bring the content to the disk and return its size and checksum."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._named():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         return {"bytes": self.bytes, "sha256": self._hash.hexdigest()}
 
     def abandon(self) -> None:
         """Close without bringing anything to the disk."""
-        self._file.close()
+        with suppress(OSError):  # what is left in the buffer may find no place
+            self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file in an error, such as that of a full disk."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
 
 
 def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
@@ -82,12 +101,10 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
 
 
-def claim(partial: Path, keep: bool) -> int:
-    """Make the folder to write in and lock it; the lock ends with its process, however that ends.
+def lock_folder(folder: Path) -> int:
+    """Make a folder where it is missing, and lock it; the lock ends with its process, however that ends.
 
-    Args:
-        partial: the folder.
-        keep: leave what is in it; otherwise it is emptied.
+    A file system without locks is no reason to stop: there the folder is used without one.
 
     Returns:
         The open descriptor that holds the lock.
@@ -95,15 +112,40 @@ def claim(partial: Path, keep: bool) -> int:
     Raises:
         DataError: another process writes there.
     """
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise DataError(
-            f"{partial} is being written by another process; wait for it or choose another folder"
-        ) from error
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        except BlockingIOError as error:
+            os.close(lock)
+            raise DataError(
+                f"{folder} is being written by another process; wait for it or choose another folder"
+            ) from error
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.info("no lock on %s (%s): let one process at a time write there", folder, error.strerror)
+            return lock
+        os.close(lock)  # the process that held it has moved or removed the folder meanwhile
+
+
+def claim(partial: Path, keep: bool) -> int:
+    """Lock the folder to write in.
+
+    Args:
+        partial: the folder.
+        keep: leave what is in it; otherwise it is emptied.
+
+    Returns:
+        The open descriptor that holds the lock, see :func:`lock_folder`.
+
+    Raises:
+        DataError: another process writes there.
+    """
+    lock = lock_folder(partial)
     for path in () if keep else partial.iterdir():  # left by a writer that was killed
         path.unlink()
     return lock
@@ -112,10 +154,16 @@ def claim(partial: Path, keep: bool) -> int:
 def publish(partial: Path, out: Path) -> None:
     """Give a finished folder its name, in place of a prepared set that has it."""
     old = out.with_name(out.name + ".replaced")
-    if (out / INDEX).exists():
+    replaces = (out / INDEX).exists()
+    if replaces:
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
-    partial.rename(out)  # onto nothing, or onto an empty folder
+    try:
+        partial.rename(out)  # onto nothing, or onto an empty folder
+    except OSError:
+        if replaces:
+            old.rename(out)
+        raise
     parent = os.open(out.parent, os.O_RDONLY)
     try:
         os.fsync(parent)

@@ -1,14 +1,14 @@
 """Own RGB-D crops in folders: ``<split>/<class>/<key>_rgb.png`` and the like.
 
-============================  =========================================================================================
-file                          meaning
-============================  =========================================================================================
-``<key>_rgb.(png|jpg|jpeg)``  colour, 8 bit, 3 channels
-``<key>_depth.png``           depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
-``<key>_mask.png``            object mask, not 0 on the object; used with ``--mask apply``
-``<key>.(png|jpg|jpeg)``      without a suffix: depth where it is a 16-bit PNG of 1 channel, colour otherwise
-``cameras.csv``               in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
-============================  =========================================================================================
+=============================  ========================================================================================
+file                           meaning
+=============================  ========================================================================================
+``<key>_rgb.(png|jpg|jpeg)``   colour, 8 bit, 3 channels
+``<key>_depth.png``            depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
+``<key>_mask.(png|jpg|jpeg)``  object mask, not 0 on the object, in a JPEG 128 or more; used with ``--mask apply``
+``<key>.(png|jpg|jpeg)``       without a suffix: depth where it is a 16-bit PNG of 1 channel, colour otherwise
+``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
+=============================  ========================================================================================
 
 Either modality may be missing for a sample. Pictures are read as a viewer shows them, a JPEG turned by its EXIF
 orientation; colour and depth may differ in size, and are left out where they differ in proportions. The level of splits
@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.data.crops import Camera, CropRule
-from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_picture, read_rgb
+from mmcl_core.data.folder_names import check_folder_names
+from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable, show_folder
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
@@ -124,12 +125,19 @@ class Folder:
         except re.error as error:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
+        if options.out is not None and options.out.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(
+                f"--out {options.out} lies in --source {source}, where it would be read as a class next time; name a "
+                "folder beside it"
+            )
         found, has_splits = _class_folders(source)
         skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
         folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
         if not folders:
             raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
+        splits = sorted({folder.parent.name for folder in folders}) if has_splits else []
+        check_folder_names(source, classes, splits, options.split)
         skips += _passed_over(source, found)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
@@ -178,7 +186,7 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
             yield Skip(crop.key, "has no mask, and --mask apply needs one")
             return
         try:
-            mask = _read_mask(reader.source / crop.files["mask"])
+            mask = read_mask(reader.source / crop.files["mask"])
         except DataError as error:
             yield Skip(crop.files["mask"], str(error))
             return
@@ -238,11 +246,6 @@ def parse_shares(text: str) -> dict[str, float]:
 def _read(reader: Reader, name: str, file: str) -> Any:
     path = reader.source / file
     return read_rgb(path) if name == "rgb" or reader.scale is None else depth_millimetres(path, reader.scale)
-
-
-def _read_mask(path: Path) -> Any:
-    mask = read_picture(path)
-    return mask != 0 if mask.ndim == 2 else (mask[..., :3] != 0).any(-1)
 
 
 def _probe(reader: Reader, crops: list[Crop], name: str) -> None:

@@ -13,12 +13,15 @@ import numpy.typing as npt
 
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["STORED", "depth_millimetres", "depth_scale", "is_metric_png", "read_picture", "read_rgb"]
+__all__ = ["STORED", "depth_millimetres", "depth_scale", "is_metric_png", "read_mask", "read_picture", "read_rgb"]
 
 Array = npt.NDArray[Any]
 
 #: The depth unit of pictures that are no metric depth (HHA).
 STORED = "stored"
+_JPEG = b"\xff\xd8\xff"
+#: In a JPEG the edge of a mask has left traces around it: what is nearer to black than to white is outside.
+_INSIDE = 128
 _IN_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 
 
@@ -53,11 +56,11 @@ def read_picture(path: Path) -> Array:
     if not data:
         raise DataError("is empty (0 bytes)")
     # Some versions of the decoders fill what is missing with grey and say nothing.
-    end = {b"\x89PN": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}.get(data[:3])
+    end = {b"\x89PN": b"IEND", _JPEG: b"\xff\xd9"}.get(data[:3])
     if end is not None and end not in data[-4096:]:
         raise DataError(f"is truncated ({len(data)} bytes, without the mark of its end)")
     # IMREAD_UNCHANGED would leave the EXIF orientation out; a JPEG has no more channels than these flags keep.
-    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == b"\xff\xd8\xff" else cv2.IMREAD_UNCHANGED
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise DataError(f"is not a readable picture ({len(data)} bytes)")
@@ -74,6 +77,26 @@ def read_rgb(path: Path) -> Array:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise DataError(f"is {_kind(image)}; 8 bit with 3 channels expected")
     return image
+
+
+def read_mask(path: Path) -> Array:
+    """bool [H, W] of an object mask: where a PNG is not 0, and where a JPEG, which blurs edges, is 128 or more.
+
+    Raises:
+        DataError: as :func:`read_picture`, or a JPEG that is neither black nor reaches 128, such as one of numbers of
+            objects.
+    """
+    mask = read_picture(path)
+    levels = mask if mask.ndim == 2 else mask[..., :3].max(-1)
+    with path.open("rb") as file:
+        lossy = file.read(3) == _JPEG
+    if not lossy:
+        return np.asarray(levels != 0)
+    if 0 < levels.max() < _INSIDE:
+        raise DataError(
+            f"is a JPEG mask of at most {levels.max()}, where the object must be {_INSIDE} or more; save masks as PNG"
+        )
+    return np.asarray(levels >= _INSIDE)
 
 
 def depth_millimetres(path: Path, scale: float) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from mmcl_core.data.cache import PreparedSet
 
 __all__ = ["next_command", "preset", "summary", "table"]
@@ -40,10 +42,10 @@ def preset(prepared: PreparedSet) -> str:
 
 def next_command(prepared: PreparedSet) -> str:
     """The command to go on with: training where there is a split for it, otherwise evaluation."""
-    names = prepared.split_names
+    names, place = prepared.split_names, quote(str(prepared.path))
     if "train" in names:
-        return f"python -m mmcl_core.train --config {preset(prepared)} --data {prepared.path}"
-    return f"python -m mmcl_core.evaluate RUN --data {prepared.path} --split {names[0]} --out results"
+        return f"python -m mmcl_core.train --config {preset(prepared)} --data {place}"
+    return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(names[0])} --out results"
 
 
 def summary(prepared: PreparedSet) -> str:

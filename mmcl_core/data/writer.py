@@ -270,7 +270,7 @@ class PreparedWriter:
             os.fsync(file.fileno())
         (self._partial / PROGRESS).unlink(missing_ok=True)
         publish(self._partial, self._target)
-        os.close(self._lock)
+        self._unlock()
 
     def _index(self, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
         n, s = len(self._keys), self.size
@@ -310,7 +310,21 @@ class PreparedWriter:
         for file in self._files.values():
             file.abandon()
         shutil.rmtree(self._partial, ignore_errors=True)
-        os.close(self._lock)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def _leave(self) -> None:
+        """Keep what was saved to go on from; without that, throw away what was written."""
+        if not self.saved:
+            self.discard()
+            return
+        for file in self._files.values():
+            file.abandon()
+        self._unlock()
 
     def __enter__(self) -> PreparedWriter:
         return self
@@ -318,14 +332,14 @@ class PreparedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is not None:
+            self._leave()
+            return
+        try:
             self.close()
-        elif self.saved:
-            for file in self._files.values():
-                file.abandon()
-            os.close(self._lock)
-        else:
-            self.discard()
+        except BaseException:  # such as a full disk, which is met where the last bytes are written
+            self._leave()
+            raise
 
 
 def index_checksum(index: Mapping[str, Any]) -> str:

@@ -56,7 +56,12 @@ def snapshot(value: Any) -> Any:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a state (tensors and plain values) atomically."""
-    write_atomically(path, lambda file: torch.save({"version": STATE_VERSION, **state}, file))
+    try:
+        write_atomically(path, lambda file: torch.save({"version": STATE_VERSION, **state}, file))
+    except RuntimeError as error:  # torch names a place in the file, and hides what the disk said
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -70,8 +75,10 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     except FileNotFoundError as error:
         raise CheckpointError(f"no saved state at {path}") from error
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        pickled = isinstance(error, pickle.UnpicklingError)  # torch then explains how to read it unsafely
+        reason = "it holds no tensors" if pickled else str(error).split("\n")[0]
         raise CheckpointError(
-            f"{path} is damaged and cannot be resumed from ({error}); remove it and start the run again"
+            f"{path} is damaged and cannot be resumed from ({reason}); remove it and start the run again"
         ) from error
     if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__

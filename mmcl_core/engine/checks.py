@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,11 @@ def _check_ranges(config: Config) -> None:
 
 
 def check_data(
-    config: Config, prepared: PreparedSet, modalities: Sequence[str], train: Sized, val: npt.NDArray[np.int64]
+    config: Config,
+    prepared: PreparedSet,
+    modalities: Sequence[str],
+    train: npt.NDArray[np.int64],
+    val: npt.NDArray[np.int64],
 ) -> None:
     """Check settings against the data set and its splits.
 
@@ -190,6 +194,11 @@ def check_data(
         metric = [m for m in modalities if m.startswith("depth") and prepared.images[m].ndim == 3]
         if metric:
             raise ConfigError(f"model.depth_encoding is stored, but {metric[0]} in {config.data.root} is metric depth")
+    taught = set(prepared.labels[train].tolist())
+    untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]
+    if untaught and taught != {-1}:
+        few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
+        logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
     steps = len(train) // config.train.batch * config.train.epochs
     if config.optim.warmup_steps > steps / 2:
         logger.warning("optim.warmup_steps is %d of %d updates in all", config.optim.warmup_steps, steps)

@@ -16,20 +16,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mmcl_core.config import Config, config_hash, load, to_dict
+from mmcl_core.data.files import lock_folder
 from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import ConfigError
 
 __all__ = [
     "FREE_SETTINGS",
     "KEPT_FILES",
+    "alone",
     "default_folder",
     "differences",
     "flat",
@@ -71,6 +75,31 @@ def read_config(run: Path) -> Config:
     if not path.exists():
         raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with --config FILE --out {run}")
     return load(path)
+
+
+@contextmanager
+def alone(run: Path, main: bool = True) -> Iterator[None]:
+    """Keep other trainings out of a run folder, for the time of a ``with`` block.
+
+    Args:
+        run: its folder, made where it is missing; one that was made and stayed empty is removed again.
+        main: whether this process writes the folder; the others of a run lock nothing.
+
+    Raises:
+        DataError: another process trains there.
+    """
+    if not main:
+        yield
+        return
+    made = not run.exists()
+    lock = lock_folder(run)
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):
+                run.rmdir()
+        os.close(lock)
 
 
 def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:

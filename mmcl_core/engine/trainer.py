@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
 
     Raises:
         ConfigError: settings that contradict each other, the data or the machine; raised before any work.
-        DataError: the prepared set is missing or damaged.
+        DataError: the prepared set is missing or damaged, or another process trains in the folder.
         CheckpointError: the saved state is damaged or belongs to other data.
         TrainingError: a loss that is not finite, no memory left, a lost process.
         RunInterruptedError: a signal asked for the end; the state is saved.
@@ -88,16 +89,17 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
     precision = devices.pick_precision(config.train, device)
     with world(device.type == "cuda") as processes, devices.translate_errors(config.train, processes.size):
         check_settings(config, processes.size)
-        if resume and runfolder.is_finished(run):
-            logger.info("%s is finished already", run)
-            metadata = read_metadata(run)
-            return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
-        devices.prepare_device(config.train, device, precision)
-        state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
-        trainer = Trainer(config, run, processes, device, precision, fresh=state is None)
-        if processes.main and not (resume and (run / "config.yaml").exists()):
-            runfolder.start_folder(run, config, overwrite)
-        return trainer.fit(state)
+        with runfolder.alone(run, processes.main):
+            if resume and runfolder.is_finished(run):
+                logger.info("%s is finished already", run)
+                metadata = read_metadata(run)
+                return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
+            devices.prepare_device(config.train, device, precision)
+            state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
+            trainer = Trainer(config, run, processes, device, precision, fresh=state is None)
+            if processes.main and not (resume and (run / "config.yaml").exists()):
+                runfolder.start_folder(run, config, overwrite)
+            return trainer.fit(state)
 
 
 class Trainer:
@@ -280,8 +282,7 @@ class Trainer:
         result = RunResult(self.run, {}, selection)
         if self.world.main:
             require_finite(self.system, self._done)
-            targets, source = self.method.targets, self.samples.validation
-            taught = self.samples.labelled
+            targets, source, taught = self.method.targets, self.samples.validation, self.samples.labelled
             predictions = self._ask(self.method.predict, self.system, source) if source and taught else None
             result.scores.update(scores(predictions, targets) if predictions else {})
             self.log.close()
@@ -393,5 +394,5 @@ class Trainer:
             self.log.close()
             raise RunInterruptedError(
                 f"stopped by a signal after update {self._done}; the state is saved. To go on: "
-                f"python -m mmcl_core.train --resume {self.run}"
+                f"python -m mmcl_core.train --resume {quote(str(self.run))}"
             )

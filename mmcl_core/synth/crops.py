@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool, background_texture
 from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
 from mmcl_core.synth.raycast import Camera, cast
@@ -68,7 +69,7 @@ def split_of_round(number: int, shares: Mapping[str, float]) -> str:
 
 
 class FolderStock:
-    """The meshes of a folder; every split shows all of them, in scenes of its own.
+    """The meshes of a folder; every split shows all of them, in scenes of its own, or see :meth:`keep_instances`.
 
     Args:
         folder: see :mod:`mmcl_core.synth.mesh`.
@@ -83,12 +84,41 @@ class FolderStock:
         self._files, self._left_out = object_files(folder)
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
         self._items: dict[int, Item] = {}
+        self._split: dict[int, str] = {}  # of the meshes that are shown in one split alone
 
-    def check(self) -> None:
-        """Warn of meshes that are left out and of material files that are missing.
+    def keep_instances(self, shares: Mapping[str, float], seed: int) -> None:
+        """Deal the meshes of each class to the splits, so that none is shown in two; at least one to each.
+
+        Args:
+            shares: splits and their shares.
+            seed: of the draw, which depends on the meshes of the class alone besides.
 
         Raises:
-            DataError: a texture is missing.
+            DataError: a class has fewer meshes than there are splits.
+        """
+        meshes = {name: [k for k, file in enumerate(self._files) if file[0] == name] for name in self.classes}
+        if few := [f"{name} has {len(own)}" for name, own in meshes.items() if len(own) < len(shares)]:
+            more = f" and {len(few) - 5} classes more" if len(few) > 5 else ""
+            raise DataError(
+                f"--keep-instances: {len(shares)} splits need {len(shares)} meshes of each class; "
+                f"{', '.join(few[:5])}{more}: add meshes, ask for fewer splits (--split), or name other --classes"
+            )
+        for name, own in meshes.items():
+            order = np.random.default_rng([seed, *name.encode(errors="surrogateescape")]).permutation(own).tolist()
+            left = {split: share * len(own) for split, share in shares.items()}
+            for place, mesh in enumerate(order):
+                split = [*shares][place] if place < len(shares) else max(left, key=lambda one: round(left[one], 9))
+                left[split] -= 1
+                self._split[mesh] = split
+        self.unseen = "instances"
+
+    def check(self) -> None:
+        """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
+
+        Warns of meshes that are left out, and of material files that are missing.
+
+        Raises:
+            DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh.load_mesh`.
         """
         if self._left_out:
             first = self._left_out[0]
@@ -97,7 +127,18 @@ class FolderStock:
                 "mesh files left out: %d, such as %s, beside which %s is taken",
                 len(self._left_out), first, place,
             )  # fmt: skip
-        plain = [(path, missing) for _, _, path in self._files if (missing := check_textures(path))]
+        used = [path for name, _, path in self._files if name in self.classes]
+        broken = []
+        for path in used:
+            try:
+                load_mesh(path)
+            except DataError as error:
+                broken.append(error)
+        if len(broken) > 1:
+            raise DataError(f"{len(broken)} of {len(used)} meshes cannot be used, the first: {broken[0]}")
+        if broken:
+            raise broken[0]
+        plain = [(path, missing) for path in used if (missing := check_textures(path))]
         if plain:
             logger.warning(
                 "meshes of plain colour, as their material file is not there: %d, such as %s (%s)",
@@ -106,7 +147,11 @@ class FolderStock:
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """An object of a class."""
-        own = [k for k, (name, _, _) in enumerate(self._files) if name == self.classes[label]]
+        own = [
+            k
+            for k, (name, _, _) in enumerate(self._files)
+            if name == self.classes[label] and self._split.get(k, split) == split
+        ]
         k = own[int(rng.integers(len(own)))]
         if k not in self._items:
             name, instance, path = self._files[k]

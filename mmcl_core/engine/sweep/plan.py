@@ -136,7 +136,8 @@ def locate_sets(table: Table, given: Sequence[str]) -> dict[str, Path]:
         if not sign:
             name, folder = next(iter(folders)), text
         if name not in folders:
-            raise ConfigError(f"--data {text}: {table.path} has no data set {name!r}{hint(name, folders)}")
+            setting = "; settings go before --data" if "." in name else ""
+            raise ConfigError(f"--data {text}: {table.path} has no data set {name!r}{hint(name, folders)}{setting}")
         folders[name] = Path(folder)
     return folders
 

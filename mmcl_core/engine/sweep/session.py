@@ -48,9 +48,16 @@ def slots_for(plan: Plan, jobs: int, devices: Sequence[str]) -> list[str]:
         plan: its settings name the device where none is given.
         jobs: runs at a time; 0: one a device.
         devices: such as ``cuda:0``; none: that of the settings.
+
+    Raises:
+        ConfigError: one of ``devices`` is no device, or is not there.
     """
     import torch
 
+    from mmcl_core.engine.device import pick_device
+
+    for device in devices:
+        pick_device(device)
     asked = next((run.config.train.device for run in plan.runs.values()), "auto")
     if asked == "auto":
         asked = "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -89,6 +89,8 @@ def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, Any]])
         write_results(found, run / "evaluation" / test["label"])
     try:
         write_report(run)
+    except OSError as error:
+        logger.warning("the report could not be written: %s", error)
     except Exception:  # a page that fails must not spoil a run that succeeded
         logger.exception("the report could not be written")
 
