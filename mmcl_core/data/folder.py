@@ -125,11 +125,7 @@ class Folder:
         except re.error as error:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
-        if options.out is not None and options.out.resolve().is_relative_to(source.resolve()):
-            raise ConfigError(
-                f"--out {options.out} lies in --source {source}, where it would be read as a class next time; name a "
-                "folder beside it"
-            )
+        _refuse_inside(source, options.out)
         found, has_splits = _class_folders(source)
         skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
         folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
@@ -273,6 +269,14 @@ def _visible(folder: Path) -> list[Path]:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _PICTURES and path.is_file()
+
+
+def _refuse_inside(source: Path, out: Path | None) -> None:
+    """Refuse to write a set where its pictures are read from."""
+    if out is not None and out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(
+            f"--out {out} lies in --source {source}, where it would be read as a class next time; name a folder beside it"
+        )
 
 
 def _class_folders(source: Path) -> tuple[list[Path], bool]:
