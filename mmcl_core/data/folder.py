@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.data.crops import Camera, CropRule
-from mmcl_core.data.folder_names import check_folder_names
+from mmcl_core.data.folder_names import check_folder_names, refuse_inside
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable, show_folder
 from mmcl_core.data.splits import shuffled
@@ -125,7 +125,7 @@ class Folder:
         except re.error as error:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
-        _refuse_inside(source, options.out)
+        refuse_inside(source, options.out)
         found, has_splits = _class_folders(source)
         skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
         folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
@@ -269,14 +269,6 @@ def _visible(folder: Path) -> list[Path]:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _PICTURES and path.is_file()
-
-
-def _refuse_inside(source: Path, out: Path | None) -> None:
-    """Refuse to write a set where its pictures are read from."""
-    if out is not None and out.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(
-            f"--out {out} lies in --source {source}, where it would be read as a class next time; name a folder beside it"
-        )
 
 
 def _class_folders(source: Path) -> tuple[list[Path], bool]:

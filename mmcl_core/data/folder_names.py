@@ -1,4 +1,4 @@
-"""Names of folders that tell of another layout than the one they are read in."""
+"""Folders that are not what they would be taken for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcl_core.errors import DataError
+from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["check_folder_names"]
+__all__ = ["check_folder_names", "refuse_inside"]
 
 _COLOUR = frozenset({"rgb", "color", "colour"})
 
@@ -43,3 +43,16 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
             logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(same))
     if splits and asked != "train":
         logger.warning("--split %s is not used: the source has splits, %s", asked, ", ".join(splits))
+
+
+def refuse_inside(source: Path, out: Path | None) -> None:
+    """Refuse to write a set where its pictures are read from.
+
+    Raises:
+        ConfigError: ``out`` is the folder ``source`` or lies in it.
+    """
+    if out is not None and out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(
+            f"--out {out} lies in --source {source}, where it would be read as a class next time; name a folder beside "
+            "it"
+        )
