@@ -52,7 +52,9 @@ OWN_FILES: tuple[str, ...] = (
 KEPT_FILES: tuple[str, ...] = ("sweep.log", "sweep.jsonl")
 
 #: Settings that say where and when, not what: a resumed run may change them.
-FREE_SETTINGS = frozenset({"out", "data.root", "data.resident", "train.save_every", "train.device", "train.threads"})
+FREE_SETTINGS = frozenset(
+    {"out", "data.root", "data.resident", "train.save_every", "train.device", "train.threads", "train.cuda_graph"}
+)
 
 
 def default_folder(config: Config, stem: str) -> Path:
