@@ -1,6 +1,10 @@
 # Two commands do everything on a fresh machine:
 #   make demo    environment, rendered data, training, evaluation and a report; no GPU, no download beyond packages
 #   make test    environment and the whole test suite
+# Others:
+#   make env     the environment alone, with the package in it
+#   make lint    ruff and mypy
+#   make clean   removes environment, demo and builds
 # Settings: PYTHON (interpreter to build the environment with), VENV (where), DEMO (where the demo writes).
 
 PYTHON ?= python3
@@ -12,7 +16,7 @@ PY := $(VENV)/bin/python
 .PHONY: demo test lint env help clean
 
 help:
-	@sed -n '2,5p' Makefile | cut -c3-
+	@sed -n '2,8p' Makefile | cut -c3-
 
 env: $(VENV)/.installed
 

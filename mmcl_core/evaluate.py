@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def action() -> None:
         out, page, report = _evaluate(options)
         print(table(report))
-        print(f"\nfigures:  {out / 'metrics.json'}\nreport:   {page}")
+        print(f"\nfigures:  {out / 'metrics.json'}\npictures: {out / 'confusion.png'}\nreport:   {page}")
 
     return run_command(action, options.log_level)
 

@@ -289,7 +289,9 @@ def test_figures_of_a_run_that_cannot_be_written_to(run, tmp_path, capsys):
     (run / "report").write_text("in the way")
     run_command(run, "--data", data, "--out", tmp_path / "figures")
     out, err = capsys.readouterr()
-    assert "figures:  " in out
+    assert f"figures:  {tmp_path / 'figures' / 'metrics.json'}" in out
+    assert f"pictures: {tmp_path / 'figures' / 'confusion.png'}" in out
+    assert (tmp_path / "figures" / "confusion.png").is_file()
     assert "is put beside the figures" in err
     assert (tmp_path / "figures" / "report" / "index.html").is_file()
 

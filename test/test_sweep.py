@@ -14,9 +14,11 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import yaml
+from PIL import Image
 
 from mmcl_core import sweep as command
 from mmcl_core.config import to_dict
@@ -291,6 +293,15 @@ def test_figures_by_hand(write, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
 
 
+def test_long_titles_leave_room_for_the_figures(write, tmp_path):
+    long = "set 1 - RandAugment with Cutout, Rotate, TranslateX, ShearX, ShearY, Sharpness"
+    plan = make_plan(read_table(write(TABLE.replace("title: Multi", f"title: '{long}'"))), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0), ("multi", 0): (0.6, 0, 0)})
+    picture = np.asarray(Image.open(save_plots(summarise(plan, tmp_path, {}), tmp_path)[0]).convert("RGB"))
+    grid = (picture == [0xDF, 0xE1, 0xE4]).all(2)
+    assert grid.mean(1).max() > 0.6  # the share of the picture's width that the lines of the rows run over
+
+
 def test_signs_that_differ_and_points(write, tmp_path):
     text = TABLE + "compare: [{rows: [multi, ce]}]\npoints: {setting: data.label_share, values: [0.5, 1.0]}\n"
     text = text.replace("rgb: 94.4", "rgb: {0.5: 70, 1.0: [94.4, 1]}")
@@ -437,7 +448,8 @@ def test_a_real_sweep(swept):
     out = swept / "out"
     rows = figures_of(out / "table")
     assert [row["state"] for row in rows] == ["done"] * 4 + ["failed"] * 2
-    assert all("train.batch is 4000, but the training split has 40 samples" in row["reason"] for row in rows[4:])
+    reason = "train.batch is 4000, but the training split has 40 samples; give train.batch=40 or less"
+    assert all(reason in row["reason"] for row in rows[4:])
     assert "| bad | failed |" in (out / "table" / "table.md").read_text()
     for row in rows[:4]:
         run = out / "runs" / row["run"]

@@ -179,7 +179,8 @@ def check_data(
         raise DataError(f"{config.data.root} has no samples in the split {config.data.train_split!r}")
     if config.train.batch > len(train):
         raise ConfigError(
-            f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; take at most that"
+            f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; give "
+            f"train.batch={len(train)} or less"
         )
     if config.train.keep == "best" and (len(val) == 0 or config.train.validate_every == 0):
         raise ConfigError(
@@ -201,4 +202,9 @@ def check_data(
         logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
     steps = len(train) // config.train.batch * config.train.epochs
     if config.optim.warmup_steps > steps / 2:
-        logger.warning("optim.warmup_steps is %d of %d updates in all", config.optim.warmup_steps, steps)
+        logger.warning(
+            "optim.warmup_steps is %d of %d updates in all, so that the rate is low most of the time; lower it, or "
+            "raise train.epochs",
+            config.optim.warmup_steps,
+            steps,
+        )

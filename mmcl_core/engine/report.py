@@ -174,6 +174,7 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
                 f"{only['classes']} of this split alone, top-1 is {100 * only['top1']:.1f} %."
             )
     yield "Group mean: accuracy averaged over (scene or instance, class) pairs, so that near-duplicates count once."
+    yield "ECE: expected calibration error, how far scores lie from the share of right answers; 0 is best."
 
 
 def _figures_table(modalities: Mapping[str, Any]) -> str:

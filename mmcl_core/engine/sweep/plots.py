@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ __all__ = ["save_plots"]
 #: The light colours of :mod:`mmcl_core.engine.style`.
 _COLOURS = ("#2f6db5", "#d07a1c", "#2f8f63", "#8a5bb5", "#b84a62", "#6a7480", "#1f9aa6", "#a3852b")
 _TEXT, _MUTED, _GRID = "#1d2023", "#666d75", "#dfe1e4"
+#: Letters in a line of a row's title; a longer one is broken, so that it does not take the room of the figures.
+_TITLE_WIDTH = 42
 
 
 def save_plots(summary: Summary, folder: Path) -> list[Path]:
@@ -47,7 +50,7 @@ def _save_dots(summary: Summary, test: str, path: Path) -> None:
             paper = () if test else summary.paper(line, column.name)
             if paper:
                 panel.plot(paper[0], height, "D", markerfacecolor="none", color=_MUTED, markersize=6)
-        panel.set_yticks(range(len(lines)), [line.row.title for line in lines])
+        panel.set_yticks(range(len(lines)), [textwrap.fill(line.row.title, _TITLE_WIDTH) for line in lines])
         panel.set_ylim(len(lines) - 0.5, -0.5)
         panel.set_xlabel("top-1, %")
         _dress(panel, column.title + (f", {test}" if test else ""))
