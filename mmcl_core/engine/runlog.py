@@ -19,8 +19,9 @@
 ====================  ================================================================================================
 
 ``timings.jsonl`` holds what differs from run to run: wall-clock ``seconds``, ``images_per_second``, ``data_wait``
-(share of the time spent waiting for data) and ``peak_memory_mb``, by ``step``. ``metrics.csv`` is ``metrics.jsonl`` as
-a table. With TensorBoard installed the same numbers go to ``tensorboard/``.
+(share of the time spent waiting for data, see :class:`mmcl_core.engine.clock.Clock`) and ``peak_memory_mb``, by
+``step``. ``metrics.csv`` is ``metrics.jsonl`` as a table. With TensorBoard installed the same numbers go to
+``tensorboard/``.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class Samples:
         rows = self._source.rows
         draws = Draws.cat([augmenter.draw(self.part, generator).rows(rows) for generator in generators])
         images = {name: _cat([batch.images[name] for batch in batches]) for name in batches[0].images}
-        pictures = augmenter(images, _cat([batch.camera for batch in batches]), draws.to(self.device))
+        pictures = augmenter(images, _cat([batch.camera for batch in batches]), draws)
         views, made, start = self.method.views(stage), [], 0
         for batch, generator in zip(batches, generators, strict=True):
             own = self.method.draw(self.part, stage, generator)

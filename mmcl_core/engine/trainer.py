@@ -184,8 +184,7 @@ class Trainer:
             self.window.restore(state["window"])
         set_mode(self.system, self.stage)
         self.parameters = [select(self.system, update) for update in self.stage.updates]
-        facts = self.method, self.stage, self.samples.incomplete, self.device, self.world.size
-        alike = can_record(self.config, *facts)
+        alike = can_record(self.config, self.method, self.stage, self.samples.incomplete, self.device, self.world.size)
         first = partial(self._pass, self.stage.updates[0])
         self.recorded = RecordedPass(first, self.parameters[0]) if alike else None
 
