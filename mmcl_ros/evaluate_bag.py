@@ -2,7 +2,8 @@
 
     python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
 
-Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and ``metrics.json`` for all.
+Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and for all ``metrics.json`` and
+``answers.png``, some of the pictures with right answers in green, wrong ones in red and rejected ones in grey.
 The crops and their answers are made by the code that the node runs, with the nearest pictures of the whole recording.
 Two runs write the same CSV files byte for byte; times are in ``metrics.json`` only.
 """
@@ -10,23 +11,26 @@ Two runs write the same CSV files byte for byte; times are in ``metrics.json`` o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mmcl_core import metrics
 from mmcl_core.cli import run_command
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_ros.bagfile import Bag, Frame, Topics
-from mmcl_ros.frames import Answer, FrameRecognizer, FrameSettings, RecognizerLike
+from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
+from mmcl_ros.frames import Answer, FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
 from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
 from mmcl_ros.truth import Truth, read_topic, read_truth
@@ -34,6 +38,8 @@ from mmcl_ros.truth import Truth, read_topic, read_truth
 __all__ = ["Evaluation", "evaluate", "main"]
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 4  # pictures on the sheet, spread over the recording
 
 COLUMNS = (
     *(
@@ -63,6 +69,7 @@ class Evaluation:
         rows: one per true box, of :data:`COLUMNS`.
         labels: index of the true class of each box, -1 where the model does not know it.
         probabilities: of each box; None where it was not answered.
+        shown: some of the pictures with the answers drawn on them, uint8 [H, W, 3]; None where there was no picture.
         unpaired, one_sided: pictures none, or only some, of whose wanted modalities were found.
     """
 
@@ -70,14 +77,15 @@ class Evaluation:
     rows: list[tuple] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     probabilities: list[np.ndarray | None] = field(default_factory=list)
+    shown: list[np.ndarray | None] = field(default_factory=list)
     unpaired: int = 0
     one_sided: int = 0
     frames: int = 0
     latencies: Latencies = field(default_factory=lambda: Latencies(1_000_000))
 
-    def add(self, truth: Truth, frame: Frame, answers: Sequence[Answer]) -> None:
+    def add(self, truth: Truth, frame: Frame, found: FrameAnswer) -> None:
         """Enter the answers for one picture."""
-        for index, (answer, label) in enumerate(zip(answers, truth.labels, strict=True)):
+        for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
             valid = f"{answer.depth_valid:.4f}" if answer.depth_valid >= 0 else ""
@@ -89,6 +97,15 @@ class Evaluation:
             )
             self.labels.append(self.classes.index(label) if label in self.classes else -1)
             self.probabilities.append(answer.probabilities)
+
+    def show(self, truth: Truth, pictures: Mapping[str, Any], found: FrameAnswer) -> None:
+        """Keep a picture with its answers, drawn on colour where they had any of it, else on depth."""
+        self.shown.append(None)
+        sensor = "rgb" if "rgb" in pictures else "depth"
+        if sensor in pictures:
+            marks = [_mark(answer, label) for answer, label in zip(found.answers, truth.labels, strict=True)]
+            with contextlib.suppress(InputError):  # a picture that cannot be decoded; its answers say so
+                self.shown[-1] = draw(to_colour(pictures[sensor], sensor), marks, found.size)
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``metrics.json``."""
@@ -125,6 +142,15 @@ class Evaluation:
         return figures
 
 
+def _mark(answer: Answer, label: str) -> Mark:
+    """A box with the answer, and the truth where it is another."""
+    if answer.result is not Result.ACCEPTED:
+        return Mark(answer.roi, f"rejected ({label})", GREY)
+    if answer.label == label:
+        return Mark(answer.roi, f"{answer.label} {answer.score:.2f}", GREEN)
+    return Mark(answer.roi, f"{answer.label} {answer.score:.2f} ({label})", RED)
+
+
 def evaluate(
     bag: Bag,
     truths: Sequence[Truth],
@@ -158,7 +184,8 @@ def evaluate(
             answerer.remember("rgb", colour[1], track.at(0) if track else None)
     missing = f"no picture within {window:g} s"
     frames = bag.frames([truth.request for truth in truths], window, drops)
-    for truth, frame in zip(truths, frames, strict=True):
+    shown = set(np.linspace(0, len(truths) - 1, min(SHOWN, len(truths)), dtype=int).tolist())
+    for number, (truth, frame) in enumerate(zip(truths, frames, strict=True)):
         for name in modalities:
             pictures = {one: frame.pictures[one] for one in wanted[name] if one in frame.pictures}
             started = time.perf_counter()
@@ -170,7 +197,9 @@ def evaluate(
             result.one_sided += 0 < len(pictures) < len(wanted[name])
             for stage, seconds in answer.seconds.items():
                 result.latencies.add(stage, seconds)
-            result.add(truth, Frame(truth.request, pictures, frame.stamps, frame.infos), answer.answers)
+            result.add(truth, Frame(truth.request, pictures, frame.stamps, frame.infos), answer)
+            if number in shown:
+                result.show(truth, pictures, answer)
     return found
 
 
@@ -184,6 +213,8 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
             writer.writerow(COLUMNS)
             writer.writerows(result.rows)
         draw_confusion(out / f"confusion_{name}.png", result, name)
+    pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found))
+    (out / "answers.png").write_bytes(cv2.imencode(".png", pictures[..., ::-1])[1].tobytes())
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 

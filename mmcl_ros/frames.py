@@ -98,12 +98,14 @@ class FrameAnswer:
     """The answers for one frame, in the order of the regions.
 
     Attributes:
+        size: (width, height) in pixels of the picture that ``roi`` refers to; zeros: not known.
         problems: per modality, what was wrong with its picture as a whole, and which kind of wrong.
         seconds: time spent per stage: ``decode``, ``crop``, ``inference``.
     """
 
     answers: list[Answer]
     modality: str = ""
+    size: tuple[int, int] = (0, 0)
     problems: dict[str, tuple[Result, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -161,7 +163,9 @@ class FrameRecognizer:
         decoded = time.perf_counter()
         if request is None:
             request = self._own_request(found)
-        self._register(request, found, result.problems)
+        source = self._source(request)
+        result.size = (source.width, source.height)
+        self._register(source, found, result.problems)
         result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
         jobs = self._cut(request, found, result)
         cut = time.perf_counter()
@@ -201,9 +205,8 @@ class FrameRecognizer:
             return whole_picture(picture.view, centre)
         return Request((Box("center" if centre < 1 else "image", 0, 0, 0, 0),))
 
-    def _register(self, request: Request, found: dict[str, _Picture], problems: dict) -> None:
-        """Find out how the boxes map to each picture; pictures they do not map to are taken out."""
-        source = self._source(request)
+    def _register(self, source: View, found: dict[str, _Picture], problems: dict) -> None:
+        """Find out how boxes of ``source`` map to each picture; pictures they do not map to are taken out."""
         for modality in list(found):
             mapped = box_map(source, found[modality].view, self.settings.assume_registered)
             if isinstance(mapped, str):
@@ -228,7 +231,7 @@ class FrameRecognizer:
             return same[0]
         if seen:
             return View(request.frame_id, seen[0].width, seen[0].height, seen[0].camera)
-        return View(request.frame_id, 1, 1)
+        return View(request.frame_id, 0, 0)  # no picture was seen yet
 
     def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[_Job]:
         """The crops of every region that has any."""

@@ -14,8 +14,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
-import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -23,52 +21,29 @@ from sensor_msgs.msg import Image
 from mmcl_core.errors import InputError
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
+from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
-from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 from mmcl_ros.links import Links, Source
 from mmcl_ros.parameters import PARAMETERS, PICTURES
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.reports import Notices
 
-__all__ = ["OverlayNode", "draw", "main"]
+__all__ = ["OverlayNode", "main", "marks"]
 
 KEPT = 60  # pictures held for answers to come
 UNDRAWN = 20  # answers in a row without their picture before it is called a fault
 WARN_S = 5.0  # a problem that persists is named again after so many seconds
-ACCEPTED, REJECTED = (60, 220, 60), (150, 150, 150)
 
 
-def draw(picture: np.ndarray, recognitions: Sequence[Any]) -> np.ndarray:
-    """A copy of a picture with boxes and labels.
-
-    Args:
-        picture: uint8 [H, W, 3].
-        recognitions: ``mmcl_ros/Recognition`` messages.
-    """
-    drawn = picture.copy()
-    scale = max(0.4, picture.shape[0] / 1000)
+def marks(recognitions: Sequence[Any]) -> list[Mark]:
+    """What to draw of ``mmcl_ros/Recognition`` messages: green what was accepted, grey what was rejected."""
+    found = []
     for one in recognitions:
-        colour = REJECTED if one.result else ACCEPTED
-        left, top = int(one.roi.x_offset), int(one.roi.y_offset)
-        cv2.rectangle(drawn, (left, top), (left + int(one.roi.width), top + int(one.roi.height)), colour, 2)
+        roi = (int(one.roi.x_offset), int(one.roi.y_offset), int(one.roi.width), int(one.roi.height))
         words = f"{one.label} {one.score:.2f} {one.modality}".strip()
-        (width, height), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        base = max(top - 3, height + 2)
-        cv2.rectangle(drawn, (left, base - height - 2), (left + width, base + 3), colour, cv2.FILLED)
-        cv2.putText(drawn, words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
-    return drawn
-
-
-def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
-    """A picture fit to look at: colour as it is, depth as colours from near (red) to 4 m (blue)."""
-    encoding = stated_encoding(message)
-    if sensor == "rgb" and encoding not in DEPTH_ENCODINGS and "compressedDepth" not in encoding:
-        return decode_rgb(message)
-    depth = decode_depth(message)
-    metres = depth / 1000 if depth.dtype == np.uint16 else depth
-    shades = (255 - np.clip(metres / 4, 0, 1) * 255).astype(np.uint8)
-    return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_JET)[..., ::-1] * (depth > 0)[..., None])
+        found.append(Mark(roi, words, GREY if one.result else GREEN))
+    return found
 
 
 class OverlayNode(Node):
@@ -155,7 +130,8 @@ class OverlayNode(Node):
     def _publish(self, picture: Any, answer: Any) -> None:
         self._undrawn = 0
         try:
-            drawn = draw(to_colour(picture, self._sensor), answer.recognitions)
+            size = (answer.width, answer.height)
+            drawn = draw(to_colour(picture, self._sensor), marks(answer.recognitions), size)
         except InputError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return

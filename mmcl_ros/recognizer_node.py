@@ -253,7 +253,7 @@ class RecognizerNode(LifecycleNode):
         answer = self._frames(job.request, job.pictures, job.infos, job.missing)
         answered = time.monotonic()
         model, embeddings = self.recognizer.model_id, self.values["publish_embeddings"]
-        message = reports.answers_message(job.header, model, answer.answers, embeddings)
+        message = reports.answers_message(job.header, model, answer, embeddings)
         if job.done is not None:
             job.done(message)
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmcl_ros import msg
-from mmcl_ros.frames import Answer
+from mmcl_ros.frames import Answer, FrameAnswer
 from mmcl_ros.health import Health, State, percentiles
 from mmcl_ros.intake import Intake
 from mmcl_ros.interfaces import message_class
@@ -15,26 +15,26 @@ from mmcl_ros.ledger import Ledger
 __all__ = ["Notices", "answers_message", "detections_message", "diagnostics", "fill_status", "latencies"]
 
 
-def answers_message(header: Any, model_id: str, answers: Sequence[Answer], embeddings: bool) -> Any:
+def answers_message(header: Any, model_id: str, answer: FrameAnswer, embeddings: bool) -> Any:
     """The answers for one picture as ``mmcl_ros/RecognitionArray``."""
-    array = msg.RecognitionArray(model_id=model_id)
+    array = msg.RecognitionArray(model_id=model_id, width=answer.size[0], height=answer.size[1])
     if header is not None:
         array.header = header
-    for answer in answers:
+    for given in answer.answers:
         one = msg.Recognition(
-            id=answer.id,
-            label=answer.label,
-            score=answer.score,
-            labels=answer.labels,
-            scores=answer.scores,
-            modality=answer.modality,
-            result=int(answer.result),
-            reason=answer.reason,
-            depth_valid=answer.depth_valid,
+            id=given.id,
+            label=given.label,
+            score=given.score,
+            labels=given.labels,
+            scores=given.scores,
+            modality=given.modality,
+            result=int(given.result),
+            reason=given.reason,
+            depth_valid=given.depth_valid,
         )
-        one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = answer.roi
-        if embeddings and answer.embedding is not None:
-            one.embedding = answer.embedding.astype("float32").tolist()
+        one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = given.roi
+        if embeddings and given.embedding is not None:
+            one.embedding = given.embedding.astype("float32").tolist()
         array.recognitions.append(one)
     return array
 

@@ -435,6 +435,8 @@ def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsy
         assert files[0].count(b"\n") == 41
         picture = cv2.imread(str(tmp_path / "one" / f"confusion_{modality}.png"))
         assert min(picture.shape[:2]) > 100
+    pictures = [(tmp_path / name / "answers.png").read_bytes() for name in ("one", "two")]
+    assert pictures[0] == pictures[1]
     report = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert set(report["modalities"]) == {"rgb", "depth", "rgbd"}
     assert report["drop"] == {"depth": [[0.5, 1.0]]}

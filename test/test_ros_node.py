@@ -104,6 +104,7 @@ def test_one_recognition_in_full(bench):
         "depth",
     )
     assert (one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height) == (70, 50, 10, 10)
+    assert (found[0].width, found[0].height) == (80, 60), "of the picture that these are pixels of"
     assert list(one.labels) == ["bright", "dark"]
     assert one.score == one.scores[0] == pytest.approx(0.8 + 0.2 / 3)
     assert one.depth_valid == 1

@@ -1,0 +1,92 @@
+"""Pictures for people to look at: colour or depth with what was recognised drawn on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
+
+__all__ = ["GREEN", "GREY", "RED", "Mark", "draw", "sheet", "to_colour"]
+
+GREEN, RED, GREY = (60, 220, 60), (240, 80, 70), (150, 150, 150)
+FARTHEST_M = 4.0  # depth beyond has the colour of this distance
+PANEL = 480  # width of a picture on a sheet, pixels
+GAP = 6  # white between the pictures of a sheet, pixels
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw: (x, y, width, height) in pixels of the boxes' picture, a line of words, colour as (R, G, B)."""
+
+    roi: tuple[int, int, int, int]
+    words: str
+    colour: tuple[int, int, int]
+
+
+def draw(picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """A copy of a picture with boxes and words.
+
+    Args:
+        picture: uint8 [H, W, 3], RGB.
+        marks: what to draw.
+        size: (width, height) of the picture the boxes are in pixels of, where it is another one; zeros: this one.
+    """
+    drawn = picture.copy()
+    height, width = drawn.shape[:2]
+    sx, sy = (width / size[0], height / size[1]) if all(size) else (1.0, 1.0)
+    scale = max(0.4, height / 1000)
+    for mark in marks:
+        x, y, across, down = mark.roi
+        left, top, right, bottom = round(x * sx), round(y * sy), round((x + across) * sx), round((y + down) * sy)
+        cv2.rectangle(drawn, (left, top), (right, bottom), mark.colour, 2)
+        (wide, high), _ = cv2.getTextSize(mark.words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        base = max(top - 3, high + 2)
+        cv2.rectangle(drawn, (left, base - high - 2), (left + wide, base + 3), mark.colour, cv2.FILLED)
+        cv2.putText(drawn, mark.words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return drawn
+
+
+def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
+    """A picture message fit to look at, uint8 [H, W, 3]: colour as it is, depth from near (red) to 4 m (blue).
+
+    Raises:
+        InputError: the message cannot be decoded.
+    """
+    encoding = stated_encoding(message)
+    if sensor == "rgb" and encoding not in DEPTH_ENCODINGS and "compressedDepth" not in encoding:
+        return decode_rgb(message)
+    depth = decode_depth(message)
+    metres = depth / 1000 if depth.dtype == np.uint16 else depth
+    shades = (255 - np.clip(metres / FARTHEST_M, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_JET)[..., ::-1] * (depth > 0)[..., None])
+
+
+def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str]) -> np.ndarray:
+    """Pictures side by side, one title a column, uint8 [H, W, 3]; None leaves a place empty."""
+    lines = [np.hstack([_title(title) for title in titles])]
+    for row in rows:
+        panels = [None if one is None else _panel(one) for one in row]
+        tallest = max((len(panel) for panel in panels if panel is not None), default=GAP)
+        line = np.full((tallest + GAP, (PANEL + GAP) * len(row), 3), 255, np.uint8)
+        for column, panel in enumerate(panels):
+            if panel is not None:
+                left = column * (PANEL + GAP)
+                line[: len(panel), left : left + PANEL] = panel
+        lines.append(line)
+    return np.vstack(lines)
+
+
+def _panel(picture: np.ndarray) -> np.ndarray:
+    height = max(1, round(len(picture) * PANEL / picture.shape[1]))
+    shrinks = picture.shape[1] > PANEL
+    return cv2.resize(picture, (PANEL, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _title(words: str) -> np.ndarray:
+    line = np.full((28, PANEL + GAP, 3), 255, np.uint8)
+    return cv2.putText(line, words, (2, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)

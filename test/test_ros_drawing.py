@@ -1,0 +1,77 @@
+"""Pictures for people: boxes where they belong, colours that say what became of an answer, depth as colours."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+from ros_fakes import CLASSES, FakeRecognizer, image, regions
+
+from mmcl_ros.detections import read_request
+from mmcl_ros.drawing import GAP, GREEN, GREY, PANEL, RED, Mark, draw, sheet, to_colour
+from mmcl_ros.evaluate_bag import Evaluation
+from mmcl_ros.frames import FrameRecognizer, FrameSettings
+from mmcl_ros.truth import Truth
+
+
+def flat(height=60, width=80, value=50):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def edges(picture, colour):
+    """First and last column and row that hold a colour, the row of words left out."""
+    rows, columns = np.nonzero((picture == colour).all(axis=2))
+    return columns.min(), columns.max(), rows.max()
+
+
+def test_boxes_are_drawn_in_pixels_of_the_picture_they_belong_to():
+    picture = flat()
+    drawn = draw(picture, [Mark((20, 20, 30, 30), "", GREEN)])
+    assert edges(drawn, GREEN) == (19, 51, 51), "a line two pixels wide around 20 to 50"
+    np.testing.assert_array_equal(drawn[35, 35], (50, 50, 50))
+    assert (picture == 50).all(), "a copy is drawn on"
+    of_another_size = draw(picture, [Mark((40, 80, 60, 120), "", GREEN)], size=(160, 240))
+    np.testing.assert_array_equal(of_another_size, drawn)
+
+
+def test_words_stand_inside_the_picture_at_its_upper_edge():
+    drawn = draw(flat(), [Mark((5, 0, 30, 30), "mug", RED)])
+    assert (drawn[2:8, 5:20] != 50).any()
+
+
+def test_depth_is_shown_as_colours_and_holes_as_black():
+    values = np.full((60, 80), 500, np.uint16)
+    picture = to_colour(image(values, "16UC1"), "depth")
+    assert picture.shape == (60, 80, 3)
+    assert picture.any()
+    assert not to_colour(image(0 * values, "16UC1"), "depth").any()
+    np.testing.assert_array_equal(to_colour(image(values, "16UC1")), picture)
+    np.testing.assert_array_equal(to_colour(image((values / 1000).astype(np.float32), "32FC1")), picture)
+    png = cv2.imencode(".png", values)[1].tobytes()
+    compressed = SimpleNamespace(format="16UC1; png compressed ", data=png)
+    np.testing.assert_array_equal(to_colour(compressed, "depth"), picture)
+
+
+def test_a_sheet_holds_pictures_of_any_size_and_leaves_places_empty():
+    whole = sheet([[flat(60, 80, 10), None], [None, flat(480, 960, 90)]], ["rgb", "depth"])
+    below = whole[28:]
+    first, second = below[:, :PANEL], below[:, -PANEL - GAP : -GAP]
+    assert (first == 10).all(axis=2).sum() == 360 * PANEL, "60 x 80, made as wide as the others"
+    assert (second == 90).all(axis=2).sum() == 240 * PANEL
+    assert not (second == 10).all(axis=2).any()
+
+
+def test_right_wrong_and_rejected_answers_of_a_recording_differ_in_colour():
+    colours = np.repeat(np.array([20, 120, 230], np.uint8), 40)
+    picture = image(np.tile(colours[None, :, None], (60, 1, 3)), "rgb8")
+    boxes = [(2, 30, 30, 28), (44, 30, 30, 28), (200, 30, 30, 28)]
+    request = read_request(regions(boxes))
+    found = FrameRecognizer(FakeRecognizer(), FrameSettings(box_scale=0.0))(request, {"rgb": picture})
+    truth = Truth(request, ("dark", "bright", "dark"))
+    shown = Evaluation(list(CLASSES))
+    shown.show(truth, {"rgb": picture}, found)
+    shown.show(truth, {}, found)
+    assert shown.shown[1] is None
+    drawn = shown.shown[0]
+    for colour, left in ((GREEN, 2), (RED, 44), (GREY, 0)):
+        assert (drawn[:, max(0, left - 1) : left + 32] == colour).all(axis=2).any()
+    assert found.size == (120, 60)
