@@ -2,8 +2,8 @@
 
     python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
 
-Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and for all ``metrics.json`` and
-``answers.png``, some of the pictures with right answers in green, wrong ones in red and rejected ones in grey.
+Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and for all of them
+``metrics.json`` and ``answers.png``: some pictures with right answers in green, wrong ones in red, rejected in grey.
 The crops and their answers are made by the code that the node runs, with the nearest pictures of the whole recording.
 Two runs write the same CSV files byte for byte; times are in ``metrics.json`` only.
 """
