@@ -97,9 +97,9 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         gap = "no partner was ever seen"
         if counters.smallest_gap is not None:
             gap = f"the smallest difference of stamps seen is {counters.smallest_gap:.3f} s"
-        ever = "not since then" if counters.paired else "never"
+        ever = "paired before" if counters.paired else "never paired"
         problems["not paired"] = (
-            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever} paired): {gap}, "
+            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {gap}, "
             f"pair_window is {window:g} s; synchronise the sensors, or widen the window"
         )
     if dropped:

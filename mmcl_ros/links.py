@@ -10,7 +10,7 @@ from typing import Any
 from mmcl_core.errors import MmclError
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
-from mmcl_ros.qos import PICTURES, Link, decide, offers_of, pictures_elsewhere, profile, published_topics
+from mmcl_ros.qos import PICTURES, Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
 
 __all__ = ["Links", "Source", "check_topics"]
 
@@ -92,7 +92,7 @@ class Links:
         if source.types[0] not in PICTURES:
             return link
         used = {one.topic for one in self.sources.values() if one.link.state is State.ALIVE}
-        elsewhere = pictures_elsewhere(published_topics(self._node), used)
+        elsewhere = pictures_elsewhere(published_pictures(self._node), used)
         return replace(link, cause=f"{link.cause}; {elsewhere}") if elsewhere else link
 
     def close(self) -> None:

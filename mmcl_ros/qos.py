@@ -15,7 +15,7 @@ from mmcl_ros.health import State
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
-__all__ = ["PICTURES", "Link", "Offer", "decide", "offers_of", "pictures_elsewhere", "profile", "published_topics"]
+__all__ = ["PICTURES", "Link", "Offer", "decide", "offers_of", "pictures_elsewhere", "profile", "published_pictures"]
 
 PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 LISTED = 4  # topics that are named, of those that might be meant
@@ -79,7 +79,7 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
     """In words where pictures can be had, for somebody who has named the wrong topic or transport; empty: nowhere.
 
     Args:
-        published: types by topic, of all topics that have a publisher.
+        published: types by topic, of the topics that have a publisher.
         used: topics that are listened to; they are no alternative. Nor is what an overlay draws.
     """
     found = []
@@ -97,9 +97,10 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
     return f"pictures are published on {', '.join(found[:LISTED])}{more}" if found else ""
 
 
-def published_topics(node: Any) -> dict[str, list[str]]:
-    """Types by topic, of all topics that somebody publishes, as a node sees it."""
-    return {topic: types for topic, types in node.get_topic_names_and_types() if node.count_publishers(topic)}
+def published_pictures(node: Any) -> dict[str, list[str]]:
+    """Types by topic, of all topics on which somebody publishes pictures, as a node sees it."""
+    listed = node.get_topic_names_and_types()
+    return {name: types for name, types in listed if {*types} & {*PICTURES} and node.count_publishers(name)}
 
 
 def offers_of(node: Any, topic: str) -> list[Offer]:
