@@ -103,7 +103,10 @@ class Bag:
             self._reader = AnyReader([path], default_typestore=typestore())
             self._reader.open()
         except (AnyReaderError, OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}") from error
+            words = f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}"
+            if "end magic" in str(error):
+                words += " The file was cut off, as by a recorder that was killed; the tool mcap recovers what is there"
+            raise DataError(words) from error
         self.kinds = {one.topic: one.msgtype for one in self._reader.connections}
         self.topics = self._guess(topics or Topics())
 

@@ -80,7 +80,7 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         health = intake.health[modality]
         state, cause = health.state(now)
         if state is not State.ALIVE:
-            others = [name for name in intake.wanted if name != modality]
+            others = [name for name in intake.wanted if name != modality and intake.health[name].received]
             if state is State.NO_PUBLISHER and intake.modality == "auto" and others:
                 cause += f"; without that sensor set modality to {others[0]}"
             problems[f"{modality} {state.name.lower().replace('_', ' ')}"] = f"{modality}: {cause}"

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -401,6 +402,14 @@ def test_a_recording_without_pictures_is_refused_with_the_topics_it_has(recordin
     assert "its topics: /cam/camera_info (sensor_msgs/msg/CameraInfo), /chat (std_msgs/msg/String)" in err
     with Bag(bag) as opened:
         assert list(opened.messages()) == list(opened.raw("/none")) == [], "no topics are not all topics"
+
+
+def test_a_recording_that_was_cut_off_is_told_from_other_damage(recording, tmp_path):
+    folder = shutil.copytree(recording[0], tmp_path / "bag")
+    (file,) = folder.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(DataError, match="was cut off, as by a recorder that was killed"):
+        Bag(folder)
 
 
 def test_a_recording_of_an_unknown_encoding_is_refused_by_its_name(tmp_path):

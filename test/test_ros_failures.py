@@ -38,6 +38,7 @@ def test_a_wrong_topic_or_transport_is_told_where_pictures_are(bench, setting):
 def test_a_robot_without_one_sensor_is_told_what_to_set(bench):
     bench.recognizer(FakeRecognizer(), roi_source="full_image")
     statuses = status_of(bench)
+    assert "without that sensor" not in wait_cause(bench, statuses, "nobody publishes /rgb/image").cause
     rgb = bench.publisher(Image, "/rgb/image")
     says = "depth: nobody publishes /depth/image (sensor_msgs/msg/Image); without that sensor set modality to rgb"
     keep_sending(bench, statuses, lambda status: status.cause == says, (rgb, rgb_message))
