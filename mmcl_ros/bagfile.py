@@ -18,7 +18,7 @@ from typing import Any
 from mmcl_core.errors import DataError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
-from mmcl_ros.images import RGB_ENCODINGS, stated_encoding
+from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
 from mmcl_ros.pairing import nearest
 from mmcl_ros.shares import shared
 
@@ -91,13 +91,22 @@ class Bag:
 
         self.path = path
         self.damaged: set[tuple[str, int]] = set()
+        self._unknown: dict[str, str] = {}  # encodings that are not known, by topic
         if not path.exists():
             raise DataError(f"no recording at {path}")
+        if path.is_dir() and not (path / "metadata.yaml").exists():
+            raise DataError(
+                f"{path} is no recording, for it has no metadata.yaml; name the folder that has one, or have one "
+                f"written: ros2 bag reindex {path}"
+            )
         try:
             self._reader = AnyReader([path], default_typestore=typestore())
             self._reader.open()
         except (AnyReaderError, OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}") from error
+            words = f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}"
+            if "end magic" in str(error):
+                words += " The file was cut off, as by a recorder that was killed; the tool mcap recovers what is there"
+            raise DataError(words) from error
         self.kinds = {one.topic: one.msgtype for one in self._reader.connections}
         self.topics = self._guess(topics or Topics())
 
@@ -199,9 +208,10 @@ class Bag:
             DataError: with the topics that there are.
         """
         if not self.topics.rgb and not self.topics.depth:
+            stated = [f"{topic} says {encoding!r}" for topic, encoding in sorted(self._unknown.items())]
             raise DataError(
                 f"{self.path} holds no colour or depth pictures that can be read ({' or '.join(IMAGES)}, of a known "
-                f"encoding); its topics: {self.listing()}"
+                f"encoding{': ' if stated else ''}{', '.join(stated)}); its topics: {self.listing()}"
             )
 
     def listing(self) -> str:
@@ -233,16 +243,34 @@ class Bag:
             logger.warning("%s: damaged messages on %s are left out; the first is %s", self.path, topic, why)
         self.damaged.add((topic, recorded))
 
-    def _guess(self, given: Topics) -> Topics:
-        for topic in filter(None, (given.rgb, given.depth, given.detections, *given.infos.values())):
-            if topic not in self.kinds:
+    def _check(self, given: Topics) -> None:
+        """Refuse named topics that are not there, or carry something else than they are named for."""
+        pictures = {"rgb": given.rgb, "depth": given.depth}
+        if given.rgb and given.rgb == given.depth:
+            raise DataError(f"{self.path}: {given.rgb} was named for both rgb and depth; give each its own topic")
+        named = [(topic, IMAGES) for topic in pictures.values()] + [(given.detections, REGIONS)]
+        for topic, types in [*named, *((topic, (INFO,)) for topic in given.infos.values())]:
+            if topic and topic not in self.kinds:
                 raise DataError(f"{self.path} has no topic {topic}; it has {self.listing()}")
+            if topic and self.kinds[topic] not in types:
+                raise DataError(f"{self.path}: {topic} carries {self.kinds[topic]}; {' or '.join(types)} is needed")
+        for name, topic in pictures.items():
+            _, message = next(self.messages(topic), (topic, None)) if topic else (topic, None)
+            encoding = "" if message is None else stated_encoding(message).partition(";")[0].strip()
+            own, other = (RGB_ENCODINGS, DEPTH_ENCODINGS)[:: 1 if name == "rgb" else -1]
+            if encoding in other and encoding not in own:
+                raise DataError(f"{self.path}: {topic} was named for {name}, but its pictures are {encoding}")
+
+    def _guess(self, given: Topics) -> Topics:
+        self._check(given)
         kinds: dict[str, list[str]] = {"rgb": [], "depth": []}
         for topic, kind in sorted(self.kinds.items()):
-            if kind in IMAGES:
+            if kind in IMAGES and topic not in (given.rgb, given.depth):
                 kinds.get(self._modality(topic), []).append(topic)
         rgb = given.rgb or min(kinds["rgb"], key=_rgb_rank, default="")
-        depth = given.depth or min(kinds["depth"], key=_depth_rank, default="")
+        seen_from = self._frame(rgb) if rgb and len(kinds["depth"]) > 1 else ""
+        apart = [topic for topic in kinds["depth"] if seen_from and self._frame(topic) != seen_from]
+        depth = given.depth or min(kinds["depth"], key=lambda topic: _depth_rank(topic, topic in apart), default="")
         regions = [topic for topic, kind in sorted(self.kinds.items()) if kind in REGIONS]
         infos = {name: own for name, topic in (("rgb", rgb), ("depth", depth)) if (own := self._own_info(topic))}
         infos |= given.infos
@@ -251,6 +279,11 @@ class Bag:
         for topic in (topic for name, topic in (("rgb", rgb), ("depth", depth)) if topic and name not in infos):
             logger.warning("%s: %s has no camera info of its own; its camera is not known", self.path, topic)
         return Topics(rgb, depth, given.detections or next(iter(regions), ""), infos)
+
+    def _frame(self, topic: str) -> str:
+        """Frame of the first message."""
+        _, message = next(self.messages(topic), (topic, None))
+        return str(message.header.frame_id) if message is not None else ""
 
     def _registered(self, rgb: str, depth: str) -> bool:
         """Whether depth says that it is seen through the colour camera: its pictures state the same frame and size."""
@@ -287,7 +320,10 @@ class Bag:
         ):
             return "depth"
         infrared = any(word in topic.lower() for word in ("infra", "/ir/"))
-        return "rgb" if (plain in RGB_ENCODINGS or hasattr(message, "format")) and not infrared else ""
+        if plain in RGB_ENCODINGS or hasattr(message, "format"):
+            return "" if infrared else "rgb"
+        self._unknown[topic] = encoding
+        return ""
 
 
 def _rgb_rank(topic: str) -> tuple:
@@ -295,9 +331,11 @@ def _rgb_rank(topic: str) -> tuple:
     return (not any(word in name for word in ("color", "colour", "rgb")), "compressed" in name, len(name), name)
 
 
-def _depth_rank(topic: str) -> tuple:
+def _depth_rank(topic: str, apart: bool) -> tuple:
+    """``apart``: not of the frame of the colour pictures, and so of no use beside them."""
     name = topic.lower()
-    return (not any(word in name for word in ("aligned", "registered")), "compressed" in name, len(name), name)
+    registered = any(word in name for word in ("aligned", "registered"))
+    return ("depth" not in name, apart, not registered, "compressed" in name, len(name), name)
 
 
 def _stamp(raw: Any) -> int:

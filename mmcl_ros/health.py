@@ -79,6 +79,10 @@ class Health:
         if delay is not None:
             self._delays.append(delay)
 
+    def forget(self) -> None:
+        """Take the picture that comes next for the first one; counters stay."""
+        self.last = self._stretch = None
+
     def age(self, now: float) -> float | None:
         """Seconds since the last picture, None before the first; after a jump back of the clock, since that jump."""
         self._follow(now)

@@ -4,7 +4,8 @@ Works on any object with the fields of ``sensor_msgs/Image`` or ``sensor_msgs/Co
 those that :mod:`rosbags` reads from a file. Every message is first checked and brought to tightly packed rows in the
 byte order of this machine; the colour conversion then is cv_bridge's where that imports and gives right answers (a
 build for NumPy 1 does not under NumPy 2), else that of rosbags-image, else OpenCV's own, which also takes the encodings
-that an older cv_bridge does not know. All three give equal arrays.
+that an older cv_bridge does not know. All three give equal arrays. Pictures of two planes (nv12, nv21, nv24) are always
+converted by OpenCV.
 
 Colour comes out as ``uint8 [H, W, 3]`` in RGB order, depth as ``uint16 [H, W]`` in millimetres or ``float32 [H, W]`` in
 metres (REP 118), 0 where there is no reading. An array may share memory with its message and be read-only.
@@ -46,7 +47,12 @@ RGB_ENCODINGS: dict[str, tuple[str, int]] = {
     "8UC1": ("u1", 1),
     "8UC3": ("u1", 3),
     "8UC4": ("u1", 4),
+    "nv12": ("u1", 1),  # the plane of luma; that of chroma follows it, see CHROMA
+    "nv21": ("u1", 1),
+    "nv24": ("u1", 1),
 }
+# Encodings of two planes -> (side in pixels of the squares that share a chroma value, which of its two comes first)
+CHROMA: dict[str, tuple[int, str]] = {"nv12": (2, "Cb"), "nv21": (2, "Cr"), "nv24": (1, "Cb")}
 DEPTH_ENCODINGS: dict[str, tuple[str, int]] = {"16UC1": ("u2", 1), "mono16": ("u2", 1), "32FC1": ("f4", 1)}
 # Later names for older ones, and OpenCV's type names, whose channel order is blue, green, red.
 SYNONYMS = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2", "8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
@@ -67,7 +73,8 @@ class PackedImage:
 def decode_rgb(message: Any) -> np.ndarray:
     """The colour picture of an ``Image`` or ``CompressedImage`` message.
 
-    16-bit encodings are scaled from their full range to 8 bits, grey ones repeated over the three channels.
+    16-bit encodings are scaled from their full range to 8 bits, grey ones repeated over the three channels; luma and
+    chroma are taken for those of ITU-R BT.601 in the limited range.
 
     Returns:
         uint8 [H, W, 3], RGB order.
@@ -83,6 +90,8 @@ def decode_rgb(message: Any) -> np.ndarray:
         values = mosaic
     else:
         values = _pixels(message, RGB_ENCODINGS, "colour")
+        if encoding in CHROMA:
+            return _with_chroma(values, message, encoding)
     if values.dtype == np.uint16:
         values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     encoding = encoding.replace("16", "8")
@@ -170,6 +179,36 @@ def _pixels(message: Any, known: dict[str, tuple[str, int]], what: str) -> np.nd
     values = np.ascontiguousarray(rows).view(dtype.newbyteorder(">" if message.is_bigendian else "<"))
     values = values.astype(dtype, copy=False)
     return values if channels == 1 else values.reshape(height, width, channels)
+
+
+def _with_chroma(luma: np.ndarray, message: Any, encoding: str) -> np.ndarray:
+    """The picture of two planes; [H, W] is the first one, the other follows it at once.
+
+    A row of chroma takes as many bytes as one of luma, padding included, or in full resolution twice as many. As where
+    luma ends is not stated, no surplus of data is accepted: it may lie between the planes.
+    """
+    import cv2
+
+    side, first = CHROMA[encoding]
+    height, width = luma.shape
+    if height % side or width % side:
+        raise InputError(
+            f"encoding {encoding!r} shares colour between 2 x 2 pixels, but the picture is {width} x {height}"
+        )
+    rows, row, step = height // side, 2 * width // side, 2 * (int(message.step) or width) // side
+    start = (int(message.step) or width) * height
+    data = np.frombuffer(message.data, np.uint8)
+    if not start + step * (rows - 1) + row <= data.size <= start + step * rows:
+        raise InputError(
+            f"{data.size} bytes of data, but the two planes of {width} x {height} pixels of {encoding} with step "
+            f"{int(message.step) or width} take {start + step * rows}"
+        )
+    chroma = np.ndarray((rows, row), np.uint8, buffer=data, offset=start, strides=(step, 1)).reshape(rows, -1, 2)
+    if side == 1:  # OpenCV has no such code: every pixel becomes 2 x 2 that share their colour
+        luma = luma.repeat(2, axis=0).repeat(2, axis=1)
+    code = cv2.COLOR_YUV2RGB_NV12 if first == "Cb" else cv2.COLOR_YUV2RGB_NV21
+    picture = np.asarray(cv2.cvtColorTwoPlane(luma, np.ascontiguousarray(chroma), code))
+    return picture if side == 2 else np.ascontiguousarray(picture[::2, ::2])
 
 
 def _cv_bridge() -> Callable[[PackedImage], np.ndarray]:

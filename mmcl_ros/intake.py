@@ -91,6 +91,12 @@ class Intake:
         """Whether regions come from a detector at this moment."""
         return self.roi_source == "detections" or (self.roi_source == "auto" and self.detector_seen)
 
+    def start_over(self) -> None:
+        """Drop what has come: nobody listened for a while, which is no fault of the sensors. Counters stay."""
+        self.pairer.clear()
+        for health in self.health.values():
+            health.forget()
+
     def picture(self, modality: str, message: Any, now: float, ros_now: int) -> None:
         """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds."""
         stamp = stamp_of(message.header)

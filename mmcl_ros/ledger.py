@@ -80,6 +80,9 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         health = intake.health[modality]
         state, cause = health.state(now)
         if state is not State.ALIVE:
+            others = [name for name in intake.wanted if name != modality and intake.health[name].received]
+            if state is State.NO_PUBLISHER and intake.modality == "auto" and others:
+                cause += f"; without that sensor set modality to {others[0]}"
             problems[f"{modality} {state.name.lower().replace('_', ' ')}"] = f"{modality}: {cause}"
         elif health.link[1]:
             problems[f"{modality} quality of service"] = health.link[1]
@@ -94,9 +97,9 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         gap = "no partner was ever seen"
         if counters.smallest_gap is not None:
             gap = f"the smallest difference of stamps seen is {counters.smallest_gap:.3f} s"
-        ever = "not since then" if counters.paired else "never"
+        ever = "paired before" if counters.paired else "never paired"
         problems["not paired"] = (
-            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever} paired): {gap}, "
+            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {gap}, "
             f"pair_window is {window:g} s; synchronise the sensors, or widen the window"
         )
     if dropped:

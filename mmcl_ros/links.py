@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmcl_core.errors import MmclError
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
-from mmcl_ros.qos import Link, decide, offers_of, profile
+from mmcl_ros.qos import PICTURES, Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
 
 __all__ = ["Links", "Source", "check_topics"]
 
@@ -75,7 +75,7 @@ class Links:
         self._looked = time.monotonic()
         for source in self.sources.values():
             link = decide(source.topic, offers_of(self._node, source.topic), source.types, self._reliability)
-            source.link = link
+            source.link = link if link.type else self._with_advice(source, link)
             if not link.type or source.terms == (link.type, link.reliable, link.latched):
                 continue
             self._drop(source)
@@ -86,6 +86,14 @@ class Links:
             self._node.get_logger().info(
                 f"listening to {source.topic} ({link.type}, {'reliable' if link.reliable else 'best effort'})"
             )
+
+    def _with_advice(self, source: Source, link: Link) -> Link:
+        """A link that cannot be made, with the topics that might be meant."""
+        if source.types[0] not in PICTURES:
+            return link
+        used = {one.topic for one in self.sources.values() if one.link.state is State.ALIVE}
+        elsewhere = pictures_elsewhere(published_pictures(self._node), used)
+        return replace(link, cause=f"{link.cause}; {elsewhere}") if elsewhere else link
 
     def close(self) -> None:
         """End all subscriptions."""

@@ -237,6 +237,7 @@ def _run(options: argparse.Namespace) -> None:
 
     if not options.rate > 0:
         raise ConfigError(f"--rate is {options.rate:g}; give a number above 0, such as 0.5 for half the speed")
+    truths = read_truth(options.truth) if options.truth else []
     node = rclpy.create_node("play_bag")
     listener = Listener(None if options.quiet else print)
     node.create_subscription(
@@ -246,7 +247,6 @@ def _run(options: argparse.Namespace) -> None:
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
     thread.start()
-    truths = read_truth(options.truth) if options.truth else []
     try:
         with Bag(options.bag) as bag:
             if bag.path.suffix == ".bag":

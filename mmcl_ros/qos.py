@@ -6,7 +6,7 @@ an error. So the node asks the graph what is offered, and asks for exactly that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from mmcl_ros.health import State
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
-__all__ = ["Link", "Offer", "decide", "offers_of", "profile"]
+__all__ = ["PICTURES", "Link", "Offer", "decide", "offers_of", "pictures_elsewhere", "profile", "published_pictures"]
+
+PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+LISTED = 4  # topics that are named, of those that might be meant
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,34 @@ def decide(topic: str, offers: Sequence[Offer], types: Sequence[str], reliabilit
         state = State.MISMATCH if len(weak) == len({offer.node for offer in fitting}) else State.ALIVE
         return Link(state, cause, chosen, reliable=True, latched=latched)
     return Link(State.ALIVE, "", chosen, reliable=not weak and reliability != "best_effort", latched=latched)
+
+
+def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[str]) -> str:
+    """In words where pictures can be had, for somebody who has named the wrong topic or transport; empty: nowhere.
+
+    Args:
+        published: types by topic, of the topics that have a publisher.
+        used: topics that are listened to; they are no alternative. Nor is what an overlay draws.
+    """
+    found = []
+    for topic, types in sorted(published.items()):
+        if topic in used or topic.endswith("/overlay/image"):
+            continue
+        base, _, transport = topic.rpartition("/")
+        if PICTURES[0] in types:
+            found.append(f"{topic} (transport raw)")
+        elif PICTURES[1] in types and transport in ("compressed", "compressedDepth"):
+            found.append(f"{base} (transport {transport})")
+        elif PICTURES[1] in types:
+            found.append(f"{topic} ({PICTURES[1]})")
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return f"pictures are published on {', '.join(found[:LISTED])}{more}" if found else ""
+
+
+def published_pictures(node: Any) -> dict[str, list[str]]:
+    """Types by topic, of all topics on which somebody publishes pictures, as a node sees it."""
+    listed = node.get_topic_names_and_types()
+    return {name: types for name, types in listed if {*types} & {*PICTURES} and node.count_publishers(name)}
 
 
 def offers_of(node: Any, topic: str) -> list[Offer]:

@@ -152,7 +152,7 @@ class RecognizerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen and answer."""
         assert self.intake is not None
-        self.intake.pairer.clear()  # what came before the last deactivation is past
+        self.intake.start_over()  # what came before the last deactivation is past
         every = self.values["policy"] == "every"
         self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"], self.context.ok)
         self._worker.enabled = self.enabled

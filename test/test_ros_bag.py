@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -47,10 +48,10 @@ def make_recording(out, storage="mcap"):
     return record(out, (make_view(number) for number in range(20)), storage=storage)
 
 
-def write_bag(path, written, frame=""):
-    """A bag of small messages, each (topic, kind, stamp, time of recording); kind: rgb, depth, info or words.
+def write_bag(path, written, frame="", frames=None):
+    """A bag of small messages, each (topic, kind, stamp, time of recording); kind: rgb, depth, odd, info or words.
 
-    Without a common frame each topic has one of its own.
+    Without a common frame each topic has one of its own, or that of ``frames``.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -60,7 +61,7 @@ def write_bag(path, written, frame=""):
         channels = {}
         for topic, kind, stamp, recorded in written:
             time = types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
-            head = types["std_msgs/msg/Header"](time, frame or topic)
+            head = types["std_msgs/msg/Header"](time, frame or (frames or {}).get(topic, topic))
             name = {"info": "sensor_msgs/msg/CameraInfo", "words": "std_msgs/msg/String"}.get(
                 kind, "sensor_msgs/msg/Image"
             )
@@ -71,7 +72,7 @@ def write_bag(path, written, frame=""):
                 k = np.array([len(topic), 0, 2, 0, len(topic), 2, 0, 0, 1.0])  # the focal length says whose it is
                 message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), np.zeros(12), 0, 0, roi)
             else:
-                encoding, size = ("rgb8", 3) if kind == "rgb" else ("16UC1", 2)
+                encoding, size = {"rgb": ("rgb8", 3), "odd": ("R8G8B8", 3)}.get(kind, ("16UC1", 2))
                 message = types[name](head, 4, 4, encoding, 0, 4 * size, np.full(16 * size, 9, np.uint8))
             if topic not in channels:
                 channels[topic] = writer.add_connection(topic, name, typestore=store)
@@ -257,6 +258,8 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
     (tmp_path / "junk.bag").write_bytes(b"no bag")
     with pytest.raises(DataError, match=r"junk.bag cannot be read"):
         Bag(tmp_path / "junk.bag")
+    with pytest.raises(DataError, match=r"has no metadata.yaml; name the folder that has one"):
+        Bag(recording[0].parent)
     with pytest.raises(DataError, match="has no topic /nope; it has /camera"):
         Bag(recording[0], Topics(rgb="/nope"))
     with pytest.raises(ConfigError, match="depth was asked for, but the model was trained for rgb"):
@@ -399,6 +402,50 @@ def test_a_recording_without_pictures_is_refused_with_the_topics_it_has(recordin
     assert "its topics: /cam/camera_info (sensor_msgs/msg/CameraInfo), /chat (std_msgs/msg/String)" in err
     with Bag(bag) as opened:
         assert list(opened.messages()) == list(opened.raw("/none")) == [], "no topics are not all topics"
+
+
+def test_a_recording_that_was_cut_off_is_told_from_other_damage(recording, tmp_path):
+    folder = shutil.copytree(recording[0], tmp_path / "bag")
+    (file,) = folder.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(DataError, match="was cut off, as by a recorder that was killed"):
+        Bag(folder)
+
+
+def test_a_recording_of_an_unknown_encoding_is_refused_by_its_name(tmp_path):
+    written = [("/cam/image", "odd", 0, 0), ("/cam/camera_info", "info", 0, 0)]
+    with Bag(write_bag(tmp_path / "bag", written)) as bag, pytest.raises(DataError, match="/cam/image says 'R8G8B8'"):
+        bag.require_pictures()
+
+
+RGB, DEPTH, INFO = (DEMO_TOPICS[name] for name in ("rgb", "depth", "rgb_info"))
+
+
+@pytest.mark.parametrize(
+    ("topics", "says"),
+    [
+        (Topics(rgb=DEPTH), f"{DEPTH} was named for rgb, but its pictures are 16UC1"),
+        (Topics(depth=RGB), f"{RGB} was named for depth, but its pictures are rgb8"),
+        (Topics(rgb=RGB, depth=RGB), f"{RGB} was named for both rgb and depth"),
+        (Topics(rgb=INFO), f"{INFO} carries sensor_msgs/msg/CameraInfo; sensor_msgs/msg/Image or"),
+        (Topics(infos={"rgb": RGB}), f"{RGB} carries sensor_msgs/msg/Image; sensor_msgs/msg/CameraInfo is needed"),
+        (Topics(detections=RGB), f"{RGB} carries sensor_msgs/msg/Image; mmcl_ros/msg/RegionArray or"),
+    ],
+)
+def test_a_topic_has_to_carry_what_it_is_named_for(recording, topics, says):
+    with pytest.raises(DataError, match=says):
+        Bag(recording[0], topics)
+
+
+def test_depth_is_guessed_from_the_frame_of_colour(tmp_path):
+    """As the Kinect Azure records it: depth as it was measured, and the same seen from the colour camera."""
+    stores = {"/rgb/image_raw": "rgb", "/depth_to_rgb/image_raw": "depth", "/depth/image_raw": "depth"}
+    with Bag(write_bag(tmp_path / "own", [(topic, kind, 0, 0) for topic, kind in stores.items()])) as bag:
+        assert bag.topics.depth == "/depth/image_raw", "each has a frame of its own: the shortest name"
+    frames = {topic: "depth_camera" if topic == "/depth/image_raw" else "rgb_camera" for topic in stores}
+    written = [(topic, kind, 0, 0) for topic, kind in stores.items()]
+    with Bag(write_bag(tmp_path / "bag", written, frames=frames)) as bag:
+        assert bag.topics.depth == "/depth_to_rgb/image_raw"
 
 
 def tiny_model(folder):

@@ -12,9 +12,11 @@ from mmcl_ros.srv import RecognizeOnce
 from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from test_ros_node import change, keep_sending, modality, status_of, wait_cause
+
+from mmcl_ros.health import State
 
 pytestmark = pytest.mark.ros
 
@@ -24,6 +26,22 @@ def test_no_publisher(bench):
     status = wait_cause(bench, status_of(bench), "nobody publishes /rgb/image", "sensor_msgs/msg/Image")
     assert modality(status, "rgb").state == ModalityHealth.NO_PUBLISHER
     assert modality(status, "depth").state == ModalityHealth.OFF
+
+
+@pytest.mark.parametrize("setting", [{}, {"rgb_topic": "/cam"}, {"rgb_topic": "/cam/compressed"}])
+def test_a_wrong_topic_or_transport_is_told_where_pictures_are(bench, setting):
+    bench.recognizer(FakeRecognizer(), modality="rgb", **setting)
+    bench.publisher(CompressedImage, "/cam/compressed", subscribers=0)
+    wait_cause(bench, status_of(bench), "pictures are published on /cam (transport compressed)")
+
+
+def test_a_robot_without_one_sensor_is_told_what_to_set(bench):
+    bench.recognizer(FakeRecognizer(), roi_source="full_image")
+    statuses = status_of(bench)
+    assert "without that sensor" not in wait_cause(bench, statuses, "nobody publishes /rgb/image").cause
+    rgb = bench.publisher(Image, "/rgb/image")
+    says = "depth: nobody publishes /depth/image (sensor_msgs/msg/Image); without that sensor set modality to rgb"
+    keep_sending(bench, statuses, lambda status: status.cause == says, (rgb, rgb_message))
 
 
 def test_no_detector(bench):
@@ -209,6 +227,8 @@ def test_activation_starts_without_what_came_before(bench):
     assert change(bench, "deactivate")
     time.sleep(0.5)
     assert change(bench, "activate")
+    state, cause = node.intake.health["rgb"].state(time.monotonic() + 600)
+    assert (state, cause) == (State.SILENT, "a publisher is there but has sent no picture yet"), "not: none for 600 s"
     once = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.5))
     assert "no picture within 0.5 s" in once.message, "the picture of before is not the newest one now"
     assert len(found) == 1, "nobody waits any more for what was asked before"

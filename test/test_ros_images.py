@@ -14,7 +14,7 @@ import pytest
 from mmcl_core.errors import InputError
 from mmcl_ros import images
 from mmcl_ros.compressed import decode_rvl
-from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, PackedImage, decode_depth, decode_rgb
+from mmcl_ros.images import CHROMA, DEPTH_ENCODINGS, RGB_ENCODINGS, PackedImage, decode_depth, decode_rgb
 
 WIDTH, HEIGHT = 6, 4
 
@@ -75,7 +75,7 @@ def slow_rgb(encoding, values):
 
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("encoding", [name for name in RGB_ENCODINGS if "bayer" not in name])
+@pytest.mark.parametrize("encoding", [name for name in RGB_ENCODINGS if "bayer" not in name and name not in CHROMA])
 def test_colour_equals_the_definition(encoding, padding, big):
     values = random_values(encoding, RGB_ENCODINGS)
     got = decode_rgb(message(encoding, values, padding, big))
@@ -110,6 +110,56 @@ def test_a_compressed_mosaic_is_the_colour_that_the_raw_one_is(encoding):
     np.testing.assert_array_equal(grey, np.full((6, 8, 3), 90))
 
 
+def two_planes(encoding, padding=0, seed=0):
+    """A message of random luma and chroma, with padding after each row of luma, and the picture by loops."""
+    side = 1 if encoding == "nv24" else 2
+    rng = np.random.default_rng(seed)
+    luma = rng.integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
+    chroma = rng.integers(0, 256, (HEIGHT // side, WIDTH // side, 2)).astype(np.uint8)
+    junk = b"\xa5" * padding
+    data = b"".join(row.tobytes() + junk for row in luma)
+    data += b"".join(row.tobytes() + junk * (2 // side) for row in chroma)
+    wanted = np.zeros((HEIGHT, WIDTH, 3))
+    for r in range(HEIGHT):
+        for c in range(WIDTH):
+            u, v = (int(value) for value in chroma[r // side, c // side][:: -1 if encoding == "nv21" else 1])
+            wanted[r, c] = np.clip(yuv_to_rgb(int(luma[r, c]), u, v), 0, 255)
+    step = WIDTH + padding
+    made = SimpleNamespace(encoding=encoding, height=HEIGHT, width=WIDTH, step=step, is_bigendian=0, data=data)
+    return made, wanted
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", list(CHROMA))
+def test_a_picture_of_two_planes_equals_the_definition(encoding, padding):
+    made, wanted = two_planes(encoding, padding)
+    got = decode_rgb(made)
+    assert got.dtype == np.uint8
+    np.testing.assert_allclose(got.astype(float), wanted, atol=2)
+    last = (2 if encoding == "nv24" else 1) * padding  # the last row may lack its padding
+    short = SimpleNamespace(**{**vars(made), "data": made.data[: len(made.data) - last]})
+    np.testing.assert_array_equal(decode_rgb(short), got)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"width": 5}, "2 x 2 pixels, but the picture is 5 x 4"),
+        ({"height": 3}, "2 x 2 pixels, but the picture is 6 x 3"),
+        ({"step": 5}, "step is 5 bytes"),
+        ({"data": bytes(23)}, "truncated: 23 bytes"),
+        ({"data": bytes(24)}, "24 bytes of data, but the two planes of 6 x 4 pixels of nv12 with step 6 take 36"),
+        ({"data": bytes(35)}, "take 36"),
+        ({"data": bytes(48)}, "48 bytes of data"),
+        ({"height": 2**31}, "truncated"),
+    ],
+)
+def test_malformed_planes_are_named(change, says):
+    made, _ = two_planes("nv12")
+    with pytest.raises(InputError, match=says):
+        decode_rgb(SimpleNamespace(**{**vars(made), **change}))
+
+
 def backends():
     found = {"opencv": images._opencv}
     for name, build in (("cv_bridge", images._cv_bridge), ("rosbags-image", images._rosbags_image)):
@@ -129,7 +179,8 @@ def test_all_conversion_libraries_give_equal_arrays():
     if len(found) == 1:
         pytest.skip("neither cv_bridge nor rosbags-image is installed")
     rng = np.random.default_rng(1)
-    eight_bit = [name for name, (kind, _) in RGB_ENCODINGS.items() if kind == "u1" and name not in images.SYNONYMS]
+    apart = (*images.SYNONYMS, *CHROMA)
+    eight_bit = [name for name, (kind, _) in RGB_ENCODINGS.items() if kind == "u1" and name not in apart]
     for encoding in eight_bit:
         if encoding == "rgb8":
             continue

@@ -8,7 +8,7 @@ import yaml
 from mmcl_core.errors import ConfigError
 from mmcl_ros.health import State
 from mmcl_ros.parameters import PARAMETERS, TABLE, as_markdown, as_yaml, check, check_change
-from mmcl_ros.qos import Offer, decide
+from mmcl_ros.qos import Offer, decide, pictures_elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = "sensor_msgs/msg/Image"
@@ -50,6 +50,26 @@ def test_nobody_and_the_wrong_type_are_told():
     assert (link.state, link.type) == (State.MISMATCH, "")
     assert "std_msgs/msg/String by /talker" in link.cause
     assert IMAGE in link.cause
+
+
+def test_where_pictures_can_be_had_is_told_in_the_words_of_the_parameters():
+    compressed, text = "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
+    published = {
+        "/cam/depth/compressedDepth": [compressed],
+        "/cam/image": [IMAGE],
+        "/cam/image/compressed": [compressed],
+        "/cam/jpeg": [compressed],
+        "/chat": [text],
+        "/front/overlay/image": [IMAGE],
+        "/used": [IMAGE],
+    }
+    assert pictures_elsewhere(published, {"/used"}) == (
+        "pictures are published on /cam/depth (transport compressedDepth), /cam/image (transport raw), "
+        "/cam/image (transport compressed), /cam/jpeg (sensor_msgs/msg/CompressedImage)"
+    )
+    many = {f"/cam{number}": [IMAGE] for number in range(9)}
+    assert pictures_elsewhere(many, ()).endswith("/cam3 (transport raw) and 5 more")
+    assert pictures_elsewhere({"/chat": [text]}, ()) == ""
 
 
 def test_type_on_offer_is_taken():

@@ -185,6 +185,13 @@ def test_a_rate_that_is_none_is_refused(tmp_path, capsys):
     assert "--rate is 0; give a number above 0" in capsys.readouterr().err
 
 
+def test_true_boxes_that_cannot_be_read_are_told_before_anything_is_started(tmp_path, monkeypatch, capsys):
+    """A thread that spins would be left behind, and write a traceback of its own below the error."""
+    monkeypatch.setattr("rclpy.create_node", lambda *_: pytest.fail("a node was made"))
+    assert play_bag.main(["--bag", str(tmp_path), "--truth", str(tmp_path / "none.csv")]) == 2
+    assert "cannot read the true boxes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("truth", [True, False])
 def test_a_recording_without_pictures_is_not_played(tmp_path, capsys, truth):
     bag = write_bag(tmp_path / "bag", [("/chat", "words", 0, 0)])
