@@ -253,6 +253,26 @@ def test_two_step_stages():
     assert list(alone.views(alone.stages()[1])) == ["rgb"]
 
 
+@pytest.mark.parametrize("name", ["two_step", "cmc"])
+def test_without_a_label_there_is_no_stage_for_the_classifier(name):
+    """Whether the labels are hidden or the set has none."""
+    for overrides, labelled, expected in (
+        ((), True, 2), ((), False, 1), (("data.label_share=0",), True, 1), (("train.head_epochs=0",), False, 1),
+    ):  # fmt: skip
+        config = tiny.settings("unused", f"method={name}", *overrides)
+        method = method_class(name)(config, tiny.CLASSES, labelled=labelled)
+        assert [stage.name for stage in method.stages()] == ["contrast", "heads" if name == "two_step" else "probe"][
+            :expected
+        ]
+
+
+@pytest.mark.parametrize("name", ["supervised", "input_dropout", "moddrop", "pix2pix", "admd", "hallucination"])
+def test_a_set_without_labels_is_refused_by_what_learns_from_them(name):
+    config = tiny.settings("some/set", f"method={name}", "train.target=rgb")
+    with pytest.raises(ConfigError, match=r"no sample of the split 'train' in some/set has one; label some"):
+        method_class(name)(config, tiny.CLASSES, labelled=False)
+
+
 def test_heads_stage_leaves_the_encoder_alone():
     method, system = build("method=two_step")
     first, second = method.stages()

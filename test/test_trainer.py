@@ -161,6 +161,14 @@ def test_errors_before_any_work(data, tmp_path, overrides, message, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_method_is_told_whether_the_set_has_labels(tmp_path):
+    data = tiny.make_set(tmp_path / "set", unlabelled=40)  # all that is trained on
+    with pytest.raises(ConfigError, match="no sample of the split 'train'"):
+        train(tiny.settings(data, "method=supervised"), tmp_path / "run")
+    train(tiny.settings(data, "method=two_step", "train.epochs=1", "train.head_epochs=30"), tmp_path / "run")
+    assert {row["stage"] for row in read_rows(tmp_path / "run", "train")} == {"contrast"}
+
+
 def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
     data = tiny.make_set(tmp_path / "set", unlabelled=16)
     config = tiny.settings(data, "train.keep=best", "data.val_split=test", "data.train_split=train")
