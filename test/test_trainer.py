@@ -503,6 +503,26 @@ def test_adam_couples_weight_decay_and_adamw_does_not():
         assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_against_a_loop(name):
+    """Both betas, their correction at the start, eps, and where the decay goes."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    update = Update(OptimConfig(name=name, lr=0.1, betas=(0.8, 0.95), eps=0.05, weight_decay=0.5))
+    optimizer = make_optimizer(layer, update, torch.device("cpu"))
+    weight, first, second = 1.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -3.0, 0.5, 0.0, 2.0), 1):
+        layer.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        if name == "adam":
+            gradient = gradient + 0.5 * weight
+        else:
+            weight -= 0.1 * 0.5 * weight
+        first, second = 0.8 * first + 0.2 * gradient, 0.95 * second + 0.05 * gradient**2
+        weight -= 0.1 * first / (1 - 0.8**step) / ((second / (1 - 0.95**step)) ** 0.5 + 0.05)
+        assert layer.weight.item() == pytest.approx(weight, rel=1e-4)
+
+
 def test_sgd_against_a_loop():
     """Decay is added to the gradient, the gradient to what is left of the step before."""
     layer = nn.Linear(1, 1, bias=False)
