@@ -28,7 +28,7 @@ from mmcl_core.randaugment import RandAugment, depth_policy, describe, sent
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
 from mmcl_core.viewpoint import change_view, random_rotations
 
-__all__ = ["Augmenter", "Draws", "Picture", "describe", "mirrored", "test_transform"]
+__all__ = ["Augmenter", "Draws", "Picture", "describe", "mirrored", "refuse_distances", "test_transform"]
 
 #: Attempts at a crop that lies inside the picture, as in torchvision's RandomResizedCrop.
 CROP_ATTEMPTS = 10
@@ -174,7 +174,7 @@ class Augmenter:
         own = {name[len(view) + 1 :]: value for name, value in draws.values.items() if name.startswith(view + "/")}
         _check_layout(view, image, self.views[view].kind)
         if self.views[view].kind == "depth" and image.ndim == 4:
-            _refuse_distances(self.config)
+            refuse_distances(self.config)
         rows, columns = self._axes(image.shape[1], image.shape[2], own, draws.values["flip"] < self.config.flip)
         picture = _resample(image, camera, rows, columns)
         if view in self.plain:
@@ -287,8 +287,12 @@ def _check(config: AugmentConfig) -> None:
             raise ConfigError(f"augment.{name} is {(low, high)}; 0 < low <= high <= {most} is expected")
 
 
-def _refuse_distances(config: AugmentConfig) -> None:
-    """For depth that is stored as a picture."""
+def refuse_distances(config: AugmentConfig) -> None:
+    """Check that settings can do with depth that is stored as pictures.
+
+    Raises:
+        ConfigError: one that needs distances.
+    """
     if wrong := [name for name in ("depth_view_deg", "depth_offset_m", "depth_background_m") if getattr(config, name)]:
         names = ", ".join(f"augment.{name}" for name in wrong)
         raise ConfigError(f"{names}: needs distances and this set stores depth pictures; set to 0")

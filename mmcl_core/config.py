@@ -251,7 +251,7 @@ class TrainConfig:
         target: the modality that is classified: one of ``modalities``, or ``both`` for all of them (one model
             for whichever sensor a robot has).
         epochs: epochs of the main stage.
-        head_epochs: epochs of the second stage of ``two_step``, heads on a frozen encoder.
+        head_epochs: epochs of the second stage of ``two_step``, heads on a frozen encoder; none without labels.
         batch: samples in an update, over all processes and accumulated parts together.
         accumulate: parts a batch is worked off in; each part has its own negatives.
         precision: ``bf16`` autocast, ``float32``, or ``auto`` (bf16 where the device multiplies it faster).

@@ -206,8 +206,9 @@ def to_network_input(image: Tensor, modality_name: str, camera: Tensor | None, s
     channels = 3 if kind == "rgb" or stored else 1
     if image.ndim != 4 or image.shape[1] != channels:
         encoding = f" (depth_encoding {spec.depth_encoding})" if kind == "depth" else ""
+        wanted = "distances" if kind == "depth" and not stored else "pictures"
         raise InputError(
-            f"{modality_name}{encoding}: pictures of shape [B, {channels}, H, W] expected, got {tuple(image.shape)}"
+            f"{modality_name}{encoding}: {wanted} of shape [B, {channels}, H, W] expected, got {tuple(image.shape)}"
         )
     if camera is not None and tuple(camera.shape) != (image.shape[0], 4):
         raise InputError(f"camera: shape [{image.shape[0]}, 4] expected (fx, fy, cx, cy), got {tuple(camera.shape)}")

@@ -151,6 +151,36 @@ def test_crops_have_the_stated_area_and_ratio():
     assert (left > 0.5).any() and (left + width > 23.5).any()  # noqa: PT018
 
 
+def test_ratios_are_of_width_to_height_and_uniform_in_their_logarithm():
+    images, camera = batch(400)
+    config = AugmentConfig(policy="none", flip=0, scale=(0.1, 0.2), ratio=(0.5, 3.0))
+    _, _, width, height = windows(run(config, images, camera)["rgb"], camera).unbind(1)
+    ratio = (width / height).log()
+    assert ratio.min().item() == pytest.approx(np.log(0.5), abs=0.1)
+    assert ratio.max().item() == pytest.approx(np.log(3.0), abs=0.1)
+    assert ratio.mean().item() == pytest.approx(np.log(0.5 * 3.0) / 2, abs=0.1)
+
+
+def test_each_kind_has_its_own_number_of_operations():
+    draws = Augmenter(AugmentConfig(rgb_ops=2, depth_ops=5), SIZE, VIEWS).draw(7, torch.Generator()).values
+    assert (draws["rgb/ops"].shape, draws["depth/ops"].shape) == ((7, 2), (7, 5))
+
+
+def test_cutout_leaves_grey_in_colour_and_no_reading_in_depth():
+    images = {
+        "rgb": torch.full((200, SOURCE, SOURCE, 3), 255, dtype=torch.uint8),
+        "depth": torch.full((200, SOURCE, SOURCE), 700, dtype=torch.int32),
+    }
+    once = {"rgb_ops": 1, "rgb_magnitude": 30, "depth_op": "Cutout", "depth_op_probability": 1, "depth_magnitude": 30}
+    views = run(AugmentConfig(policy="paper", flip=0, **WHOLE, **once), images, torch.zeros(200, 4))
+    grey = (views["rgb"].image == torch.tensor([125, 123, 114]).view(3, 1, 1)).all(1)
+    cut = grey.flatten(1).any(1)
+    assert 2 < cut.sum() < 30  # one operation of 16
+    assert (views["rgb"].image[cut] == 255).all(1).logical_or(grey[cut]).all()
+    assert set(views["depth"].image.unique().tolist()) == {0.0, 700.0}
+    assert (views["depth"].image == 0).flatten(1).any(1).all()
+
+
 def test_widest_crop_where_none_fits():
     """Twice as wide as high cannot hold the whole area: the widest picture of the nearest ratio is taken."""
     images, camera = batch(5)

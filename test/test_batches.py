@@ -271,6 +271,17 @@ def test_scenes_of_several_classes_are_held_back_as_nearly_as_they_allow():
     assert (np.abs(np.bincount(labels[held]) - 0.2 * counts) < 0.1 * counts).all()
 
 
+def test_a_class_never_loses_its_last_training_sample_to_validation(tmp_path):
+    with PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb",)) as writer:
+        for number in range(12):
+            image = np.full((8, 8, 3), number, np.uint8)
+            writer.add(Sample({"rgb": image}, int(number == 5), "train", f"{number:02d}"))
+    prepared = PreparedSet.open(tmp_path / "set")
+    train, val, labels = split_indices(prepared, DataConfig(val_split="", val_fraction=0.95), 0)
+    assert (len(train), len(val)) == (2, 10)
+    assert sorted(labels) == [0, 1]
+
+
 def test_too_few_groups_to_hold_back_are_said(tmp_path, caplog):
     labels = np.array([0] * 30 + [1] * 30)
     assert group_mask(labels, (np.arange(60) // 15).astype(str), 0.1, 0, 1) is None  # two groups of each class

@@ -15,6 +15,7 @@ from mmcl_core.engine.optim import make_optimizer, select, set_mode
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError
+from mmcl_core.method_config import CmcConfig
 from mmcl_core.methods import method_class
 from mmcl_core.nn.memory import MemoryBank
 from mmcl_core.recognizer import Recognizer
@@ -173,6 +174,8 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
     contrast, probe = (stage.updates[0].optim for stage in method.stages())
     assert (contrast.name, contrast.lr, contrast.weight_decay, contrast.momentum) == ("sgd", 0.03, 1e-4, 0.9)
     assert contrast.warmup_steps == 9
+    bank, cmc = method.bank(method.build(), "rgb"), CmcConfig()
+    assert (bank.momentum, bank.temperature, cmc.width, cmc.negatives) == (0.5, 0.07, 128, 16384)
     assert (probe.name, probe.lr, probe.weight_decay, probe.warmup_steps) == ("sgd", 30 / 32, 0, 0)
     method, _ = build("train.epochs=240", "cmc.probe_epochs=60")
     contrast, probe = (stage.updates[0].optim for stage in method.stages())
@@ -184,7 +187,7 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
 
 @pytest.mark.parametrize("negatives", [5, 1000])
 def test_terms_against_the_bank_of_the_other_modality(negatives):
-    method, system = build(f"cmc.negatives={negatives}")
+    method, system = build(f"cmc.negatives={negatives}", "cmc.momentum=0.3", "cmc.temperature=0.2")
     stage = method.stages()[0]
     set_mode(system, stage)
     batch = batch_for(method, stage)
@@ -197,12 +200,12 @@ def test_terms_against_the_bank_of_the_other_modality(negatives):
         picture = batch.pictures[name]
         f1 = method.deployed(system).stream(name).features(picture.image, name, picture.camera).f1
         codes[name] = F.normalize(system.projections[name](f1), dim=1)
-        expected = F.normalize(0.5 * before[name][:BATCH] + 0.5 * codes[name], dim=1)
+        expected = F.normalize(0.3 * before[name][:BATCH] + 0.7 * codes[name], dim=1)
         after = method.bank(system, name).entries
         assert torch.allclose(after[:BATCH], expected, atol=1e-5)
         assert torch.equal(after[BATCH:], before[name][BATCH:])
     for one, other in (("rgb", "depth"), ("depth", "rgb")):
-        bank = MemoryBank(range(COUNT), 16)
+        bank = MemoryBank(range(COUNT), 16, temperature=0.2)
         bank.entries = before[other]
         expected = bank.loss(codes[one], batch.index, batch.draws.get(other)).mean()
         assert found[f"nce {one}->{other}"].item() == pytest.approx(expected.item(), rel=1e-5)

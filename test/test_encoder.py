@@ -197,7 +197,12 @@ def test_both_classifiers_see_the_embedding():
     f1 = torch.randn(64, 8)
     trained = [classifier(f1, "rgb") for _ in range(2)]
     assert torch.equal(trained[0].linear, F.linear(f1, classifier.linear.weight, classifier.linear.bias))
-    assert not torch.equal(trained[0].mlp, trained[1].mlp)  # dropout
+    assert not torch.equal(trained[0].mlp, trained[1].mlp)
+    inputs = []
+    for layer in (classifier.hidden, classifier.output):
+        layer.register_forward_pre_hook(lambda module, given: inputs.append((given[0] == 0).float().mean().item()))
+    classifier(f1, "rgb")
+    assert inputs == pytest.approx([0.5, 0.75], abs=0.08)  # dropout before either; before the second also ReLU
     classifier.eval()
     norm = classifier.norm.statistics["rgb"]
     hidden = (f1 @ classifier.hidden.weight.T - norm.mean) / (norm.var + 1e-5).sqrt()

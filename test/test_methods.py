@@ -9,8 +9,9 @@ import tiny
 import torch
 import torch.nn.functional as F
 
+from mmcl_core import plain
 from mmcl_core.augment import Picture
-from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
+from mmcl_core.engine.optim import MovingAverage, make_optimizer, select, set_mode
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError
@@ -79,6 +80,64 @@ def test_mmcl_terms_and_targets():
     assert set(system.encoder.norm.trained_modalities()) == {"rgb", "depth"}
 
 
+def plain_terms(method, system, batch, stage):
+    """The terms of a stage, each view encoded by itself, contrasted and classified by the plain formulation."""
+    loss, views, terms = method.config.loss, method.views(stage), {}
+    features = {view: system.features(p.image, views[view], p.camera) for view, p in batch.pictures.items()}
+    of_target = {target: [view for view in views if views[view] == target] for target in method.targets}
+    apart = method.name == "amdim"
+    for group in () if stage.name == "heads" else of_target.values() if apart else [list(views)]:
+        settings = (loss.level_pairs, loss.clip, loss.regulariser, loss.direction_weight)
+        for name, value in plain.contrast({v: features[v] for v in group}, batch.draws, *settings).items():
+            of = f" {views[group[0]]}" if apart and name == "regulariser" else ""
+            terms[name + of] = loss.contrastive_weight * value
+    for target, group in () if stage.name == "contrast" else of_target.items():
+        scores = [system.classifier(features[view].f1, target) for view in group]
+        for head in ("linear", "mlp"):
+            settings = (batch.labels, loss.logit_clip, loss.logit_regulariser)
+            parts = [plain.classify(getattr(one, head), *settings) for one in scores]
+            terms[f"class {target} {head}"] = loss.classification_weight * sum(parts) / len(parts)
+    return terms
+
+
+@pytest.mark.parametrize("target", ["depth", "both"])
+@pytest.mark.parametrize("name", ["mmcl", "amdim", "two_step"])
+def test_terms_are_those_of_the_plain_formulation_with_the_settings_of_the_run(name, target):
+    settings = (
+        "level_pairs=[1-5, 5-5]", "clip=2", "regulariser=0.2", "direction_weight=0.7", "contrastive_weight=0.5",
+        "classification_weight=2", "logit_clip=4", "logit_regulariser=0.01",
+    )  # fmt: skip
+    method, system = build(f"method={name}", f"train.target={target}", *(f"loss.{text}" for text in settings))
+    with torch.no_grad():  # so large that clip and penalty show
+        system.classifier.linear.weight *= 10
+        system.classifier.output.weight *= 10
+    labels = torch.where(torch.arange(BATCH) < 9, torch.arange(BATCH) % 3, -1)
+    for stage in method.stages():
+        batch = batch_for(method, stage, labels=labels)
+        set_mode(system, stage)
+        found = method.losses(system, batch, stage, stage.updates[0])
+        expected = plain_terms(method, system, batch, stage)
+        assert set(found) == set(expected)
+        for term, value in expected.items():
+            assert found[term].item() == pytest.approx(value.item(), rel=1e-4), term
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "reached"),
+    [("mmcl", 0, True), ("amdim", 0, True), ("supervised", 0, True), ("two_step", 1, False)],
+)
+def test_whether_labels_teach_the_encoder(name, stage, reached):
+    method, system = build(f"method={name}", "train.target=rgb")
+    losses(method, system)  # two_step: running statistics for the frozen encoder
+    stage = method.stages()[stage]
+    select(system, stage.updates[0])
+    terms = losses(method, system, stage)
+    sum(value for term, value in terms.items() if term.startswith("class")).backward()
+    gradient = system.encoder.stem[0].weight.grad
+    assert (gradient is not None and bool(gradient.any())) == reached
+    assert system.classifier.output.weight.grad.any()
+
+
 def test_every_weight_of_mmcl_is_trained():
     method, system = build("loss.level_pairs=[1-5, 5-5]")
     sum(losses(method, system).values()).backward()
@@ -111,6 +170,12 @@ def test_agreement_of_samples_that_have_both_equals_leaving_the_others_out():
     other = losses(method, system, present=present, fill=300.0)["agreement mlp"]
     torch.testing.assert_close(part, other)
     assert part > 0
+
+
+def test_agreement_is_weighted():
+    found = [losses(*build(f"loss.agreement_weight={weight}")) for weight in (1, 2.5)]
+    for head in ("linear", "mlp"):
+        assert found[1][f"agreement {head}"].item() == pytest.approx(2.5 * found[0][f"agreement {head}"].item())
 
 
 def test_agreement_needs_two_targets():
@@ -276,6 +341,26 @@ def test_two_step_stages():
     alone, _ = build("method=two_step", "train.modalities=[rgb]")
     assert list(alone.views(alone.stages()[0])) == ["rgb_a", "rgb_b"]
     assert list(alone.views(alone.stages()[1])) == ["rgb"]
+
+
+@pytest.mark.parametrize("name", ["two_step", "cmc"])
+def test_without_a_label_there_is_no_stage_for_the_classifier(name):
+    """Whether the labels are hidden or the set has none."""
+    for overrides, labelled, expected in (
+        ((), True, 2), ((), False, 1), (("data.label_share=0",), True, 1), (("train.head_epochs=0",), False, 1),
+    ):  # fmt: skip
+        config = tiny.settings("unused", f"method={name}", *overrides)
+        method = method_class(name)(config, tiny.CLASSES, labelled=labelled)
+        assert [stage.name for stage in method.stages()] == ["contrast", "heads" if name == "two_step" else "probe"][
+            :expected
+        ]
+
+
+@pytest.mark.parametrize("name", ["supervised", "input_dropout", "moddrop", "pix2pix", "admd", "hallucination"])
+def test_a_set_without_labels_is_refused_by_what_learns_from_them(name):
+    config = tiny.settings("some/set", f"method={name}", "train.target=rgb")
+    with pytest.raises(ConfigError, match=r"no sample of the split 'train' in some/set has one; label some"):
+        method_class(name)(config, tiny.CLASSES, labelled=False)
 
 
 def test_heads_stage_leaves_the_encoder_alone():

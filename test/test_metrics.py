@@ -140,6 +140,9 @@ def test_intervals_are_those_of_a_loop_over_resamples(answers):
     assert summary["top1"].low < summary["top1"].value < summary["top1"].high
     means = metrics.group_means(metrics.hits(probabilities, labels), groups, labels)
     assert summary["group_mean"].value == pytest.approx(means.mean())
+    resampled = [w @ means / len(means) for w in np.concatenate(list(metrics.bootstrap(len(means), 200, seed=5)))]
+    assert summary["group_mean"].low == pytest.approx(np.quantile(resampled, 0.025))
+    assert summary["group_mean"].high == pytest.approx(np.quantile(resampled, 0.975))
     assert "group_mean" not in metrics.summarise(probabilities, labels, resamples=10)
 
 

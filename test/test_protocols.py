@@ -18,6 +18,7 @@ from mmcl_core.data.cache import PreparedWriter, Sample
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.runfolder import read_config
 from mmcl_core.errors import ConfigError
+from mmcl_core.modality import STATISTICS
 from mmcl_core.weights import load_weights
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -32,6 +33,32 @@ TINY = [
 @pytest.mark.parametrize("path", [*PROTOCOLS, *CONFIG.glob("paper_*.yaml")], ids=lambda path: path.stem)
 def test_settings_load_and_make_sense(path):
     check_settings(load(path), 1)
+
+
+@pytest.mark.parametrize(("name", "statistics"), [("falling_things",) * 2, ("nyud",) * 2, ("scenenet", "nyud")])
+def test_the_papers_presets_hold_the_papers_numbers(name, statistics):
+    made = load(CONFIG / f"paper_{name}.yaml")
+    model, loss, augment, optim, run = made.model, made.loss, made.augment, made.optim, made.train
+    assert (model.input_size, model.ndf, model.nrkhs, model.depth, model.unit_norm) == (128, 128, 1024, 8, False)
+    assert (model.head_hidden, model.dropout, model.predict_with) == (1024, 0.2, "mlp")
+    assert {key: getattr(model, key) for key in ("rgb_mean", "rgb_std", "depth_mean", "depth_std")} == vars(
+        STATISTICS[statistics]
+    )
+    assert (loss.level_pairs, loss.clip, loss.regulariser) == (("1-5", "1-7", "5-7"), 20, 0.05)
+    assert (loss.direction_weight, loss.contrastive_weight, loss.classification_weight) == (1, 1, 1)
+    assert (loss.logit_clip, loss.logit_regulariser, loss.label_smoothing) == (10, 1e-3, 0)
+    assert (augment.policy, augment.flip, augment.scale, augment.ratio) == ("paper", 0.5, (0.3, 1), (0.7, 1.4))
+    assert (augment.rgb_ops, augment.rgb_magnitude, augment.depth_set) == (3, 4, 2)
+    assert (augment.depth_ops, augment.depth_magnitude, augment.depth_op) == (3, 4, "")
+    assert (optim.name, optim.lr, optim.betas, optim.eps, optim.weight_decay) == (
+        "adam",
+        2e-4,
+        (0.8, 0.999),
+        1e-8,
+        1e-5,
+    )
+    assert (optim.warmup_steps, optim.schedule, optim.milestones, optim.gamma) == (500, "multistep", (31, 46), 0.2)
+    assert (run.epochs, run.batch, run.keep) == (130, 40 if name == "nyud" else 140, "last")
 
 
 def test_a_protocol_says_only_what_differs_from_its_preset():

@@ -36,7 +36,8 @@ def test_ranges_of_the_policies():
     assert named("paper", "TranslateX").value(4, 64) == pytest.approx(4 / 30 * 50)
     assert [int(named("sound", "Posterize").value(m, 128)) for m in (0, 30)] == [8, 4]
     assert RGB_POLICIES["none"] == ()
-    assert {op.name for op in depth_ops("sound", 1)} == set(DEPTH_SETS[1])
+    table_4 = {"Cutout", "Rotate", "TranslateX", "ShearX", "ShearY", "Sharpness"}
+    assert {op.name for op in depth_ops("sound", 1)} == set(DEPTH_SETS[1]) == table_4
     assert {op.name for op in depth_ops("paper", 2)} == {"Cutout", "Rotate"}
     rows = augment.describe(AugmentConfig(policy="paper"), 128)
     assert [row["op"] for row in rows if row["kind"] == "depth"] == ["Rotate", "Cutout"]

@@ -14,6 +14,7 @@ from test_methods import build as build_method
 from mmcl_core.augment import Picture
 from mmcl_core.engine.optim import make_optimizer, select, set_mode
 from mmcl_core.errors import ConfigError
+from mmcl_core.method_config import AdmdConfig, HallucinationConfig, Pix2PixConfig
 from mmcl_core.methods import method_class
 from mmcl_core.methods.base import ViewBatch
 from mmcl_core.nn.distillation import embedding_distance, soft_target_loss
@@ -309,6 +310,23 @@ def test_views_that_teach_one_another_are_registered(name):
         assert augmenter.aligned == (stage.name in ("gan", "hallucinate"))
         expected = {"gan": {"rgb", "depth"}, "hallucinate": {"depth"}}
         assert augmenter.plain == expected.get(stage.name, set())
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "admd"])
+def test_adversaries_are_trained_by_plain_adam_at_rates_of_their_own(name):
+    method, _ = build(name, f"{name}.lr=0.003", f"{name}.betas=[0.4, 0.98]", "optim.name=sgd", "optim.weight_decay=0.1")
+    stage = stage_of(method, "gan" if name == "pix2pix" else "hallucinate")
+    assert len(stage.updates) == 2
+    for optim in (update.optim for update in stage.updates):
+        assert (optim.name, optim.lr, optim.betas) == ("adam", 0.003, (0.4, 0.98))
+        assert (optim.weight_decay, optim.warmup_steps, optim.schedule) == (0, 0, "constant")
+
+
+def test_the_publications_numbers_are_the_defaults():
+    made, hallucinated = Pix2PixConfig(), HallucinationConfig()
+    assert (made.l1_weight, made.lr, made.betas, made.width, made.dropout) == (100, 2e-4, (0.5, 0.999), 64, 0.5)
+    assert AdmdConfig().hidden == 1024
+    assert (hallucinated.distance, hallucinated.imitation, hallucinated.temperature) == ("sigmoid", 0.5, 10)
 
 
 # ---------------------------------------------------------------- ADMD

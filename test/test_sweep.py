@@ -4,6 +4,7 @@ Not tested: several GPUs.
 """
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -211,6 +212,19 @@ def test_every_row_of_the_committed_tables_can_be_run(path):
     assert not plan.problems
     assert len(plan.wanted) == len(plan.runs)
     assert all(run.config.train.keep == "last" for run in plan.runs.values())
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4", "figure3"])
+def test_the_papers_figures_are_the_same_wherever_they_stand(name):
+    """In the table on the paper's data set, and in that table on rendered crops."""
+    tables = [read_table(path) for path in TABLES if path.stem.startswith(name)]
+    found = {}
+    for row in (row for table in tables for row in table.rows.values()):
+        for column, point in itertools.product(row.cells, (None, 0.1, 1.0)):
+            if figure := row.cells[column].figure(point):
+                found.setdefault((row.name, column, point), []).append(figure)
+    assert any(len(figures) == len(tables) for figures in found.values())
+    assert [place for place, figures in found.items() if len(set(figures)) > 1] == []
 
 
 # -------------------------------------------------------------------------------------------------- figures

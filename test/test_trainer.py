@@ -8,6 +8,7 @@ import fcntl
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -17,9 +18,9 @@ from torch import nn
 
 from mmcl_core import train as command
 from mmcl_core.config import OptimConfig, TrainConfig, to_dict
-from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine import runfolder
-from mmcl_core.engine.checks import check_data
+from mmcl_core.engine.checks import check_data, check_settings
 from mmcl_core.engine.clock import Clock
 from mmcl_core.engine.device import prepare_device, translate_errors
 from mmcl_core.engine.distributed import World
@@ -133,13 +134,17 @@ def test_last_lines_name_the_next_command(data, tmp_path, capsys):
         (["train.batch=100"], "32 samples"),
         (["train.batch=9", "train.accumulate=2"], "take 8"),
         (["train.batch=4", "train.accumulate=4"], "fewer than 2"),
+        (["train.accumulate=0"], "train.accumulate is 0"),
         (["model.input_size=48"], "128, 64, 32"),
         (["loss.level_pairs=[1-5, 3-5]"], "loss.level_pairs"),
         (["loss.level_pairs=[]"], "at least one"),
         (["loss.contrastive_weight=-1"], "loss.contrastive_weight is -1"),
         (["loss.agreement_weight=1", "method=supervised"], "take method=mmcl"),
         (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
+        (["train.keep=best", "data.label_share=0"], "no training sample has a label in this run; take train.keep=last"),
         (["optim.ema=1.5"], "optim.ema is 1.5"),
+        (["optim.gamma=-0.2"], "optim.gamma is -0.2"),
+        (["loss.direction_weight=-1"], "loss.direction_weight is -1"),
         (["train.epochs=0"], "train.epochs is 0"),
         (["seed=-1"], "seed is -1"),
         (["optim.betas=[0.9, 1.0]"], "optim.betas is [0.9, 1.0]"),
@@ -159,6 +164,49 @@ def test_errors_before_any_work(data, tmp_path, overrides, message, capsys):
     assert command.main(["--config", str(config), "--out", str(tmp_path / "run"), *overrides]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "depth_encoding is replicate, which needs distances, but depth in .* is depth pictures .*; choose stored"),
+        (["model.depth_encoding=stored", "augment.depth_offset_m=0.1"], "augment.depth_offset_m: needs distances"),
+    ],
+)
+def test_settings_for_distances_and_a_set_of_depth_pictures(tmp_path, overrides, message):
+    with PreparedWriter(
+        tmp_path / "set", classes=("a",), size=32, modalities=("rgb", "depth"), stored=("depth",)
+    ) as writer:
+        picture = np.zeros((32, 32, 3), np.uint8)
+        for number in range(12):
+            writer.add(Sample({"rgb": picture, "depth": picture}, 0, "train", f"{number:02d}"))
+    with pytest.raises(ConfigError, match=message):
+        train(tiny.settings(tmp_path / "set", *overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_another_method_are_told(caplog):
+    overrides = (
+        "method=admd",
+        "train.target=rgb",
+        "hallucination.alone_epochs=8",
+        "hallucination.imitation=0",
+        "admd.lr=1",
+    )
+    check_settings(tiny.settings("unused", *overrides), 1)
+    (record,) = caplog.records
+    told = (
+        "hallucination.alone_epochs, hallucination.imitation: settings of method hallucination, ignored as method is "
+    )
+    assert record.getMessage() == told + "admd"
+
+
+def test_a_method_is_told_whether_the_set_has_labels(tmp_path):
+    data = tiny.make_set(tmp_path / "set", unlabelled=40)  # all that is trained on
+    with pytest.raises(ConfigError, match="no sample of the split 'train'"):
+        train(tiny.settings(data, "method=supervised"), tmp_path / "run")
+    train(tiny.settings(data, "method=two_step", "train.epochs=1", "train.head_epochs=30"), tmp_path / "run")
+    assert {row["stage"] for row in read_rows(tmp_path / "run", "train")} == {"contrast"}
 
 
 def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
@@ -453,6 +501,26 @@ def test_adam_couples_weight_decay_and_adamw_does_not():
         layer.weight.grad = torch.zeros(1, 1)
         optimizer.step()  # without gradient, Adam's step is the sign of the decay; AdamW shrinks
         assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_against_a_loop(name):
+    """Both betas, their correction at the start, eps, and where the decay goes."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    update = Update(OptimConfig(name=name, lr=0.1, betas=(0.8, 0.95), eps=0.05, weight_decay=0.5))
+    optimizer = make_optimizer(layer, update, torch.device("cpu"))
+    weight, first, second = 1.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -3.0, 0.5, 0.0, 2.0), 1):
+        layer.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        if name == "adam":
+            gradient = gradient + 0.5 * weight
+        else:
+            weight -= 0.1 * 0.5 * weight
+        first, second = 0.8 * first + 0.2 * gradient, 0.95 * second + 0.05 * gradient**2
+        weight -= 0.1 * first / (1 - 0.8**step) / ((second / (1 - 0.95**step)) ** 0.5 + 0.05)
+        assert layer.weight.item() == pytest.approx(weight, rel=1e-4)
 
 
 def test_sgd_against_a_loop():

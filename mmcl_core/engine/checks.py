@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmcl_core.augment import refuse_distances
 from mmcl_core.config import Config
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
-from mmcl_core.methods import method_class
-from mmcl_core.modality import InputSpec
+from mmcl_core.methods import METHODS, method_class
+from mmcl_core.modality import InputSpec, modality
 from mmcl_core.nn.encoder import SIZES
 from mmcl_core.nn.losses import LEVEL_PAIRS
 
@@ -55,13 +57,14 @@ def check_settings(config: Config, processes: int) -> None:
             f"loss.agreement_weight is a term of method mmcl and method is {config.method}, which would leave it out; "
             "take method=mmcl, or loss.agreement_weight=0"
         )
+    _check_ranges(config)
     parts = processes * train.accumulate
     if train.batch % parts:
         raise ConfigError(
             f"train.batch is {train.batch}, which {processes} process(es) x train.accumulate={train.accumulate} do not "
             f"divide; take {max(train.batch // parts, 1) * parts}"
         )
-    _check_ranges(config)
+    _warn_of_idle_settings(config)
 
 
 #: setting -> (least, most or None), both allowed.
@@ -78,6 +81,9 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "loss.agreement_weight": (0, None),
     "loss.clip": (0, None),
     "loss.regulariser": (0, None),
+    "loss.direction_weight": (0, None),
+    "loss.logit_clip": (0, None),
+    "loss.logit_regulariser": (0, None),
     "loss.chunk": (1, None),
     "loss.label_smoothing": (0, 0.999),
     "augment.flip": (0, 1),
@@ -86,6 +92,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "optim.weight_decay": (0, None),
     "optim.momentum": (0, 0.999999),
     "optim.warmup_steps": (0, None),
+    "optim.gamma": (0, None),
     "optim.clip_grad": (0, None),
     "optim.ema": (0, 0.999999),
     "train.epochs": (1, None),
@@ -151,6 +158,18 @@ def _check_ranges(config: Config) -> None:
         )
 
 
+def _warn_of_idle_settings(config: Config) -> None:
+    """Settings of another method than that of the run do nothing; whoever gave them may expect otherwise."""
+    default = Config()
+    for name in METHODS:
+        given, usual = getattr(config, name, None), getattr(default, name, None)
+        if name == config.method or given is None or given == usual:
+            continue
+        names = [field.name for field in dataclasses.fields(given)]
+        changed = [f"{name}.{key}" for key in names if getattr(given, key) != getattr(usual, key)]
+        logger.warning("%s: settings of method %s, ignored as method is %s", ", ".join(changed), name, config.method)
+
+
 def check_data(
     config: Config,
     prepared: PreparedSet,
@@ -167,7 +186,7 @@ def check_data(
         train, val: rows of the splits.
 
     Raises:
-        ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without validation.
+        ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without a choice.
         DataError: nothing to train on.
     """
     missing = [name for name in modalities if name not in prepared.modalities]
@@ -182,20 +201,10 @@ def check_data(
             f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; give "
             f"train.batch={len(train)} or less"
         )
-    if config.train.keep == "best" and (len(val) == 0 or config.train.validate_every == 0):
-        raise ConfigError(
-            "train.keep=best chooses by validation, and there is none; set data.val_fraction (such as 0.1) or "
-            "data.val_split, and train.validate_every"
-        )
-    if config.train.keep == "best" and not (prepared.labels[val] >= 0).any():
-        raise ConfigError(
-            "train.keep=best chooses by validation accuracy, and no validation sample has a label; take train.keep=last"
-        )
-    if config.model.depth_encoding == "stored":
-        metric = [m for m in modalities if m.startswith("depth") and prepared.images[m].ndim == 3]
-        if metric:
-            raise ConfigError(f"model.depth_encoding is stored, but {metric[0]} in {config.data.root} is metric depth")
-    taught = set(prepared.labels[train].tolist())
+    taught = set(prepared.labels[train].tolist()) if config.data.label_share > 0 else {-1}
+    if config.train.keep == "best":
+        _check_choice(config, prepared.labels[val], taught != {-1})
+    _check_depth(config, prepared, modalities)
     untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]
     if untaught and taught != {-1}:
         few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
@@ -208,3 +217,48 @@ def check_data(
             config.optim.warmup_steps,
             steps,
         )
+
+
+def _check_depth(config: Config, prepared: PreparedSet, modalities: Sequence[str]) -> None:
+    """Refuse settings for distances where the set holds depth pictures, and the other way round.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    encoding, root = config.model.depth_encoding, config.data.root
+    for name in modalities:
+        if modality(name).kind != "depth":
+            continue
+        pictures = prepared.images[name].ndim == 4
+        if encoding == "stored" and not pictures:
+            raise ConfigError(
+                f"model.depth_encoding is stored, but {name} in {root} is metric depth; choose another, such as hha"
+            )
+        if encoding != "stored" and pictures:
+            raise ConfigError(
+                f"model.depth_encoding is {encoding}, which needs distances, but {name} in {root} is depth pictures "
+                "(such as HHA); choose stored"
+            )
+        if pictures:
+            refuse_distances(config.augment)
+
+
+def _check_choice(config: Config, labels: npt.NDArray[np.int64], taught: bool) -> None:
+    """Refuse ``train.keep=best`` where there is nothing to choose by.
+
+    Args:
+        config: settings.
+        labels: of the validation samples.
+        taught: whether any training sample has a label.
+
+    Raises:
+        ConfigError: no validation, or nothing that could be right or wrong in it.
+    """
+    if len(labels) == 0 or config.train.validate_every == 0:
+        raise ConfigError(
+            "train.keep=best chooses by validation, and there is none; set data.val_fraction (such as 0.1) or "
+            "data.val_split, and train.validate_every"
+        )
+    if not taught or not (labels >= 0).any():
+        which = "no validation sample has a label" if taught else "no training sample has a label in this run"
+        raise ConfigError(f"train.keep=best chooses by validation accuracy, and {which}; take train.keep=last")

@@ -70,7 +70,8 @@ class Samples:
         self.fingerprint = hashlib.sha256(index.read_bytes()).hexdigest()
         self.rows, val_rows, self.labels = split_indices(self.prepared, config.data, config.seed)
         self.labelled = bool((self.labels >= 0).any())
-        self.method = method_class(config.method)(config, self.prepared.classes, len(self.prepared), self.rows)
+        kind, classes = method_class(config.method), self.prepared.classes
+        self.method = kind(config, classes, len(self.prepared), self.rows, self.labelled)
         modalities = self.method.modalities()
         check_data(config, self.prepared, modalities, self.rows, val_rows)
         self.part = config.train.batch // config.train.accumulate

@@ -110,10 +110,12 @@ class Method(ABC):
         classes: names of the classes.
         samples: number of samples in the prepared set.
         rows: those of them that are trained on, rows in the set (for memory banks).
+        labelled: whether any of these has a label in the set.
 
     Attributes:
         name: as in :data:`mmcl_core.methods.METHODS`.
         backbones: choices of ``model.backbone`` that it works with.
+        labelled: whether any training sample has a label in this run; if not, there is no classifier to train.
         recordable: whether :meth:`losses` starts the same operations at every step of a stage with one update, on
             complete samples, whatever the values are (:mod:`mmcl_core.engine.recording`).
 
@@ -126,9 +128,15 @@ class Method(ABC):
     recordable: ClassVar[bool] = False
 
     def __init__(
-        self, config: Config, classes: Sequence[str], samples: int = 0, rows: Sequence[int] | NDArray[np.int64] = ()
+        self,
+        config: Config,
+        classes: Sequence[str],
+        samples: int = 0,
+        rows: Sequence[int] | NDArray[np.int64] = (),
+        labelled: bool = True,
     ) -> None:
         self.config = config
+        self.labelled = labelled and config.data.label_share > 0
         self.classes = tuple(classes)
         self.samples = samples
         self.rows = rows

@@ -44,7 +44,7 @@ class ContrastiveMultiviewCoding(Method):
     def check(self) -> None:
         """Refuse a single modality, a single sample, and labels that nothing learns from."""
         require_modalities(self.config, 2, self.name)
-        require_classifier(self.config, "cmc.probe_epochs", self.config.cmc.probe_epochs)
+        require_classifier(self, "cmc.probe_epochs", self.config.cmc.probe_epochs)
         if len(self.rows) == 1:
             raise ConfigError("method cmc tells samples apart and there is one; take a set with more")
 
@@ -75,7 +75,7 @@ class ContrastiveMultiviewCoding(Method):
         return bank
 
     def stages(self) -> tuple[Stage, ...]:
-        """The two stages; without epochs of its own the probe is left out."""
+        """The two stages; without epochs of its own, or without a label, the probe is left out."""
         cmc, train = self.config.cmc, self.config.train
         contrast = replace(_sgd(self.config.optim, cmc.lr, train.epochs, CONTRAST_GAMMA), weight_decay=cmc.weight_decay)
         probe = replace(
@@ -89,7 +89,7 @@ class ContrastiveMultiviewCoding(Method):
             validates=False, self_supervised=True,
         )  # fmt: skip
         second = Stage("probe", cmc.probe_epochs, (Update(probe, classifiers),))
-        return (first, second) if cmc.probe_epochs else (first,)
+        return (first, second) if cmc.probe_epochs and self.labelled else (first,)
 
     def views(self, stage: Stage) -> dict[str, str]:
         """One view of each modality; of the targets alone for the probe."""

@@ -45,7 +45,7 @@ class InputDropout(Method):
                 "input_dropout.drop=other drops the modality that is not train.target, but train.target is both; "
                 f"choose {' or '.join(train.modalities)}, or input_dropout.drop=either"
             )
-        require_labels(self.config, self.name)
+        require_labels(self)
 
     def build(self) -> nn.Module:
         """The network."""

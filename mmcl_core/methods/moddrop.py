@@ -38,7 +38,7 @@ class ModDrop(Method):
                 f"method {self.name} joins modalities, but train.modalities is {list(train.modalities)}; name at least "
                 "two, or take method=supervised for a single one"
             )
-        require_labels(self.config, self.name)
+        require_labels(self)
 
     def build(self) -> nn.Module:
         """The streams, and for each target its picture beside zeros."""

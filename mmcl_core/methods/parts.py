@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmcl_core.augment import Picture
 from mmcl_core.config import Config, LossConfig
 from mmcl_core.errors import ConfigError
-from mmcl_core.methods.base import ViewBatch
+from mmcl_core.methods.base import Method, ViewBatch
 from mmcl_core.nn.distillation import agreement_loss
 from mmcl_core.nn.encoder import Features
 from mmcl_core.nn.gather import total
@@ -262,15 +262,22 @@ def one_network(system: nn.Module) -> RecognitionModel:
     return system
 
 
-def require_labels(config: Config, method: str) -> None:
+def require_labels(method: Method) -> None:
     """Refuse training without any label with a :class:`ConfigError`."""
-    if config.data.label_share == 0:
-        raise ConfigError(f"method {method} learns from labels and data.label_share is 0; take more than that")
+    if method.labelled:
+        return
+    data = method.config.data
+    if data.label_share == 0:
+        raise ConfigError(f"method {method.name} learns from labels and data.label_share is 0; take more than that")
+    raise ConfigError(
+        f"method {method.name} learns from labels and no sample of the split {data.train_split!r} in {data.root} has "
+        "one; label some, or train embeddings alone: method=mmcl, amdim, two_step or cmc"
+    )
 
 
-def require_classifier(config: Config, setting: str, epochs: int) -> None:
+def require_classifier(method: Method, setting: str, epochs: int) -> None:
     """Refuse labels that no classifier learns from (``setting`` gives its epochs) with a :class:`ConfigError`."""
-    if epochs == 0 and config.data.label_share > 0:
+    if epochs == 0 and method.labelled:
         raise ConfigError(
             f"{setting} is 0, so that nothing learns to classify; raise it, or set data.label_share=0 for embeddings "
             "alone"

@@ -51,7 +51,7 @@ class StandIn(Method):
                 f"method {self.name} trains for one modality at test time and hallucinates the other, but train.target "
                 f"is both; choose {' or '.join(train.modalities)} (for the other a run of its own)"
             )
-        require_labels(self.config, self.name)
+        require_labels(self)
 
     @property
     def target(self) -> str:

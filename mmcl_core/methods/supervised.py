@@ -22,7 +22,7 @@ class Supervised(Method):
 
     def check(self) -> None:
         """Refuse to train without any label."""
-        require_labels(self.config, self.name)
+        require_labels(self)
 
     def modalities(self) -> tuple[str, ...]:
         """The targets: nothing else is looked at."""

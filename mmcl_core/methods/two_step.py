@@ -37,15 +37,15 @@ class TwoStep(Method):
 
     def check(self) -> None:
         """Refuse labels that nothing learns from."""
-        require_classifier(self.config, "train.head_epochs", self.config.train.head_epochs)
+        require_classifier(self, "train.head_epochs", self.config.train.head_epochs)
 
     def stages(self) -> tuple[Stage, ...]:
-        """The two stages; without ``train.head_epochs`` the first alone."""
+        """The two stages; without ``train.head_epochs``, or without a label, the first alone."""
         train, optim = self.config.train, self.config.optim
         heads = replace(optim, milestones=HEAD_MILESTONES)
         first = Stage("contrast", train.epochs, (Update(optim, ("encoder.",)),), validates=False, self_supervised=True)
         second = Stage("heads", train.head_epochs, (Update(heads, ("classifier.",)),))
-        return (first, second) if train.head_epochs else (first,)
+        return (first, second) if train.head_epochs and self.labelled else (first,)
 
     def views(self, stage: Stage) -> dict[str, str]:
         """Stage 1: the views to contrast. Stage 2: one view of each target."""
