@@ -69,6 +69,7 @@ class Evaluation:
         rows: one per true box, of :data:`COLUMNS`.
         labels: index of the true class of each box, -1 where the model does not know it.
         probabilities: of each box; None where it was not answered.
+        problems: what was wrong with pictures as a whole, such as ``depth: ...``, and how often.
         shown: some of the pictures with the answers drawn on them, uint8 [H, W, 3]; None where there was no picture.
         unpaired, one_sided: pictures none, or only some, of whose wanted modalities were found.
     """
@@ -77,6 +78,7 @@ class Evaluation:
     rows: list[tuple] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     probabilities: list[np.ndarray | None] = field(default_factory=list)
+    problems: Counter[str] = field(default_factory=Counter)
     shown: list[np.ndarray | None] = field(default_factory=list)
     unpaired: int = 0
     one_sided: int = 0
@@ -85,6 +87,7 @@ class Evaluation:
 
     def add(self, truth: Truth, frame: Frame, found: FrameAnswer) -> None:
         """Enter the answers for one picture."""
+        self.problems.update(f"{modality}: {words}" for modality, (_, words) in found.problems.items())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
@@ -122,6 +125,7 @@ class Evaluation:
             "accuracy": float(np.mean(right)),
             "accuracy_of_accepted": float(np.mean(accepted)) if accepted else None,
             "rejected": {name: count for name, count in sorted(results.items()) if name != "accepted"},
+            "problems": dict(self.problems.most_common(20)),
             "unpaired": self.unpaired,
             "one_sided": self.one_sided,
             "answered_from": dict(
@@ -294,6 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from mmcl_core.recognizer import Recognizer
 
+    if not 0 <= options.window < float("inf") or not 0 <= options.min_score <= 1:
+        raise ConfigError("--window must be 0 or more seconds and --min-score from 0 to 1")
     given = {name: topic for name in ("rgb", "depth") if (topic := getattr(options, f"{name}_info_topic"))}
     settings = FrameSettings(
         min_score=options.min_score,
@@ -319,13 +325,24 @@ def _run(options: argparse.Namespace) -> None:
         "damaged_messages": len(bag.damaged),
     }
     report = write(options.out, found, about)
+    _warn(found, options.window)
     for name, figures in report["modalities"].items():
         rejected = sum(figures["rejected"].values())
         print(f"{name:6} accuracy {figures['accuracy']:.3f} of {figures['boxes']} boxes, {rejected} rejected")
-    unknown = next(iter(found.values())).figures()["truth_unknown_to_model"]
+    print(options.out / "metrics.json")
+
+
+def _warn(found: dict[str, Evaluation], window: float) -> None:
+    """Say what makes the figures other than they seem."""
+    for name, result in found.items():
+        if result.unpaired:
+            words = "%s: %d of %d true pictures have none in the recording within %g s of their stamp"
+            logger.warning(words, name, result.unpaired, result.frames, window)
+        for problem, count in result.problems.most_common(3):
+            logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
+    unknown = sum(label < 0 for label in next(iter(found.values())).labels)
     if unknown:
         logger.warning("%d boxes have a true label that the model does not know; they count as wrong", unknown)
-    print(options.out / "metrics.json")
 
 
 if __name__ == "__main__":

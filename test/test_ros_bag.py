@@ -512,6 +512,30 @@ def test_an_error_of_the_command_is_one_line(tmp_path, capsys):
     assert "\n" not in err
 
 
+def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp_path, capsys):
+    bag, table = recording
+    model = tiny_model(tmp_path / "run")
+    rows = list(csv.DictReader(table.open()))
+    for number, row in enumerate(rows):
+        if number >= 10:  # two boxes a picture
+            row["stamp_ns"] = int(row["stamp_ns"]) + 10**12
+        row["width"], row["height"] = 200, 100
+    shifted = tmp_path / "shifted.csv"
+    with shifted.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert main([*command(bag, shifted, model, tmp_path / "out"), "--modality", "rgb"]) == 0
+    told = [line.partition(" WARNING ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert "rgb: 15 of 20 true pictures have none in the recording within 0.02 s of their stamp" in told
+    (problem,) = [line for line in told if line.startswith("rgb: in 5 of 20 pictures, rgb: boxes are of a 200 x 100")]
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["rgb"]
+    assert figures["problems"] == {problem.removeprefix("rgb: in 5 of 20 pictures, "): 5}
+    for wrong in ("--window=-1", "--window=nan", "--min-score=2"):
+        assert main([*command(bag, table, model, tmp_path / "out"), wrong]) == 2
+        assert "--window must be 0 or more seconds and --min-score from 0 to 1" in capsys.readouterr().err
+
+
 def test_confusion_and_metrics_of_a_run_with_rejections(recording, tmp_path):
     found = run(recording, ["rgb"], min_score=0.95)
     report = write(tmp_path, found, {"bag": "x"})
