@@ -1,7 +1,8 @@
 """Settings of a training run: frozen dataclasses, read from YAML and overridden by ``a.b=c``.
 
-An unknown key is refused and the nearest known one is named. A value is checked against the type of its field.
-:func:`load` is the one way in, :func:`to_dict` the one way out (what a run folder stores as ``config.yaml``).
+An unknown key is refused and the nearest known one is named. A value is checked against the type of
+its field. :func:`load` is the one way in, :func:`to_dict` the one way out (what a run folder stores as
+``config.yaml``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from mmcl_core.method_config import (
     CmcConfig,
     HallucinationConfig,
     InputDropoutConfig,
-    MmclConfig,
     ModDropConfig,
     Pix2PixConfig,
 )
@@ -306,7 +306,6 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    mmcl: MmclConfig = field(default_factory=MmclConfig)
     pix2pix: Pix2PixConfig = field(default_factory=Pix2PixConfig)
     admd: AdmdConfig = field(default_factory=AdmdConfig)
     hallucination: HallucinationConfig = field(default_factory=HallucinationConfig)

@@ -14,23 +14,10 @@ __all__ = [
     "CmcConfig",
     "HallucinationConfig",
     "InputDropoutConfig",
-    "MmclConfig",
     "ModDropConfig",
     "Pix2PixConfig",
     "TeacherConfig",
 ]
-
-
-@dataclass(frozen=True)
-class MmclConfig:
-    """The method ``mmcl``: the paper's.
-
-    Attributes:
-        views: augmentations of each picture in a step. 1: every modality is contrasted with the others (paper). 2: with
-            the other view of itself as well, and both are classified, for twice the work a step (beyond the paper).
-    """
-
-    views: Literal[1, 2] = 1
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods import METHODS, method_class
 from mmcl_core.methods.base import ViewBatch
-from mmcl_core.methods.parts import classify, contrast, encode, make_nce
+from mmcl_core.methods.parts import classify, encode
 from mmcl_core.nn.losses import CrossModalNCE
 from mmcl_core.weights import load_weights
 
@@ -302,31 +302,6 @@ def test_amdim_contrasts_two_views_of_one_modality():
     single, network = build("method=amdim", "train.target=depth")
     assert network.modalities == ("depth",)
     assert set(single.draw(5, stage, torch.Generator())) == {"depth_a", "depth_b"}
-
-
-def test_two_views_of_each_modality_meet_themselves_and_the_other():
-    method, system = build("mmcl.views=2", "loss.level_pairs=[1-5]", "loss.agreement_weight=1")
-    stage = method.stages()[0]
-    views = {"rgb_a": "rgb", "rgb_b": "rgb", "depth_a": "depth", "depth_b": "depth"}
-    assert method.views(stage) == views
-    batch = batch_for(method, stage)
-    found = method.losses(system, batch, stage, stage.updates[0])
-    assert {name for name in found if "->" in name} == {f"1-5 {s}->{t}" for s in views for t in views if s != t}
-    encoded = encode(system, batch, views, method.feature_heads())
-    terms = contrast(make_nce(method.config.loss), encoded, batch)
-    for name, value in terms.items():
-        assert found[name].item() == pytest.approx(value.item() / 6, rel=1e-5), "12 pairs weigh as the 2 of the paper"
-    for target in ("rgb", "depth"):
-        both = [classify(system, encoded[f"{target}_{v}"], target, batch.labels, method.config.loss) for v in "ab"]
-        for head in ("linear", "mlp"):
-            expected = (both[0][head] + both[1][head]).item() / 2
-            assert found[f"class {target} {head}"].item() == pytest.approx(expected, rel=1e-5)
-    assert found["agreement mlp"] > 0
-    single, system = build("mmcl.views=2", "train.target=depth")
-    assert {name for name in losses(single, system) if name.startswith("class")} == {
-        "class depth linear",
-        "class depth mlp",
-    }
 
 
 def test_two_step_stages():

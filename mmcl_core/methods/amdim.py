@@ -6,10 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import class_logits, class_terms, contrast, encode, make_nce, one_network, two_views
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network
 from mmcl_core.nn.losses import draw_cells
 
-__all__ = ["UnimodalContrastive"]
+__all__ = ["UnimodalContrastive", "two_views"]
+
+
+def two_views(modality: str) -> dict[str, str]:
+    """Two views, ``<modality>_a`` and ``<modality>_b``: independent augmentations of the same picture."""
+    return {f"{modality}_a": modality, f"{modality}_b": modality}
 
 
 class UnimodalContrastive(Method):
@@ -41,6 +46,7 @@ class UnimodalContrastive(Method):
             encoded = encode(model, batch, two_views(target), self.feature_heads())
             for name, value in contrast(make_nce(loss), encoded, batch, loss.contrastive_weight).items():
                 terms[f"{name} {target}" if name == "regulariser" else name] = value
-            scores = {view: class_logits(model, part, target) for view, part in encoded.items()}
-            terms |= class_terms(model, encoded, scores, target, batch.labels, loss)
+            parts = [classify(model, part, target, batch.labels, loss) for part in encoded.values()]
+            for head in parts[0]:
+                terms[f"class {target} {head}"] = torch.stack([part[head] for part in parts]).mean()
         return terms

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
 from mmcl_core.methods.parts import (
+    HEADS,
     agree,
     class_logits,
-    class_terms,
+    classification_of,
     contrast,
     encode,
     make_nce,
     one_network,
     require_modalities,
-    two_views,
 )
 from mmcl_core.nn.losses import draw_cells
 
@@ -43,34 +43,23 @@ class MultimodalContrastive(Method):
             )
 
     def views(self, stage: Stage) -> dict[str, str]:
-        """One view of each modality, or two (``mmcl.views``)."""
-        modalities = self.config.train.modalities
-        if self.config.mmcl.views == 1:
-            return {modality: modality for modality in modalities}
-        return {view: modality for one in modalities for view, modality in two_views(one).items()}
+        """One view of each modality."""
+        return {modality: modality for modality in self.config.train.modalities}
 
     def draw(self, batch: int, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
         """The level-5 cell of each view that serves as source."""
         return draw_cells(batch, tuple(self.views(stage)), generator)
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
-        """Contrastive terms, one classification term for each target and head (Eq. 8), and the agreement.
-
-        Of two views of each modality the contrastive terms are scaled so that they sum as those of one view each.
-        """
-        model, loss, views = one_network(system), self.config.loss, self.views(stage)
-        encoded = encode(model, batch, views, self.feature_heads())
-        pairs = len(views) * (len(views) - 1)
-        share = len(self.config.train.modalities) * (len(self.config.train.modalities) - 1) / pairs
-        terms = contrast(make_nce(loss), encoded, batch, share * loss.contrastive_weight)
-        scores = {
-            view: class_logits(model, encoded[view], modality)
-            for view, modality in views.items()
-            if modality in self.targets
-        }
-        for target in self.targets:
-            own = {view: logits for view, logits in scores.items() if views[view] == target}
-            terms |= class_terms(model, encoded, own, target, batch.labels, loss)
+        """Contrastive terms, one classification term for each target and head (Eq. 8), and the agreement."""
+        model, loss = one_network(system), self.config.loss
+        encoded = encode(model, batch, self.views(stage), self.feature_heads())
+        terms = contrast(make_nce(loss), encoded, batch, loss.contrastive_weight)
+        scores = {target: class_logits(model, encoded[target], target) for target in self.targets}
+        for target, logits in scores.items():
+            for head in HEADS:
+                part = encoded[target]
+                terms[f"class {target} {head}"] = classification_of(model, part, logits, head, batch.labels, loss)
         if loss.agreement_weight:
             for head, value in agree(model, encoded, scores, batch).items():
                 terms[f"agreement {head}"] = loss.agreement_weight * value

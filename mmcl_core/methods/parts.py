@@ -25,7 +25,6 @@ __all__ = [
     "Encoded",
     "agree",
     "class_logits",
-    "class_terms",
     "classification_of",
     "classification_term",
     "classify",
@@ -39,7 +38,6 @@ __all__ = [
     "require_classifier",
     "require_labels",
     "require_modalities",
-    "two_views",
     "unclipped",
 ]
 
@@ -77,11 +75,6 @@ class Encoded(NamedTuple):
         if self.rows is None:
             return torch.ones_like(like, dtype=torch.bool)
         return torch.zeros_like(like, dtype=torch.bool).index_fill(0, self.rows, True)
-
-
-def two_views(modality: str) -> dict[str, str]:
-    """Two views, ``<modality>_a`` and ``<modality>_b``: independent augmentations of the same picture."""
-    return {f"{modality}_a": modality, f"{modality}_b": modality}
 
 
 def make_nce(loss: LossConfig) -> CrossModalNCE:
@@ -162,31 +155,6 @@ def class_logits(model: RecognitionModel, part: Encoded, modality: str) -> Class
         return None
     logits: ClassLogits = model.classifier(part.features.f1, modality)
     return logits
-
-
-def class_terms(
-    model: RecognitionModel,
-    encoded: Mapping[str, Encoded],
-    scores: Mapping[str, ClassLogits | None],
-    target: str,
-    labels: Tensor,
-    loss: LossConfig,
-) -> dict[str, Tensor]:
-    """One classification term for each head, ``class <target> <head>``: the mean over the views of a target.
-
-    Args:
-        model: the network.
-        encoded: by view, these and maybe others.
-        scores: by view of the target, see :func:`class_logits`.
-        target: the modality.
-        labels: int64 [B].
-        loss: settings.
-    """
-    terms = {}
-    for head in HEADS:
-        parts = [classification_of(model, encoded[view], logits, head, labels, loss) for view, logits in scores.items()]
-        terms[f"class {target} {head}"] = torch.stack(parts).mean() if len(parts) > 1 else parts[0]
-    return terms
 
 
 def classification_of(

@@ -7,16 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mmcl_core.methods.amdim import two_views
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import (
-    classify,
-    contrast,
-    encode,
-    make_nce,
-    one_network,
-    require_classifier,
-    two_views,
-)
+from mmcl_core.methods.parts import classify, contrast, encode, make_nce, one_network, require_classifier
 from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["TwoStep"]
