@@ -329,7 +329,7 @@ def _run(options: argparse.Namespace) -> None:
     for name, figures in report["modalities"].items():
         rejected = sum(figures["rejected"].values())
         print(f"{name:6} accuracy {figures['accuracy']:.3f} of {figures['boxes']} boxes, {rejected} rejected")
-    print(options.out / "metrics.json")
+    print(f"figures:  {options.out / 'metrics.json'}\npictures: {options.out / 'answers.png'}")
 
 
 def _warn(found: dict[str, Evaluation], window: float) -> None:
