@@ -23,4 +23,4 @@ if "$python" -c 'import rclpy, mmcl_ros.msg' 2>/dev/null; then
 else
   echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python"
 fi
-printf '\nReport: %s\n' "$PWD/$out/run/report/index.html"
+printf '\nReport: %s\n' "$(cd "$out" && pwd)/run/report/index.html"
