@@ -1,8 +1,7 @@
 """Settings of a training run: frozen dataclasses, read from YAML and overridden by ``a.b=c``.
 
-An unknown key is refused and the nearest known one is named. A value is checked against the type of
-its field. :func:`load` is the one way in, :func:`to_dict` the one way out (what a run folder stores as
-``config.yaml``).
+An unknown key is refused and the nearest known one is named. A value is checked against the type of its field.
+:func:`load` is the one way in, :func:`to_dict` the one way out (what a run folder stores as ``config.yaml``).
 """
 
 from __future__ import annotations
@@ -48,14 +47,15 @@ class DataConfig:
 
     Attributes:
         root: folder of the prepared set (see :mod:`mmcl_core.data.cache`).
-        train_split: name of the split to train on.
-        val_split: name of the split for validation; empty: take ``val_fraction`` of the training split.
-        val_fraction: share of the training split held out for validation, in [0, 1), of each class and seeded;
-            whole groups where there are enough. Used only where the set has no ``val_split``. 0: no validation.
-        label_share: share of the training samples that keep their label, in [0, 1]; the others become -1
-            (paper, Section IV-D). Stratified and seeded; the drawn keys are stored in the run folder.
-        resident: where the pictures live while training: ``device`` holds all of them in the memory of the
-            training device, ``memmap`` reads each batch from disk, ``auto`` takes ``device`` when they fit.
+        train_split, val_split: what to train and to validate on; without the latter ``val_fraction`` of the former.
+        val_fraction: share of the training split held out for validation, in [0, 1), of each class and seeded; whole
+            groups where there are enough. Used only where the set has no ``val_split``. 0: no validation.
+        label_share: share of the training samples that keep their label, in [0, 1]; the others become -1 (paper,
+            Section IV-D). Stratified and seeded; the drawn keys are stored in the run folder.
+        unlabelled: what becomes of training samples without a label: ``keep`` them for losses that need none, or
+            ``drop`` them, which makes epochs shorter.
+        resident: where the pictures live while training: in the memory of the training ``device``, on disk
+            (``memmap``), or ``auto``: on the device when they fit.
     """
 
     root: str = ""
@@ -63,6 +63,7 @@ class DataConfig:
     val_split: str = "val"
     val_fraction: float = 0.0
     label_share: float = 1.0
+    unlabelled: Literal["keep", "drop"] = "keep"
     resident: Literal["auto", "device", "memmap"] = "auto"
 
 

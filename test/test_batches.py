@@ -226,6 +226,18 @@ def test_a_split_of_the_set_validates_before_any_fraction(prepared):
             split_indices(prepared, wrong, 0)
 
 
+def test_samples_without_a_label_can_be_dropped(prepared):
+    few = DataConfig(val_split="test", label_share=0.3)
+    train, val, labels = split_indices(prepared, few, 5)
+    kept, same_val, kept_labels = split_indices(prepared, replace(few, unlabelled="drop"), 5)
+    assert 0 < len(kept) < len(train)
+    assert kept.tolist() == train[labels >= 0].tolist()
+    assert kept_labels.tolist() == labels[labels >= 0].tolist()
+    assert same_val.tolist() == val.tolist()
+    with pytest.raises(DataError, match=r"data\.unlabelled=drop leaves nothing to train on"):
+        split_indices(prepared, replace(few, label_share=0.0, unlabelled="drop"), 5)
+
+
 def test_a_validation_fraction_is_stratified_seeded_and_leaves_unlabelled_samples_alone(prepared, monkeypatch):
     data = DataConfig(val_split="", val_fraction=0.25)
     monkeypatch.setattr(prepared, "groups", np.full(len(prepared), "", dtype=object))

@@ -112,6 +112,22 @@ def test_overrides_apply_in_the_documented_order(write):
     assert single.train.modalities == ("depth",)
 
 
+def test_a_row_may_have_some_of_the_points_alone(write, tmp_path):
+    points = "points: {setting: data.label_share, values: [0.5, 1]}\n"
+    text = TABLE.replace("{name: ce,", "{name: ce, points: [0.5],") + points
+    table = read_table(write(text))
+    plan = make_plan(table, [0, 1])
+    points_of = {name: {place.point for place in plan.keys if place.row == name} for name in table.rows}
+    assert points_of.pop("ce") == {0.5}
+    assert points_of == {"multi": {0.5, 1.0}}
+    lines = [(line.row.name, line.point) for line in summarise(plan, tmp_path, {}).lines]
+    assert lines == [("ce", 0.5), ("multi", 0.5), ("multi", 1.0)]
+    with pytest.raises(ConfigError, match=r"row ce has the point 0\.1; the table has 0\.5, 1"):
+        read_table(write(text.replace("points: [0.5],", "points: [0.1],")))
+    with pytest.raises(ConfigError, match=r"row ce has the point 0\.5; the table has none"):
+        read_table(write(text.replace(points, "")))
+
+
 def test_points_of_a_setting_of_whole_numbers(write):
     plan = make_plan(read_table(write(TABLE + "points: {setting: train.batch, values: [32, 64]}\n")), [0])
     assert {run.config.train.batch for run in plan.runs.values()} == {32, 64}

@@ -489,6 +489,21 @@ def test_what_was_trained_without_labels_answers_nothing(data, tmp_path, capsys)
     assert "model.init_from" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["supervised", "mmcl"])
+def test_samples_without_a_label_are_said_to_be_idle_where_they_are(data, tmp_path, caplog, method):
+    settings = ("data.label_share=0.5", f"method={method}", "train.epochs=1")
+    train(tiny.settings(data, *settings), tmp_path / "kept")
+    told = "have no label and teach method supervised nothing; data.unlabelled=drop" in caplog.text
+    assert told == (method == "supervised")
+    caplog.clear()
+    train(tiny.settings(data, *settings, "data.unlabelled=drop"), tmp_path / "dropped")
+    assert "teach method" not in caplog.text
+    labelled = [(tmp_path / run / "labelled.txt").read_text() for run in ("kept", "dropped")]
+    assert labelled[0] == labelled[1]
+    steps = [read_rows(tmp_path / run, "train")[-1]["step"] for run in ("kept", "dropped")]
+    assert steps[1] == steps[0] // 2
+
+
 # ------------------------------------------------------------------- parts
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.errors import ConfigError
+from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["group_mask", "shuffled", "split_indices", "stratified_mask"]
 
@@ -45,7 +45,8 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     Validation is the split ``val_split`` where the set has it; otherwise ``val_fraction`` of the labelled training
     samples, of each class about its share, but never its last training sample: whole groups where :func:`group_mask`
     finds enough of them, else single samples. Unlabelled samples stay in training: nothing can be measured on them. Of
-    the N labelled ones that remain, ceil(``label_share`` N) keep their label.
+    the N labelled ones that remain, ceil(``label_share`` N) keep their label; with ``unlabelled: drop`` these alone are
+    trained on.
 
     Args:
         prepared: the set.
@@ -57,7 +58,7 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
         training rows, int64, -1 = unlabelled.
 
     Raises:
-        DataError: the set has no split ``train_split``.
+        DataError: the set has no split ``train_split``, or all of its samples were dropped.
         ConfigError: a share out of its range.
     """
     if not 0 <= data.val_fraction < 1:
@@ -73,6 +74,14 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     labels = prepared.labels[train].copy()
     if data.label_share < 1:
         labels[~stratified_mask(labels, data.label_share, seed, _LABELLED, least=1, up=True)] = -1
+    if data.unlabelled == "drop":
+        kept = labels >= 0
+        if not kept.any():
+            raise DataError(
+                f"data.unlabelled=drop leaves nothing to train on: no sample of the split {data.train_split!r} of "
+                f"{prepared.path} has a label in this run; take data.unlabelled=keep"
+            )
+        train, labels = train[kept], labels[kept]
     return train, val, labels
 
 

@@ -72,6 +72,7 @@ class Samples:
         self.labelled = bool((self.labels >= 0).any())
         kind, classes = method_class(config.method), self.prepared.classes
         self.method = kind(config, classes, len(self.prepared), self.rows, self.labelled)
+        self._warn_of_idle_samples()
         modalities = self.method.modalities()
         check_data(config, self.prepared, modalities, self.rows, val_rows)
         self.part = config.train.batch // config.train.accumulate
@@ -174,6 +175,17 @@ class Samples:
                 )
             )
         return made
+
+    def _warn_of_idle_samples(self) -> None:
+        idle = int((self.labels < 0).sum())
+        if idle and self.method.labels_alone:
+            logger.warning(
+                "%d of %d training samples have no label and teach method %s nothing; data.unlabelled=drop leaves them "
+                "out of the batches (train.epochs then counts shorter epochs)",
+                idle,
+                len(self.labels),
+                self.method.name,
+            )
 
     def labelled_keys(self) -> list[str]:
         """Keys of the training samples that have a label in this run."""

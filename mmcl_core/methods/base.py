@@ -115,6 +115,7 @@ class Method(ABC):
     Attributes:
         name: as in :data:`mmcl_core.methods.METHODS`.
         backbones: choices of ``model.backbone`` that it works with.
+        labels_alone: whether samples without a label teach it nothing.
         labelled: whether any training sample has a label in this run; if not, there is no classifier to train.
         recordable: whether :meth:`losses` starts the same operations at every step of a stage with one update, on
             complete samples, whatever the values are (:mod:`mmcl_core.engine.recording`).
@@ -125,6 +126,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     backbones: ClassVar[tuple[str, ...]] = ("encoder",)
+    labels_alone: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
 
     def __init__(

@@ -31,6 +31,7 @@ class InputDropout(Method):
 
     name = "input_dropout"
     backbones = ("encoder", "resnet18", "resnet50")
+    labels_alone = True
 
     def check(self) -> None:
         """Refuse other than two modalities, training without labels, and a variant that leaves a target untrained."""

@@ -29,6 +29,7 @@ class ModDrop(Method):
 
     name = "moddrop"
     backbones = ("encoder", "resnet18", "resnet50")
+    labels_alone = True
 
     def check(self) -> None:
         """Refuse a single modality, and training without labels."""

@@ -18,6 +18,7 @@ class Supervised(Method):
 
     name = "supervised"
     backbones = ("encoder", "resnet18", "resnet50")
+    labels_alone = True
     recordable = True
 
     def check(self) -> None:

@@ -171,10 +171,9 @@ def make_plan(
     chosen = tuple(name for name in known if not rows or name in rows)
     planner = _Planner(table, overrides or {}, locate_sets(table, data), dry)
     for seed in dict.fromkeys(seeds):
-        for name in known:
-            for point in table.values:
-                for column in known[name].cells:
-                    planner.place(Place(name, column, point, seed), needed=name in chosen)
+        for row, point in table.lines:
+            for column in row.cells:
+                planner.place(Place(row.name, column, point, seed), needed=row.name in chosen)
     return Plan(
         table, tuple(dict.fromkeys(seeds)), chosen, planner.runs, planner.keys, planner.problems,
         tuple(planner.left_out),

@@ -86,7 +86,7 @@ class Summary:
     @property
     def lines(self) -> list[Line]:
         """The lines of the table."""
-        return [Line(row, point) for row in self.plan.table.shown for point in self.plan.table.values]
+        return [Line(row, point) for row, point in self.plan.table.lines]
 
     @property
     def tests(self) -> list[str]:
@@ -187,8 +187,7 @@ def _places(plan: Plan) -> list[Place]:
     """All cells in the order of the table, those without a run too."""
     return [
         Place(row.name, column, point, seed)
-        for row in plan.table.shown
-        for point in plan.table.values
+        for row, point in plan.table.lines
         for column in row.cells
         for seed in plan.seeds
     ]

@@ -14,8 +14,8 @@ A YAML mapping; settings are given by ``section.key`` as on a command line (see 
 ``points``            ``{title, setting, values}``: every cell is trained once for each value of the setting, the x axis
                       of a plot
 ``pretraining``       rows that are trained where another row starts from them, and are not shown
-``rows``              list of ``{name, title, base, set, settings, init_from, cells, note}``; a row's own ``base``
-                      takes the place of the table's
+``rows``              list of ``{name, title, base, set, settings, init_from, cells, points, note}``; a row's own
+                      ``base`` takes the place of the table's, and with ``points`` it has these of the table's alone
 ``rows: cells``       column -> the paper's figure in percent, ``[mean, std]``, ``null`` where there is none, or
                       ``{paper, settings, init_from}``; with ``points`` the figure may be ``{value: figure}``. A column
                       that is not named has no run
@@ -86,6 +86,7 @@ class Row:
     settings: dict = field(default_factory=dict)
     init_from: str = ""
     cells: dict = field(default_factory=dict)
+    points: tuple[float, ...] = ()
     note: str = ""
     shown: bool = True
 
@@ -152,6 +153,12 @@ class Table:
     def values(self) -> tuple[float | None, ...]:
         """The points; one that is ``None`` in a table without."""
         return self.points.values if self.points else (None,)
+
+    @property
+    def lines(self) -> tuple[tuple[Row, float | None], ...]:
+        """The rows to show, each at its points."""
+        every = self.values
+        return tuple((row, point) for row in self.shown for point in every if point in (row.points or every))
 
 
 @dataclass(frozen=True)
@@ -253,6 +260,10 @@ def _check(table: Table) -> None:
     where = str(table.path)
     for row in table.rows.values():
         _known(row.set or next(iter(table.sets)), table.sets, f"{where}: row {row.name}, set")
+        for point in row.points:
+            if point not in table.values:
+                known = ", ".join(f"{value:g}" for value in table.values if value is not None) or "none"
+                raise ConfigError(f"{where}: row {row.name} has the point {point:g}; the table has {known}")
         for name, cell in row.cells.items():
             source = cell.init_from or row.init_from
             if source:
