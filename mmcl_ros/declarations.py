@@ -7,7 +7,8 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
-from mmcl_ros.parameters import Parameter
+from mmcl_core.settings import hint
+from mmcl_ros.parameters import PARAMETERS, Parameter
 
 __all__ = ["declare"]
 
@@ -15,10 +16,16 @@ __all__ = ["declare"]
 def declare(node: Any, rows: Iterable[Parameter]) -> dict[str, Any]:
     """Declare parameters of a node made by rclpy; their values by name.
 
+    A value given at start to a name that no node here has, which ROS itself lets pass, is warned of.
+
     Raises:
         rclpy.exceptions.ParameterException: a value given at start has the wrong type or is out of range.
     """
-    return {row.name: node.declare_parameter(row.name, row.default, _descriptor(row)).value for row in rows}
+    values = {row.name: node.declare_parameter(row.name, row.default, _descriptor(row)).value for row in rows}
+    for name in getattr(node, "_parameter_overrides", ()):  # no public way leads to what was not declared
+        if name not in PARAMETERS and not node.has_parameter(name):
+            node.get_logger().warning(f"there is no parameter {name!r}, which changes nothing{hint(name, PARAMETERS)}")
+    return values
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:

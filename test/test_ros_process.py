@@ -178,6 +178,18 @@ def test_a_wrong_parameter_is_one_line(parameter, says):
     assert parameter.partition(":")[0] in ended.stderr
 
 
+def test_a_misspelt_parameter_is_named(bench, tmp_path):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {dept_topic: /cam/depth, top_k: 2, use_sim_time: false}\n")
+    log = bench.collect(Log, "/rosout")
+    bench.add(OverlayNode(context=bench.context, cli_args=["--ros-args", "--params-file", str(file)]))
+    said = "there is no parameter 'dept_topic', which changes nothing; did you mean 'depth_topic'?"
+    bench.wait(lambda: said in [line.msg for line in log], "the warning")
+    assert sum("there is no parameter" in line.msg for line in log) == 1
+
+
 @pytest.mark.parametrize("module", ["recognizer_node", "overlay_node", "play_bag"])
 def test_a_parameter_file_that_is_not_there_is_named(module):
     line = [sys.executable, "-m", f"mmcl_ros.{module}", "--ros-args", "--params-file", "/nowhere.yaml"]
