@@ -54,6 +54,8 @@ class DataConfig:
             Section IV-D). Stratified and seeded; the drawn keys are stored in the run folder.
         unlabelled: what becomes of training samples without a label: ``keep`` them for losses that need none, or
             ``drop`` them, which makes epochs shorter.
+        label_repeats: how often a labelled training sample comes in an epoch, the others come once: with few labels
+            the classification has more to learn from in each batch (beyond the paper).
         resident: where the pictures live while training: in the memory of the training ``device``, on disk
             (``memmap``), or ``auto``: on the device when they fit.
     """
@@ -64,6 +66,7 @@ class DataConfig:
     val_fraction: float = 0.0
     label_share: float = 1.0
     unlabelled: Literal["keep", "drop"] = "keep"
+    label_repeats: int = 1
     resident: Literal["auto", "device", "memmap"] = "auto"
 
 
@@ -127,8 +130,7 @@ class LossConfig:
     Attributes:
         level_pairs: source and target feature maps, such as ``1-5``: the 1 x 1 map against the 5 x 5 map.
             Paper: 1-5, 1-7, 5-7; the authors' program: 1-5, 1-7, 5-5.
-        direction_weight: factor on the sum over directions. 1 sums them (paper, Eq. 6), 0.5 halves the sum
-            (authors' program).
+        direction_weight: factor on the sum over directions: 1 (paper, Eq. 6), or 0.5 (authors' program).
         clip: bound c of the soft clip ``c tanh(score / c)``.
         regulariser: weight of the mean squared score, taken before the clip.
         contrastive_weight, classification_weight: weights of the two losses.
@@ -139,8 +141,7 @@ class LossConfig:
         drop_same_class: whether samples of the same known class are left out of the negatives of the contrastive loss
             (beyond the paper). Labels that a semi-supervised run hides stay hidden.
         agreement_weight: weight of the term that draws the answer from each sensor to the fused answer of both, with
-            ``train.target: both`` (beyond the paper); needs no labels, see
-            :func:`mmcl_core.nn.distillation.agreement_loss`. 0: none.
+            ``train.target: both``; needs no labels (beyond the paper). :func:`mmcl_core.nn.distillation.agreement_loss`.
     """
 
     level_pairs: tuple[str, ...] = ("1-5", "1-7", "5-7")
@@ -181,8 +182,7 @@ class AugmentConfig:
         depth_erase: probability that a rectangle of depth is erased (becomes "no reading").
         depth_holes: largest share of depth pixels turned into simulated holes, in [0, 1).
         depth_offset_m: largest shift of the whole crop along the viewing axis, in metres.
-        depth_background_m: background farther than this behind the object is dropped for half of the samples;
-            0: never.
+        depth_background_m: background farther than this behind the object is dropped for half of the samples; 0: never.
         depth_view_deg: largest angle that a metric depth crop is turned by about its object, by reprojection
             (:mod:`mmcl_core.viewpoint`); beyond the paper. The angle is uniform in 0 to this, in degrees <= 45.
         camera_dropout: probability that the camera of a sample is hidden from a model that uses metric size.

@@ -93,6 +93,7 @@ class BatchSource:
         modalities: what to read; default: all of the set.
         shuffle: draw a new order in every epoch.
         drop_last: leave the incomplete last batch out; default: as ``shuffle``.
+        times: int64, as long as ``indices``: how often each comes in an epoch; default: once.
 
     Raises:
         DataError: a modality the set does not have, labels of another length, or no full batch in all samples.
@@ -113,6 +114,7 @@ class BatchSource:
         modalities: Sequence[str] | None = None,
         shuffle: bool = True,
         drop_last: bool | None = None,
+        times: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.prepared, self.modalities = prepared, tuple(modalities or prepared.modalities)
         for name in self.modalities:
@@ -128,9 +130,10 @@ class BatchSource:
         self.device = torch.device(device)
         self._resident, self._shuffle = resident, shuffle
         drop_last = shuffle if drop_last is None else drop_last
-        self.steps_per_epoch = len(self._indices) // batch if drop_last else math.ceil(len(self._indices) / batch)
+        self._epoch = np.repeat(np.arange(len(self._indices)), 1 if times is None else times)
+        self.steps_per_epoch = len(self._epoch) // batch if drop_last else math.ceil(len(self._epoch) / batch)
         if drop_last and not self.steps_per_epoch:
-            raise DataError(f"{len(self._indices)} samples of {prepared.path} do not fill one batch of {batch}")
+            raise DataError(f"{len(self._epoch)} samples of {prepared.path} do not fill one batch of {batch}")
         columns = [prepared.modalities.index(name) for name in self.modalities]
         self._host: dict[str, npt.NDArray[Any]] = {
             "labels": own,
@@ -179,7 +182,7 @@ class BatchSource:
 
         A process whose part of the last batch is empty gets one batch less.
         """
-        return self._run(None, range(math.ceil(len(self._indices) / self._size)))
+        return self._run(None, range(math.ceil(len(self._epoch) / self._size)))
 
     def _run(self, epoch: int | None, steps: range) -> Iterator[Batch]:
         steps = range(steps.start, steps.stop - (steps.stop > steps.start and not self._bounds(steps.stop - 1)))
@@ -193,15 +196,14 @@ class BatchSource:
     def _bounds(self, step: int) -> range:
         """Positions in the order of the epoch."""
         start = step * self._size
-        part = _part(min(self._size, len(self._indices) - start), self._rank, self._world)
+        part = _part(min(self._size, len(self._epoch) - start), self._rank, self._world)
         return range(start + part.start, start + part.stop)
 
     def _positions(self, epoch: int | None) -> tuple[npt.NDArray[np.int64], Tensor]:
         """The order of an epoch, in host memory and on the device: moving it step by step would stall a GPU."""
         known = self._order
         if known is None or known[0] != epoch:
-            count = len(self._indices)
-            order = np.arange(count) if epoch is None else shuffled(count, self._seed, epoch)
+            order = self._epoch if epoch is None else self._epoch[shuffled(len(self._epoch), self._seed, epoch)]
             known = (epoch, order, torch.from_numpy(order).to(self.device) if self.resident else torch.empty(0))
             self._order = known
         return known[1:]

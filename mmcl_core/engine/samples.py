@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,8 +80,10 @@ class Samples:
         common: dict[str, Any] = {
             "seed": config.seed, "device": device, "resident": config.data.resident, "modalities": modalities
         }  # fmt: skip
+        times = np.where(self.labels >= 0, config.data.label_repeats, 1)
+        place = {"rank": world.rank, "world": world.size}
         self._source = BatchSource(
-            self.prepared, self.rows, labels=self.labels, batch=self.part, rank=world.rank, world=world.size, **common
+            self.prepared, self.rows, labels=self.labels, batch=self.part, times=times, **place, **common
         )
         self.steps_per_epoch = self._source.steps_per_epoch // config.train.accumulate
         ordered = {"batch": max(self.part, PREDICT_BATCH), "shuffle": False, **common}
