@@ -141,7 +141,7 @@ class LossConfig:
         drop_same_class: whether samples of the same known class are left out of the negatives of the contrastive loss
             (beyond the paper). Labels that a semi-supervised run hides stay hidden.
         agreement_weight: weight of the term that draws the answer from each sensor to the fused answer of both, with
-            ``train.target: both``; needs no labels (beyond the paper). :func:`mmcl_core.nn.distillation.agreement_loss`.
+            ``train.target: both``; needs no labels (beyond the paper, :mod:`mmcl_core.nn.distillation`).
     """
 
     level_pairs: tuple[str, ...] = ("1-5", "1-7", "5-7")

@@ -209,6 +209,21 @@ def test_batches_on_a_gpu_equal_those_in_host_memory(prepared, resident):
         assert_same(batch.to("cpu"), host.batch(1, step))
 
 
+def test_some_samples_may_come_more_often_in_an_epoch(prepared):
+    indices, times = np.arange(10, 22), np.array([3, 1, 1, 1] * 3)
+    source = BatchSource(prepared, indices, batch=6, seed=3, times=times)
+    assert source.steps_per_epoch == 3
+    orders = [np.concatenate([batch.index.numpy() for batch in source.iterate(epoch)]) for epoch in (0, 1, 0)]
+    for order in orders:
+        assert np.bincount(order, minlength=22)[10:].tolist() == times.tolist()
+    assert orders[0].tolist() == orders[2].tolist() != orders[1].tolist()
+    labels = np.concatenate([batch.labels.numpy() for batch in source.iterate(0)])
+    assert labels.tolist() == prepared.labels[orders[0]].tolist()
+    halves = [BatchSource(prepared, indices, batch=6, seed=3, times=times, rank=rank, world=2) for rank in (0, 1)]
+    parts = [half.batch(0, step).index for step in range(3) for half in halves]
+    assert torch.cat(parts).tolist() == orders[0].tolist()
+
+
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 

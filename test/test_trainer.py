@@ -504,6 +504,19 @@ def test_samples_without_a_label_are_said_to_be_idle_where_they_are(data, tmp_pa
     assert steps[1] == steps[0] // 2
 
 
+def test_labelled_samples_may_come_more_often(data, tmp_path):
+    common = ("data.label_share=0.25", "train.epochs=1", "train.batch=4")
+    for repeats in (1, 5):
+        train(tiny.settings(data, *common, f"data.label_repeats={repeats}"), tmp_path / str(repeats))
+    labelled = [(tmp_path / run / "labelled.txt").read_text().splitlines() for run in ("1", "5")]
+    assert labelled[0] == labelled[1]
+    once, often = (read_rows(tmp_path / run, "train")[-1]["step"] for run in ("1", "5"))
+    samples = 4 * once + 3  # the last batch may be incomplete
+    assert often in {(n + 4 * len(labelled[0])) // 4 for n in range(4 * once, samples + 1)}
+    with pytest.raises(ConfigError, match=r"data\.label_repeats"):
+        train(tiny.settings(data, "data.label_repeats=0"), tmp_path / "none")
+
+
 # ------------------------------------------------------------------- parts
 
 

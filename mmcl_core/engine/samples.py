@@ -80,10 +80,11 @@ class Samples:
         common: dict[str, Any] = {
             "seed": config.seed, "device": device, "resident": config.data.resident, "modalities": modalities
         }  # fmt: skip
-        times = np.where(self.labels >= 0, config.data.label_repeats, 1)
-        place = {"rank": world.rank, "world": world.size}
+        own: dict[str, Any] = {
+            "labels": self.labels, "times": np.where(self.labels >= 0, config.data.label_repeats, 1)
+        }  # fmt: skip
         self._source = BatchSource(
-            self.prepared, self.rows, labels=self.labels, batch=self.part, times=times, **place, **common
+            self.prepared, self.rows, batch=self.part, rank=world.rank, world=world.size, **own, **common
         )
         self.steps_per_epoch = self._source.steps_per_epoch // config.train.accumulate
         ordered = {"batch": max(self.part, PREDICT_BATCH), "shuffle": False, **common}
