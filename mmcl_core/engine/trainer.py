@@ -31,7 +31,7 @@ from mmcl_core.engine import device as devices
 from mmcl_core.engine import runfolder
 from mmcl_core.engine.checkpoint import StateWriter, load_state, snapshot
 from mmcl_core.engine.checks import check_settings
-from mmcl_core.engine.clock import Clock
+from mmcl_core.engine.clock import Clock, Neighbours
 from mmcl_core.engine.distributed import World, average_gradients, share_weights, world
 from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
@@ -136,6 +136,7 @@ class Trainer:
         self.signals = StopSignals()
         self.stopping = False  # agreed on by all processes
         self.clock, self.seen = Clock(device), 0  # of the window: time, samples
+        self.neighbours = Neighbours(torch.get_num_threads())
 
     def fit(self, state: dict[str, Any] | None = None) -> RunResult:
         """Train from a saved state, or from the start, to the end."""
@@ -339,6 +340,8 @@ class Trainer:
         self.log.timing(timing)
         if bar is not None:
             bar.show(loss, speed, wait)
+        if self.device.type == "cpu":
+            self.neighbours.look()
         self.seen = 0
         self.clock.start()
 
