@@ -80,12 +80,11 @@ class Samples:
         common: dict[str, Any] = {
             "seed": config.seed, "device": device, "resident": config.data.resident, "modalities": modalities
         }  # fmt: skip
-        own: dict[str, Any] = {
-            "labels": self.labels, "times": np.where(self.labels >= 0, config.data.label_repeats, 1)
-        }  # fmt: skip
+        times = np.where(self.labels >= 0, config.data.label_repeats, 1)
         self._source = BatchSource(
-            self.prepared, self.rows, batch=self.part, rank=world.rank, world=world.size, **own, **common
-        )
+            self.prepared, self.rows, self.labels, batch=self.part, times=times, rank=world.rank, world=world.size,
+            **common,
+        )  # fmt: skip
         self.steps_per_epoch = self._source.steps_per_epoch // config.train.accumulate
         ordered = {"batch": max(self.part, PREDICT_BATCH), "shuffle": False, **common}
         self.validation = BatchSource(self.prepared, val_rows, **ordered) if len(val_rows) else None
