@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 from mmcl_core.errors import MmclError
+from mmcl_core.progress import show_progress
 
 __all__ = ["add_logging_options", "command_parser", "run_command", "set_up_logging"]
 
@@ -44,7 +45,9 @@ def set_up_logging(level: int = logging.INFO) -> None:
     handler = _ProgressHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=level if main_process else max(level, logging.WARNING), handlers=[handler], force=True)
+    level = level if main_process else max(level, logging.WARNING)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    show_progress(level <= logging.INFO)
 
 
 def command_parser(
@@ -71,7 +74,7 @@ def add_logging_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     parser.set_defaults(log_level=logging.INFO)
     for flag, level, text in (
-        ("--quiet", logging.WARNING, "log warnings only"),
+        ("--quiet", logging.WARNING, "log warnings only, without progress bars"),
         ("--verbose", logging.DEBUG, "log more, with the traceback of an error"),
     ):
         group.add_argument(flag, dest="log_level", action="store_const", const=level, help=text)

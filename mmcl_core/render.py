@@ -14,14 +14,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import cv2
-from tqdm import tqdm
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
@@ -29,6 +28,7 @@ from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
+from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
@@ -183,7 +183,8 @@ def render(
         crops = _all_crops(
             (objects, seed, tuple(classes), apart, size, shares, look), numbers, min(workers, len(numbers))
         )
-        for number, crop in zip(numbers, _progress(crops, len(numbers)), strict=True):
+        bar = progress_bar(crops, title="render", unit=" crops", total=len(numbers), in_logs=True)
+        for number, crop in zip(numbers, bar, strict=True):
             writer.add(_sample(number, count, crop))
             tally[crop.split] += 1
     rate = len(numbers) / max(time.monotonic() - began, 1e-9)
@@ -206,11 +207,6 @@ def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, An
     for key, option, most in (("spread", "camera-spread", 4), ("piles", "piles", 1), ("paint", "paint-spread", 4)):
         if not 0 <= look[key] <= most:
             raise ConfigError(f"--{option} must be 0 to {most}, got {look[key]:g}")
-
-
-def _progress(crops: Iterator[Crop], total: int) -> Iterable[Crop]:
-    often = 0.1 if sys.stderr.isatty() else 15.0  # a log file needs no moving picture
-    return tqdm(crops, total=total, unit=" crops", desc="render", mininterval=often)
 
 
 def make_stock(

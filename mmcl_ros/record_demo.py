@@ -21,6 +21,7 @@ import numpy as np
 
 from mmcl_core.cli import run_command
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.progress import progress_bar
 from mmcl_ros.bagfile import typestore
 from mmcl_ros.truth import TRUTH_COLUMNS
 
@@ -218,12 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     if options.frames < 1 or not 0 < options.rate < math.inf or options.seed < 0:
         raise ConfigError("--frames must be at least 1, --rate above 0 and --seed at least 0")
     scenes = render_views(options.objects, options.frames, options.seed, options.classes)
-    views = tqdm(scenes, "render", options.frames, unit=" frames")
+    views = progress_bar(scenes, title="render", unit=" frames", total=options.frames, in_logs=True)
     bag, table = record(options.out, views, options.rate, options.storage)
     print(f"{bag}\n{table}")
 

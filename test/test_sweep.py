@@ -128,6 +128,19 @@ def test_a_row_may_have_some_of_the_points_alone(write, tmp_path):
         read_table(write(text.replace(points, "")))
 
 
+def test_a_row_may_have_settings_of_its_own_at_a_point(write):
+    text = TABLE + "points: {setting: data.label_share, values: [0.5, 1]}\n"
+    own = "{0.5: {data.label_repeats: 2, data.label_share: 0.4, train.target: '{modality}'}, 1: {}}"
+    plan = make_plan(read_table(write(text.replace("{name: ce,", f"{{name: ce, points: {own},"))), [0])
+    few, every = (plan.runs[plan.keys[Place("ce", "depth", point, 0)]].config for point in (0.5, 1.0))
+    assert (few.data.label_repeats, few.data.label_share, few.train.target) == (2, 0.4, "depth")
+    assert (every.data.label_repeats, every.data.label_share) == (1, 1.0)
+    assert plan.runs[plan.keys[Place("multi", "depth", 0.5, 0)]].config.data.label_repeats == 1
+    for wrong in ("3", "[]", "[half]", "[[0.5]]", "{0.5: 3}", "{half: {}}"):
+        with pytest.raises(ConfigError, match=r"rows\[0\]\.points is .*; give a list of numbers, or {number: "):
+            read_table(write(text.replace("{name: ce,", f"{{name: ce, points: {wrong},")))
+
+
 def test_points_of_a_setting_of_whole_numbers(write):
     plan = make_plan(read_table(write(TABLE + "points: {setting: train.batch, values: [32, 64]}\n")), [0])
     assert {run.config.train.batch for run in plan.runs.values()} == {32, 64}

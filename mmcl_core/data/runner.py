@@ -10,7 +10,6 @@ import hashlib
 import logging
 import multiprocessing
 import signal
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,12 +22,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
+from mmcl_core.progress import progress_bar
 
 __all__ = ["Findings", "check_plan", "make_samples", "write_plan"]
 
@@ -61,8 +60,7 @@ def make_samples(
     """
     tasks = shard_tasks(plan, shard) if tasks is None else tasks
     total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
-    often = 0.1 if sys.stderr.isatty() else 15.0  # a log file needs no moving picture
-    bar = tqdm(total=total, initial=done, unit=" tasks", desc="prepare", mininterval=often, smoothing=0.05)
+    bar = progress_bar(title="prepare", unit=" tasks", total=total, done=done, smoothing=0.05, in_logs=True)
     with bar as progress:
         for key, results in _in_order(plan.make, tasks, workers):
             progress.update(1)

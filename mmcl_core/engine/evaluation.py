@@ -23,6 +23,7 @@ from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.depth import CAMERA_ENCODINGS
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.nn.network import Network
+from mmcl_core.progress import progress_bar
 from mmcl_core.weights import build_model, model_id
 
 __all__ = ["FUSED", "LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
@@ -130,14 +131,9 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     if settings.legacy:
         _reestimate(model, source, single, settings)
     batches = source.iterate(1) if settings.legacy else source.ordered()
-    found = _predict(
-        model,
-        _progress(batches, -(-len(rows) // settings.batch), settings),
-        single,
-        metadata["temperature"],
-        settings,
-        device,
-    )
+    total = -(-len(rows) // settings.batch)
+    bar = progress_bar(batches, title=f"evaluate {settings.split}", unit=" batches", total=total, leave=False)
+    found = _predict(model, bar, single, metadata["temperature"], settings, device)
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
     predictions = {
         name: Predictions(at, np.array([label_of[row] for row in at.tolist()], np.int64), values, blank)
@@ -214,12 +210,6 @@ def _source(
         shuffle=settings.legacy,
         drop_last=settings.legacy,
     )
-
-
-def _progress(batches: Iterable[Batch], steps: int, settings: Settings) -> Iterable[Batch]:
-    from tqdm import tqdm
-
-    return tqdm(batches, total=steps, desc=f"evaluate {settings.split}", unit="batch", disable=None, leave=False)
 
 
 @torch.inference_mode()

@@ -36,7 +36,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import torch
@@ -44,7 +43,7 @@ import torch
 from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import CheckpointError
 
-__all__ = ["Progress", "RunLog", "environment", "read_rows"]
+__all__ = ["RunLog", "environment", "read_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -167,39 +166,6 @@ def environment(device: torch.device, precision: str, processes: int) -> dict[st
         "precision": precision,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-class Progress:
-    """One progress bar over a stage, with loss, images/s and the share of time spent waiting for data.
-
-    Args:
-        title: shown in front.
-        total, done: updates of the stage, and those already done.
-        show: whether there is a bar at all.
-    """
-
-    def __init__(self, title: str, total: int, done: int, show: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=total, initial=done, desc=title, disable=None if show else True, unit="step", leave=False
-        )
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def step(self) -> None:
-        """One more update is done."""
-        self._bar.update()
-
-    def show(self, loss: float, images_per_second: float, data_wait: float) -> None:
-        """Show the newest figures."""
-        self._bar.set_postfix_str(f"loss {loss:.3f}, {images_per_second:.1f} img/s, data wait {data_wait:.1%}")
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -37,13 +37,14 @@ from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
 from mmcl_core.engine.probe import probe
 from mmcl_core.engine.recording import RecordedPass, can_record
-from mmcl_core.engine.runlog import Progress, Row, RunLog, environment
+from mmcl_core.engine.runlog import Row, RunLog, environment
 from mmcl_core.engine.samples import Parts, Samples, check_state
 from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import TrainingError
 from mmcl_core.methods.base import Update, ViewBatch
+from mmcl_core.progress import progress_bar
 from mmcl_core.weights import read_metadata, save_weights
 
 __all__ = ["RunResult", "Trainer", "train"]
@@ -191,23 +192,22 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> None:
         """All steps of an epoch that are not done yet."""
-        first = epoch * self.steps_per_epoch
-        every, log_every = self.config.train.save_every, self.config.train.log_every
-        total = self.stage.epochs * self.steps_per_epoch
-        bar = Progress(f"{self.stage.name} {epoch + 1}/{self.stage.epochs}", total, self.step, self.world.main)
+        stage, first, settings = self.stage, epoch * self.steps_per_epoch, self.config.train
+        title, total = f"{stage.name} {epoch + 1}/{stage.epochs}", stage.epochs * self.steps_per_epoch
+        bar = progress_bar(title=title, unit=" steps", total=total, done=self.step, leave=False)
         self.seen = 0
         self.clock.start()
         with bar, self._ready(epoch) as batches:
             while self.step < first + self.steps_per_epoch:
                 self._train_step(self.clock.take(batches))
-                self.step, self.seen = self.step + 1, self.seen + self.config.train.batch
-                bar.step()
+                self.step, self.seen = self.step + 1, self.seen + settings.batch
+                bar.update()
                 if (self.step - first) % self.steps_per_epoch == 0:
                     break  # _end_epoch logs, validates and saves
-                if self.step % log_every == 0:
+                if self.step % settings.log_every == 0:
                     self._log(epoch, bar)
                 alone = self.world.size == 1 and self.signals.asked
-                if alone or self.stopping or (every and self.step % every == 0):
+                if alone or self.stopping or (settings.save_every and self.step % settings.save_every == 0):
                     self._save()
                 self._stop_if_asked()
 
@@ -321,7 +321,7 @@ class Trainer:
     def _done(self) -> int:
         return self.first_epoch * self.steps_per_epoch + self.step
 
-    def _log(self, epoch: int, bar: Progress | None = None) -> None:
+    def _log(self, epoch: int, bar: Any = None) -> None:
         """Write the means of the window and start a new one."""
         values = self._settle()
         if not len(values):
@@ -339,7 +339,7 @@ class Trainer:
             timing = {**timing, "peak_memory_mb": torch.cuda.max_memory_allocated(self.device) / 2**20}
         self.log.timing(timing)
         if bar is not None:
-            bar.show(loss, speed, wait)
+            bar.set_postfix_str(f"loss {loss:.3f}, {speed:.1f} img/s, data wait {wait:.1%}")
         if self.device.type == "cpu":
             self.neighbours.look()
         self.seen = 0

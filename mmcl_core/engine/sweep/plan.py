@@ -233,6 +233,7 @@ class _Planner:
             # 32 is as good as 32.0 for a setting of real numbers, and the only way for one of whole numbers.
             point = int(place.point) if place.point.is_integer() else place.point
             config = override(config, {table.points.setting: point}, where)
+            config = override(config, _filled(row.points.get(place.point, {}), column.modality), where)
         config = override(config, self.overrides, "command line")
         return override(config, {"seed": place.seed, "data.root": str(self._set_of(row))}, where)
 

@@ -33,6 +33,7 @@ from mmcl_core.engine.sweep.plots import save_plots
 from mmcl_core.engine.sweep.pool import Outcome, Task, run_tasks
 from mmcl_core.engine.sweep.summary import Summary, summarise
 from mmcl_core.engine.sweep.worker import is_complete
+from mmcl_core.progress import progress_bar
 
 __all__ = ["Session", "publish", "slots_for"]
 
@@ -85,8 +86,6 @@ class Session:
 
     def run(self) -> bool:
         """Work off what is not done yet; returns whether it went to the end and nothing failed."""
-        from tqdm import tqdm
-
         self.folder.mkdir(parents=True, exist_ok=True)
         runs = self.plan.wanted
         done = [run for run in runs if is_complete(self.out / "runs" / run.key, _tests(run))]
@@ -97,7 +96,7 @@ class Session:
             if place.row in self.plan.rows:
                 logger.error("%s, %s, seed %d cannot run: %s", place.row, place.column, place.seed, problem)
         self.write()
-        bar = tqdm(total=len(runs), initial=len(done), desc="runs", unit="run", smoothing=0, disable=None)
+        bar = progress_bar(title="runs", unit=" runs", total=len(runs), done=len(done), smoothing=0)
         with bar:
 
             def ended(task: Task, outcome: Outcome) -> None:

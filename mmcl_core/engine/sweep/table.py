@@ -29,7 +29,7 @@ A YAML mapping; settings are given by ``section.key`` as on a command line (see 
 ====================  ================================================================================================
 
 ``{modality}`` in a text among the settings stands for the modality of the column. Overrides apply in the order base,
-table, column, row, cell, point, command line.
+table, column, row, cell, point, the row's at that point, command line.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row; ``shown`` is false for a pre-training."""
+    """A row; ``points``: its settings at each of the points it has, none: at all of them; ``shown`` is false for a
+    pre-training."""
 
     name: str = ""
     title: str = ""
@@ -86,7 +87,7 @@ class Row:
     settings: dict = field(default_factory=dict)
     init_from: str = ""
     cells: dict = field(default_factory=dict)
-    points: tuple[float, ...] = ()
+    points: dict = field(default_factory=dict)
     note: str = ""
     shown: bool = True
 
@@ -228,7 +229,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _row(item: Any, columns: Mapping[str, Column], prefix: str, path: Path, shown: bool) -> Row:
-    row = build(Row, item, str(path), prefix)
+    row = build(Row, _with_settings_by_point(item, prefix, path), str(path), prefix)
     if not row.name:
         raise ConfigError(f"{path}: {prefix.rstrip('.')} has no name")
     cells = {}
@@ -241,6 +242,22 @@ def _row(item: Any, columns: Mapping[str, Column], prefix: str, path: Path, show
     if not shown:
         cells = cells or dict.fromkeys(columns, Cell())
     return replace(row, title=row.title or row.name, cells=cells, shown=shown)
+
+
+def _with_settings_by_point(item: Any, prefix: str, path: Path) -> Any:
+    """A row as the file gives it, its points as a mapping to settings, also where they are a list."""
+    if not isinstance(item, Mapping) or "points" not in item:
+        return item
+    points = item["points"]
+    if isinstance(points, list) and all(isinstance(point, (int, float)) for point in points):
+        points = {point: {} for point in points}
+    if (
+        not isinstance(points, Mapping)
+        or not points
+        or not all(isinstance(point, (int, float)) and isinstance(own, Mapping) for point, own in points.items())
+    ):
+        raise ConfigError(f"{path}: {prefix}points is {points!r}; give a list of numbers, or {{number: settings}}")
+    return {**item, "points": points}
 
 
 def _cell(value: Any, prefix: str, path: Path) -> Cell:

@@ -1,0 +1,54 @@
+"""Progress bars: on terminals, in logs where asked for, and none with ``--quiet``."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from mmcl_core.cli import set_up_logging
+from mmcl_core.progress import progress_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def usual_logging():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    set_up_logging()
+    yield
+    set_up_logging()
+    root.handlers[:], root.level = handlers, level
+
+
+def drawn(monkeypatch, stream, **options):
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(progress_bar(range(3), title="count", unit=" sheep", **options)) == [0, 1, 2]
+    return stream.getvalue()
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_elsewhere_only_where_asked_for(monkeypatch):
+    assert "count" in drawn(monkeypatch, Terminal())
+    assert drawn(monkeypatch, io.StringIO()) == ""
+    assert "sheep" in drawn(monkeypatch, io.StringIO(), in_logs=True)
+
+
+@pytest.mark.parametrize(("rank", "level"), [("0", logging.WARNING), ("1", logging.INFO)])
+def test_quiet_commands_and_further_processes_draw_none(monkeypatch, rank, level):
+    monkeypatch.setenv("RANK", rank)
+    set_up_logging(level)
+    assert drawn(monkeypatch, Terminal(), in_logs=True) == ""
+    monkeypatch.delenv("RANK")
+
+
+def test_a_bar_goes_on_from_what_is_done(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar(title="steps", unit=" steps", total=10, done=4) as bar:
+        bar.update()
+        bar.set_postfix_str("loss 1.000")
+    assert "5/10" in sys.stderr.getvalue()
+    assert "loss 1.000" in sys.stderr.getvalue()
