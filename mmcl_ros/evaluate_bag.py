@@ -18,7 +18,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ import numpy as np
 from mmcl_core import metrics
 from mmcl_core.cli import run_command
 from mmcl_core.errors import ConfigError, DataError, InputError
-from mmcl_ros.bagfile import Bag, Frame, Topics
+from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
+from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
 from mmcl_ros.frames import Answer, FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
 from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
-from mmcl_ros.truth import Truth, read_topic, read_truth
+from mmcl_ros.truth import Truth
 
 __all__ = ["Evaluation", "evaluate", "main"]
 
@@ -181,11 +182,7 @@ def evaluate(
             raise DataError(f"{bag.path} has no {' and no '.join(absent)} pictures; its topics: {bag.listing()}")
     found = {name: Evaluation(list(recognizer.classes)) for name in modalities}
     answerers = {name: FrameRecognizer(recognizer, settings) for name in modalities}
-    colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
-    track = bag.cameras().get("rgb")
-    for answerer in answerers.values():
-        if colour is not None:  # what the boxes were drawn in, also where answers stand on depth alone
-            answerer.remember("rgb", colour[1], track.at(0) if track else None)
+    remember_colour(bag, answerers.values())
     missing = f"no picture within {window:g} s"
     frames = bag.frames([truth.request for truth in truths], window, drops)
     shown = set(np.linspace(0, len(truths) - 1, min(SHOWN, len(truths)), dtype=int).tolist())
@@ -271,24 +268,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mmcl_ros.evaluate_bag", description="Accuracy of a model on recorded sensor data, by sensor."
     )
-    parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
-    parser.add_argument("--truth", type=Path, help="CSV of true boxes; without: classes of the bag's detections topic")
+    add_bag_options(parser)
     parser.add_argument("--model", required=True, help="run folder or weights file")
     choices = ["rgb", "depth", "rgbd", "auto"]
     parser.add_argument(
         "--modality", nargs="+", default=["auto"], choices=choices, help="one report each (default auto)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    for name in ("rgb", "depth", "detections"):
-        parser.add_argument(f"--{name}-topic", default="", help="default: guessed from type and encoding")
-    for name in ("rgb", "depth"):
-        parser.add_argument(f"--{name}-info-topic", default="", help="default: that beside the pictures, if any")
     parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor, as depth:1.0-2.5")
-    parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default 0.02)")
     parser.add_argument("--min-score", type=float, default=0.0, help="answers below become unknown")
-    parser.add_argument("--box-scale", type=float, default=FrameSettings.box_scale, help="as the parameter of the node")
-    parser.add_argument("--min-depth-valid", type=float, default=0.1, help="as the parameter of the node")
-    parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
     parser.add_argument("--mirror", action="store_true", help="as the parameter of the node")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     options = parser.parse_args(arguments)
@@ -298,21 +286,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from mmcl_core.recognizer import Recognizer
 
-    if not 0 <= options.window < float("inf") or not 0 <= options.min_score <= 1:
-        raise ConfigError("--window must be 0 or more seconds and --min-score from 0 to 1")
-    given = {name: topic for name in ("rgb", "depth") if (topic := getattr(options, f"{name}_info_topic"))}
-    settings = FrameSettings(
-        min_score=options.min_score,
-        box_scale=options.box_scale,
-        min_depth_valid=options.min_depth_valid,
-        assume_registered=options.assume_registered,
-    )
+    settings = replace(cropping(options), min_score=options.min_score)
+    if not 0 <= options.min_score <= 1:
+        raise ConfigError(f"--min-score must be 0 to 1, got {options.min_score:g}")
     drops: dict[str, list[tuple[float, float]]] = {}
     for name, stretch in options.drop:
         drops.setdefault(name, []).append(stretch)
-    with Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, options.detections_topic, given)) as bag:
-        bag.require_pictures()
-        truths = read_truth(options.truth) if options.truth else read_topic(bag)
+    with open_bag(options) as bag:
+        truths = true_boxes(options, bag)
         recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror)
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
         topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}

@@ -1,6 +1,7 @@
 """From the messages of one moment to an answer for every region; knows no topics, no time and no rclpy.
 
-The node and the evaluation of recorded bags both answer by :class:`FrameRecognizer`, so both give the same labels.
+The node and the evaluation of recorded bags both answer by :class:`FrameRecognizer`, so both give the same labels, and
+training crops cut from a recording (:class:`FrameCropper`) are what they look at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from mmcl_core.errors import InputError
 from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, square_around, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
 
-__all__ = ["UNKNOWN", "Answer", "FrameAnswer", "FrameRecognizer", "FrameSettings", "RecognizerLike", "Result"]
+__all__ = [
+    "UNKNOWN",
+    "Answer",
+    "FrameAnswer",
+    "FrameCropper",
+    "FrameRecognizer",
+    "FrameSettings",
+    "RecognizerLike",
+    "RegionCrops",
+    "Result",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +122,23 @@ class FrameAnswer:
 
 
 @dataclass
-class _Job:
-    """A region that can be recognised: its place in the request, crops by modality, camera of the last crop."""
+class RegionCrops:
+    """A region that can be recognised.
+
+    Attributes:
+        index: its place in the request.
+        crops: by modality: uint8 [H, W, 3] RGB; uint16 [H, W] mm or float32 [H, W] m, 0 = no reading.
+        cameras: of each crop: (fx, fy, cx, cy) in its own pixels, zeros = unknown.
+    """
 
     index: int
     crops: dict[str, np.ndarray] = field(default_factory=dict)
-    camera: tuple[float, float, float, float] = UNKNOWN_CAMERA
+    cameras: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+
+    @property
+    def camera(self) -> tuple[float, float, float, float]:
+        """The camera that a recogniser is told: that of depth where there is depth."""
+        return self.cameras["depth" if "depth" in self.crops else "rgb"]
 
 
 @dataclass
@@ -126,27 +148,25 @@ class _Picture:
     to_here: BoxMap = field(default_factory=BoxMap)
 
 
-class FrameRecognizer:
-    """Answers one frame after the other with a recognizer.
+class FrameCropper:
+    """Cuts the regions of one frame after the other.
 
     Args:
-        recognizer: the loaded model.
         settings: may be replaced between two calls.
     """
 
-    def __init__(self, recognizer: RecognizerLike, settings: FrameSettings | None = None) -> None:
-        self.recognizer = recognizer
+    def __init__(self, settings: FrameSettings | None = None) -> None:
         self.settings = settings or FrameSettings()
         self._views: dict[str, View] = {}
 
-    def __call__(
+    def crops(
         self,
         request: Request | None,
         pictures: Mapping[str, Any],
         infos: Mapping[str, Any] | None = None,
         missing: str = "no picture",
-    ) -> FrameAnswer:
-        """Answer every region of a request.
+    ) -> tuple[list[RegionCrops], FrameAnswer]:
+        """The crops of every region of a request that has any.
 
         Args:
             request: the regions; None: the whole picture or its centre, by ``settings.roi_source``.
@@ -155,7 +175,8 @@ class FrameRecognizer:
             missing: why there is no picture, for the answers to a request without any.
 
         Returns:
-            As many answers as there are regions. Nothing that is wrong with a message raises: it becomes a reason.
+            The crops, and an answer without label for each region, which says why one has no crop. Nothing that is
+            wrong with a message raises: it becomes a reason.
         """
         started = time.perf_counter()
         result = FrameAnswer([])
@@ -168,14 +189,8 @@ class FrameRecognizer:
         self._register(source, found, result.problems)
         result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
         jobs = self._cut(request, found, result)
-        cut = time.perf_counter()
-        if jobs:
-            self._infer(jobs, result)
-        used = [answer.modality for answer in result.answers if answer.modality]
-        result.modality = max(sorted(set(used)), key=used.count, default="")
-        ended = time.perf_counter()
-        result.seconds = {"decode": decoded - started, "crop": cut - decoded, "inference": ended - cut}
-        return result
+        result.seconds = {"decode": decoded - started, "crop": time.perf_counter() - decoded}
+        return jobs, result
 
     def remember(self, modality: str, message: Any, info: Any = None) -> None:
         """Take note of size, frame and camera of a modality that answers do not stand on, but boxes may refer to."""
@@ -233,14 +248,14 @@ class FrameRecognizer:
             return View(request.frame_id, seen[0].width, seen[0].height, seen[0].camera)
         return View(request.frame_id, 0, 0)  # no picture was seen yet
 
-    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[_Job]:
+    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[RegionCrops]:
         """The crops of every region that has any."""
         jobs = []
         scale = 0.0 if request.exact else self.settings.box_scale
         for index, box in enumerate(request.boxes):
             answer = result.answers[index]
             faults = dict(result.problems)
-            job = _Job(index)
+            job = RegionCrops(index)
             for modality, picture in found.items():
                 inside = clip(picture.to_here(box), picture.view.width, picture.view.height, self.settings.min_box)
                 if isinstance(inside, str):
@@ -255,7 +270,7 @@ class FrameRecognizer:
                     continue
                 window = square_around(inside, scale) if scale else inside
                 job.crops[modality] = cut(picture.values, window)
-                job.camera = _crop_camera(picture.view.camera, window[0], window[1])
+                job.cameras[modality] = _crop_camera(picture.view.camera, window[0], window[1])
             if job.crops:
                 jobs.append(job)
             elif faults:
@@ -272,7 +287,41 @@ class FrameRecognizer:
             f"{answer.depth_valid:.3f} of the box has a depth reading; {self.settings.min_depth_valid:g} is asked for"
         )
 
-    def _infer(self, jobs: Sequence[_Job], result: FrameAnswer) -> None:
+
+class FrameRecognizer(FrameCropper):
+    """Answers one frame after the other with a recognizer.
+
+    Args:
+        recognizer: the loaded model.
+        settings: may be replaced between two calls.
+    """
+
+    def __init__(self, recognizer: RecognizerLike, settings: FrameSettings | None = None) -> None:
+        super().__init__(settings)
+        self.recognizer = recognizer
+
+    def __call__(
+        self,
+        request: Request | None,
+        pictures: Mapping[str, Any],
+        infos: Mapping[str, Any] | None = None,
+        missing: str = "no picture",
+    ) -> FrameAnswer:
+        """Answer every region of a request; arguments as of :meth:`crops`.
+
+        Returns:
+            As many answers as there are regions. Nothing that is wrong with a message raises: it becomes a reason.
+        """
+        jobs, result = self.crops(request, pictures, infos, missing)
+        started = time.perf_counter()
+        if jobs:
+            self._infer(jobs, result)
+        used = [answer.modality for answer in result.answers if answer.modality]
+        result.modality = max(sorted(set(used)), key=used.count, default="")
+        result.seconds["inference"] = time.perf_counter() - started
+        return result
+
+    def _infer(self, jobs: Sequence[RegionCrops], result: FrameAnswer) -> None:
         """Recognise all crops of the frame as one batch."""
         answers = result.answers
         crops = {name: [job.crops.get(name) for job in jobs] for name in ("rgb", "depth")}

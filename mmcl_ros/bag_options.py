@@ -1,0 +1,82 @@
+"""The options that ``evaluate_bag`` and ``crop_bag`` share: a recording, its true boxes, and how they are cut."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmcl_core.errors import ConfigError
+from mmcl_ros.bagfile import Bag, Topics
+from mmcl_ros.frames import FrameCropper, FrameSettings
+from mmcl_ros.truth import Truth, read_topic, read_truth
+
+__all__ = ["add_bag_options", "cropping", "open_bag", "remember_colour", "true_boxes"]
+
+
+def add_bag_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    usual = FrameSettings()
+    parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
+    parser.add_argument("--truth", type=Path, help="CSV of true boxes; without: classes of the bag's detections topic")
+    for name in ("rgb", "depth", "detections"):
+        parser.add_argument(f"--{name}-topic", default="", help="default: guessed from type and encoding")
+    for name in ("rgb", "depth"):
+        parser.add_argument(f"--{name}-info-topic", default="", help="default: that beside the pictures, if any")
+    parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default 0.02)")
+    parser.add_argument(
+        "--box-scale", type=float, default=usual.box_scale,
+        help=f"side of the square window, in longer sides of the box; 0: as it is (default {usual.box_scale:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-depth-valid", type=float, default=usual.min_depth_valid,
+        help=f"smallest share of a box with a depth reading for depth to be used (default {usual.min_depth_valid:g})",
+    )  # fmt: skip
+    parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
+
+
+def cropping(options: argparse.Namespace) -> FrameSettings:
+    """How boxes are cut.
+
+    Raises:
+        ConfigError: numbers that make no sense.
+    """
+    if not 0 <= options.window < float("inf"):
+        raise ConfigError(f"--window must be 0 or more seconds, got {options.window:g}")
+    if not 0 <= options.box_scale <= 5 or not 0 <= options.min_depth_valid <= 1:
+        raise ConfigError("--box-scale must be 0 to 5, --min-depth-valid 0 to 1")
+    return FrameSettings(
+        box_scale=options.box_scale,
+        min_depth_valid=options.min_depth_valid,
+        assume_registered=options.assume_registered,
+    )
+
+
+def open_bag(options: argparse.Namespace) -> Bag:
+    """The recording, to be closed.
+
+    Raises:
+        DataError: there is none, or a named topic is not in it.
+    """
+    given = {name: topic for name in ("rgb", "depth") if (topic := getattr(options, f"{name}_info_topic"))}
+    return Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, options.detections_topic, given))
+
+
+def true_boxes(options: argparse.Namespace, bag: Bag) -> list[Truth]:
+    """The true boxes, by stamp.
+
+    Raises:
+        DataError: the recording holds no pictures, or there are no boxes with labels.
+    """
+    bag.require_pictures()
+    return read_truth(options.truth) if options.truth else read_topic(bag)
+
+
+def remember_colour(bag: Bag, croppers: Iterable[FrameCropper]) -> None:
+    """Tell croppers what boxes were drawn in, also where only depth is cut."""
+    colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
+    if colour is None:
+        return
+    track = bag.cameras().get("rgb")
+    for cropper in croppers:
+        cropper.remember("rgb", colour[1], track.at(0) if track else None)

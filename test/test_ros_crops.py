@@ -1,0 +1,143 @@
+"""Crops cut from recorded bags: what the node looks at, in the layout that ``prepare folder`` reads."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+
+from ros_fakes import CLASSES, FakeRecognizer
+from test_ros_bag import make_recording, make_view
+
+from mmcl_core import prepare
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.errors import DataError
+from mmcl_ros.bagfile import Bag
+from mmcl_ros.crop_bag import crop_bag, main
+from mmcl_ros.evaluate_bag import evaluate
+from mmcl_ros.frames import FrameCropper, FrameSettings
+from mmcl_ros.record_demo import record
+from mmcl_ros.truth import read_truth
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return make_recording(tmp_path_factory.mktemp("recording"))
+
+
+def command(bag, table, out, *options, status=0):
+    assert main([*map(str, ("--bag", bag, "--truth", table, "--out", out, *options)), "--quiet"]) == status
+
+
+def read(path):
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert picture is not None, path
+    return picture if picture.ndim == 2 else picture[..., ::-1]
+
+
+def test_the_crops_are_those_that_a_recogniser_is_handed(recording, tmp_path):
+    bag, table = recording
+    recognizer = FakeRecognizer()
+    with Bag(bag) as opened:
+        truths = read_truth(table)
+        evaluate(opened, truths, recognizer, ["rgbd"], FrameSettings())
+        found = crop_bag(opened, truths, tmp_path, FrameSettings())
+    assert found.boxes == 40
+    assert sum(found.classes.values()) == found.pictures["rgb"] == found.pictures["depth"] == 40
+    with (tmp_path / "cameras.csv").open() as file:
+        cameras = {key: tuple(map(float, values)) for key, *values in list(csv.reader(file))[1:]}
+    for truth, call in zip(truths, recognizer.calls, strict=True):
+        for number, label in enumerate(truth.labels):
+            key = f"{label}/{bag.name}_{truth.request.stamp}{number:03d}"
+            assert np.array_equal(read(tmp_path / f"{key}_rgb.png"), call.rgb[number])
+            depth = read(tmp_path / f"{key}_depth.png")
+            assert depth.dtype == np.uint16
+            assert np.array_equal(depth, call.depth[number])
+            assert cameras[key] == pytest.approx(call.camera[number], rel=1e-5)
+
+
+def test_prepare_reads_them_and_keeps_recordings_together(recording, tmp_path, capsys):
+    bag, table = recording
+    other, other_table = record(tmp_path / "second", (make_view(number) for number in range(4)))
+    command(bag, table, tmp_path / "crops")
+    command(other, other_table, tmp_path / "crops", status=2)
+    assert "holds crops of another recording named 'bag'" in capsys.readouterr().err
+    command(other, other_table, tmp_path / "crops", "--name", "second")
+    command(bag, table, tmp_path / "crops")  # adds nothing new
+    line = ["folder", "--source", tmp_path / "crops", "--out", tmp_path / "set", "--size", "32", "--quiet"]
+    assert prepare.main([*map(str, line), "--split", "train=0.5,test=0.5", "--keep-groups"]) == 0
+    prepared = PreparedSet.open(tmp_path / "set")
+    assert len(prepared) == 40 + 8
+    assert sorted(prepared.classes) == sorted(CLASSES)
+    assert prepared.present.all()
+    assert (prepared.camera[:, 0] > 0).all()
+    assert len(set(prepared.groups)) == 2
+    for label in set(prepared.labels.tolist()):
+        rows = prepared.labels == label
+        places = set(zip(prepared.groups[rows], prepared.splits[rows], strict=True))
+        assert len(places) == 2, "of each class, each recording in one split"
+
+
+def test_split_and_boxes_without_label(recording, tmp_path):
+    bag, table = recording
+    lines = table.read_text(encoding="utf-8").splitlines()
+    column = lines[0].split(",").index("label")
+    for number in (1, 2):
+        values = lines[number].split(",")
+        values[column] = ""
+        lines[number] = ",".join(values)
+    (tmp_path / "boxes.csv").write_text("\n".join(lines), encoding="utf-8")
+    command(bag, tmp_path / "boxes.csv", tmp_path / "crops", "--split", "test")
+    assert {path.name for path in (tmp_path / "crops").iterdir()} == {"test", "cameras.csv", "recordings.csv"}
+    assert len(list((tmp_path / "crops/test/unlabelled").glob("*_rgb.png"))) == 2
+    line = ["folder", "--source", tmp_path / "crops", "--out", tmp_path / "set", "--size", "32", "--quiet"]
+    assert prepare.main([*map(str, line)]) == 0
+    prepared = PreparedSet.open(tmp_path / "set")
+    assert set(prepared.splits) == {"test"}
+    assert (prepared.labels == -1).sum() == 2
+    assert (prepared.camera[:, 0] > 0).all()
+
+
+@pytest.mark.parametrize(("label", "split"), [("a/b", ""), ("..", ""), ("dark", "../x")])
+def test_a_label_that_names_no_folder_is_refused_before_anything_is_written(recording, tmp_path, label, split):
+    bag, table = recording
+    text = table.read_text(encoding="utf-8").replace("dark", label)
+    (tmp_path / "boxes.csv").write_text(text, encoding="utf-8")
+    with Bag(bag) as opened, pytest.raises(DataError, match="cannot be the name of a folder"):
+        crop_bag(opened, read_truth(tmp_path / "boxes.csv"), tmp_path / "crops", FrameSettings(), split=split)
+    assert not (tmp_path / "crops").exists()
+
+
+def test_boxes_without_pictures_are_told(tmp_path, capsys):
+    bag, table = record(tmp_path / "r", (make_view(number) for number in range(3)))
+    text = table.read_text(encoding="utf-8").splitlines()
+    lost = text[1].split(",")
+    lost[0] = str(int(lost[0]) + 10**12)
+    (tmp_path / "boxes.csv").write_text("\n".join([*text, ",".join(lost)]), encoding="utf-8")
+    assert main(["--bag", str(bag), "--truth", str(tmp_path / "boxes.csv"), "--out", str(tmp_path / "crops")]) == 0
+    assert "1 of 7 boxes have no crop: no picture within 0.02 s" in capsys.readouterr().err
+
+
+def test_float_depth_is_stored_in_millimetres():
+    from ros_fakes import image, regions
+
+    from mmcl_ros.crop_bag import _millimetres
+    from mmcl_ros.detections import read_request
+
+    depth = np.full((60, 60), 0.5, np.float32)
+    depth[0, :4] = (np.nan, np.inf, -1, 70.0)
+    cropper = FrameCropper(FrameSettings(box_scale=0.0))
+    found, _ = cropper.crops(read_request(regions([(0, 0, 60, 60)])), {"depth": image(depth, "32FC1")})
+    stored = _millimetres(found[0].crops["depth"])
+    assert stored.dtype == np.uint16
+    assert stored[0, :4].tolist() == [0, 0, 0, 0]
+    assert set(stored[1:].ravel().tolist()) == {500}
+
+
+def test_a_folder_of_other_crops_and_cameras_is_not_written_over(recording, tmp_path):
+    bag, table = recording
+    (tmp_path / "cameras.csv").write_text("fx,fy\n1,2\n", encoding="utf-8")
+    command(bag, table, tmp_path, status=2)
+    assert (tmp_path / "cameras.csv").read_text(encoding="utf-8") == "fx,fy\n1,2\n"
