@@ -265,7 +265,7 @@ class TrainConfig:
         log_every: updates between two rows of the log.
         save_every: updates between two saved states; 0: at the end of each epoch.
         validate_every: epochs between two validations; 0: never.
-        keep: ``best`` deploys the weights with the best validation score, ``last`` those of the last epoch.
+        keep: ``best`` deploys the weights with the best validation score in the last stage, ``last`` the last ones.
         probe: epochs between two online probes (kNN and linear) of a self-supervised stage; 0: never.
     """
 

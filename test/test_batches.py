@@ -13,7 +13,7 @@ from mmcl_core.config import DataConfig
 from mmcl_core.data import batches as batches_module
 from mmcl_core.data.batches import Batch, BatchSource, split_indices
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.data.splits import group_mask, shuffled, stratified_mask
+from mmcl_core.data.splits import apart, group_mask, shuffled, stratified_mask
 from mmcl_core.errors import ConfigError, DataError
 
 
@@ -209,6 +209,27 @@ def test_batches_on_a_gpu_equal_those_in_host_memory(prepared, resident):
         assert_same(batch.to("cpu"), host.batch(1, step))
 
 
+@pytest.mark.parametrize(("few", "many", "times", "batch"), [(107, 2014, 20, 64), (40, 10, 7, 30), (9, 40, 6, 10)])
+def test_copies_of_a_sample_never_share_a_batch(few, many, times, batch):
+    items = np.repeat(np.arange(few + many), np.where(np.arange(few + many) < few, times, 1))
+    for seed in range(20):
+        order = items[shuffled(len(items), seed)]
+        found = apart(order, batch)
+        assert sorted(found.tolist()) == sorted(items.tolist())
+        assert found.tolist() == apart(order, batch).tolist()
+        for start in range(0, len(found), batch):
+            part = found[start : start + batch]
+            assert len(set(part.tolist())) == len(part)
+    places = [np.flatnonzero(apart(items[shuffled(len(items), seed)], batch) == 0).mean() for seed in range(50)]
+    assert abs(np.mean(places) / len(items) - 0.5) < 0.1, "they come throughout the epoch"
+
+
+def test_copies_share_a_batch_only_where_they_must():
+    found = apart(np.array([5, 5, 5, 5, 7]), 2)
+    assert sorted(found.tolist()) == [5, 5, 5, 5, 7]
+    assert apart(np.array([1, 1, 2, 2]), 2).reshape(2, 2).tolist() == [[1, 2], [1, 2]]
+
+
 def test_some_samples_may_come_more_often_in_an_epoch(prepared):
     indices, times = np.arange(10, 22), np.array([3, 1, 1, 1] * 3)
     source = BatchSource(prepared, indices, batch=6, seed=3, times=times)
@@ -216,6 +237,7 @@ def test_some_samples_may_come_more_often_in_an_epoch(prepared):
     orders = [np.concatenate([batch.index.numpy() for batch in source.iterate(epoch)]) for epoch in (0, 1, 0)]
     for order in orders:
         assert np.bincount(order, minlength=22)[10:].tolist() == times.tolist()
+        assert all(len(set(part.tolist())) == 6 for part in order.reshape(3, 6))
     assert orders[0].tolist() == orders[2].tolist() != orders[1].tolist()
     labels = np.concatenate([batch.labels.numpy() for batch in source.iterate(0)])
     assert labels.tolist() == prepared.labels[orders[0]].tolist()

@@ -91,6 +91,15 @@ def test_mistakes_are_told(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_preparing_a_single_modality_is_measured_too(tmp_path, capsys):
+    for number in range(6):
+        write_crop(tmp_path / "in" / "train" / "mug", f"{number}", shape=(40, 40))
+        (tmp_path / "in" / "train" / "mug" / f"{number}_depth.png").unlink()
+    words = ["prepare", "folder", "--source", str(tmp_path / "in"), "--size", "32", "--workers", "1"]
+    assert benchmark.main(words) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["first_batch_seconds"] > 0
+
+
 def test_preparing_is_measured_up_to_the_first_batch(tmp_path, capsys):
     for number in range(6):
         write_crop(tmp_path / "in" / "train" / "mug", f"{number}", shape=(40, 40))

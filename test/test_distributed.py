@@ -63,8 +63,8 @@ def test_two_processes_equal_one(tmp_path, missing, overrides):
     assert weights.keys() == both.keys()
 
 
-def test_the_best_weights_of_a_stage_are_handed_on_by_all_processes(tmp_path):
-    """Only the main process validates. The next stage starts from the best weights on the others too."""
+def test_a_choice_of_weights_leaves_the_stages_alike_in_all_processes(tmp_path):
+    """Only the main process validates, and what it finds best is deployed: the next stage starts from the last ones."""
     data = tiny.make_set(tmp_path / "set", missing=True)
     words = ("method=admd", "train.target=rgb", "admd.alone_epochs=4", "admd.together_epochs=0", "admd.hidden=32")
     config = tiny.settings(data, *SETTINGS, *words, "admd.lr=1e-3", "train.keep=best")

@@ -109,6 +109,15 @@ def test_files_of_different_models_are_refused(exported, tmp_path):
         Recognizer.load(folder / "rgb.onnx")
 
 
+def test_pictures_alone_quantise_nothing(exported, tmp_path):
+    pytest.importorskip("onnx")
+    from mmcl_core.engine.onnx import export as write_onnx
+
+    data = write_set(tmp_path / "set")
+    ((path, _),) = write_onnx(exported / "run", tmp_path / "rgb.onnx", ["rgb"], data=data)
+    assert not Recognizer.load(path).model_id.endswith("-int8")
+
+
 def test_int8_is_close(exported, tmp_path):
     data = write_set(tmp_path / "set", count=4, side=SIDE)
     out = tmp_path / "rgb.onnx"

@@ -117,6 +117,20 @@ def test_onnx_file_answers_alike(finished, tmp_path):
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-4)
 
 
+def test_the_best_epoch_of_the_target_does_not_choose_the_teacher(tmp_path):
+    """Before the last stage validation asks the target's own stream alone; both streams go on from the last epoch."""
+    data = tiny.make_set(tmp_path / "set")
+    losses = {}
+    for keep in ("best", "last"):
+        words = ("admd.alone_epochs=4", "admd.together_epochs=1", "admd.hidden=16", f"train.keep={keep}")
+        config = tiny.settings(data, "method=admd", "train.target=rgb", "train.epochs=1", *words)
+        train(config, tmp_path / keep)
+        losses[keep] = [row["loss"] for row in read_rows(tmp_path / keep, "train")]
+    scores = [row["accuracy"] for row in read_rows(tmp_path / "best", "val") if row["stage"] == "alone"]
+    assert scores.index(max(scores)) < len(scores) - 1, "the best epoch must not be the last"
+    assert losses["best"] == losses["last"]
+
+
 RESUMED = {
     "pix2pix": (
         *(f"pix2pix.{text}" for text in ("gan_epochs=2", "alone_epochs=1", "copies=2", "width=4")),

@@ -141,6 +141,17 @@ def test_a_row_may_have_settings_of_its_own_at_a_point(write):
             read_table(write(text.replace("{name: ce,", f"{{name: ce, points: {wrong},")))
 
 
+@pytest.mark.parametrize(("name", "option"), [("seed", "--seeds"), ("data.root", "--data")])
+def test_seed_and_data_are_no_settings_of_a_sweep(write, name, option):
+    with pytest.raises(ConfigError, match=f"{name} of a sweep is given by {option}"):
+        make_plan(read_table(write()), [0], overrides={name: 7})
+
+
+def test_a_further_test_set_for_a_modality_that_no_column_has(write):
+    with pytest.raises(ConfigError, match=r"evaluate, more, modality: unknown name 'rbg'; did you mean 'rgb'"):
+        read_table(write(TABLE + "evaluate: [{name: more, set: tiny, modality: [rbg]}]\n"))
+
+
 def test_points_of_a_setting_of_whole_numbers(write):
     plan = make_plan(read_table(write(TABLE + "points: {setting: train.batch, values: [32, 64]}\n")), [0])
     assert {run.config.train.batch for run in plan.runs.values()} == {32, 64}

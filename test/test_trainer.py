@@ -215,7 +215,28 @@ def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
     prepared = PreparedSet.open(data)
     prepared.labels[prepared.select("test")] = -1
     with pytest.raises(ConfigError, match="no validation sample has a label"):
-        check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"))
+        check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"), 64)
+
+
+def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    steps = len(train) // 8
+    config = tiny.settings(prepared.path, "train.batch=8", "train.epochs=1", f"optim.warmup_steps={steps}")
+    check_data(config, prepared, ("rgb",), train, test, 3 * len(train))
+    assert "warmup_steps" not in caplog.text
+    check_data(config, prepared, ("rgb",), train, test, len(train))
+    assert f"optim.warmup_steps is {steps} of {steps} updates" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["augment.scale=[0.5,2]", "augment.camera_dropout=2"])
+def test_a_wrong_augmentation_leaves_the_run_that_it_was_to_replace(tmp_path, wrong):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/weights.safetensors").write_text("precious")
+    config = tiny.settings(tiny.make_set(tmp_path / "set"), "augment.policy=none", wrong)
+    with pytest.raises(ConfigError, match=r"augment\."):
+        train(config, tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run/weights.safetensors").read_text() == "precious"
 
 
 def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
@@ -223,10 +244,10 @@ def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
     config = tiny.settings(data)
     prepared = PreparedSet.open(data)
     train, test = prepared.select("train"), prepared.select("test")
-    check_data(config, prepared, ("rgb",), train, test)
+    check_data(config, prepared, ("rgb",), train, test, len(train))
     assert "sample to train on" not in caplog.text
     lacking = train[prepared.labels[train] != 1]
-    check_data(config, prepared, ("rgb",), lacking, test)
+    check_data(config, prepared, ("rgb",), lacking, test, len(lacking))
     assert f"classes have no sample to train on: {prepared.classes[1]}" in caplog.text
 
 

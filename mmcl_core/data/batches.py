@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.data.splits import shuffled, split_indices
+from mmcl_core.data.splits import apart, shuffled, split_indices
 from mmcl_core.errors import DataError
 
 __all__ = ["Batch", "BatchSource", "ReadAhead", "split_indices"]
@@ -93,7 +93,7 @@ class BatchSource:
         modalities: what to read; default: all of the set.
         shuffle: draw a new order in every epoch.
         drop_last: leave the incomplete last batch out; default: as ``shuffle``.
-        times: int64, as long as ``indices``: how often each comes in an epoch; default: once.
+        times: int64, as long as ``indices``: how often each comes in an epoch, never twice in a batch; default: once.
 
     Raises:
         DataError: a modality the set does not have, labels of another length, or no full batch in all samples.
@@ -204,6 +204,8 @@ class BatchSource:
         known = self._order
         if known is None or known[0] != epoch:
             order = self._epoch if epoch is None else self._epoch[shuffled(len(self._epoch), self._seed, epoch)]
+            if epoch is not None and len(order) > len(self._indices):
+                order = apart(order, self._size)
             known = (epoch, order, torch.from_numpy(order).to(self.device) if self.resident else torch.empty(0))
             self._order = known
         return known[1:]

@@ -10,6 +10,7 @@ duplicates, and with some of them in training the others would flatter the model
 from __future__ import annotations
 
 import logging
+from collections import deque
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["group_mask", "shuffled", "split_indices", "stratified_mask"]
+__all__ = ["apart", "group_mask", "shuffled", "split_indices", "stratified_mask"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,42 @@ def shuffled(count: int, *place: int) -> IndexArray:
     # Raw bits are part of what NumPy guarantees never to change, its own permutations are not.
     bits = np.random.Philox(np.random.SeedSequence(place)).random_raw(count)
     return np.argsort(bits, kind="stable").astype(np.int64)
+
+
+def apart(order: IndexArray, batch: int) -> IndexArray:
+    """An order in which no batch holds an item twice, where that can be.
+
+    What is in a batch already waits for the next one; what waits at the end changes places with an item of an earlier
+    batch.
+
+    Args:
+        order: items, some of them several times.
+        batch: items in a batch.
+    """
+    coming = deque(order.tolist())
+    batches: list[list[int]] = []
+    while coming and (not batches or len(batches[-1]) == batch):
+        chosen: dict[int, None] = {}
+        waiting = []
+        while coming and len(chosen) < batch:
+            item = coming.popleft()
+            if item in chosen:
+                waiting.append(item)
+            else:
+                chosen[item] = None
+        batches.append(list(chosen))
+        coming.extendleft(reversed(waiting))
+    for item in coming:  # all of them are in the last batch
+        if len(batches[-1]) == batch:
+            batches.append([])
+        last = batches[-1]
+        for earlier in reversed(batches[:-1]):
+            swapped = next((i for i, other in enumerate(earlier) if other not in last), None)
+            if swapped is not None and item not in earlier and item in last:
+                item, earlier[swapped] = earlier[swapped], item
+                break
+        last.append(item)
+    return np.array([item for held in batches for item in held], dtype=np.int64)
 
 
 def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[IndexArray, IndexArray, IndexArray]:

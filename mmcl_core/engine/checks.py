@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.augment import refuse_distances
+from mmcl_core.augment import Augmenter, refuse_distances
 from mmcl_core.config import Config
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
@@ -42,6 +42,7 @@ def check_settings(config: Config, processes: int) -> None:
     if model.input_size not in SIZES:
         raise ConfigError(f"model.input_size is {model.input_size}; choose from {', '.join(map(str, SIZES))}")
     InputSpec.from_config(model)
+    Augmenter(config.augment, model.input_size, {}, model.depth_range_m)
     if model.backbone_weights and model.backbone == "encoder":
         raise ConfigError(
             "model.backbone_weights are weights of a ResNet and model.backbone is encoder; choose resnet18 or "
@@ -177,6 +178,7 @@ def check_data(
     modalities: Sequence[str],
     train: npt.NDArray[np.int64],
     val: npt.NDArray[np.int64],
+    epoch: int,
 ) -> None:
     """Check settings against the data set and its splits.
 
@@ -185,6 +187,7 @@ def check_data(
         prepared: the set.
         modalities: what training reads.
         train, val: rows of the splits.
+        epoch: samples in an epoch, where some come several times.
 
     Raises:
         ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without a choice.
@@ -210,7 +213,7 @@ def check_data(
     if untaught and taught != {-1}:
         few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
         logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
-    steps = len(train) // config.train.batch * config.train.epochs
+    steps = epoch // config.train.batch * config.train.epochs
     if config.optim.warmup_steps > steps / 2:
         logger.warning(
             "optim.warmup_steps is %d of %d updates in all, so that the rate is low most of the time; lower it, or "

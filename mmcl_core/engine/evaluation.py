@@ -235,7 +235,7 @@ def _predict(
                 logits = [model(view.image, name, view.camera)[0] for view in views]
             values = (torch.stack(logits).float().mean(dim=0) / temperature[name]).softmax(dim=1)
             unseen = _blank(batch.images[name][present])
-            values[unseen] = 1 / values.shape[1]
+            values[unseen] = _guesses(batch.index[present][unseen], values.shape[1])
             parts[name].append((batch.index[present].cpu(), values.cpu(), unseen.cpu()))
     found = {}
     for name, pieces in parts.items():
@@ -250,6 +250,15 @@ def _predict(
 def _pictures(batch: Batch, model: Network, settings: Settings) -> dict[str, Picture]:
     camera = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera
     return test_transform(batch.images, camera, model.config.input_size)
+
+
+def _guesses(rows: Tensor, classes: int) -> Tensor:
+    """Probabilities [n, classes] of samples in which nothing is seen: even, but for an order that a row's number gives.
+
+    The likeliest class would be the first one for all of them otherwise.
+    """
+    rank = (torch.arange(classes, device=rows.device) - rows[:, None]) % classes
+    return (-1e-4 * rank / classes).softmax(dim=1)
 
 
 def _blank(images: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
         None,
         [f"data.root={root}", f"data.train_split={split}", "data.val_split=''", f"train.batch={batch}",
          f"train.modalities=[{','.join(prepared.modalities)}]", "train.target=both",
+         *(["method=amdim"] if len(prepared.modalities) == 1 else []),
          *(["model.depth_encoding=stored"] if stored else [])],
     )  # fmt: skip
     samples = Samples(config, World(0, 1), pick_device(config.train.device))

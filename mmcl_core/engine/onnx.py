@@ -36,7 +36,7 @@ def export(
         run: run folder or weights file.
         out: a file with the ending ``.onnx`` for one modality, or a folder that gets ``<modality>.onnx``.
         modalities: names; empty: all that the model recognises.
-        data: prepared set for the calibration of ``int8``.
+        data: prepared set for the calibration of ``int8``; not looked at without it.
         int8: whether to quantise.
 
     Returns:
@@ -60,7 +60,7 @@ def export(
         raise ConfigError(f"{out} is one file for {' and '.join(names)}; give a folder, or one --modality")
     if int8 and data is None:
         raise ConfigError("--int8 needs --data DIR: pictures to measure the ranges of the network's values on")
-    prepared = PreparedSet.open(data) if data is not None else None
+    prepared = PreparedSet.open(data) if int8 and data is not None else None
     return [_write(backend, name, out if out.suffix == ".onnx" else out / f"{name}.onnx", prepared) for name in names]
 
 

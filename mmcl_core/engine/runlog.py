@@ -80,7 +80,7 @@ class RunLog:
             file.truncate(length)
             file.seek(length)  # opening put the position at the old end, which the next saved state would record
             self._files[name] = file
-        self._board = _tensorboard(run / "tensorboard")
+        self._board = _tensorboard(run)
 
     def row(self, values: Row) -> None:
         """Write one row of ``metrics.jsonl``; see the module for its keys."""
@@ -168,9 +168,11 @@ def environment(device: torch.device, precision: str, processes: int) -> dict[st
     }
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(run: Path) -> Any:
+    """A writer of the curves, in which what ``metrics.jsonl`` does not hold (any more) is forgotten."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))
+    rows = read_rows(run)
+    return SummaryWriter(str(run / "tensorboard"), purge_step=rows[-1]["step"] + 1 if rows else None)

@@ -75,12 +75,12 @@ class Samples:
         self.method = kind(config, classes, len(self.prepared), self.rows, self.labelled)
         self._warn_of_idle_samples()
         modalities = self.method.modalities()
-        check_data(config, self.prepared, modalities, self.rows, val_rows)
+        times = np.where(self.labels >= 0, config.data.label_repeats, 1)
+        check_data(config, self.prepared, modalities, self.rows, val_rows, int(times.sum()))
         self.part = config.train.batch // config.train.accumulate
         common: dict[str, Any] = {
             "seed": config.seed, "device": device, "resident": config.data.resident, "modalities": modalities
         }  # fmt: skip
-        times = np.where(self.labels >= 0, config.data.label_repeats, 1)
         self._source = BatchSource(
             self.prepared, self.rows, self.labels, batch=self.part, times=times, rank=world.rank, world=world.size,
             **common,

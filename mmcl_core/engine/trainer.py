@@ -120,8 +120,7 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.world, self.device, self.precision = config, run, world, device, precision
         self.samples = Samples(config, world, device)
-        self.method = self.samples.method
-        self.steps_per_epoch = self.samples.steps_per_epoch
+        self.method, self.steps_per_epoch = self.samples.method, self.samples.steps_per_epoch
         torch.manual_seed(step_seed(config.seed, "weights"))
         self.system: nn.Module = self.method.build()
         if fresh:
@@ -270,7 +269,7 @@ class Trainer:
         return every > 0 and ((epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs)
 
     def _leave(self) -> None:
-        """End a stage with the weights it is to hand on: the average, or the best."""
+        """End a stage with the weights it is to hand on: the average, or the best of the last stage."""
         self.system.load_state_dict(self._judged.state_dict() if self.best is None else self.best["system"])
         share_weights(self.system, self.world.size)  # the main process alone validates and knows the best
 
@@ -356,12 +355,13 @@ class Trainer:
             return collect(partial(question, system.eval()), source, self.method.targets, size, self.device, bf16)
 
     def _validate(self, epoch: int, source: BatchSource) -> None:
-        """Score the validation split, and remember the weights if they are the best."""
+        """Score the validation split, and remember the weights if they are the best of those that may be deployed."""
         found = scores(self._ask(self.method.predict, self._judged, source), self.method.targets)
         self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "val", **found})
         text = ", ".join(f"{key.split('/')[1]} {value:.3f}" for key, value in found.items() if "accuracy/" in key)
         logger.info("%s epoch %d: validation accuracy %s", self.stage.name, epoch + 1, text)
-        if self.config.train.keep == "best" and found.get("accuracy", -1) > (self.best or {"score": -1})["score"]:
+        choose = self.config.train.keep == "best" and self.stage is self.stages[-1]
+        if choose and found.get("accuracy", -1) > (self.best or {"score": -1})["score"]:
             self.best = {"score": found["accuracy"], "epoch": epoch, "system": snapshot(self._judged.state_dict())}
 
     def _probe(self, epoch: int, source: BatchSource) -> None:

@@ -228,4 +228,8 @@ def encoder_settings(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
             "unit_norm": "encoder.to1.norm.weight" in state,
         }
     except KeyError as error:
-        raise CheckpointError(f"the weights hold no complete encoder (looked for {error})") from error
+        parts = ", ".join(sorted({".".join(key.split(".")[:2]) for key in state})[:4])
+        raise CheckpointError(
+            "the weights hold no complete encoder of the project, as those of methods mmcl, supervised, amdim and "
+            f"two_step do; they hold {parts}, ..."
+        ) from error

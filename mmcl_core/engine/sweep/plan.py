@@ -161,9 +161,12 @@ def make_plan(
         dry: only to be shown: the data sets need not be there.
 
     Raises:
-        ConfigError: an unknown row or data set.
+        ConfigError: an unknown row or data set; a seed or data set given as a setting.
         DataError: a data set that is not there, or has no such split.
     """
+    for name, option in (("seed", "--seeds"), ("data.root", "--data")):
+        if overrides and name in overrides:
+            raise ConfigError(f"{name} of a sweep is given by {option}, not as a setting")
     known = {row.name: row for row in table.shown}
     for name in rows:
         if name not in known:

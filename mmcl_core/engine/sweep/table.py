@@ -292,6 +292,9 @@ def _check(table: Table) -> None:
         _known(test.set, table.sets, f"{where}: evaluate, set")
         if not test.name:
             raise ConfigError(f"{where}: a test set under evaluate has no name")
+        tested = {column.modality: column for column in table.columns.values()}
+        for name in test.modality:
+            _known(name, tested, f"{where}: evaluate, {test.name}, modality")
     for comparison in table.compare:
         if len(comparison.rows) != 2:
             raise ConfigError(f"{where}: compare {comparison.title!r} takes two rows, got {list(comparison.rows)}")
