@@ -15,6 +15,7 @@ _COLOURS = ("#2f6db5", "#d07a1c", "#2f8f63", "#8a5bb5", "#b84a62", "#6a7480", "#
 _TEXT, _MUTED, _GRID = "#1d2023", "#666d75", "#dfe1e4"
 #: Letters in a line of a row's title; a longer one is broken, so that it does not take the room of the figures.
 _TITLE_WIDTH = 42
+_LEGEND_COLUMNS = 2
 
 
 def save_plots(summary: Summary, folder: Path) -> list[Path]:
@@ -62,7 +63,8 @@ def _save_dots(summary: Summary, test: str, path: Path) -> None:
 def _save_curves(summary: Summary, test: str, path: Path) -> None:
     table = summary.plan.table
     assert table.points is not None
-    figure, panels = _panels(len(table.columns), 3.6)
+    rows = -(-(len(table.shown) + 1) // _LEGEND_COLUMNS)
+    figure, panels = _panels(len(table.columns), 3.6 + 0.22 * rows)
     for panel, column in zip(panels, table.columns.values(), strict=True):
         for number, row in enumerate(table.shown):
             colour = _COLOURS[number % len(_COLOURS)]
@@ -78,9 +80,7 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
             paper = [(point, summary.paper(Line(row, point), column.name)) for point in table.points.values]
             known = [(point, figure[0]) for point, figure in paper if figure and not test]
             if known:
-                panel.plot(
-                    *zip(*known, strict=True), "D", markerfacecolor="none", color=colour, label=f"{row.title}, paper"
-                )
+                panel.plot(*zip(*known, strict=True), "D", markerfacecolor="none", color=colour)
         if min(table.points.values) > 0 and max(table.points.values) > 5 * min(table.points.values):
             panel.set_xscale("log")
         panel.set_xticks(table.points.values, [f"{value:g}" for value in table.points.values])
@@ -88,8 +88,13 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
         panel.set_xlabel(table.points.title or table.points.setting)
         panel.set_ylabel("top-1, %")
         _dress(panel, column.title + (f", {test}" if test else ""))
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False, fontsize=8)
+    named = dict(zip(*reversed([list(part) for part in panels[0].get_legend_handles_labels()]), strict=True))
+    if not test and any(summary.paper(line, column) for line in summary.lines for column in table.columns):
+        named["the paper's figure"] = panels[0].plot([], "D", markerfacecolor="none", color=_MUTED)[0]
+    if named:
+        figure.legend(
+            named.values(), named.keys(), loc="outside lower left", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=8
+        )
     figure.savefig(path, metadata={"Software": None})
 
 
