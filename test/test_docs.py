@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import shlex
 from pathlib import Path
 
@@ -15,6 +17,35 @@ from mmcl_core.engine.checks import check_settings
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "data_sets.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line)[2:] for line in PAGE.splitlines() if line.startswith("python -m mmcl_core.")]
+
+
+def printed(path):
+    """The commands in a page, lines that end in a backslash joined, comments and brackets of what is optional away."""
+    text = (ROOT / path).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("python -m mmcl_")]
+    return [shlex.split(re.sub(r"[][]", " ", line), comments=True)[2:] for line in lines]
+
+
+EVERYWHERE = [(page, words) for page in ("README.md", "docs/data_sets.md", "docs/ros.md") for words in printed(page)]
+
+
+@pytest.mark.parametrize(("page", "words"), EVERYWHERE, ids=lambda value: value if isinstance(value, str) else value[0])
+def test_options_that_are_printed_exist(page, words, capsys):
+    if words[0].startswith("mmcl_ros."):
+        for package in ("rclpy", "rosbags"):
+            pytest.importorskip(package, reason=f"{package} is not installed")
+    command = importlib.import_module(words[0])
+    if "--ros-args" not in words:
+        group = words[1:2] if words[0] in ("mmcl_core.prepare", "mmcl_ros.benchmark") else []
+        with pytest.raises(SystemExit) as end:
+            command.main([*group, "--help"])
+        assert end.value.code == 0
+        text = capsys.readouterr().out
+        for flag in (word for word in words if word.startswith("--")):
+            assert re.search(rf"{flag}\b", text), f"{page}: {words[0]} has no {flag}"
+    for word in words:
+        if word.startswith("config/"):
+            assert (ROOT / word).is_file(), f"{page}: {word}"
 
 
 def option(words, name):
