@@ -374,9 +374,30 @@ def test_what_lies_beside_the_pictures_is_named_and_counted(source, tmp_path, ca
         "mug/gone_rgb.png: is a link to",
         "mug/more: is a",
         "pan: holds",
+        "pan/instance: is a folder in a class folder",
     ):
         assert error.count(f"skipped train/{name}") == 1
-    assert prepared.index["skipped"]["samples"] == 4
+    assert prepared.index["skipped"]["samples"] == 5
+
+
+def test_a_split_without_a_picture_that_can_be_read_is_named(tmp_path, capfd):
+    root = tmp_path / "crops"
+    write_crop(root / "train" / "mug", "1")
+    write_crop(root / "val" / "mug" / "sequence", "1")
+    for place in ("test/mug", "more"):
+        (root / place).mkdir(parents=True)
+        (root / place / "1_rgb.bmp").write_bytes(b"BM")
+    assert main(["folder", "--source", str(root), "--check", "--workers", "1"]) == 2
+    out = capfd.readouterr().out
+    for name in (
+        "more: holds no picture",
+        "more/1_rgb.bmp: is neither PNG nor JPEG",
+        "test/mug: holds no picture",
+        "test/mug/1_rgb.bmp: is neither PNG nor JPEG",
+        "val/mug: holds no picture",
+        "val/mug/sequence: is a folder in a class folder",
+    ):
+        assert out.count(f"bad: {name}") == 1
 
 
 def test_names_that_are_no_utf8_are_named_and_counted(source, tmp_path, capfd):

@@ -1,4 +1,4 @@
-"""Folders that are not what they would be taken for."""
+"""The folders of own crops: which hold classes, what is passed over, and names that tell of another layout."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmcl_core.data.sources import Skip, show_folder
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["check_folder_names", "refuse_inside"]
+__all__ = [
+    "check_folder_names",
+    "class_folders",
+    "is_picture",
+    "passed_over",
+    "place_in",
+    "refuse_inside",
+    "visible",
+    "why_unread",
+]
 
+_PICTURES = (".png", ".jpg", ".jpeg")
+#: What a user may take for a picture that is read.
+_OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
+_LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 _COLOUR = frozenset({"rgb", "color", "colour"})
 
 logger = logging.getLogger(__name__)
@@ -56,3 +70,74 @@ def refuse_inside(source: Path, out: Path | None) -> None:
             f"--out {out} lies in --source {source}, where it would be read as a class next time; name a folder beside "
             "it"
         )
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; without hidden files and the leftovers of programs."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+
+
+def place_in(source: Path, path: Path) -> str:
+    """A path relative to the source, as a skip or a set names it."""
+    return path.relative_to(source).as_posix()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is read, by its ending."""
+    return path.suffix.lower() in _PICTURES and path.is_file()
+
+
+def class_folders(source: Path) -> tuple[list[Path], bool]:
+    """The folders that hold pictures, and whether they lie below a level of splits.
+
+    Raises:
+        DataError: no pictures there, or some in each of the two layouts.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
+    upper = _folders(source)
+    lower = [folder for parent in upper for folder in _folders(parent)]
+    flat = [folder for folder in upper if any(map(is_picture, folder.iterdir()))]
+    deep = [folder for folder in lower if any(map(is_picture, folder.iterdir()))]
+    if flat and deep:
+        raise DataError(f"{source} mixes two layouts: pictures in {flat[0]} and in {deep[0]}; expected {_LAYOUT}")
+    if not flat and not deep:
+        found = show_folder(source)
+        if upper:
+            found += f"; in {upper[0].name}/: {show_folder(upper[0])}"
+        if upper and lower:
+            found += f"; in {lower[0].relative_to(source)}/: {show_folder(lower[0])}"
+        raise DataError(f"{source}: no pictures found; expected {_LAYOUT}; found {found}")
+    return (flat, False) if flat else (deep, True)
+
+
+def passed_over(source: Path, folders: Sequence[Path], has_splits: bool) -> list[Skip]:
+    """What lies where class folders are expected and holds no picture, and what in it may be taken for one.
+
+    Args:
+        source: the folder.
+        folders, has_splits: as from :func:`class_folders`.
+    """
+    beside = _folders(source)
+    if has_splits:  # a split without a class folder stands for itself
+        beside = [folder for split in beside for folder in _folders(split) or [split]]
+    skips = []
+    for folder in sorted(set(beside) - set(folders)):
+        inner = visible(folder)
+        if inner:
+            skips.append(Skip(place_in(source, folder), "holds no picture (PNG or JPEG) itself"))
+        skips += [Skip(place_in(source, path), reason) for path in inner if (reason := why_unread(path))]
+    return skips
+
+
+def why_unread(path: Path) -> str:
+    """What keeps something in a class folder from being read as a picture; empty: nobody would take it for one."""
+    if path.is_dir():
+        return "is a folder in a class folder and is not looked into"
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    return "is neither PNG nor JPEG (depth: 16-bit PNG)" if path.suffix.lower() in _OTHER_PICTURES else ""
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in visible(folder) if entry.is_dir()]
