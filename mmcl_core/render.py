@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--objects",
         required=True,
         help="household (built in), or a folder with a sub-folder for each class that holds its meshes, each of them "
-        "an instance of the class",
+        "an instance of the class, in metres; +z is up (in .glb and .gltf, by their standard, +y)",
     )
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
