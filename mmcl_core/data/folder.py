@@ -6,13 +6,14 @@ file                           meaning
 ``<key>_rgb.(png|jpg|jpeg)``   colour, 8 bit, 3 channels
 ``<key>_depth.png``            depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
 ``<key>_mask.(png|jpg|jpeg)``  object mask, not 0 on the object, in a JPEG 128 or more; used with ``--mask apply``
-``<key>.(png|jpg|jpeg)``       without a suffix: depth where it is a 16-bit PNG of 1 channel, colour otherwise
+``<key>.(png|jpg|jpeg)``       without a suffix of these: depth where it is a 16-bit PNG of 1 channel, colour otherwise
 ``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
 =============================  ========================================================================================
 
-Either modality may be missing for a sample. Pictures are read as a viewer shows them, a JPEG turned by its EXIF
-orientation; colour and depth may differ in size, and are left out where they differ in proportions. The level of splits
-may be missing: ``<class>/<key>_rgb.png``. The class folder ``unlabelled`` holds samples without a label.
+``_color`` and ``_colour`` mean ``_rgb``; suffixes may be in capitals. Either modality may be missing for a sample.
+Pictures are read as a viewer shows them, a JPEG turned by its EXIF orientation; colour and depth may differ in size,
+and are left out where they differ in proportions. The level of splits may be missing: ``<class>/<key>_rgb.png``. The
+class folder ``unlabelled`` holds samples without a label.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from mmcl_core.data.folder_names import (
     place_in,
     refuse_inside,
     visible,
+    warn_of_halves,
     why_unread,
 )
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
@@ -51,7 +53,7 @@ __all__ = ["DATA_SET", "UNLABELLED", "Folder"]
 
 UNLABELLED = ("unlabelled", "unlabeled")
 CAMERAS = "cameras.csv"
-_PARTS = ("rgb", "depth", "mask")
+_PARTS = {"rgb": "rgb", "color": "rgb", "colour": "rgb", "depth": "depth", "mask": "mask"}
 _GROUP = r"(.+)_\d+"
 _HELP = __doc__
 
@@ -142,6 +144,7 @@ class Folder:
         skips += passed_over(source, found, has_splits)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
+        warn_of_halves([crop.files for crop in crops])
         if has_splits:
             for crop in crops:
                 crop.split = crop.key.split("/", 1)[0]
@@ -276,10 +279,11 @@ def _list_crops(
         elif reason := why_unread(path):
             skips.append(Skip(place_in(source, path), reason))
     # Where two files claim a place, the one with a suffix wins, then the one without loss.
-    names.sort(key=lambda path: (path.stem.rpartition("_")[2] not in _PARTS, path.suffix.lower() != ".png"))
+    names.sort(key=lambda path: (path.stem.rpartition("_")[2].lower() not in _PARTS, path.suffix.lower() != ".png"))
     for path in names:
-        stem, _, part = path.stem.rpartition("_")
-        if not stem or part not in _PARTS:
+        stem, _, suffix = path.stem.rpartition("_")
+        part = _PARTS.get(suffix.lower(), "") if stem else ""
+        if not part:
             stem, part = path.stem, "depth" if not stored and is_metric_png(path) else "rgb"
         match = pattern.fullmatch(stem)
         group = (match[1] if match.re.groups else match[0]) or "" if match else ""

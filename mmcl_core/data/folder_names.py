@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os.path
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmcl_core.data.sources import Skip, show_folder
@@ -17,6 +19,7 @@ __all__ = [
     "place_in",
     "refuse_inside",
     "visible",
+    "warn_of_halves",
     "why_unread",
 ]
 
@@ -25,6 +28,8 @@ _PICTURES = (".png", ".jpg", ".jpeg")
 _OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
 _LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 _COLOUR = frozenset({"rgb", "color", "colour"})
+#: Words of which the name of some split has one.
+_SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,12 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
     for same in groups.values():
         if len(same) > 1:
             logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(same))
+    if splits and not any(_SPLITS & set(re.split("[^a-z]+", name.lower())) for name in splits):
+        logger.warning(
+            "%s: %s are read as splits, and the folders in them (%s) as classes; where the outer ones are classes, put "
+            "their pictures right into them, as <class>/<key>_rgb.png: that is the layout without splits",
+            source, _few(splits), _few(classes),
+        )  # fmt: skip
     if splits and asked != "train":
         logger.warning("--split %s is not used: the source has splits, %s", asked, ", ".join(splits))
 
@@ -70,6 +81,27 @@ def refuse_inside(source: Path, out: Path | None) -> None:
             f"--out {out} lies in --source {source}, where it would be read as a class next time; name a folder beside "
             "it"
         )
+
+
+def warn_of_halves(samples: Sequence[Mapping[str, str]]) -> None:
+    """Warn where there is colour and depth, and hardly a sample that has both.
+
+    Args:
+        samples: their files by modality.
+    """
+    alone = {name: [files[name] for files in samples if name in files and other not in files]
+             for name, other in (("rgb", "depth"), ("depth", "rgb"))}  # fmt: skip
+    pairs = sum("rgb" in files and "depth" in files for files in samples)
+    if not all(alone.values()) or 10 * pairs > min(map(len, alone.values())):
+        return
+    depth = alone["depth"][0]
+    beside = (file for file in alone["rgb"] if os.path.dirname(file) == os.path.dirname(depth))
+    rgb = next(beside, alone["rgb"][0])
+    logger.warning(
+        "%d of %d samples have both colour and depth: files such as %s and %s are read as two samples; where they are "
+        "one, name them <key>_rgb.png and <key>_depth.png",
+        pairs, len(samples), rgb, depth,
+    )  # fmt: skip
 
 
 def visible(folder: Path) -> list[Path]:
@@ -141,3 +173,7 @@ def why_unread(path: Path) -> str:
 
 def _folders(folder: Path) -> list[Path]:
     return [entry for entry in visible(folder) if entry.is_dir()]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
