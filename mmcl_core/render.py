@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
     add("--seed", type=int, default=0, help="another seed, another set (default: %(default)s)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    cores = len(os.sched_getaffinity(0))  # that this process may use
+    add("--workers", type=int, default=cores, help="processes (default: one for each core)")
     add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
     add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")

@@ -14,8 +14,10 @@ import pytest
 from mmcl_core import render
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.synth import crops as crop_module
 from mmcl_core.synth.background import TexturePool
-from mmcl_core.synth.crops import CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth.mesh import load_mesh
 from mmcl_core.synth.scene import compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
@@ -120,6 +122,27 @@ def test_same_bytes_for_any_number_of_workers(meshes, whole, tmp_path):
     assert "20 crops of 2 classes" in done.stdout
     assert "mmcl_core.train" in done.stdout
     assert files_of(tmp_path / "two") == files_of(whole)
+
+
+def test_meshes_used_long_ago_are_dropped_and_the_crops_stay_the_same(meshes, monkeypatch):
+    def crops(keep: int) -> tuple[list[Crop], int]:
+        loads = []
+        monkeypatch.setattr(crop_module, "_KEEP", keep)
+        monkeypatch.setattr(crop_module, "load_mesh", lambda path: loads.append(path) or load_mesh(path))
+        maker = CropMaker(FolderStock(meshes), 3, 32, SHARES)
+        return [maker(number) for number in range(4)], len(loads)
+
+    (kept, loads), (dropped, more) = crops(2), crops(1)
+    assert loads == 2 < more
+    for one, other in zip(kept, dropped, strict=True):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+        np.testing.assert_array_equal(one.depth, other.depth)
+
+
+def test_a_process_for_each_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert render._parser().parse_args(["--objects", "household", "--out", "x"]).workers == 2
 
 
 def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path):

@@ -8,9 +8,9 @@ are dealt to the splits evenly at any length of the set.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -29,7 +29,7 @@ __all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round
 logger = logging.getLogger(__name__)
 
 _GOLDEN = 0.6180339887498949
-_KEEP = 192  # procedural instances a process holds
+_KEEP = 192  # objects a process holds, those used last
 _WINDOW = 2  # rounds of a split that share their instances
 _DISTRACTORS = 10
 
@@ -83,7 +83,7 @@ class FolderStock:
     def __init__(self, folder: str | Path) -> None:
         self._files, self._left_out = object_files(folder)
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
-        self._items: dict[int, Item] = {}
+        self._loaded = lru_cache(_KEEP)(self._load)
         self._split: dict[int, str] = {}  # of the meshes that are shown in one split alone
 
     def keep_instances(self, shares: Mapping[str, float], seed: int) -> None:
@@ -152,11 +152,11 @@ class FolderStock:
             for k, (name, _, _) in enumerate(self._files)
             if name == self.classes[label] and self._split.get(k, split) == split
         ]
-        k = own[int(rng.integers(len(own)))]
-        if k not in self._items:
-            name, instance, path = self._files[k]
-            self._items[k] = Item(name, instance, load_mesh(path))
-        return self._items[k]
+        return self._loaded(own[int(rng.integers(len(own)))])
+
+    def _load(self, number: int) -> Item:
+        name, instance, path = self._files[number]
+        return Item(name, instance, load_mesh(path))
 
 
 class HouseholdStock:
@@ -172,19 +172,16 @@ class HouseholdStock:
 
     def __init__(self, seed: int, categories: tuple[str, ...], build: Callable[[str, int], Mesh]) -> None:
         self.classes, self._seed, self._build = categories, seed, build
-        self._items: OrderedDict[str, Item] = OrderedDict()
+        self._built = lru_cache(_KEEP)(self._make)
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """The instance of a class that belongs to a window of rounds of a split."""
+        return self._built(label, split, window)
+
+    def _make(self, label: int, split: str, window: int) -> Item:
         name = self.classes[label]
-        instance = f"{name}/{split}-{window:05d}"
-        if instance not in self._items:
-            numbers = np.random.SeedSequence([self._seed, label, window, *split.encode()]).generate_state(1)
-            self._items[instance] = Item(name, instance, self._build(name, int(numbers[0])))
-            if len(self._items) > _KEEP:
-                self._items.popitem(last=False)
-        self._items.move_to_end(instance)
-        return self._items[instance]
+        numbers = np.random.SeedSequence([self._seed, label, window, *split.encode()]).generate_state(1)
+        return Item(name, f"{name}/{split}-{window:05d}", self._build(name, int(numbers[0])))
 
 
 class CropMaker:
