@@ -25,6 +25,7 @@ import cv2
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
@@ -170,7 +171,7 @@ def render(
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
     description = {
         "made_by": "mmcl_core.render",
-        "objects": objects if objects == "household" else Path(objects).resolve().name,
+        "objects": objects if objects == "household" else printable(Path(objects).resolve().name),
         **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
         **{name: look[key] for key, (name, usual) in _SCENES.items() if look[key] != usual},
         "unseen_in_other_splits": stock.unseen,

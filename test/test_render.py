@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,26 @@ def test_broken_meshes_are_found_before_the_work(tmp_path, capsys):
         assert error.startswith("error: ")
         assert message in error
         assert not (tmp_path / "set").exists()
+
+
+def test_names_that_are_no_utf8_are_told_and_left_out(meshes, tmp_path, capsys):
+    odd = os.fsdecode(b"caf\xe9")
+    root = tmp_path / odd
+    shutil.copytree(meshes, root)
+    shutil.copytree(meshes / "can", root / odd)
+    shutil.copy(meshes / "can" / "can.stl", root / odd / "textured.stl")
+    shutil.copy(meshes / "can" / "can.stl", root / "can" / f"{odd}.stl")
+    assert run(root, tmp_path / "set", "--count", "2", "--workers", "1") == 0
+    error = capsys.readouterr().err
+    assert "mesh files left out: 2, such as" in error
+    assert "caf\\udce9/textured.stl, which has a name that is no valid UTF-8" in error
+    prepared = PreparedSet.open(tmp_path / "set")
+    assert prepared.classes == ("box", "can")
+    assert prepared.index["description"]["objects"] == "caf\\udce9"
+    for name in ("box", "can"):
+        shutil.rmtree(root / name)
+    with pytest.raises(DataError, match=r"can be used: .* has a name that is no valid UTF-8"):
+        FolderStock(root)
 
 
 def instances(prepared: PreparedSet, split: str) -> set[str]:

@@ -105,7 +105,10 @@ class PreparedWriter:
             for name, m in kinds.items()
         }
         self._description = dict(description or {})
-        json.dumps(self._description)  # fails now rather than after hours of work
+        try:  # now rather than after hours of work
+            json.dumps([self.classes, self._description], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{out}: a class or the description is no valid Unicode text: {error}") from error
         # Where a link points to: the work may have to stay on the disk that was chosen by it.
         self._target = self.out.resolve()
         refuse_to_overwrite(self._target, overwrite)

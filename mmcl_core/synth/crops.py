@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmcl_core.data.sources import NOT_UTF8, printable
 from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool, background_texture
 from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
@@ -75,13 +76,17 @@ class FolderStock:
         folder: see :mod:`mmcl_core.synth.mesh`.
 
     Raises:
-        DataError: no such folder, or no mesh in it.
+        DataError: no such folder, or no mesh in it that can be used.
     """
 
     unseen = "scenes"
 
     def __init__(self, folder: str | Path) -> None:
-        self._files, self._left_out = object_files(folder)
+        files, self._left_out = object_files(folder)
+        self._files = [file for file in files if printable(file[1]) == file[1]]
+        self._misnamed = [path for _, name, path in files if printable(name) != name]
+        if not self._files:
+            raise DataError(f"no mesh in {folder} can be used: {self._misnamed[0]} {NOT_UTF8}")
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
         self._loaded = lru_cache(_KEEP)(self._load)
         self._split: dict[int, str] = {}  # of the meshes that are shown in one split alone
@@ -115,18 +120,22 @@ class FolderStock:
     def check(self) -> None:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
-        Warns of meshes that are left out, and of material files that are missing.
+        Warns of meshes that are left out, for their name or beside another one, and of material files that are missing.
 
         Raises:
             DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh.load_mesh`.
         """
         if self._left_out:
             first = self._left_out[0]
-            place = next(path for _, _, path in self._files if path.parent in (first.parent, first.parent.parent))
+            taken = [*(path for _, _, path in self._files), *self._misnamed]
+            place = next(path for path in taken if path.parent in (first.parent, first.parent.parent))
             logger.warning(
                 "mesh files left out: %d, such as %s, beside which %s is taken",
                 len(self._left_out), first, place,
             )  # fmt: skip
+        if self._misnamed:
+            odd = printable(str(self._misnamed[0]))
+            logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
         used = [path for name, _, path in self._files if name in self.classes]
         broken = []
         for path in used:
