@@ -293,12 +293,12 @@ def test_folder_names_that_tell_of_another_layout(source, tmp_path, capfd):
         error = failure(capfd, "folder", "--source", str(root), "--out", str(tmp_path / "out"))
         assert f"Color and depth would be read as {('splits', 'classes')[number]}" in error
     (source / "test" / "mug").rename(source / "test" / "Mug ")
-    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5")
+    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5", "--keep-groups", "--seed", "1")
     error = capfd.readouterr().err
     assert status == 0
     assert {"Mug ", "mug"} <= set(prepared.classes)
     assert "classes of nearly the same name are kept apart: Mug , mug" in error
-    assert "--split train=0.5,test=0.5 is not used: the source has splits" in error
+    assert "--split, --keep-groups, --seed: not used, as the source has splits, test, train" in error
 
 
 def test_classes_with_a_folder_for_each_instance_are_no_splits(tmp_path, capfd):

@@ -44,7 +44,7 @@ from mmcl_core.data.folder_names import (
     why_unread,
 )
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
-from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, printable
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
@@ -140,7 +140,7 @@ class Folder:
             raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
         splits = sorted({folder.parent.name for folder in folders}) if has_splits else []
-        check_folder_names(source, classes, splits, options.split)
+        check_folder_names(source, classes, splits, given_options(self, options, ("split", "keep_groups", "seed")))
         skips += passed_over(source, found, has_splits)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)

@@ -34,14 +34,14 @@ _SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validatio
 logger = logging.getLogger(__name__)
 
 
-def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[str], asked: str) -> None:
+def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[str], drawing: Sequence[str]) -> None:
     """Refuse modalities where splits or classes are expected, and warn of names that are probably one.
 
     Args:
         source: the folder.
         classes: names of the class folders.
         splits: names of the folders of splits; empty without that level.
-        asked: the option ``--split``; ``train`` is its default.
+        drawing: options such as ``--split`` that were given and tell how to draw splits.
 
     Raises:
         DataError: folders such as ``rgb`` and ``depth``, by which the two pictures of a sample would not be paired.
@@ -66,8 +66,8 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
             "their pictures right into them, as <class>/<key>_rgb.png: that is the layout without splits",
             source, _few(splits), _few(classes),
         )  # fmt: skip
-    if splits and asked != "train":
-        logger.warning("--split %s is not used: the source has splits, %s", asked, ", ".join(splits))
+    if splits and drawing:
+        logger.warning("%s: not used, as the source has splits, %s", ", ".join(drawing), ", ".join(splits))
 
 
 def refuse_inside(source: Path, out: Path | None) -> None:
