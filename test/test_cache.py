@@ -336,7 +336,8 @@ def test_sets_that_do_not_fit_are_not_merged(tmp_path):
         writer.add(Sample({"depth": np.zeros((8, 8, 3), np.uint8)}, 0, "train", "z"))
     with pytest.raises(DataError, match=r"large has crops of 16 px, .*a of 8 px"):
         merge_sets([tmp_path / "a", tmp_path / "large"], tmp_path / "out")
-    with pytest.raises(DataError, match="'00005': keys must be unique"):
+    both = r"a and .*b both have the sample '00005' \(1 such keys\); name each part of one job once"
+    with pytest.raises(DataError, match=both):
         merge_sets([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(DataError, match="hha: depth is stored depth picture"):
         merge_sets([tmp_path / "a", tmp_path / "hha"], tmp_path / "out")
