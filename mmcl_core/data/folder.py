@@ -7,7 +7,8 @@ file                           meaning
 ``<key>_depth.png``            depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
 ``<key>_mask.(png|jpg|jpeg)``  object mask, not 0 on the object, in a JPEG 128 or more; used with ``--mask apply``
 ``<key>.(png|jpg|jpeg)``       without a suffix of these: depth where it is a 16-bit PNG of 1 channel, colour otherwise
-``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
+``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the colour file,
+                               of the depth file where there is none
 =============================  ========================================================================================
 
 ``_color`` and ``_colour`` mean ``_rgb``; suffixes may be in capitals. Either modality may be missing for a sample.
