@@ -316,6 +316,21 @@ def test_merged_shards_are_the_unsharded_set_byte_for_byte(tmp_path, shards):
     assert files(tmp_path / "merged") == files(tmp_path / "all")
 
 
+def test_merged_shards_list_the_skips_of_the_unsharded_set(tmp_path):
+    def write(out, numbers):
+        with PreparedWriter(out, classes=CLASSES, size=8, modalities=("rgb", "depth")) as writer:
+            for number in reversed(numbers):  # not in the order of their names
+                writer.skip(f"{number:04d}.png", "dark") if number > 1 else writer.add(sample(number))
+
+    write(tmp_path / "all", range(1000))
+    for part in range(2):
+        write(tmp_path / f"part{part}", range(part, 1000, 2))
+    merged = merge_sets([tmp_path / "part0", tmp_path / "part1"], tmp_path / "merged")
+    skipped = PreparedSet.open(tmp_path / "all").index["skipped"]
+    assert skipped == {"samples": 998, "first": [[f"{number:04d}.png", "dark"] for number in range(2, 202)]}
+    assert merged.index["skipped"] == skipped
+
+
 def test_sets_of_different_classes_and_modalities_merge_by_name(tmp_path):
     write_set(tmp_path / "a", range(6))
     with PreparedWriter(tmp_path / "b", classes=["mug", "pan"], size=8, modalities=["rgb"]) as writer:
