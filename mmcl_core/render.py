@@ -25,6 +25,7 @@ import cv2
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import interrupts_deferred
 from mmcl_core.errors import ConfigError, MmclError
@@ -65,12 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         "--objects",
         required=True,
         help="household (built in), or a folder with a sub-folder for each class that holds its meshes, each of them "
-        "an instance of the class",
+        "an instance of the class, in metres; +z is up (in .glb and .gltf, by their standard, +y)",
     )
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
     add("--seed", type=int, default=0, help="another seed, another set (default: %(default)s)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    cores = len(os.sched_getaffinity(0))  # that this process may use
+    add("--workers", type=int, default=cores, help="processes (default: one for each core)")
     add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
     add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
@@ -169,7 +171,7 @@ def render(
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
     description = {
         "made_by": "mmcl_core.render",
-        "objects": objects if objects == "household" else Path(objects).resolve().name,
+        "objects": objects if objects == "household" else printable(Path(objects).resolve().name),
         **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
         **{name: look[key] for key, (name, usual) in _SCENES.items() if look[key] != usual},
         "unseen_in_other_splits": stock.unseen,

@@ -179,6 +179,13 @@ def test_a_wrong_sample_is_refused_and_leaves_the_writer_usable(tmp_path, change
     assert PreparedSet.open(tmp_path / "set").keys.tolist() == ["00000", "00002"]
 
 
+def test_text_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    for options in ({"classes": ("a", "\udce9")}, {"classes": ("a",), "description": {"source": "\udce9"}}):
+        with pytest.raises(DataError, match="no valid Unicode"):
+            PreparedWriter(tmp_path / "set", size=8, modalities=("rgb",), **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_exception_or_an_empty_set_leaves_nothing(tmp_path):
     def fails():
         with PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb", "depth")) as writer:
@@ -309,6 +316,21 @@ def test_merged_shards_are_the_unsharded_set_byte_for_byte(tmp_path, shards):
     assert files(tmp_path / "merged") == files(tmp_path / "all")
 
 
+def test_merged_shards_list_the_skips_of_the_unsharded_set(tmp_path):
+    def write(out, numbers):
+        with PreparedWriter(out, classes=CLASSES, size=8, modalities=("rgb", "depth")) as writer:
+            for number in reversed(numbers):  # not in the order of their names
+                writer.skip(f"{number:04d}.png", "dark") if number > 1 else writer.add(sample(number))
+
+    write(tmp_path / "all", range(1000))
+    for part in range(2):
+        write(tmp_path / f"part{part}", range(part, 1000, 2))
+    merged = merge_sets([tmp_path / "part0", tmp_path / "part1"], tmp_path / "merged")
+    skipped = PreparedSet.open(tmp_path / "all").index["skipped"]
+    assert skipped == {"samples": 998, "first": [[f"{number:04d}.png", "dark"] for number in range(2, 202)]}
+    assert merged.index["skipped"] == skipped
+
+
 def test_sets_of_different_classes_and_modalities_merge_by_name(tmp_path):
     write_set(tmp_path / "a", range(6))
     with PreparedWriter(tmp_path / "b", classes=["mug", "pan"], size=8, modalities=["rgb"]) as writer:
@@ -329,7 +351,8 @@ def test_sets_that_do_not_fit_are_not_merged(tmp_path):
         writer.add(Sample({"depth": np.zeros((8, 8, 3), np.uint8)}, 0, "train", "z"))
     with pytest.raises(DataError, match=r"large has crops of 16 px, .*a of 8 px"):
         merge_sets([tmp_path / "a", tmp_path / "large"], tmp_path / "out")
-    with pytest.raises(DataError, match="'00005': keys must be unique"):
+    both = r"a and .*b both have the sample '00005' \(1 such keys\); name each part of one job once"
+    with pytest.raises(DataError, match=both):
         merge_sets([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(DataError, match="hha: depth is stored depth picture"):
         merge_sets([tmp_path / "a", tmp_path / "hha"], tmp_path / "out")

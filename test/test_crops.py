@@ -120,6 +120,23 @@ def test_depth_is_converted_to_millimetres(tmp_path):
     assert depth_millimetres(path, 10).tolist() == [[0, 10, 40, 50, 140, 150, 0]]  # too far for the format: no reading
 
 
+def test_the_end_of_a_jpeg_is_its_own(tmp_path):
+    """A phone puts a thumbnail into the file and a film behind it: neither makes a picture whole or broken."""
+    colour = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8), (0, 0), 2)
+    jpeg, thumbnail = (cv2.imencode(".jpg", picture)[1].tobytes() for picture in (colour, colour[::4, ::4]))
+    exif = b"\xff\xe1" + (len(thumbnail) + 8).to_bytes(2, "big") + b"Exif\0\0" + thumbnail
+    photo = jpeg[:2] + exif + jpeg[2:]
+    film = b"\0\0\0\x18ftypmp42" + bytes(10_000)
+    path = tmp_path / "photo.jpg"
+    for data in (photo, photo + film, photo[:2] + b"\xff" + photo[2:]):  # bytes that fill up may precede a segment
+        path.write_bytes(data)
+        np.testing.assert_array_equal(read_rgb(path), cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[..., ::-1])
+    for length in (len(photo) - 40, len(exif) + 2, len(exif) - 20, 3):
+        path.write_bytes(photo[:length])
+        with pytest.raises(DataError, match="is truncated"):
+            read_rgb(path)
+
+
 def test_faults_of_picture_files_are_told_apart(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
     cases = {

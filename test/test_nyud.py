@@ -74,6 +74,30 @@ def test_given_order_wins_and_an_unclear_one_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.data
+def test_options_of_the_other_layout_are_refused(tmp_path, capsys):
+    crop_folders(tmp_path / "crops")
+    options = (
+        "--margin",
+        "0.1",
+        "--min-side",
+        "9",
+        "--context",
+        "--depth",
+        "hha",
+        "--splits",
+        "x",
+        "--min-pixels",
+        "9",
+    )
+    assert main(["nyud", "--source", str(tmp_path / "crops"), "--check", "--workers", "1", *options]) == 2
+    error = capsys.readouterr().err
+    assert "cut already, where --splits, --depth, --min-pixels, --margin, --min-side, --context cannot apply" in error
+    labelled = tmp_path / FILE
+    labelled.touch()
+    assert main(["nyud", "--source", str(labelled), "--check", "--workers", "1", "--hha-order", "bgr"]) == 2
+    assert "is the labelled file, where --hha-order cannot apply" in capsys.readouterr().err
+
+
 def test_order_of_the_reference_picture_is_found():
     picture = cv2.imread(str(shared_data("hha_sample", "hha_reference.png")))[..., ::-1]
     parts = [picture[v : v + 140, u : u + 140] for v in (0, 140, 280) for u in (0, 140, 280, 420)]

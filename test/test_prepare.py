@@ -108,6 +108,25 @@ def test_pictures_without_suffix_are_told_apart_by_their_type(tmp_path):
     assert prepared.present[prepared.labels == 1].tolist() == [[False, True]] * 2
 
 
+def test_colour_by_other_names(tmp_path, capfd):
+    folder = tmp_path / "crops" / "train" / "mug"
+    for key, rgb, depth in (("1", "color", "depth"), ("2", "colour", "Depth"), ("3", "RGB", "DEPTH")):
+        write_crop(folder, key)
+        (folder / f"{key}_rgb.png").rename(folder / f"{key}_{rgb}.png")
+        (folder / f"{key}_depth.png").rename(folder / f"{key}_{depth}.png")
+    _, prepared = run(tmp_path / "crops", tmp_path / "set")
+    assert prepared.keys.tolist() == [f"train/mug/{key}" for key in "123"]
+    assert prepared.present.all()
+    assert "have both colour and depth" not in capfd.readouterr().err
+    for key, rgb in (("1", "color"), ("2", "colour"), ("3", "RGB")):
+        (folder / f"{key}_{rgb}.png").rename(folder / f"{key}_image.png")
+    assert len(run(tmp_path / "crops", tmp_path / "halves")[1]) == 6
+    assert (
+        "0 of 6 samples have both colour and depth: files such as train/mug/1_image.png and train/mug/1_depth.png are "
+        "read as two samples; where they are one, name them <key>_rgb.png"
+    ) in capfd.readouterr().err
+
+
 def turned(path, orientation):
     """Give a JPEG file an EXIF orientation."""
     data = path.read_bytes()
@@ -274,12 +293,23 @@ def test_folder_names_that_tell_of_another_layout(source, tmp_path, capfd):
         error = failure(capfd, "folder", "--source", str(root), "--out", str(tmp_path / "out"))
         assert f"Color and depth would be read as {('splits', 'classes')[number]}" in error
     (source / "test" / "mug").rename(source / "test" / "Mug ")
-    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5")
+    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5", "--keep-groups", "--seed", "1")
     error = capfd.readouterr().err
     assert status == 0
     assert {"Mug ", "mug"} <= set(prepared.classes)
     assert "classes of nearly the same name are kept apart: Mug , mug" in error
-    assert "--split train=0.5,test=0.5 is not used: the source has splits" in error
+    assert "--split, --keep-groups, --seed: not used, as the source has splits, test, train" in error
+
+
+def test_classes_with_a_folder_for_each_instance_are_no_splits(tmp_path, capfd):
+    for place in ("mug/mug_1", "mug/mug_2", "can/can_1"):
+        write_crop(tmp_path / "crops" / place, "1")
+    assert run(tmp_path / "crops", tmp_path / "set")[0] == 0
+    warning = "can, mug are read as splits, and the folders in them (can_1, mug_1, mug_2) as classes"
+    assert warning in capfd.readouterr().err
+    (tmp_path / "crops" / "can").rename(tmp_path / "crops" / "Test-2")
+    assert run(tmp_path / "crops", tmp_path / "again")[0] == 0
+    assert "are read as splits" not in capfd.readouterr().err
 
 
 def test_edges_of_jpeg_masks(tmp_path):
@@ -374,9 +404,30 @@ def test_what_lies_beside_the_pictures_is_named_and_counted(source, tmp_path, ca
         "mug/gone_rgb.png: is a link to",
         "mug/more: is a",
         "pan: holds",
+        "pan/instance: is a folder in a class folder",
     ):
         assert error.count(f"skipped train/{name}") == 1
-    assert prepared.index["skipped"]["samples"] == 4
+    assert prepared.index["skipped"]["samples"] == 5
+
+
+def test_a_split_without_a_picture_that_can_be_read_is_named(tmp_path, capfd):
+    root = tmp_path / "crops"
+    write_crop(root / "train" / "mug", "1")
+    write_crop(root / "val" / "mug" / "sequence", "1")
+    for place in ("test/mug", "more"):
+        (root / place).mkdir(parents=True)
+        (root / place / "1_rgb.bmp").write_bytes(b"BM")
+    assert main(["folder", "--source", str(root), "--check", "--workers", "1"]) == 2
+    out = capfd.readouterr().out
+    for name in (
+        "more: holds no picture",
+        "more/1_rgb.bmp: is neither PNG nor JPEG",
+        "test/mug: holds no picture",
+        "test/mug/1_rgb.bmp: is neither PNG nor JPEG",
+        "val/mug: holds no picture",
+        "val/mug/sequence: is a folder in a class folder",
+    ):
+        assert out.count(f"bad: {name}") == 1
 
 
 def test_names_that_are_no_utf8_are_named_and_counted(source, tmp_path, capfd):

@@ -194,6 +194,17 @@ def test_meshes_that_cannot_be_used_are_told(tmp_path):
         load_mesh(path)
 
 
+@pytest.mark.parametrize(("file", "y_up"), [("a.glb", True), ("a.gltf", True), ("a.ply", False), ("a.obj", False)])
+def test_up_is_what_the_standard_of_the_format_says(tmp_path, file, y_up):
+    """A blade that is 0.3 m tall, with its tip at the top."""
+    blade = np.array([(0, 0, 0), (0.02, 0.05, 0), (0, 0, 0.3)])
+    x, y, z = blade.T
+    stored = np.stack([x, z, -y], axis=1) if y_up else blade  # the same object with +y up, turned and not mirrored
+    trimesh.Trimesh(stored, [[0, 1, 2]], process=False).export(tmp_path / file)
+    mesh = load_mesh(tmp_path / file)
+    np.testing.assert_allclose(mesh.vertices[mesh.faces[0]], blade, atol=1e-6)
+
+
 @pytest.fixture
 def card(tmp_path):
     """An .obj file: a square with a picture that is red above and green below."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from mmcl_core import render
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.synth import crops as crop_module
 from mmcl_core.synth.background import TexturePool
-from mmcl_core.synth.crops import CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth.mesh import load_mesh
 from mmcl_core.synth.scene import compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
@@ -122,6 +125,27 @@ def test_same_bytes_for_any_number_of_workers(meshes, whole, tmp_path):
     assert files_of(tmp_path / "two") == files_of(whole)
 
 
+def test_meshes_used_long_ago_are_dropped_and_the_crops_stay_the_same(meshes, monkeypatch):
+    def crops(keep: int) -> tuple[list[Crop], int]:
+        loads = []
+        monkeypatch.setattr(crop_module, "_KEEP", keep)
+        monkeypatch.setattr(crop_module, "load_mesh", lambda path: loads.append(path) or load_mesh(path))
+        maker = CropMaker(FolderStock(meshes), 3, 32, SHARES)
+        return [maker(number) for number in range(4)], len(loads)
+
+    (kept, loads), (dropped, more) = crops(2), crops(1)
+    assert loads == 2 < more
+    for one, other in zip(kept, dropped, strict=True):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+        np.testing.assert_array_equal(one.depth, other.depth)
+
+
+def test_a_process_for_each_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert render._parser().parse_args(["--objects", "household", "--out", "x"]).workers == 2
+
+
 def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path):
     for k in range(3):
         assert run(meshes, tmp_path / f"part{k}", "--workers", "1", "--shard", f"{k}/3") == 0
@@ -157,6 +181,26 @@ def test_broken_meshes_are_found_before_the_work(tmp_path, capsys):
         assert error.startswith("error: ")
         assert message in error
         assert not (tmp_path / "set").exists()
+
+
+def test_names_that_are_no_utf8_are_told_and_left_out(meshes, tmp_path, capsys):
+    odd = os.fsdecode(b"caf\xe9")
+    root = tmp_path / odd
+    shutil.copytree(meshes, root)
+    shutil.copytree(meshes / "can", root / odd)
+    shutil.copy(meshes / "can" / "can.stl", root / odd / "textured.stl")
+    shutil.copy(meshes / "can" / "can.stl", root / "can" / f"{odd}.stl")
+    assert run(root, tmp_path / "set", "--count", "2", "--workers", "1") == 0
+    error = capsys.readouterr().err
+    assert "mesh files left out: 2, such as" in error
+    assert "caf\\udce9/textured.stl, which has a name that is no valid UTF-8" in error
+    prepared = PreparedSet.open(tmp_path / "set")
+    assert prepared.classes == ("box", "can")
+    assert prepared.index["description"]["objects"] == "caf\\udce9"
+    for name in ("box", "can"):
+        shutil.rmtree(root / name)
+    with pytest.raises(DataError, match=r"can be used: .* has a name that is no valid UTF-8"):
+        FolderStock(root)
 
 
 def instances(prepared: PreparedSet, split: str) -> set[str]:

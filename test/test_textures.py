@@ -51,7 +51,7 @@ def test_a_texture_keeps_to_the_colour_it_is_given(kind):
 def test_wrong_names_are_told_with_the_right_ones():
     with pytest.raises(ConfigError, match=r"velvet.*carpet.*wood"):
         texture("velvet", rng(), 16)
-    with pytest.raises(ConfigError, match=r"ceiling.*any.*table"):
+    with pytest.raises(ConfigError, match=r"ceiling.*one of table, floor, wall"):
         background(rng(), 16, "ceiling")
 
 
@@ -134,7 +134,7 @@ def test_page_edges_are_lines_along_the_pages():
     assert np.abs(np.diff(picture, axis=0)).mean() > 2 * np.abs(np.diff(picture, axis=1)).mean()
 
 
-@pytest.mark.parametrize("place", ["any", *PLACES])
+@pytest.mark.parametrize("place", sorted(PLACES))
 def test_backgrounds_are_muted_and_well_exposed(place):
     pictures = np.stack([background(rng(seed), 48, place) for seed in range(150)])
     np.testing.assert_array_equal(pictures[7], background(rng(7), 48, place))

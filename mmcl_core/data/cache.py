@@ -146,6 +146,7 @@ def merge_sets(
         for name, entry in part.index["modalities"].items():
             if stored.setdefault(name, entry["dtype"] == "uint8") != (entry["dtype"] == "uint8"):
                 raise DataError(f"{part.path}: {name} is {entry['unit']} here and another kind of picture elsewhere")
+    _refuse_equal_keys(sets)
     classes = list(dict.fromkeys(name for part in sets for name in part.classes))
     descriptions = [{k: v for k, v in part.index["description"].items() if k != "shard"} for part in sets]
     same = all(description == descriptions[0] for description in descriptions)
@@ -162,6 +163,20 @@ def merge_sets(
             writer.add(sample)
         writer.take_skips([part.index["skipped"] for part in sets])
     return PreparedSet.open(out, verify=False)
+
+
+def _refuse_equal_keys(sets: Sequence[PreparedSet]) -> None:
+    owners: dict[str, Path] = {}
+    for part in sets:
+        keys = part.keys.tolist()
+        if both := owners.keys() & set(keys):
+            key = min(both)
+            raise DataError(
+                f"{owners[key]} and {part.path} both have the sample {key!r} ({len(both)} such keys); name each part "
+                "of one job once; other pictures need other keys: prepare folder takes them from the names of the "
+                "files, and render makes one large set in parts (--shard)"
+            )
+        owners.update(dict.fromkeys(keys, part.path))
 
 
 def _by_key(part: PreparedSet, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:

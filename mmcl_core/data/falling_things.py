@@ -56,7 +56,7 @@ from mmcl_core.data.fat_annotations import Object, read_cameras, read_class_numb
 from mmcl_core.data.fat_crops import FARTHEST_MM, has_crops, plan_crops
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule, mask_out, same_size, visible_box
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import Plan, Skip, given_options, show_folder
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
@@ -161,7 +161,9 @@ class FallingThings:
         if not 0 <= options.min_visibility <= 1:
             raise ConfigError(f"--min-visibility is {options.min_visibility}; a share from 0 to 1 is expected")
         if has_crops(source):
-            self._refuse_options_of_frames(source, options)
+            if given := [option for option in given_options(self, options) if option != "--stereo"]:
+                raise ConfigError(f"{source} holds crops that are cut already, where {', '.join(given)} cannot apply: "
+                                  "leave out what is for whole frames")  # fmt: skip
             return plan_crops(source, options)
         tight, masked = options.boxes == "visible", options.mask == "apply"
         reader = Reader(source, crop_rule(options), options.min_visibility, options.stereo, tight, masked)
@@ -186,15 +188,6 @@ class FallingThings:
             published={"frames": (len(frames), expected)} if options.every == 1 else {},
             skipped=skips,
         )
-
-    def _refuse_options_of_frames(self, source: Path, options: argparse.Namespace) -> None:
-        """Refuse what would change nothing, as the crops of the source are cut already."""
-        parser = argparse.ArgumentParser()
-        self.add_arguments(parser)
-        usual = {name: value for name, value in vars(parser.parse_args([])).items() if name != "stereo"}
-        if given := [f"--{name.replace('_', '-')}" for name in usual if getattr(options, name) != usual[name]]:
-            raise ConfigError(f"{source} holds crops that are cut already, where {', '.join(given)} cannot apply: "
-                              "leave out what is for whole frames")  # fmt: skip
 
 
 DATA_SET = FallingThings()

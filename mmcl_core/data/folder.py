@@ -6,13 +6,15 @@ file                           meaning
 ``<key>_rgb.(png|jpg|jpeg)``   colour, 8 bit, 3 channels
 ``<key>_depth.png``            depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
 ``<key>_mask.(png|jpg|jpeg)``  object mask, not 0 on the object, in a JPEG 128 or more; used with ``--mask apply``
-``<key>.(png|jpg|jpeg)``       without a suffix: depth where it is a 16-bit PNG of 1 channel, colour otherwise
-``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the crop files
+``<key>.(png|jpg|jpeg)``       without a suffix of these: depth where it is a 16-bit PNG of 1 channel, colour otherwise
+``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the colour file,
+                               of the depth file where there is none
 =============================  ========================================================================================
 
-Either modality may be missing for a sample. Pictures are read as a viewer shows them, a JPEG turned by its EXIF
-orientation; colour and depth may differ in size, and are left out where they differ in proportions. The level of splits
-may be missing: ``<class>/<key>_rgb.png``. The class folder ``unlabelled`` holds samples without a label.
+``_color`` and ``_colour`` mean ``_rgb``; suffixes may be in capitals. Either modality may be missing for a sample.
+Pictures are read as a viewer shows them, a JPEG turned by its EXIF orientation; colour and depth may differ in size,
+and are left out where they differ in proportions. The level of splits may be missing: ``<class>/<key>_rgb.png``. The
+class folder ``unlabelled`` holds samples without a label.
 """
 
 from __future__ import annotations
@@ -31,9 +33,19 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.data.crops import Camera, CropRule
-from mmcl_core.data.folder_names import check_folder_names, refuse_inside
+from mmcl_core.data.folder_names import (
+    check_folder_names,
+    class_folders,
+    is_picture,
+    passed_over,
+    place_in,
+    refuse_inside,
+    visible,
+    warn_of_halves,
+    why_unread,
+)
 from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
-from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable, show_folder
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, printable
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
@@ -42,13 +54,9 @@ __all__ = ["DATA_SET", "UNLABELLED", "Folder"]
 
 UNLABELLED = ("unlabelled", "unlabeled")
 CAMERAS = "cameras.csv"
-_PICTURES = (".png", ".jpg", ".jpeg")
-#: What a user may take for a picture that is read.
-_OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
-_PARTS = ("rgb", "depth", "mask")
+_PARTS = {"rgb": "rgb", "color": "rgb", "colour": "rgb", "depth": "depth", "mask": "mask"}
 _GROUP = r"(.+)_\d+"
 _HELP = __doc__
-_LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 
 logger = logging.getLogger(__name__)
 
@@ -126,17 +134,18 @@ class Folder:
             raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
         shares = parse_shares(options.split)
         refuse_inside(source, options.out)
-        found, has_splits = _class_folders(source)
-        skips = [Skip(place, NOT_UTF8) for folder in found if (place := _place(source, folder)) != printable(place)]
-        folders = [folder for folder in found if _place(source, folder) == printable(_place(source, folder))]
+        found, has_splits = class_folders(source)
+        skips = [Skip(place, NOT_UTF8) for folder in found if (place := place_in(source, folder)) != printable(place)]
+        folders = [folder for folder in found if place_in(source, folder) == printable(place_in(source, folder))]
         if not folders:
             raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
         classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
         splits = sorted({folder.parent.name for folder in folders}) if has_splits else []
-        check_folder_names(source, classes, splits, options.split)
-        skips += _passed_over(source, found)
+        check_folder_names(source, classes, splits, given_options(self, options, ("split", "keep_groups", "seed")))
+        skips += passed_over(source, found, has_splits)
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
+        warn_of_halves([crop.files for crop in crops])
         if has_splits:
             for crop in crops:
                 crop.split = crop.key.split("/", 1)[0]
@@ -259,77 +268,29 @@ def _probe(reader: Reader, crops: list[Crop], name: str) -> None:
     raise DataError(f"none of {len(files)} {name} files seems usable: {reason}{hint}")
 
 
-def _place(source: Path, path: Path) -> str:
-    return path.relative_to(source).as_posix()
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _PICTURES and path.is_file()
-
-
-def _class_folders(source: Path) -> tuple[list[Path], bool]:
-    """The folders that hold pictures, and whether they lie below a level of splits."""
-    if not source.is_dir():
-        raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
-    upper = [folder for folder in _visible(source) if folder.is_dir()]
-    lower = [folder for parent in upper for folder in _visible(parent) if folder.is_dir()]
-    flat = [folder for folder in upper if any(map(_is_picture, folder.iterdir()))]
-    deep = [folder for folder in lower if any(map(_is_picture, folder.iterdir()))]
-    if flat and deep:
-        raise DataError(f"{source} mixes two layouts: pictures in {flat[0]} and in {deep[0]}; expected {_LAYOUT}")
-    if not flat and not deep:
-        found = show_folder(source)
-        if upper:
-            found += f"; in {upper[0].name}/: {show_folder(upper[0])}"
-        if upper and lower:
-            found += f"; in {lower[0].relative_to(source)}/: {show_folder(lower[0])}"
-        raise DataError(f"{source}: no pictures found; expected {_LAYOUT}; found {found}")
-    return (flat, False) if flat else (deep, True)
-
-
-def _passed_over(source: Path, folders: list[Path]) -> list[Skip]:
-    """The folders beside those that are read which hold something, but no picture."""
-    beside = {entry for parent in {folder.parent for folder in folders} for entry in _visible(parent) if entry.is_dir()}
-    empty = "holds no picture (PNG or JPEG) itself"
-    rest = sorted(beside - set(folders))
-    return [Skip(_place(source, folder), empty) for folder in rest if _visible(folder)]
-
-
-def _why_unread(path: Path) -> str:
-    """What keeps something in a class folder from being read as a picture; empty: nobody would take it for one."""
-    if path.is_dir():
-        return "is a folder in a class folder and is not looked into"
-    if path.is_symlink() and not path.exists():
-        return "is a link to nothing"
-    return "is neither PNG nor JPEG (depth: 16-bit PNG)" if path.suffix.lower() in _OTHER_PICTURES else ""
-
-
 def _list_crops(
     source: Path, folder: Path, classes: list[str], pattern: re.Pattern[str], stored: bool, skips: list[Skip]
 ) -> Iterator[Crop]:
     label = -1 if folder.name.lower() in UNLABELLED else classes.index(folder.name)
     crops: dict[str, Crop] = {}
     names = []
-    for path in _visible(folder):
-        if _is_picture(path):
+    for path in visible(folder):
+        if is_picture(path):
             names.append(path)
-        elif reason := _why_unread(path):
-            skips.append(Skip(_place(source, path), reason))
+        elif reason := why_unread(path):
+            skips.append(Skip(place_in(source, path), reason))
     # Where two files claim a place, the one with a suffix wins, then the one without loss.
-    names.sort(key=lambda path: (path.stem.rpartition("_")[2] not in _PARTS, path.suffix.lower() != ".png"))
+    names.sort(key=lambda path: (path.stem.rpartition("_")[2].lower() not in _PARTS, path.suffix.lower() != ".png"))
     for path in names:
-        stem, _, part = path.stem.rpartition("_")
-        if not stem or part not in _PARTS:
+        stem, _, suffix = path.stem.rpartition("_")
+        part = _PARTS.get(suffix.lower(), "") if stem else ""
+        if not part:
             stem, part = path.stem, "depth" if not stored and is_metric_png(path) else "rgb"
         match = pattern.fullmatch(stem)
         group = (match[1] if match.re.groups else match[0]) or "" if match else ""
         key = (folder.relative_to(source) / stem).as_posix()
         crop = crops.setdefault(stem, Crop(key, "", label, group))
-        file = _place(source, path)
+        file = place_in(source, path)
         if part in crop.files:
             skips.append(Skip(file, f"is a second {part} picture of {key}, beside {crop.files[part]}"))
         else:

@@ -1,28 +1,47 @@
-"""Folders that are not what they would be taken for."""
+"""The folders of own crops: which hold classes, what is passed over, and names that tell of another layout."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os.path
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmcl_core.data.sources import Skip, show_folder
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["check_folder_names", "refuse_inside"]
+__all__ = [
+    "check_folder_names",
+    "class_folders",
+    "is_picture",
+    "passed_over",
+    "place_in",
+    "refuse_inside",
+    "visible",
+    "warn_of_halves",
+    "why_unread",
+]
 
+_PICTURES = (".png", ".jpg", ".jpeg")
+#: What a user may take for a picture that is read.
+_OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
+_LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 _COLOUR = frozenset({"rgb", "color", "colour"})
+#: Words of which the name of some split has one.
+_SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
 logger = logging.getLogger(__name__)
 
 
-def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[str], asked: str) -> None:
+def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[str], drawing: Sequence[str]) -> None:
     """Refuse modalities where splits or classes are expected, and warn of names that are probably one.
 
     Args:
         source: the folder.
         classes: names of the class folders.
         splits: names of the folders of splits; empty without that level.
-        asked: the option ``--split``; ``train`` is its default.
+        drawing: options such as ``--split`` that were given and tell how to draw splits.
 
     Raises:
         DataError: folders such as ``rgb`` and ``depth``, by which the two pictures of a sample would not be paired.
@@ -41,8 +60,14 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
     for same in groups.values():
         if len(same) > 1:
             logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(same))
-    if splits and asked != "train":
-        logger.warning("--split %s is not used: the source has splits, %s", asked, ", ".join(splits))
+    if splits and not any(_SPLITS & set(re.split("[^a-z]+", name.lower())) for name in splits):
+        logger.warning(
+            "%s: %s are read as splits, and the folders in them (%s) as classes; where the outer ones are classes, put "
+            "their pictures right into them, as <class>/<key>_rgb.png: that is the layout without splits",
+            source, _few(splits), _few(classes),
+        )  # fmt: skip
+    if splits and drawing:
+        logger.warning("%s: not used, as the source has splits, %s", ", ".join(drawing), ", ".join(splits))
 
 
 def refuse_inside(source: Path, out: Path | None) -> None:
@@ -56,3 +81,99 @@ def refuse_inside(source: Path, out: Path | None) -> None:
             f"--out {out} lies in --source {source}, where it would be read as a class next time; name a folder beside "
             "it"
         )
+
+
+def warn_of_halves(samples: Sequence[Mapping[str, str]]) -> None:
+    """Warn where there is colour and depth, and hardly a sample that has both.
+
+    Args:
+        samples: their files by modality.
+    """
+    alone = {name: [files[name] for files in samples if name in files and other not in files]
+             for name, other in (("rgb", "depth"), ("depth", "rgb"))}  # fmt: skip
+    pairs = sum("rgb" in files and "depth" in files for files in samples)
+    if not all(alone.values()) or 10 * pairs > min(map(len, alone.values())):
+        return
+    depth = alone["depth"][0]
+    beside = (file for file in alone["rgb"] if os.path.dirname(file) == os.path.dirname(depth))
+    rgb = next(beside, alone["rgb"][0])
+    logger.warning(
+        "%d of %d samples have both colour and depth: files such as %s and %s are read as two samples; where they are "
+        "one, name them <key>_rgb.png and <key>_depth.png",
+        pairs, len(samples), rgb, depth,
+    )  # fmt: skip
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; without hidden files and the leftovers of programs."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+
+
+def place_in(source: Path, path: Path) -> str:
+    """A path relative to the source, as a skip or a set names it."""
+    return path.relative_to(source).as_posix()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is read, by its ending."""
+    return path.suffix.lower() in _PICTURES and path.is_file()
+
+
+def class_folders(source: Path) -> tuple[list[Path], bool]:
+    """The folders that hold pictures, and whether they lie below a level of splits.
+
+    Raises:
+        DataError: no pictures there, or some in each of the two layouts.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
+    upper = _folders(source)
+    lower = [folder for parent in upper for folder in _folders(parent)]
+    flat = [folder for folder in upper if any(map(is_picture, folder.iterdir()))]
+    deep = [folder for folder in lower if any(map(is_picture, folder.iterdir()))]
+    if flat and deep:
+        raise DataError(f"{source} mixes two layouts: pictures in {flat[0]} and in {deep[0]}; expected {_LAYOUT}")
+    if not flat and not deep:
+        found = show_folder(source)
+        if upper:
+            found += f"; in {upper[0].name}/: {show_folder(upper[0])}"
+        if upper and lower:
+            found += f"; in {lower[0].relative_to(source)}/: {show_folder(lower[0])}"
+        raise DataError(f"{source}: no pictures found; expected {_LAYOUT}; found {found}")
+    return (flat, False) if flat else (deep, True)
+
+
+def passed_over(source: Path, folders: Sequence[Path], has_splits: bool) -> list[Skip]:
+    """What lies where class folders are expected and holds no picture, and what in it may be taken for one.
+
+    Args:
+        source: the folder.
+        folders, has_splits: as from :func:`class_folders`.
+    """
+    beside = _folders(source)
+    if has_splits:  # a split without a class folder stands for itself
+        beside = [folder for split in beside for folder in _folders(split) or [split]]
+    skips = []
+    for folder in sorted(set(beside) - set(folders)):
+        inner = visible(folder)
+        if inner:
+            skips.append(Skip(place_in(source, folder), "holds no picture (PNG or JPEG) itself"))
+        skips += [Skip(place_in(source, path), reason) for path in inner if (reason := why_unread(path))]
+    return skips
+
+
+def why_unread(path: Path) -> str:
+    """What keeps something in a class folder from being read as a picture; empty: nobody would take it for one."""
+    if path.is_dir():
+        return "is a folder in a class folder and is not looked into"
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    return "is neither PNG nor JPEG (depth: 16-bit PNG)" if path.suffix.lower() in _OTHER_PICTURES else ""
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in visible(folder) if entry.is_dir()]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -41,9 +41,9 @@ from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.nyud_labelled import FILE, plan_labelled
 from mmcl_core.data.pictures import read_rgb
 from mmcl_core.data.rooms import CLASSES, class_of
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import Plan, Skip, given_options, show_folder
 from mmcl_core.data.writer import Sample
-from mmcl_core.errors import DataError
+from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["DATA_SET", "Crop", "NyuD", "hha_votes"]
 
@@ -57,6 +57,8 @@ _HELP = __doc__
 _FOLDERS = {"rgb": ("image", "images"), "depth": ("depth",)}
 _LAYOUT = f"{{train,test}}/{{image,depth}}/<class>/<name>.png, or {FILE}"
 _LOOKED_AT = 60
+#: Options that are for the labelled file alone.
+_OF_LABELLED = ("splits", "depth", "min_pixels", "margin", "min_side", "context")
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,13 @@ class NyuD:
         """List the crops or the frames (see the data set protocol)."""
         file = source / FILE if source.is_dir() else source
         if file.is_file():
+            self._refuse(options, ("hha_order",), f"{source} is the labelled file")
             return plan_labelled(file, crop_rule(options), options)
         skips: list[Skip] = []
         crops = sorted(_list_crops(source, skips), key=lambda crop: crop.key)
         if not crops:
             raise DataError(f"{source}: no pair of pictures; expected {_LAYOUT}; found {show_folder(source)}")
+        self._refuse(options, _OF_LABELLED, f"{source} holds crops that are cut already")
         swapped = _is_swapped(source, crops) if options.hha_order == "auto" else options.hha_order == "bgr"
         reader = Reader(source, CropRule(options.size), swapped)
         return Plan(
@@ -146,6 +150,11 @@ class NyuD:
             },
             skipped=skips,
         )
+
+    def _refuse(self, options: argparse.Namespace, names: tuple[str, ...], what: str) -> None:
+        """Refuse options that would change nothing."""
+        if given := given_options(self, options, names):
+            raise ConfigError(f"{what}, where {', '.join(given)} cannot apply: leave out what is for the other layout")
 
 
 DATA_SET = NyuD()

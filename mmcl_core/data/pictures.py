@@ -56,8 +56,8 @@ def read_picture(path: Path) -> Array:
     if not data:
         raise DataError("is empty (0 bytes)")
     # Some versions of the decoders fill what is missing with grey and say nothing.
-    end = {b"\x89PN": b"IEND", _JPEG: b"\xff\xd9"}.get(data[:3])
-    if end is not None and end not in data[-4096:]:
+    cut = data[:3] == b"\x89PN" and b"IEND" not in data[-4096:]
+    if cut or (data[:3] == _JPEG and data.rfind(b"\xff\xd9", _jpeg_scan(data)) < 0):
         raise DataError(f"is truncated ({len(data)} bytes, without the mark of its end)")
     # IMREAD_UNCHANGED would leave the EXIF orientation out; a JPEG has no more channels than these flags keep.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
@@ -65,6 +65,18 @@ def read_picture(path: Path) -> Array:
     if image is None:
         raise DataError(f"is not a readable picture ({len(data)} bytes)")
     return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 and image.shape[2] == 3 else image
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where the segments before the picture of a JPEG end; one of them may hold a thumbnail with a mark of its end.
+
+    What phones put behind a picture, such as a film, may be longer than the picture.
+    """
+    place = 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
+        filling = data[place + 1 : place + 2] == b"\xff"
+        place += 1 if filling else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return place
 
 
 def read_rgb(path: Path) -> Array:

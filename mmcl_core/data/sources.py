@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from mmcl_core.data import DATA_SETS
 from mmcl_core.data.writer import Sample
 
-__all__ = ["NOT_UTF8", "DataSet", "Plan", "Skip", "data_sets", "printable", "show_folder"]
+__all__ = ["NOT_UTF8", "DataSet", "Plan", "Skip", "data_sets", "given_options", "printable", "show_folder"]
 
 
 #: Why what is named by other bytes than those of UTF-8 is left out: a prepared set is text in UTF-8.
@@ -109,6 +109,21 @@ def data_sets() -> dict[str, DataSet]:
     """All kinds of source, by name."""
     found = [importlib.import_module(f"mmcl_core.data.{module}").DATA_SET for module in DATA_SETS]
     return {data_set.name: data_set for data_set in found}
+
+
+def given_options(data_set: DataSet, options: argparse.Namespace, names: Iterable[str] | None = None) -> list[str]:
+    """The options of a data set that are not at their default, as on the command line, such as ``--min-side``.
+
+    Args:
+        data_set: whose options.
+        options: as parsed.
+        names: only these, such as ``min_side``; None: all.
+    """
+    parser = argparse.ArgumentParser()
+    data_set.add_arguments(parser)
+    usual = vars(parser.parse_args([]))
+    chosen = usual if names is None else names
+    return [f"--{name.replace('_', '-')}" for name in chosen if getattr(options, name) != usual[name]]
 
 
 def show_folder(folder: Path, entries: int = 8) -> str:

@@ -105,7 +105,10 @@ class PreparedWriter:
             for name, m in kinds.items()
         }
         self._description = dict(description or {})
-        json.dumps(self._description)  # fails now rather than after hours of work
+        try:  # now rather than after hours of work
+            json.dumps([self.classes, self._description], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{out}: a class or the description is no valid Unicode text: {error}") from error
         # Where a link points to: the work may have to stay on the disk that was chosen by it.
         self._target = self.out.resolve()
         refuse_to_overwrite(self._target, overwrite)
@@ -177,7 +180,7 @@ class PreparedWriter:
         content = {
             "fingerprint": self._fingerprint(),
             "bytes": {name: file.flush() for name, file in self._files.items()},
-            "skipped": {"samples": self._skip_count, "first": self._skipped},
+            "skipped": {"samples": self._skip_count, "first": self._first_skips()},
             "state": dict(state),
         }
         new = self._partial / f"{PROGRESS}.new"
@@ -222,14 +225,18 @@ class PreparedWriter:
     def skip(self, key: str, reason: str) -> None:
         """Note a sample that could not be used; the index keeps the count and the first ones by name."""
         self._skip_count += 1
-        if len(self._skipped) < _SKIPS_LISTED:
-            self._skipped.append((key, reason))
+        self._skipped.append((key, reason))
+        if len(self._skipped) >= 2 * _SKIPS_LISTED:
+            self._skipped = self._first_skips()
+
+    def _first_skips(self) -> list[tuple[str, str]]:
+        return sorted(self._skipped)[:_SKIPS_LISTED]
 
     def take_skips(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Take over what the ``skipped`` entries of other indexes say."""
         self._skip_count += sum(part["samples"] for part in parts)
-        listed = [*self._skipped, *((str(key), str(reason)) for part in parts for key, reason in part["first"])]
-        self._skipped = sorted(listed)[:_SKIPS_LISTED]
+        self._skipped += ((str(key), str(reason)) for part in parts for key, reason in part["first"])
+        self._skipped = self._first_skips()
 
     def _check(self, sample: Sample) -> None:
         where = f"sample {sample.key!r}"
@@ -301,7 +308,7 @@ class PreparedWriter:
             "modalities": pictures,
             "splits": splits,
             "description": self._description,
-            "skipped": {"samples": self._skip_count, "first": sorted(map(list, self._skipped))},
+            "skipped": {"samples": self._skip_count, "first": [list(skip) for skip in self._first_skips()]},
             "files": dict(sorted(files.items())),
         }
 

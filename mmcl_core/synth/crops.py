@@ -8,14 +8,15 @@ are dealt to the splits evenly at any length of the set.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from mmcl_core.data.sources import NOT_UTF8, printable
 from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool, background_texture
 from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
@@ -29,7 +30,7 @@ __all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round
 logger = logging.getLogger(__name__)
 
 _GOLDEN = 0.6180339887498949
-_KEEP = 192  # procedural instances a process holds
+_KEEP = 192  # objects a process holds, those used last
 _WINDOW = 2  # rounds of a split that share their instances
 _DISTRACTORS = 10
 
@@ -75,15 +76,19 @@ class FolderStock:
         folder: see :mod:`mmcl_core.synth.mesh`.
 
     Raises:
-        DataError: no such folder, or no mesh in it.
+        DataError: no such folder, or no mesh in it that can be used.
     """
 
     unseen = "scenes"
 
     def __init__(self, folder: str | Path) -> None:
-        self._files, self._left_out = object_files(folder)
+        files, self._left_out = object_files(folder)
+        self._files = [file for file in files if printable(file[1]) == file[1]]
+        self._misnamed = [path for _, name, path in files if printable(name) != name]
+        if not self._files:
+            raise DataError(f"no mesh in {folder} can be used: {self._misnamed[0]} {NOT_UTF8}")
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
-        self._items: dict[int, Item] = {}
+        self._loaded = lru_cache(_KEEP)(self._load)
         self._split: dict[int, str] = {}  # of the meshes that are shown in one split alone
 
     def keep_instances(self, shares: Mapping[str, float], seed: int) -> None:
@@ -115,18 +120,22 @@ class FolderStock:
     def check(self) -> None:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
-        Warns of meshes that are left out, and of material files that are missing.
+        Warns of meshes that are left out, for their name or beside another one, and of material files that are missing.
 
         Raises:
             DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh.load_mesh`.
         """
         if self._left_out:
             first = self._left_out[0]
-            place = next(path for _, _, path in self._files if path.parent in (first.parent, first.parent.parent))
+            taken = [*(path for _, _, path in self._files), *self._misnamed]
+            place = next(path for path in taken if path.parent in (first.parent, first.parent.parent))
             logger.warning(
                 "mesh files left out: %d, such as %s, beside which %s is taken",
                 len(self._left_out), first, place,
             )  # fmt: skip
+        if self._misnamed:
+            odd = printable(str(self._misnamed[0]))
+            logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
         used = [path for name, _, path in self._files if name in self.classes]
         broken = []
         for path in used:
@@ -152,11 +161,11 @@ class FolderStock:
             for k, (name, _, _) in enumerate(self._files)
             if name == self.classes[label] and self._split.get(k, split) == split
         ]
-        k = own[int(rng.integers(len(own)))]
-        if k not in self._items:
-            name, instance, path = self._files[k]
-            self._items[k] = Item(name, instance, load_mesh(path))
-        return self._items[k]
+        return self._loaded(own[int(rng.integers(len(own)))])
+
+    def _load(self, number: int) -> Item:
+        name, instance, path = self._files[number]
+        return Item(name, instance, load_mesh(path))
 
 
 class HouseholdStock:
@@ -172,19 +181,16 @@ class HouseholdStock:
 
     def __init__(self, seed: int, categories: tuple[str, ...], build: Callable[[str, int], Mesh]) -> None:
         self.classes, self._seed, self._build = categories, seed, build
-        self._items: OrderedDict[str, Item] = OrderedDict()
+        self._built = lru_cache(_KEEP)(self._make)
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """The instance of a class that belongs to a window of rounds of a split."""
+        return self._built(label, split, window)
+
+    def _make(self, label: int, split: str, window: int) -> Item:
         name = self.classes[label]
-        instance = f"{name}/{split}-{window:05d}"
-        if instance not in self._items:
-            numbers = np.random.SeedSequence([self._seed, label, window, *split.encode()]).generate_state(1)
-            self._items[instance] = Item(name, instance, self._build(name, int(numbers[0])))
-            if len(self._items) > _KEEP:
-                self._items.popitem(last=False)
-        self._items.move_to_end(instance)
-        return self._items[instance]
+        numbers = np.random.SeedSequence([self._seed, label, window, *split.encode()]).generate_state(1)
+        return Item(name, f"{name}/{split}-{window:05d}", self._build(name, int(numbers[0])))
 
 
 class CropMaker:

@@ -4,6 +4,8 @@ A folder of objects holds one sub-folder per class, named as the class. The mesh
 it; each is an instance of the class. Where a folder holds ``textured.*``, its other files are taken for the same object
 without texture (as in the downloads of YCB) and left out; of files that differ in their suffix only, the first by name
 is taken.
+
+Upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0, section 3.4).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from mmcl_core.errors import DataError
 __all__ = ["MESH_SUFFIXES", "Mesh", "check_textures", "load_mesh", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
+_Y_UP = (".glb", ".gltf")
 _GREY = 150
 
 
@@ -142,7 +145,8 @@ def load_mesh(path: str | Path) -> Mesh:
     """Load one mesh file with its texture. Vertex or plain colours serve where there is no texture; grey otherwise.
 
     Args:
-        path: an .obj, .ply, .glb, .gltf, .stl or .off file in metres.
+        path: an .obj, .ply, .stl or .off file in metres with +z up, or a .glb or .gltf file, in which +y is up and
+            becomes +z.
 
     Raises:
         DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it; or its texture is
@@ -160,18 +164,20 @@ def load_mesh(path: str | Path) -> Mesh:
     extent = float(np.max(loaded.extents))
     if not 0.002 < extent < 5.0:
         raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
-    faces = np.asarray(loaded.faces)
+    vertices, faces = np.asarray(loaded.vertices), np.asarray(loaded.faces)
+    if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
+        vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
     visual: Any = loaded.visual
     image, uv = _picture(visual), getattr(visual, "uv", None)
-    if image is not None and uv is not None and len(uv) == len(loaded.vertices):
+    if image is not None and uv is not None and len(uv) == len(vertices):
         uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
-        return Mesh(loaded.vertices, faces, uv, image)
+        return Mesh(vertices, faces, uv, image)
     if hasattr(visual, "face_colors"):
         colours = np.asarray(visual.face_colors, np.uint8)[:, :3]
     else:
         plain = getattr(getattr(visual, "material", None), "main_color", (_GREY, _GREY, _GREY))
         colours = np.tile(np.asarray(plain, np.uint8)[:3], (len(faces), 1))
-    return Mesh(loaded.vertices, faces, *_coloured_faces(colours))
+    return Mesh(vertices, faces, *_coloured_faces(colours))
 
 
 def check_textures(path: str | Path) -> str:

@@ -51,7 +51,7 @@ _WALL = {"plaster": 5, "plain": 2, "concrete": 1, "tiles": 1, "stripes": 1, "pla
 PLACES: dict[str, dict[str, int]] = {"table": _TABLE, "floor": _FLOOR, "wall": _WALL}
 
 
-def background(rng: np.random.Generator, size: Size, place: str = "any") -> np.ndarray:
+def background(rng: np.random.Generator, size: Size, place: str) -> np.ndarray:
     """Paint a plausible surface for a table, floor or wall: mostly muted, often light grey, white or brown.
 
     One in ten is a coloured cloth or paint, because such rooms exist as well.
@@ -59,7 +59,7 @@ def background(rng: np.random.Generator, size: Size, place: str = "any") -> np.n
     Args:
         rng: source of the random numbers.
         size: side, or (height, width), in pixels.
-        place: "table", "floor", "wall" or "any".
+        place: "table", "floor" or "wall".
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -67,9 +67,9 @@ def background(rng: np.random.Generator, size: Size, place: str = "any") -> np.n
     Raises:
         ConfigError: there is no such place.
     """
-    if place != "any" and place not in PLACES:
-        raise ConfigError(f"there is no place {place!r}; choose any, {', '.join(PLACES)}")
-    weights = PLACES[place] if place != "any" else PLACES[str(rng.choice(list(PLACES)))]
+    if place not in PLACES:
+        raise ConfigError(f"there is no place {place!r}; choose one of {', '.join(PLACES)}")
+    weights = PLACES[place]
     kinds, weight = list(weights), np.array(list(weights.values()), float)
     kind = str(rng.choice(kinds, p=weight / weight.sum()))
     vivid = rng.random() < 0.1
@@ -135,12 +135,6 @@ def _checks(rng: np.random.Generator, size: Size, base: np.ndarray | None = None
     across, down = np.sin(2 * np.pi * count * x) > 0, np.sin(2 * np.pi * count * y) > 0
     share = 0.5 * across + 0.5 * down if rng.random() < 0.6 else (across ^ down).astype(float)  # gingham or chess
     return finish(mix(first, _partner(rng, first), share) * (0.92 + 0.16 * noise(rng, size, 40, 2))[..., None])
-
-
-def _speckle(rng: np.random.Generator, size: Size, base: np.ndarray | None = None) -> np.ndarray:
-    base = colour(rng, (0.0, 0.5), (0.3, 0.9)) if base is None else base
-    spots = noise(rng, size, int(rng.integers(20, 70)), 2)
-    return finish(mix(mix(base, base * 0.6, spots > 0.75), np.minimum(base * 1.3 + 20, 255), spots < 0.2))
 
 
 def _wood(rng: np.random.Generator, size: Size, base: np.ndarray | None = None) -> np.ndarray:
@@ -239,34 +233,19 @@ def _paper(rng: np.random.Generator, size: Size, base: np.ndarray | None = None)
     return finish(base * (0.96 + 0.06 * noise(rng, size, 50, 3, 0.8))[..., None])
 
 
-def _leaves(rng: np.random.Generator, size: Size, base: np.ndarray | None = None) -> np.ndarray:
-    base = colour(rng) if base is None else base
-    picture, cells = blank(size, base), int(rng.integers(4, 14))
-    for _ in range(int(rng.integers(2, 5))):
-        picture = mix(picture, colour(rng), noise(rng, size, cells, 2) > 0.66)
-    return finish(picture)
-
-
-def _label(rng: np.random.Generator, size: Size, base: np.ndarray | None = None) -> np.ndarray:
-    return label(rng, size, None if base is None else [base, *(colour(rng) for _ in range(3))])
-
-
 KINDS: dict[str, Material] = {
     "carpet": _carpet,
     "ceramic": ceramic,
     "checks": _checks,
     "concrete": _concrete,
     "gradient": _gradient,
-    "label": _label,
     "laminate": _laminate,
-    "leaves": _leaves,
     "marble": _marble,
     "metal": _metal,
     "paper": _paper,
     "plain": _plain,
     "planks": _planks,
     "plaster": _plaster,
-    "speckle": _speckle,
     "stripes": _stripes,
     "terrazzo": _terrazzo,
     "tiles": _tiles,
