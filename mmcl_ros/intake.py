@@ -144,9 +144,9 @@ class Intake:
         return self._patient
 
     def single(self, request: Request | None, now: float) -> Job | None:
-        """A job for the newest pictures that belong together, whatever their age; None while there is none."""
+        """A job for the newest pictures that belong together, of sensors not lost; None while there is none."""
         newest = {name: item for name in self.wanted if (item := self.pairer.newest(name))}
-        usable = [name for name in self._usable() if name in newest] or list(newest)
+        usable = [name for name in self._alive(self.flows()) if name in newest]
         if not usable:
             return None
         newest |= self.pairer.newest_together(usable)  # one sensor's newest picture may be ahead of the other's
@@ -165,16 +165,18 @@ class Intake:
         now = self.clock()
         return {name: self.health[name].flow(now) for name in self.wanted}
 
-    def _usable(self) -> list[str]:
-        return choose(self.flows()) if self.modality == "auto" else list(self.wanted)
+    def _alive(self, flows: dict[str, State]) -> list[str]:
+        """The sensors to answer from at this moment; only ``auto`` makes one that recovers prove itself first."""
+        if self.modality == "auto":
+            return choose(flows)
+        return [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
 
     def _plan(self) -> None:
         """Tell the pairer what to pair, as the sensors come and go."""
         flows = self.flows()
-        partners = awaited = alive = choose(flows)
+        partners = awaited = alive = self._alive(flows)
         if self.modality != "auto":
             partners = list(self.wanted)
-            alive = [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
             awaited = [name for name, flow in flows.items() if self._coming(name, flow)]
         anchor = REGIONS if self.uses_detections else (alive or self.wanted)[0]
         self.pairer.expect(anchor, partners or self.wanted, awaited or self.wanted)

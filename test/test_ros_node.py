@@ -245,7 +245,7 @@ def test_detections_of_vision_msgs_in_and_out(bench):
 
 
 def test_enable_and_recognise_once(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", stale_after=60.0)
     found = bench.collect(RecognitionArray, "/recognitions")
     answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.1))
     assert not answer.success

@@ -507,6 +507,26 @@ def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
     assert set(robot.intake.single(None, robot.now).pictures) == {"rgb"}
 
 
+@pytest.mark.parametrize("setting", ["auto", "rgbd"])
+def test_a_single_request_is_answered_from_the_sensor_that_is_alive(setting):
+    robot = Robot(setting, roi_source="detections")
+    robot.run(0.5, "rgb", "depth")
+    robot.run(10, "depth")
+    job = robot.intake.single(None, robot.now)
+    assert set(job.pictures) == {"depth"}
+    assert stamp_of(job.header) == round(robot.now * 1e9)
+
+
+@pytest.mark.parametrize("setting", ["auto", "rgb", "rgbd"])
+def test_a_single_request_is_not_answered_from_a_picture_of_long_ago(setting):
+    robot = Robot(setting, wanted=("rgb",) if setting == "rgb" else ("rgb", "depth"))
+    robot.run(0.5, "rgb")
+    robot.now += 3600
+    assert robot.intake.single(None, robot.now) is None
+    robot.send("rgb")
+    assert stamp_of(robot.intake.single(None, robot.now).header) == round(robot.now * 1e9)
+
+
 @pytest.mark.parametrize(
     ("setting", "trained", "wanted"),
     [
