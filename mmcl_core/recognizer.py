@@ -157,6 +157,11 @@ class Recognizer:
         """Where the network runs, such as ``cpu`` or ``cuda:0``."""
         return self._backend.device
 
+    @property
+    def takes_distances(self) -> bool:
+        """Whether depth is what a sensor gives; not where the model was trained on prepared depth pictures (HHA)."""
+        return not self._stored
+
     def recognize(
         self,
         rgb: Sequence[NDArray[Any] | None] | None = None,

@@ -57,6 +57,10 @@ class RecognizerLike(Protocol):
     def modalities(self) -> Sequence[str]:
         """``rgb``, ``depth``, or both."""
 
+    @property
+    def takes_distances(self) -> bool:
+        """Whether depth is what a sensor gives, and not a picture prepared from it."""
+
     def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
         """Probabilities and embeddings of a batch of crops."""
 

@@ -7,12 +7,14 @@ time where that is simulated).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request, read_request, stamp_of
+from mmcl_ros.frames import RecognizerLike
 from mmcl_ros.health import Health, State, choose
 from mmcl_ros.images import stated_encoding
 from mmcl_ros.pairing import Group, Item, Pairer
@@ -44,12 +46,24 @@ class Job:
     done: Callable[[Any], None] | None = None
 
 
-def wanted_modalities(setting: str, trained: Sequence[str]) -> tuple[str, ...]:
-    """The sensors that a modality setting makes use of; none where the model was not trained for them."""
-    if setting == "auto":
-        return tuple(name for name in ("rgb", "depth") if name in trained)
-    needed = ("rgb", "depth") if setting == "rgbd" else (setting,)
-    return needed if all(name in trained for name in needed) else ()
+def wanted_modalities(setting: str, model: RecognizerLike) -> tuple[str, ...]:
+    """The sensors that a modality setting makes use of, colour first.
+
+    Raises:
+        ConfigError: the model was not trained for them, or takes no distances and so nothing that a sensor gives.
+    """
+    usable = [name for name in model.modalities if name == "rgb" or model.takes_distances]
+    asked = [name for name in ("rgb", "depth") if setting in (name, "rgbd", "auto")]
+    found = tuple(name for name in asked if name in usable)
+    if found == tuple(asked) or (found and setting == "auto"):
+        return found
+    words = f"modality is {setting}, but the model was trained for {' and '.join(model.modalities)}"
+    if "depth" in model.modalities and not model.takes_distances:
+        words += (
+            ", and for depth it takes pictures that were prepared (such as HHA) where a sensor gives distances; take "
+            "modality rgb if it was trained for it, or train on metric depth with model.depth_encoding=hha or relief"
+        )
+    raise ConfigError(words)
 
 
 @dataclass

@@ -143,11 +143,7 @@ class RecognizerNode(LifecycleNode):
             raise MmclError("the parameter model is empty; give a run folder or a weights file")
         settings = {name: values[name] for name in ("device", "backend", "threads", "mirror")}
         model = self._load(values["model"], **settings)
-        wanted = wanted_modalities(values["modality"], model.modalities)
-        if not wanted:
-            trained = " and ".join(model.modalities)
-            raise MmclError(f"modality is {values['modality']}, but {values['model']} was trained for {trained}")
-        return model, wanted
+        return model, wanted_modalities(values["modality"], model)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen and answer."""

@@ -207,6 +207,7 @@ def test_low_scores_are_rejected(loaded):
 
 def test_metres_and_millimetres_agree(loaded):
     _, recognizer = loaded
+    assert recognizer.takes_distances
     _, (millimetres,) = make_crops([(60, 60)])
     millimetres[10:20] = 0
     metres = millimetres.astype(np.float32) / 1000
@@ -235,6 +236,7 @@ def test_stored_depth_pictures(tmp_path):
     recognizer = Recognizer.load(tmp_path, device="cpu")
     pictures, metric = make_crops([(40, 50)])
     assert recognizer.recognize(depth=pictures).modality == ["depth"]
+    assert not recognizer.takes_distances
     with pytest.raises(InputError, match=r"depth\[0\]"):
         recognizer.recognize(depth=metric)
 

@@ -303,7 +303,7 @@ def test_lifecycle_round(bench):
     [
         (CheckpointError("no model at /nowhere"), {}, "no model at /nowhere"),
         (OSError("disk"), {}, "OSError: disk"),
-        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but fake was trained for rgb"),
+        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but the model was trained for rgb"),
         (FakeRecognizer(), {"model": ""}, "parameter model is empty"),
     ],
 )

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from ros_fakes import camera_info, header, image, regions
+from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 
+from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.health import Health, Latencies, Rate, State, choose, percentiles
@@ -533,10 +534,26 @@ def test_a_single_request_is_not_answered_from_a_picture_of_long_ago(setting):
         ("auto", ["depth", "rgb"], ("rgb", "depth")),
         ("auto", ["depth"], ("depth",)),
         ("rgbd", ["rgb", "depth"], ("rgb", "depth")),
-        ("rgbd", ["rgb"], ()),
-        ("depth", ["rgb"], ()),
         ("rgb", ["rgb"], ("rgb",)),
     ],
 )
 def test_sensors_wanted(setting, trained, wanted):
-    assert wanted_modalities(setting, trained) == wanted
+    assert wanted_modalities(setting, FakeRecognizer(trained)) == wanted
+
+
+@pytest.mark.parametrize("setting", ["rgbd", "depth"])
+def test_sensors_that_the_model_was_not_trained_for_are_refused(setting):
+    with pytest.raises(ConfigError, match=f"modality is {setting}, but the model was trained for rgb$"):
+        wanted_modalities(setting, FakeRecognizer(["rgb"]))
+
+
+@pytest.mark.parametrize(("setting", "trained"), [("depth", "rgb depth"), ("rgbd", "rgb depth"), ("auto", "depth")])
+def test_a_model_of_prepared_depth_pictures_is_not_given_the_distances_of_a_sensor(setting, trained):
+    prepared = FakeRecognizer(trained.split(), takes_distances=False)
+    with pytest.raises(ConfigError, match=r"pictures that were prepared .* model.depth_encoding=hha or relief"):
+        wanted_modalities(setting, prepared)
+
+
+@pytest.mark.parametrize("setting", ["auto", "rgb"])
+def test_a_model_of_prepared_depth_pictures_answers_from_colour(setting):
+    assert wanted_modalities(setting, FakeRecognizer(takes_distances=False)) == ("rgb",)
