@@ -229,8 +229,10 @@ class FrameRecognizer:
         same = [view for view in seen if not request.frame_id or view.frame_id == request.frame_id]
         if request.width and request.height:
             size = (request.width, request.height)
-            camera = next((view.camera for view in same if (view.width, view.height) == size), None)
-            return View(request.frame_id, *size, camera)
+            drawn_in = next((view for view in same if (view.width, view.height) == size), None)
+            # Boxes that name no frame are of a picture that was seen, and so of its frame.
+            frame = request.frame_id or next((view.frame_id for view in (drawn_in, *seen) if view), "")
+            return View(frame, *size, drawn_in.camera if drawn_in else None)
         if same:
             return same[0]
         if seen:

@@ -250,6 +250,17 @@ def test_depth_of_another_frame_is_unregistered():
     assert alone.answers[0].result is Result.UNREGISTERED
 
 
+@pytest.mark.parametrize("size", [(0, 0), (80, 60), (160, 120)])
+def test_boxes_without_a_frame_are_of_the_frame_of_the_picture_they_were_drawn_in(size):
+    result = ask([(0, 0, 40, 40)], rgb=colour(), depth=depth(frame="depth_optical"), frame="", size=size)
+    assert result.modality == "rgb"
+    assert result.problems["depth"][0] is Result.UNREGISTERED
+    small = depth(frame="depth_optical", width=40, height=30)
+    of_depth = ask([LEFT], rgb=colour(), depth=small, frame="", size=(40, 30))
+    assert (of_depth.modality, list(of_depth.problems)) == ("depth", ["rgb"])
+    assert ask([LEFT], depth=depth(), frame="", size=(80, 60)).modality == "depth"
+
+
 def test_another_shape_needs_both_cameras():
     square = depth(width=60, height=60)
     assert ask(rgb=colour(), depth=square).problems["depth"][0] is Result.UNREGISTERED
