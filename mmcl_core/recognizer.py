@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl_core.crops import check_cameras, check_depth, check_rgb, fit, mirrored
+from mmcl_core.crops import check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import fuse, top_k
 
@@ -161,6 +161,11 @@ class Recognizer:
     def takes_distances(self) -> bool:
         """Whether depth is what a sensor gives; not where the model was trained on prepared depth pictures (HHA)."""
         return not self._stored
+
+    @property
+    def uses_camera(self) -> bool:
+        """Whether answers from depth differ with its camera (metric size, surface normals, HHA)."""
+        return uses_camera(self.metadata["input"])
 
     def recognize(
         self,

@@ -87,7 +87,8 @@ class Evaluation:
 
     def add(self, truth: Truth, frame: Frame, found: FrameAnswer) -> None:
         """Enter the answers for one picture."""
-        self.problems.update(f"{modality}: {words}" for modality, (_, words) in found.problems.items())
+        problems = {name: words for name, (_, words) in found.problems.items()}
+        self.problems.update(f"{name}: {words}" for told in (problems, found.remarks) for name, words in told.items())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
+NO_CAMERA = "no usable camera info, by which this model goes: answers are worse without; name it (depth_info_topic)"
 DECODERS = {"rgb": decode_rgb, "depth": decode_depth}
 
 
@@ -60,6 +61,10 @@ class RecognizerLike(Protocol):
     @property
     def takes_distances(self) -> bool:
         """Whether depth is what a sensor gives, and not a picture prepared from it."""
+
+    @property
+    def uses_camera(self) -> bool:
+        """Whether answers from depth differ with its camera."""
 
     def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
         """Probabilities and embeddings of a batch of crops."""
@@ -104,6 +109,7 @@ class FrameAnswer:
     Attributes:
         size: (width, height) in pixels of the picture that ``roi`` refers to; zeros: not known.
         problems: per modality, what was wrong with its picture as a whole, and which kind of wrong.
+        remarks: per modality, what makes answers that were given worse than they could be.
         seconds: time spent per stage: ``decode``, ``crop``, ``inference``.
     """
 
@@ -111,6 +117,7 @@ class FrameAnswer:
     modality: str = ""
     size: tuple[int, int] = (0, 0)
     problems: dict[str, tuple[Result, str]] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -262,6 +269,8 @@ class FrameRecognizer:
                 window = square_around(inside, scale) if scale else inside
                 job.crops[modality] = cut(picture.values, window)
                 job.camera = _crop_camera(picture.view.camera, window[0], window[1])
+                if modality == "depth" and picture.view.camera is None and self.recognizer.uses_camera:
+                    result.remarks["depth"] = NO_CAMERA
             if job.crops:
                 jobs.append(job)
             elif faults:

@@ -222,6 +222,7 @@ def test_metres_and_millimetres_agree(loaded):
 def test_metric_size_needs_the_camera(tmp_path):
     save_model(tmp_path / "weights.safetensors", depth_encoding="normals", metric_size=True)
     recognizer = Recognizer.load(tmp_path, device="cpu")
+    assert recognizer.uses_camera
     _, depth = make_crops([(40, 40)] * 2)
     unknown = recognizer.recognize(depth=depth)
     zeros = recognizer.recognize(depth=depth, camera=np.zeros((2, 4)))
