@@ -51,6 +51,14 @@ class RecognizerLike(Protocol):
     model_id: str
 
     @property
+    def backend(self) -> str:
+        """What runs the network."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
     def classes(self) -> Sequence[str]:
         """Names of the classes."""
 

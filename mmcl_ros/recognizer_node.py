@@ -132,7 +132,8 @@ class RecognizerNode(LifecycleNode):
         model = self.recognizer
         info = {"labels": list(model.classes), "modalities": list(model.modalities)}
         self._labels.publish(msg.LabelInfo(model_id=model.model_id, **info))
-        self.get_logger().info(f"model {model.model_id}, answering from {' and '.join(wanted)}")
+        place = f"{model.backend} on {model.device}"
+        self.get_logger().info(f"model {model.model_id} ({place}), answering from {' and '.join(wanted)}")
         self.stage = "inactive"
         return TransitionCallbackReturn.SUCCESS
 

@@ -51,6 +51,8 @@ def camera_info(width, height, fx, cx, cy, stamp_ns=0, roi=(0, 0, 0, 0), binning
 class FakeRecognizer:
     """Tells dark from bright crops: colour by its mean (85 a class), depth by its mean (1 m a class)."""
 
+    backend, device = "fake", "cpu"
+
     def __init__(self, modalities=("rgb", "depth"), model_id="fake", takes_distances=True, uses_camera=False):
         self.classes = list(CLASSES)
         self.modalities = list(modalities)
