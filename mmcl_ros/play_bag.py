@@ -10,6 +10,7 @@ ends when the answers have come.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import sys
@@ -23,14 +24,15 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.cli import run_command
-from mmcl_core.errors import ConfigError, DataError, MmclError
+from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
 from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
-from mmcl_ros.detections import stamp_of
+from mmcl_ros.detections import View, stamp_of
+from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class
 from mmcl_ros.qos import profile
 from mmcl_ros.truth import Truth, read_truth
 
-__all__ = ["Listener", "main", "play"]
+__all__ = ["Listener", "drawn_in", "main", "play", "truth_messages"]
 
 logger = logging.getLogger(__name__)
 
@@ -183,15 +185,20 @@ def _wait_for_listeners(publishers: Sequence[Any], pictures: Sequence[Any], pati
     raise MmclError(f"nobody listens to {names}; start the recognizer, or remap (--ros-args -r from:=to)")
 
 
-def truth_messages(truths: Sequence[Truth], frame_id: str) -> list[Any]:
-    """The true boxes as ``RegionArray`` messages."""
+def truth_messages(truths: Sequence[Truth], picture: View) -> list[Any]:
+    """The true boxes as ``RegionArray`` messages; of ``picture`` where they state no size.
+
+    A recognizer of depth alone does not hear the colour picture, and could not tell what size the boxes are for.
+    """
     array, region = message_class("mmcl_ros/msg/RegionArray"), message_class("mmcl_ros/msg/Region")
     messages = []
     for truth in truths:
         message = array()
-        message.header.frame_id = frame_id
+        message.header.frame_id = picture.frame_id
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(truth.request.stamp, 1_000_000_000)
-        message.width, message.height = truth.request.width, truth.request.height
+        message.width, message.height = picture.width, picture.height
+        if truth.request.width and truth.request.height:
+            message.width, message.height = truth.request.width, truth.request.height
         for box in truth.request.boxes:
             one = region(id=box.id)
             if np.isfinite([box.left, box.top, box.right, box.bottom]).all():  # one that is not stays empty
@@ -252,7 +259,7 @@ def _run(options: argparse.Namespace) -> None:
             if bag.path.suffix == ".bag":
                 raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
             bag.require_pictures()
-            requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
+            requests = [] if bag.topics.detections else truth_messages(truths, drawn_in(bag))
             offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
             play(node, bag, requests=requests, sent=listener.sent, **offer)
         _wait_until_quiet(listener.answers, [truth.request.stamp for truth in truths])
@@ -268,10 +275,14 @@ def _run(options: argparse.Namespace) -> None:
         raise MmclError("no answers came; see the log of the recognizer, or its topic recognizer/status")
 
 
-def _frame_id(bag: Bag) -> str:
-    for _, message in bag.messages(bag.topics.rgb or bag.topics.depth):
-        return str(message.header.frame_id)
-    return ""
+def drawn_in(bag: Bag) -> View:
+    """Frame and size of the picture that true boxes are of: colour, depth where there is none."""
+    name = "rgb" if bag.topics.rgb else "depth"
+    for _, message in bag.messages(getattr(bag.topics, name)):
+        with contextlib.suppress(InputError):  # one that cannot be decoded; the next one may
+            height, width = DECODERS[name](message).shape[:2]
+            return View(str(message.header.frame_id), width, height)
+    return View("", 0, 0)
 
 
 def _wait_until_quiet(answers: Mapping[int, Any], expected: Sequence[int], patience: float = 60.0) -> None:

@@ -27,9 +27,10 @@ from mmcl_core.errors import MmclError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros import play_bag
 from mmcl_ros.bagfile import Bag
+from mmcl_ros.detections import View
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
-from mmcl_ros.play_bag import Listener, play, truth_messages
+from mmcl_ros.play_bag import Listener, drawn_in, play, truth_messages
 from mmcl_ros.qos import profile
 from mmcl_ros.truth import read_truth
 
@@ -48,7 +49,7 @@ def replay(bench, model, path, truths, modality, **settings):
         settings = {"roi_source": "detections", "policy": "every", **settings, **topics}
         node = bench.recognizer(model, modality=modality, **settings)
         bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
-        requests = [] if bag.topics.detections else truth_messages(truths, "")
+        requests = [] if bag.topics.detections else truth_messages(truths, drawn_in(bag))
         count = play(bench.client, bag, rate=5.0, requests=requests, sent=listener.sent)
     bench.wait(lambda: len(listener.answers) == len(truths), f"{len(truths)} answers", 60)
     return listener, count
@@ -83,10 +84,20 @@ def test_a_last_answer_that_was_waited_for_is_heard():
 def test_true_boxes_are_sent_as_the_offline_evaluation_cuts_them(tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label,width,height\n5,-3,10.6,20.4,30,can,1280,960\n")
-    (message,) = truth_messages(read_truth(table), "camera")
+    (message,) = truth_messages(read_truth(table), View("camera", 640, 480))
     roi = message.regions[0].roi
     assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (0, 10, 21, 20)
     assert (message.width, message.height) == (1280, 960)
+
+
+def test_true_boxes_without_a_size_are_of_the_colour_picture_also_where_depth_alone_is_heard(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n5,1,1,3,3,can\n")
+    with Bag(write_bag(tmp_path / "both", [("/depth", "depth", 0, 0), ("/color", "rgb", 1, 1)])) as bag:
+        (message,) = truth_messages(read_truth(table), drawn_in(bag))
+    assert (message.header.frame_id, message.width, message.height) == ("/color", 4, 4)
+    with Bag(write_bag(tmp_path / "one", [("/depth", "depth", 0, 0)])) as bag:
+        assert drawn_in(bag) == View("/depth", 4, 4)
 
 
 @pytest.mark.data
