@@ -23,15 +23,16 @@ from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 from test_ros_bag import column, make_recording, tiny_model, write_bag
 
-from mmcl_core.errors import MmclError
+from mmcl_core.errors import DataError, MmclError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros import play_bag
-from mmcl_ros.bagfile import Bag
+from mmcl_ros.bagfile import REGIONS, Bag
 from mmcl_ros.detections import View
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.play_bag import Listener, drawn_in, play, truth_messages
 from mmcl_ros.qos import profile
+from mmcl_ros.record_demo import DEMO_TOPICS
 from mmcl_ros.truth import read_truth
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +116,21 @@ def test_every_box_of_a_real_recording_gets_the_same_answer(bench, tmp_path, mod
     scores = [f"{one.score:.6f}" for one in found]
     assert [float(score) for score in scores] == pytest.approx([float(s) for s in column(offline, "score")], abs=2e-6)
     assert len(set(scores)) > 40
+
+
+def test_regions_of_a_package_that_is_not_installed_are_left_out_and_named(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(play_bag, "optional_class", lambda kind: None if kind in REGIONS else object)
+    path, table = make_recording(tmp_path)
+    publisher = SimpleNamespace(get_subscription_count=lambda: 1, topic_name="/x", publish=lambda raw: None)
+    node = SimpleNamespace(create_publisher=lambda *_: publisher)
+    with Bag(path) as bag:
+        with pytest.raises(DataError, match=r"mmcl_ros is not installed; install it, or give .* \(--truth\)"):
+            play(node, bag)
+        requests = truth_messages(read_truth(table), drawn_in(bag))
+        assert play(node, bag, rate=1000.0, requests=requests) == 80, "colour, depth and their camera infos"
+    told = [record.getMessage() for record in caplog.records if record.name == play_bag.logger.name]
+    assert len(told) == 1
+    assert f"{DEMO_TOPICS['detections']} carries {bag.kinds[DEMO_TOPICS['detections']]}" in told[0]
 
 
 class Heard:
