@@ -13,6 +13,7 @@ for weights files only, onnxruntime for ``.onnx`` files only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,8 @@ class Recognizer:
         """Load a model.
 
         Args:
-            path: a run folder, ``weights.safetensors``, an ``.onnx`` file, or a folder of these, one a modality.
+            path: a run folder, ``weights.safetensors``, an ``.onnx`` file, or a folder of these, one a modality. A
+                leading ``~`` is the home folder, as parameter files of a robot have it.
             device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
             backend: ``None`` goes by the file.
             precision: ``bf16`` is faster where the processor multiplies it (torch only).
@@ -138,7 +140,7 @@ class Recognizer:
             ConfigError: an unknown back end, precision or device, or a back end that is not installed.
             UntrainedModalityError: the model was never trained to classify.
         """
-        path = Path(path)
+        path = Path(os.path.expanduser(path))  # pathlib's raises where there is no such home
         loaded = _load_backend(path, device, backend or _backend_of(path), precision, threads)
         recognizer = cls(loaded, max_batch, mirror)
         if not recognizer.modalities:

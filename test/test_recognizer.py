@@ -302,6 +302,14 @@ def test_what_cannot_be_loaded(tmp_path):
         Recognizer.load(tmp_path, backend="onnx")
 
 
+def test_a_path_below_the_home_folder(tmp_path, monkeypatch):
+    save_model(tmp_path / "weights.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Recognizer.load("~/weights.safetensors", device="cpu").modalities == ("rgb", "depth")
+    with pytest.raises(CheckpointError, match="no model at ~nobody-of-this-name/run"):
+        Recognizer.load("~nobody-of-this-name/run")
+
+
 def test_bf16_is_close(tmp_path, loaded):
     save_model(tmp_path / "weights.safetensors", temperature={"rgb": 2.0, "depth": 0.5, "rgbd": 0.7})
     recognizer = Recognizer.load(tmp_path, device="cpu", precision="bf16", warm_up=False)
