@@ -80,7 +80,7 @@ class Intake:
 
     Attributes:
         detector_seen: somebody publishes regions, or has.
-        received: requests so far. zero_stamps: messages without a stamp so far.
+        received: requests so far.
         cameras: camera infos by modality.
         infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
@@ -94,7 +94,6 @@ class Intake:
     clock: Callable[[], float]
     detector_seen: bool = False
     received: int = 0
-    zero_stamps: int = 0
     cameras: dict[str, CameraTrack] = field(default_factory=dict)
     infos_expected: set[str] = field(default_factory=set)
     events: dict[str, str] = field(default_factory=dict)
@@ -134,7 +133,6 @@ class Intake:
         self._plan()
         self.received += stream == self.pairer.anchor
         if unstamped:
-            self.zero_stamps += 1
             self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
         if self.pairer.add(stream, item):
             self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); pairing starts over"

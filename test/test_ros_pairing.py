@@ -465,13 +465,12 @@ def test_regions_without_any_picture_are_handed_out_with_the_reason():
     assert robot.intake.pairer.counters.unpaired == 2
 
 
-def test_zero_stamps_are_counted_and_still_answered():
+def test_zero_stamps_are_told_and_still_answered():
     robot = Robot()
     for _ in range(10):
         robot.now += 0.05
         robot.send("rgb", stamp=0)
         robot.send("depth", stamp=0)
-    assert robot.intake.zero_stamps == 20
     assert "stamp 0" in robot.intake.events["zero stamps"]
     assert ("rgb", "depth") in [tuple(job.pictures) for job in robot.jobs]
 
