@@ -30,6 +30,8 @@ __all__ = ["UNKNOWN", "Recognition", "Recognizer"]
 
 #: The label of a crop that was not recognised.
 UNKNOWN = "unknown"
+#: The oldest PyTorch that will do, as in pyproject.toml.
+_TORCH = (2, 4)
 
 Floats = NDArray[np.float32]
 
@@ -137,7 +139,7 @@ class Recognizer:
 
         Raises:
             CheckpointError: no model there, a damaged one, or one of another format.
-            ConfigError: an unknown back end, precision or device, or a back end that is not installed.
+            ConfigError: an unknown back end, precision or device, or a back end that is not installed or too old.
             UntrainedModalityError: the model was never trained to classify.
         """
         path = Path(os.path.expanduser(path))  # pathlib's raises where there is no such home
@@ -319,6 +321,17 @@ def _backend_of(path: Path) -> str:
     return "onnx" if path.suffix == ".onnx" else "torch"
 
 
+def _require_torch() -> None:
+    """Refuse a PyTorch that is too old before it fails in words that nobody understands."""
+    advice = f"{_TORCH[0]}.{_TORCH[1]} or newer is needed: pip install torch in a virtual environment (docs/ros.md)"
+    try:
+        import torch
+    except ImportError as error:
+        raise ConfigError(f"PyTorch cannot be imported ({error}); {advice}, or export the model to ONNX") from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _TORCH:
+        raise ConfigError(f"PyTorch {torch.__version__} is too old; {advice}, or export the model to ONNX")
+
+
 def _load_backend(path: Path, device: str, backend: str, precision: str, threads: int) -> Backend:
     if precision not in ("float32", "bf16"):
         raise ConfigError(f"precision is {precision!r}; choose float32 or bf16")
@@ -332,6 +345,7 @@ def _load_backend(path: Path, device: str, backend: str, precision: str, threads
         return OnnxBackend(path, device, threads)
     if backend != "torch":
         raise ConfigError(f"backend is {backend!r}; choose torch or onnx")
+    _require_torch()
     from mmcl_core.backend_torch import TorchBackend, set_threads
 
     if threads > 0:

@@ -1,7 +1,9 @@
 """The recogniser: its answers against the network's own, and a clear error for everything that is no crop."""
 
 import dataclasses
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_weights import CONFIG, METADATA
 from mmcl_core import crops, metrics
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.nn.model import RecognitionModel
-from mmcl_core.recognizer import UNKNOWN, Recognizer
+from mmcl_core.recognizer import _TORCH, UNKNOWN, Recognizer
 from mmcl_core.weights import save_weights
 
 SIZE, SIDE = 32, 36  # the network's side, and that of the resized crop
@@ -308,6 +310,19 @@ def test_a_path_below_the_home_folder(tmp_path, monkeypatch):
     assert Recognizer.load("~/weights.safetensors", device="cpu").modalities == ("rgb", "depth")
     with pytest.raises(CheckpointError, match="no model at ~nobody-of-this-name/run"):
         Recognizer.load("~nobody-of-this-name/run")
+
+
+@pytest.mark.parametrize(("version", "fine"), [("1.13.1+cu117", False), ("2.3.0", False), ("2.11.0a0+git", True)])
+def test_a_pytorch_that_is_too_old_is_named(tmp_path, monkeypatch, version, fine):
+    save_model(tmp_path / "weights.safetensors")
+    monkeypatch.setattr(torch, "__version__", version)
+    if fine:
+        Recognizer.load(tmp_path, device="cpu")
+    else:
+        with pytest.raises(ConfigError, match=f"PyTorch {re.escape(version)} is too old; 2.4 or newer"):
+            Recognizer.load(tmp_path, device="cpu")
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"torch>={".".join(map(str, _TORCH))}"' in project
 
 
 def test_bf16_is_close(tmp_path, loaded):
