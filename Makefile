@@ -43,4 +43,5 @@ lint: env
 	$(PY) -m mypy
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO)/household $(DEMO)/run $(DEMO)/ros build *.egg-info
+	@rmdir $(DEMO) 2>/dev/null || true

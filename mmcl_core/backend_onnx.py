@@ -79,9 +79,15 @@ def _session(file: Path, device: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=[name for name in wanted if name in known])
+        session = onnxruntime.InferenceSession(str(file), options, providers=[name for name in wanted if name in known])
     except Exception as error:  # onnxruntime raises classes of its own, which are not public
         raise CheckpointError(f"{file} cannot be read as an ONNX file: {str(error).splitlines()[0]}") from error
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():  # it falls back without an error
+        raise ConfigError(
+            "device is 'cuda', but onnxruntime could not use the GPU, most often for want of the CUDA and cuDNN that "
+            "it was built for (its own log says which); install them, or choose auto or cpu"
+        )
+    return session
 
 
 def _metadata(file: Path, session: Any) -> dict[str, Any]:

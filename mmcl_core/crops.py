@@ -8,7 +8,7 @@ antialiasing; depth takes the nearest reading, so that readings never mix with m
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -17,14 +17,21 @@ from numpy.typing import NDArray
 
 from mmcl_core.errors import InputError
 
-__all__ = ["check_cameras", "check_depth", "check_rgb", "fit", "mirrored", "resized_side"]
+__all__ = ["check_cameras", "check_depth", "check_rgb", "fit", "mirrored", "resized_side", "uses_camera"]
 
+#: Encodings of depth (:mod:`mmcl_core.depth`) that differ with the camera even without metric size.
+_CAMERA_ENCODINGS = ("normals", "hha")
 #: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
 _FARTHEST_MEDIAN_M = 100.0
 #: Crops of integer depth whose largest reading is below this many millimetres are taken for metres, and refused.
 _NEAREST_MM = 30
 
 Array = NDArray[Any]
+
+
+def uses_camera(inputs: Mapping[str, Any]) -> bool:
+    """Whether answers from depth differ with the camera; ``inputs`` is the entry ``input`` of a model's metadata."""
+    return bool(inputs["metric_size"]) or inputs["depth_encoding"] in _CAMERA_ENCODINGS
 
 
 def check_rgb(crop: Any, name: str) -> Array:

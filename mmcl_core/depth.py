@@ -32,7 +32,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    "CAMERA_ENCODINGS",
     "ENCODINGS",
     "drop_background",
     "encode",
@@ -48,8 +47,6 @@ __all__ = [
     "valid_readings",
 ]
 
-#: Those that differ with the camera even without metric size.
-CAMERA_ENCODINGS = ("normals", "hha")
 ENCODINGS = ("replicate", "relative", "normals", "relief", "hha", "stored")
 
 #: Share of the readings in the middle of the crop that are nearer than the reference distance. Below one half, as what

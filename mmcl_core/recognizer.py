@@ -13,6 +13,7 @@ for weights files only, onnxruntime for ``.onnx`` files only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl_core.crops import check_cameras, check_depth, check_rgb, fit, mirrored
+from mmcl_core.crops import check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import fuse, top_k
 
@@ -29,6 +30,8 @@ __all__ = ["UNKNOWN", "Recognition", "Recognizer"]
 
 #: The label of a crop that was not recognised.
 UNKNOWN = "unknown"
+#: The oldest PyTorch that will do, as in pyproject.toml.
+_TORCH = (2, 4)
 
 Floats = NDArray[np.float32]
 
@@ -123,7 +126,8 @@ class Recognizer:
         """Load a model.
 
         Args:
-            path: a run folder, ``weights.safetensors``, an ``.onnx`` file, or a folder of these, one a modality.
+            path: a run folder, ``weights.safetensors``, an ``.onnx`` file, or a folder of these, one a modality. A
+                leading ``~`` is the home folder, as parameter files of a robot have it.
             device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
             backend: ``None`` goes by the file.
             precision: ``bf16`` is faster where the processor multiplies it (torch only).
@@ -135,10 +139,10 @@ class Recognizer:
 
         Raises:
             CheckpointError: no model there, a damaged one, or one of another format.
-            ConfigError: an unknown back end, precision or device, or a back end that is not installed.
+            ConfigError: an unknown back end, precision or device, or a back end that is not installed or too old.
             UntrainedModalityError: the model was never trained to classify.
         """
-        path = Path(path)
+        path = Path(os.path.expanduser(path))  # pathlib's raises where there is no such home
         loaded = _load_backend(path, device, backend or _backend_of(path), precision, threads)
         recognizer = cls(loaded, max_batch, mirror)
         if not recognizer.modalities:
@@ -156,6 +160,16 @@ class Recognizer:
     def device(self) -> str:
         """Where the network runs, such as ``cpu`` or ``cuda:0``."""
         return self._backend.device
+
+    @property
+    def takes_distances(self) -> bool:
+        """Whether depth is what a sensor gives; not where the model was trained on prepared depth pictures (HHA)."""
+        return not self._stored
+
+    @property
+    def uses_camera(self) -> bool:
+        """Whether answers from depth differ with its camera (metric size, surface normals, HHA)."""
+        return uses_camera(self.metadata["input"])
 
     def recognize(
         self,
@@ -307,6 +321,17 @@ def _backend_of(path: Path) -> str:
     return "onnx" if path.suffix == ".onnx" else "torch"
 
 
+def _require_torch() -> None:
+    """Refuse a PyTorch that is too old before it fails in words that nobody understands."""
+    advice = f"{_TORCH[0]}.{_TORCH[1]} or newer is needed: pip install torch in a virtual environment (docs/ros.md)"
+    try:
+        import torch
+    except ImportError as error:
+        raise ConfigError(f"PyTorch cannot be imported ({error}); {advice}, or export the model to ONNX") from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _TORCH:
+        raise ConfigError(f"PyTorch {torch.__version__} is too old; {advice}, or export the model to ONNX")
+
+
 def _load_backend(path: Path, device: str, backend: str, precision: str, threads: int) -> Backend:
     if precision not in ("float32", "bf16"):
         raise ConfigError(f"precision is {precision!r}; choose float32 or bf16")
@@ -320,6 +345,7 @@ def _load_backend(path: Path, device: str, backend: str, precision: str, threads
         return OnnxBackend(path, device, threads)
     if backend != "torch":
         raise ConfigError(f"backend is {backend!r}; choose torch or onnx")
+    _require_torch()
     from mmcl_core.backend_torch import TorchBackend, set_threads
 
     if threads > 0:

@@ -23,45 +23,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from mmcl_core.errors import InputError, MmclError
 from mmcl_ros.shares import shared
+from mmcl_ros.stand_in import StandIn
 
-__all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "StandIn", "main", "random_image"]
+__all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image"]
 
 WIDTH, HEIGHT = 640, 480
 PROFILE = shared("mmcl_ros", "config/fastdds.xml")
 COLOUR_OR_NOT = ("rgb8", "bgr8", "mono8", "mono16", "yuv422", "bayer_rggb8", "32FC1", "", "rgb9", "\u00fc" * 9)
 DEPTH_OR_NOT = ("16UC1", "32FC1", "mono16", "rgb8", "", "16uc1", "64FC1", "\u00fc" * 9)
-
-
-class StandIn:
-    """A recogniser that answers the first class at no cost."""
-
-    classes = ("one", "two")
-    modalities = ("rgb", "depth")
-    model_id = "stand-in"
-
-    def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
-        """The same answer for every crop."""
-        count = len(rgb if rgb is not None else depth)
-        seen = [
-            "".join(
-                name for name, crops in (("rgb", rgb), ("d", depth)) if crops is not None and crops[row] is not None
-            )
-            for row in range(count)
-        ]
-        return SimpleNamespace(
-            probabilities=np.tile([0.9, 0.1], (count, 1)),
-            embeddings=np.tile([1.0, 0.0], (count, 1)),
-            modality=["depth" if name == "d" else name for name in seen],
-            top_labels=[["one", "two"][:top_k]] * count,
-            top_scores=np.tile([0.9, 0.1], (count, 1))[:, :top_k],
-        )
 
 
 class Rig:

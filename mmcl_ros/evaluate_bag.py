@@ -88,7 +88,8 @@ class Evaluation:
 
     def add(self, truth: Truth, frame: Frame, found: FrameAnswer) -> None:
         """Enter the answers for one picture."""
-        self.problems.update(f"{modality}: {words}" for modality, (_, words) in found.problems.items())
+        problems = {name: words for name, (_, words) in found.problems.items()}
+        self.problems.update(f"{name}: {words}" for told in (problems, found.remarks) for name, words in told.items())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
@@ -168,15 +169,12 @@ def evaluate(
     """Answer every true box of a recording, by each modality setting.
 
     Raises:
-        ConfigError: the model was not trained for a modality.
+        ConfigError: a modality that :func:`mmcl_ros.intake.wanted_modalities` refuses.
         DataError: the recording has no pictures of a modality.
     """
     wanted = {}
     for name in modalities:
-        wanted[name] = wanted_modalities(name, recognizer.modalities)
-        if not wanted[name]:
-            trained = " and ".join(recognizer.modalities)
-            raise ConfigError(f"modality {name} was asked for, but the model was trained for {trained}")
+        wanted[name] = wanted_modalities(name, recognizer)
         absent = [one for one in wanted[name] if not getattr(bag.topics, one)]
         if absent and (name != "auto" or len(absent) == len(wanted[name])):
             raise DataError(f"{bag.path} has no {' and no '.join(absent)} pictures; its topics: {bag.listing()}")

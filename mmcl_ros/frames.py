@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
+NO_CAMERA = "no usable camera info, by which this model goes: answers are worse without; name it (depth_info_topic)"
 DECODERS = {"rgb": decode_rgb, "depth": decode_depth}
 
 
@@ -61,12 +62,28 @@ class RecognizerLike(Protocol):
     model_id: str
 
     @property
+    def backend(self) -> str:
+        """What runs the network."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
     def classes(self) -> Sequence[str]:
         """Names of the classes."""
 
     @property
     def modalities(self) -> Sequence[str]:
         """``rgb``, ``depth``, or both."""
+
+    @property
+    def takes_distances(self) -> bool:
+        """Whether depth is what a sensor gives, and not a picture prepared from it."""
+
+    @property
+    def uses_camera(self) -> bool:
+        """Whether answers from depth differ with its camera."""
 
     def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
         """Probabilities and embeddings of a batch of crops."""
@@ -111,6 +128,7 @@ class FrameAnswer:
     Attributes:
         size: (width, height) in pixels of the picture that ``roi`` refers to; zeros: not known.
         problems: per modality, what was wrong with its picture as a whole, and which kind of wrong.
+        remarks: per modality, what makes answers that were given worse than they could be.
         seconds: time spent per stage: ``decode``, ``crop``, ``inference``.
     """
 
@@ -118,6 +136,7 @@ class FrameAnswer:
     modality: str = ""
     size: tuple[int, int] = (0, 0)
     problems: dict[str, tuple[Result, str]] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -240,8 +259,10 @@ class FrameCropper:
         same = [view for view in seen if not request.frame_id or view.frame_id == request.frame_id]
         if request.width and request.height:
             size = (request.width, request.height)
-            camera = next((view.camera for view in same if (view.width, view.height) == size), None)
-            return View(request.frame_id, *size, camera)
+            drawn_in = next((view for view in same if (view.width, view.height) == size), None)
+            # Boxes that name no frame are of a picture that was seen, and so of its frame.
+            frame = request.frame_id or next((view.frame_id for view in (drawn_in, *seen) if view), "")
+            return View(frame, *size, drawn_in.camera if drawn_in else None)
         if same:
             return same[0]
         if seen:
@@ -314,6 +335,8 @@ class FrameRecognizer(FrameCropper):
         """
         jobs, result = self.crops(request, pictures, infos, missing)
         started = time.perf_counter()
+        if self.recognizer.uses_camera and any(job.cameras.get("depth") == UNKNOWN_CAMERA for job in jobs):
+            result.remarks["depth"] = NO_CAMERA
         if jobs:
             self._infer(jobs, result)
         used = [answer.modality for answer in result.answers if answer.modality]

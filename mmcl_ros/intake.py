@@ -7,12 +7,14 @@ time where that is simulated).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request, read_request, stamp_of
+from mmcl_ros.frames import RecognizerLike
 from mmcl_ros.health import Health, State, choose
 from mmcl_ros.images import stated_encoding
 from mmcl_ros.pairing import Group, Item, Pairer
@@ -44,12 +46,24 @@ class Job:
     done: Callable[[Any], None] | None = None
 
 
-def wanted_modalities(setting: str, trained: Sequence[str]) -> tuple[str, ...]:
-    """The sensors that a modality setting makes use of; none where the model was not trained for them."""
-    if setting == "auto":
-        return tuple(name for name in ("rgb", "depth") if name in trained)
-    needed = ("rgb", "depth") if setting == "rgbd" else (setting,)
-    return needed if all(name in trained for name in needed) else ()
+def wanted_modalities(setting: str, model: RecognizerLike) -> tuple[str, ...]:
+    """The sensors that a modality setting makes use of, colour first.
+
+    Raises:
+        ConfigError: the model was not trained for them, or takes no distances and so nothing that a sensor gives.
+    """
+    usable = [name for name in model.modalities if name == "rgb" or model.takes_distances]
+    asked = [name for name in ("rgb", "depth") if setting in (name, "rgbd", "auto")]
+    found = tuple(name for name in asked if name in usable)
+    if found == tuple(asked) or (found and setting == "auto"):
+        return found
+    words = f"modality is {setting}, but the model was trained for {' and '.join(model.modalities)}"
+    if "depth" in model.modalities and not model.takes_distances:
+        words += (
+            ", and for depth it takes pictures that were prepared (such as HHA) where a sensor gives distances; take "
+            "modality rgb if it was trained for it, or train on metric depth with model.depth_encoding=hha or relief"
+        )
+    raise ConfigError(words)
 
 
 @dataclass
@@ -66,7 +80,7 @@ class Intake:
 
     Attributes:
         detector_seen: somebody publishes regions, or has.
-        received: requests so far. zero_stamps: messages without a stamp so far.
+        received: requests so far.
         cameras: camera infos by modality.
         infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
@@ -80,7 +94,6 @@ class Intake:
     clock: Callable[[], float]
     detector_seen: bool = False
     received: int = 0
-    zero_stamps: int = 0
     cameras: dict[str, CameraTrack] = field(default_factory=dict)
     infos_expected: set[str] = field(default_factory=set)
     events: dict[str, str] = field(default_factory=dict)
@@ -120,7 +133,6 @@ class Intake:
         self._plan()
         self.received += stream == self.pairer.anchor
         if unstamped:
-            self.zero_stamps += 1
             self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
         if self.pairer.add(stream, item):
             self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); pairing starts over"
@@ -144,9 +156,9 @@ class Intake:
         return self._patient
 
     def single(self, request: Request | None, now: float) -> Job | None:
-        """A job for the newest pictures that belong together, whatever their age; None while there is none."""
+        """A job for the newest pictures that belong together, of sensors not lost; None while there is none."""
         newest = {name: item for name in self.wanted if (item := self.pairer.newest(name))}
-        usable = [name for name in self._usable() if name in newest] or list(newest)
+        usable = [name for name in self._alive(self.flows()) if name in newest]
         if not usable:
             return None
         newest |= self.pairer.newest_together(usable)  # one sensor's newest picture may be ahead of the other's
@@ -165,16 +177,18 @@ class Intake:
         now = self.clock()
         return {name: self.health[name].flow(now) for name in self.wanted}
 
-    def _usable(self) -> list[str]:
-        return choose(self.flows()) if self.modality == "auto" else list(self.wanted)
+    def _alive(self, flows: dict[str, State]) -> list[str]:
+        """The sensors to answer from at this moment; only ``auto`` makes one that recovers prove itself first."""
+        if self.modality == "auto":
+            return choose(flows)
+        return [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
 
     def _plan(self) -> None:
         """Tell the pairer what to pair, as the sensors come and go."""
         flows = self.flows()
-        partners = awaited = alive = choose(flows)
+        partners = awaited = alive = self._alive(flows)
         if self.modality != "auto":
             partners = list(self.wanted)
-            alive = [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
             awaited = [name for name, flow in flows.items() if self._coming(name, flow)]
         anchor = REGIONS if self.uses_detections else (alive or self.wanted)[0]
         self.pairer.expect(anchor, partners or self.wanted, awaited or self.wanted)

@@ -54,6 +54,8 @@ class Ledger:
             self.malformed += bad
             if words:
                 self.events[f"{modality} {'bad pictures' if bad else 'unregistered'}"] = f"{modality}: {words}"
+        for modality, words in answer.remarks.items():
+            self.events[f"{modality} remark"] = f"{modality}: {words}"
         self.failed += bool(answer.answers) and not answer.modality
         for one in answer.answers:
             self.malformed += one.result is Result.BAD_REGION

@@ -54,7 +54,14 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("model", "", "Run folder or weights file of the model (or an exported .onnx file)."),
     Parameter("device", "auto", "Where the network runs: auto, cpu, cuda, cuda:1, ..."),
     Parameter("backend", "auto", "What runs the network; auto goes by the file.", ("auto", "torch", "onnx")),
-    Parameter("threads", 0, "CPU threads of the torch network; 0: torch's own choice.", low=0, high=1024),
+    Parameter(
+        "threads",
+        0,
+        "CPU threads of the network; 0: the back end's own choice. With torch a number holds for the process: going "
+        "back to 0 takes a restart.",
+        low=0,
+        high=1024,
+    ),
     Parameter("mirror", False, "Look at every region and its mirror image, and average the answers: twice the work."),
     Parameter(
         "modality",

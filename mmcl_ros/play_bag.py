@@ -10,6 +10,7 @@ ends when the answers have come.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import sys
@@ -23,14 +24,15 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.cli import run_command
-from mmcl_core.errors import ConfigError, DataError, MmclError
+from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
 from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
-from mmcl_ros.detections import stamp_of
-from mmcl_ros.interfaces import message_class
+from mmcl_ros.detections import View, stamp_of
+from mmcl_ros.frames import DECODERS
+from mmcl_ros.interfaces import message_class, optional_class
 from mmcl_ros.qos import profile
 from mmcl_ros.truth import Truth, read_truth
 
-__all__ = ["Listener", "main", "play"]
+__all__ = ["Listener", "drawn_in", "main", "play", "truth_messages"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +128,7 @@ def play(
         The number of messages sent.
 
     Raises:
+        DataError: the regions are of a type that is not installed, and there are no other requests.
         MmclError: nobody listens.
     """
     publishers, own = _publishers(node, bag, reliable, requests)
@@ -152,8 +155,16 @@ def _publishers(node: Any, bag: Bag, reliable: bool, requests: Sequence[Any]) ->
     """Publishers by topic of the bag, and one for requests from elsewhere."""
     made = {}
     for topic, kind in bag.kinds.items():
-        if kind in (*IMAGES, INFO, *REGIONS):  # what a recognizer takes in, not what one has answered
-            made[topic] = node.create_publisher(message_class(kind), topic, profile(100, reliable))
+        if kind not in (*IMAGES, INFO, *REGIONS):  # what a recognizer takes in, not what one has answered
+            continue
+        found = optional_class(kind)
+        if found is not None:
+            made[topic] = node.create_publisher(found, topic, profile(100, reliable))
+            continue
+        words = f"{topic} carries {kind}, and the package {kind.split('/')[0]} is not installed"
+        if topic == bag.topics.detections and not requests:
+            raise DataError(f"{bag.path}: {words}; install it, or give the true boxes as a CSV file (--truth)")
+        logger.warning("%s: %s; it is left out", bag.path, words)
     own = node.create_publisher(type(requests[0]), "detections", profile(100)) if requests else None
     return made, own
 
@@ -183,15 +194,20 @@ def _wait_for_listeners(publishers: Sequence[Any], pictures: Sequence[Any], pati
     raise MmclError(f"nobody listens to {names}; start the recognizer, or remap (--ros-args -r from:=to)")
 
 
-def truth_messages(truths: Sequence[Truth], frame_id: str) -> list[Any]:
-    """The true boxes as ``RegionArray`` messages."""
+def truth_messages(truths: Sequence[Truth], picture: View) -> list[Any]:
+    """The true boxes as ``RegionArray`` messages; of ``picture`` where they state no size.
+
+    A recognizer of depth alone does not hear the colour picture, and could not tell what size the boxes are for.
+    """
     array, region = message_class("mmcl_ros/msg/RegionArray"), message_class("mmcl_ros/msg/Region")
     messages = []
     for truth in truths:
         message = array()
-        message.header.frame_id = frame_id
+        message.header.frame_id = picture.frame_id
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(truth.request.stamp, 1_000_000_000)
-        message.width, message.height = truth.request.width, truth.request.height
+        message.width, message.height = picture.width, picture.height
+        if truth.request.width and truth.request.height:
+            message.width, message.height = truth.request.width, truth.request.height
         for box in truth.request.boxes:
             one = region(id=box.id)
             if np.isfinite([box.left, box.top, box.right, box.bottom]).all():  # one that is not stays empty
@@ -213,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
-    parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions unless the bag holds regions")
+    parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions where the bag has none")
     parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default 1)")
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
@@ -252,7 +268,7 @@ def _run(options: argparse.Namespace) -> None:
             if bag.path.suffix == ".bag":
                 raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
             bag.require_pictures()
-            requests = [] if bag.topics.detections else truth_messages(truths, _frame_id(bag))
+            requests = [] if _sends_regions(bag) else truth_messages(truths, drawn_in(bag))
             offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
             play(node, bag, requests=requests, sent=listener.sent, **offer)
         _wait_until_quiet(listener.answers, [truth.request.stamp for truth in truths])
@@ -268,10 +284,20 @@ def _run(options: argparse.Namespace) -> None:
         raise MmclError("no answers came; see the log of the recognizer, or its topic recognizer/status")
 
 
-def _frame_id(bag: Bag) -> str:
-    for _, message in bag.messages(bag.topics.rgb or bag.topics.depth):
-        return str(message.header.frame_id)
-    return ""
+def _sends_regions(bag: Bag) -> bool:
+    """Whether the bag holds regions, of a type that can be published here."""
+    topic = bag.topics.detections
+    return bool(topic) and optional_class(bag.kinds[topic]) is not None
+
+
+def drawn_in(bag: Bag) -> View:
+    """Frame and size of the picture that true boxes are of: colour, depth where there is none."""
+    name = "rgb" if bag.topics.rgb else "depth"
+    for _, message in bag.messages(getattr(bag.topics, name)):
+        with contextlib.suppress(InputError):  # one that cannot be decoded; the next one may
+            height, width = DECODERS[name](message).shape[:2]
+            return View(str(message.header.frame_id), width, height)
+    return View("", 0, 0)
 
 
 def _wait_until_quiet(answers: Mapping[int, Any], expected: Sequence[int], patience: float = 60.0) -> None:

@@ -132,7 +132,8 @@ class RecognizerNode(LifecycleNode):
         model = self.recognizer
         info = {"labels": list(model.classes), "modalities": list(model.modalities)}
         self._labels.publish(msg.LabelInfo(model_id=model.model_id, **info))
-        self.get_logger().info(f"model {model.model_id}, answering from {' and '.join(wanted)}")
+        place = f"{model.backend} on {model.device}"
+        self.get_logger().info(f"model {model.model_id} ({place}), answering from {' and '.join(wanted)}")
         self.stage = "inactive"
         return TransitionCallbackReturn.SUCCESS
 
@@ -143,11 +144,7 @@ class RecognizerNode(LifecycleNode):
             raise MmclError("the parameter model is empty; give a run folder or a weights file")
         settings = {name: values[name] for name in ("device", "backend", "threads", "mirror")}
         model = self._load(values["model"], **settings)
-        wanted = wanted_modalities(values["modality"], model.modalities)
-        if not wanted:
-            trained = " and ".join(model.modalities)
-            raise MmclError(f"modality is {values['modality']}, but {values['model']} was trained for {trained}")
-        return model, wanted
+        return model, wanted_modalities(values["modality"], model)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen and answer."""

@@ -65,10 +65,13 @@ class Worker(threading.Thread):
             self._changed.notify()
 
     def ask(self, single: Single) -> None:
-        """Have the newest pictures recognised, enabled or not."""
+        """Have the newest pictures recognised, enabled or not; once stopped, there is no answer."""
         with self._changed:
-            self._singles.append(single)
-            self._changed.notify()
+            if not self._stopped:
+                self._singles.append(single)
+                self._changed.notify()
+                return
+        single.done(None)
 
     def stop(self) -> None:
         """End the thread after the job it is working on; requests for single answers end without one."""
@@ -82,13 +85,14 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Wait for jobs and process them."""
         while True:
+            job = None
             with self._changed:
-                job = self._next()
-                while job is None and not self._stopped:
-                    self._changed.wait(self._timeout())
+                while job is None and not self._stopped:  # a job that was taken is worked on, though the end comes now
                     job = self._next()
-                if self._stopped or job is None:
-                    return
+                    if job is None:
+                        self._changed.wait(self._timeout())
+            if job is None:
+                return
             try:
                 self._process(job)
             except Exception:  # a defect must not end the thread and leave the robot without answers

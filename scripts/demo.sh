@@ -9,7 +9,7 @@ classes=(ball banana book bottle bowl can carton mug pan pen plate scissors)
 
 step() { printf '\n== %s\n' "$*"; }
 
-rm -rf "$out"
+rm -rf "$out/household" "$out/run" "$out/ros" # what is written here, and nothing else that lies beside it
 step "1/4  Rendering RGB-D crops of household objects"
 "$python" -m mmcl_core.render --objects household --out "$out/household" --count 10800 --size 64 --neighbours 0 \
   --split train=0.87,val=0.05,test=0.08 --classes "${classes[@]}"

@@ -14,7 +14,7 @@ case ${ROS_DISTRO:-} in
 esac
 export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-77}
 
-rm -rf "$out"
+rm -rf "$out/bag" "$out/truth.csv" "$out/evaluation"
 "$python" -m mmcl_ros.record_demo --out "$out" --frames 30 --seed 1 ${classes:+--classes "${classes[@]}"}
 "$python" -m mmcl_ros.evaluate_bag --bag "$out/bag" --truth "$out/truth.csv" --model "$run" \
   --modality rgb depth rgbd --out "$out/evaluation"

@@ -51,10 +51,13 @@ def camera_info(width, height, fx, cx, cy, stamp_ns=0, roi=(0, 0, 0, 0), binning
 class FakeRecognizer:
     """Tells dark from bright crops: colour by its mean (85 a class), depth by its mean (1 m a class)."""
 
-    def __init__(self, modalities=("rgb", "depth"), model_id="fake"):
+    backend, device = "fake", "cpu"
+
+    def __init__(self, modalities=("rgb", "depth"), model_id="fake", takes_distances=True, uses_camera=False):
         self.classes = list(CLASSES)
         self.modalities = list(modalities)
         self.model_id = model_id
+        self.takes_distances, self.uses_camera = takes_distances, uses_camera
         self.calls = []
         self.broken = False
 

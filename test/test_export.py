@@ -87,6 +87,18 @@ def test_one_file_is_one_modality(exported):
         Recognizer.load(exported / "onnx", device="cuda:99")
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_onnxruntime_was_built_for_but_cannot_use_is_an_error(exported, monkeypatch):
+    """It falls back to the processor without a word, as here where only its list of providers names the GPU."""
+    import onnxruntime
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    with pytest.raises(ConfigError, match="could not use the GPU"):
+        Recognizer.load(exported / "onnx" / "rgb.onnx", device="cuda")
+    assert Recognizer.load(exported / "onnx" / "rgb.onnx", device="auto").device == "cpu"
+
+
 def test_files_of_different_models_are_refused(exported, tmp_path):
     import onnx
 

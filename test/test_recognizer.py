@@ -1,7 +1,9 @@
 """The recogniser: its answers against the network's own, and a clear error for everything that is no crop."""
 
 import dataclasses
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_weights import CONFIG, METADATA
 from mmcl_core import crops, metrics
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.nn.model import RecognitionModel
-from mmcl_core.recognizer import UNKNOWN, Recognizer
+from mmcl_core.recognizer import _TORCH, UNKNOWN, Recognizer
 from mmcl_core.weights import save_weights
 
 SIZE, SIDE = 32, 36  # the network's side, and that of the resized crop
@@ -207,6 +209,7 @@ def test_low_scores_are_rejected(loaded):
 
 def test_metres_and_millimetres_agree(loaded):
     _, recognizer = loaded
+    assert recognizer.takes_distances
     _, (millimetres,) = make_crops([(60, 60)])
     millimetres[10:20] = 0
     metres = millimetres.astype(np.float32) / 1000
@@ -221,6 +224,7 @@ def test_metres_and_millimetres_agree(loaded):
 def test_metric_size_needs_the_camera(tmp_path):
     save_model(tmp_path / "weights.safetensors", depth_encoding="normals", metric_size=True)
     recognizer = Recognizer.load(tmp_path, device="cpu")
+    assert recognizer.uses_camera
     _, depth = make_crops([(40, 40)] * 2)
     unknown = recognizer.recognize(depth=depth)
     zeros = recognizer.recognize(depth=depth, camera=np.zeros((2, 4)))
@@ -235,6 +239,7 @@ def test_stored_depth_pictures(tmp_path):
     recognizer = Recognizer.load(tmp_path, device="cpu")
     pictures, metric = make_crops([(40, 50)])
     assert recognizer.recognize(depth=pictures).modality == ["depth"]
+    assert not recognizer.takes_distances
     with pytest.raises(InputError, match=r"depth\[0\]"):
         recognizer.recognize(depth=metric)
 
@@ -297,6 +302,27 @@ def test_what_cannot_be_loaded(tmp_path):
             Recognizer.load(tmp_path, **wrong)
     with pytest.raises(CheckpointError, match=r"\.onnx"):
         Recognizer.load(tmp_path, backend="onnx")
+
+
+def test_a_path_below_the_home_folder(tmp_path, monkeypatch):
+    save_model(tmp_path / "weights.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Recognizer.load("~/weights.safetensors", device="cpu").modalities == ("rgb", "depth")
+    with pytest.raises(CheckpointError, match="no model at ~nobody-of-this-name/run"):
+        Recognizer.load("~nobody-of-this-name/run")
+
+
+@pytest.mark.parametrize(("version", "fine"), [("1.13.1+cu117", False), ("2.3.0", False), ("2.11.0a0+git", True)])
+def test_a_pytorch_that_is_too_old_is_named(tmp_path, monkeypatch, version, fine):
+    save_model(tmp_path / "weights.safetensors")
+    monkeypatch.setattr(torch, "__version__", version)
+    if fine:
+        Recognizer.load(tmp_path, device="cpu")
+    else:
+        with pytest.raises(ConfigError, match=f"PyTorch {re.escape(version)} is too old; 2.4 or newer"):
+            Recognizer.load(tmp_path, device="cpu")
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"torch>={".".join(map(str, _TORCH))}"' in project
 
 
 def test_bf16_is_close(tmp_path, loaded):

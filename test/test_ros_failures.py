@@ -189,7 +189,7 @@ def test_inference_errors_do_not_end_the_loop(bench):
 
 
 def test_whoever_asked_for_an_answer_that_is_lost_is_told(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", stale_after=60.0)
     rgb = bench.publisher(Image, "/rgb/image")
     rgb.publish(rgb_message(0))
     bench.wait(lambda: node.ledger.processed == 1, "the picture")

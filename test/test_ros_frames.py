@@ -11,6 +11,8 @@ from mmcl_core.errors import InputError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
+from mmcl_ros.health import Health
+from mmcl_ros.ledger import Ledger
 
 LEFT, RIGHT = (0, 0, 40, 60), (40, 0, 40, 60)
 
@@ -250,6 +252,17 @@ def test_depth_of_another_frame_is_unregistered():
     assert alone.answers[0].result is Result.UNREGISTERED
 
 
+@pytest.mark.parametrize("size", [(0, 0), (80, 60), (160, 120)])
+def test_boxes_without_a_frame_are_of_the_frame_of_the_picture_they_were_drawn_in(size):
+    result = ask([(0, 0, 40, 40)], rgb=colour(), depth=depth(frame="depth_optical"), frame="", size=size)
+    assert result.modality == "rgb"
+    assert result.problems["depth"][0] is Result.UNREGISTERED
+    small = depth(frame="depth_optical", width=40, height=30)
+    of_depth = ask([LEFT], rgb=colour(), depth=small, frame="", size=(40, 30))
+    assert (of_depth.modality, list(of_depth.problems)) == ("depth", ["rgb"])
+    assert ask([LEFT], depth=depth(), frame="", size=(80, 60)).modality == "depth"
+
+
 def test_another_shape_needs_both_cameras():
     square = depth(width=60, height=60)
     assert ask(rgb=colour(), depth=square).problems["depth"][0] is Result.UNREGISTERED
@@ -324,6 +337,23 @@ def test_uncalibrated_camera_is_told_as_unknown():
     recognizer = FakeRecognizer()
     ask([LEFT], depth=depth(), recognizer=recognizer)
     assert recognizer.calls[0].camera == [(0.0, 0.0, 0.0, 0.0)]
+
+
+def test_depth_without_the_camera_that_the_model_goes_by_is_told_once():
+    known = {"depth": camera_info(80, 60, 100, 39.5, 29.5)}
+    needy = {"recognizer": FakeRecognizer(uses_camera=True)}
+    told = ask(depth=depth(), **needy)
+    assert labels(told) == ["dark", "bright"]
+    assert "depth_info_topic" in told.remarks["depth"]
+    assert told.problems == {}, "it is answered, and the sensor is fine"
+    assert ask(depth=depth(), infos=known, **needy).remarks == {}
+    assert ask(rgb=colour(), **needy).remarks == {}
+    assert ask(depth=depth()).remarks == {}, "a model that needs no camera"
+    ledger, health = Ledger(), {"depth": Health()}
+    for _ in range(3):
+        ledger.account(told, {"depth": None}, health, 0.0)
+    assert list(ledger.take_events().values()) == [f"depth: {told.remarks['depth']}"]
+    assert health["depth"].problem is None
 
 
 def test_clip_keeps_fractions_of_pixels():

@@ -245,7 +245,7 @@ def test_detections_of_vision_msgs_in_and_out(bench):
 
 
 def test_enable_and_recognise_once(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", stale_after=60.0)
     found = bench.collect(RecognitionArray, "/recognitions")
     answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.1))
     assert not answer.success
@@ -303,7 +303,7 @@ def test_lifecycle_round(bench):
     [
         (CheckpointError("no model at /nowhere"), {}, "no model at /nowhere"),
         (OSError("disk"), {}, "OSError: disk"),
-        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but fake was trained for rgb"),
+        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but the model was trained for rgb"),
         (FakeRecognizer(), {"model": ""}, "parameter model is empty"),
     ],
 )

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from ros_fakes import camera_info, header, image, regions
+from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 
+from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.health import Health, Latencies, Rate, State, choose, percentiles
@@ -464,13 +465,12 @@ def test_regions_without_any_picture_are_handed_out_with_the_reason():
     assert robot.intake.pairer.counters.unpaired == 2
 
 
-def test_zero_stamps_are_counted_and_still_answered():
+def test_zero_stamps_are_told_and_still_answered():
     robot = Robot()
     for _ in range(10):
         robot.now += 0.05
         robot.send("rgb", stamp=0)
         robot.send("depth", stamp=0)
-    assert robot.intake.zero_stamps == 20
     assert "stamp 0" in robot.intake.events["zero stamps"]
     assert ("rgb", "depth") in [tuple(job.pictures) for job in robot.jobs]
 
@@ -507,16 +507,52 @@ def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
     assert set(robot.intake.single(None, robot.now).pictures) == {"rgb"}
 
 
+@pytest.mark.parametrize("setting", ["auto", "rgbd"])
+def test_a_single_request_is_answered_from_the_sensor_that_is_alive(setting):
+    robot = Robot(setting, roi_source="detections")
+    robot.run(0.5, "rgb", "depth")
+    robot.run(10, "depth")
+    job = robot.intake.single(None, robot.now)
+    assert set(job.pictures) == {"depth"}
+    assert stamp_of(job.header) == round(robot.now * 1e9)
+
+
+@pytest.mark.parametrize("setting", ["auto", "rgb", "rgbd"])
+def test_a_single_request_is_not_answered_from_a_picture_of_long_ago(setting):
+    robot = Robot(setting, wanted=("rgb",) if setting == "rgb" else ("rgb", "depth"))
+    robot.run(0.5, "rgb")
+    robot.now += 3600
+    assert robot.intake.single(None, robot.now) is None
+    robot.send("rgb")
+    assert stamp_of(robot.intake.single(None, robot.now).header) == round(robot.now * 1e9)
+
+
 @pytest.mark.parametrize(
     ("setting", "trained", "wanted"),
     [
         ("auto", ["depth", "rgb"], ("rgb", "depth")),
         ("auto", ["depth"], ("depth",)),
         ("rgbd", ["rgb", "depth"], ("rgb", "depth")),
-        ("rgbd", ["rgb"], ()),
-        ("depth", ["rgb"], ()),
         ("rgb", ["rgb"], ("rgb",)),
     ],
 )
 def test_sensors_wanted(setting, trained, wanted):
-    assert wanted_modalities(setting, trained) == wanted
+    assert wanted_modalities(setting, FakeRecognizer(trained)) == wanted
+
+
+@pytest.mark.parametrize("setting", ["rgbd", "depth"])
+def test_sensors_that_the_model_was_not_trained_for_are_refused(setting):
+    with pytest.raises(ConfigError, match=f"modality is {setting}, but the model was trained for rgb$"):
+        wanted_modalities(setting, FakeRecognizer(["rgb"]))
+
+
+@pytest.mark.parametrize(("setting", "trained"), [("depth", "rgb depth"), ("rgbd", "rgb depth"), ("auto", "depth")])
+def test_a_model_of_prepared_depth_pictures_is_not_given_the_distances_of_a_sensor(setting, trained):
+    prepared = FakeRecognizer(trained.split(), takes_distances=False)
+    with pytest.raises(ConfigError, match=r"pictures that were prepared .* model.depth_encoding=hha or relief"):
+        wanted_modalities(setting, prepared)
+
+
+@pytest.mark.parametrize("setting", ["auto", "rgb"])
+def test_a_model_of_prepared_depth_pictures_answers_from_colour(setting):
+    assert wanted_modalities(setting, FakeRecognizer(takes_distances=False)) == ("rgb",)

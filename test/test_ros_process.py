@@ -158,7 +158,7 @@ def test_overlay_says_why_it_draws_nothing(bench):
 SLOW_START = """
 import sys, time
 from mmcl_ros import recognizer_node
-from mmcl_ros.benchmark import StandIn
+from mmcl_ros.stand_in import StandIn
 def load(path, **settings):
     print("loading", flush=True)
     time.sleep(1.0)
@@ -217,7 +217,7 @@ def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
 SLOW_ANSWER = """
 import sys, time
 from mmcl_ros import recognizer_node
-from mmcl_ros.benchmark import StandIn
+from mmcl_ros.stand_in import StandIn
 class Slow(StandIn):
     def recognize(self, **given):
         print("recognizing", flush=True)

@@ -23,14 +23,16 @@ from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 from test_ros_bag import column, make_recording, tiny_model, write_bag
 
-from mmcl_core.errors import MmclError
+from mmcl_core.errors import DataError, MmclError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros import play_bag
-from mmcl_ros.bagfile import Bag
+from mmcl_ros.bagfile import REGIONS, Bag
+from mmcl_ros.detections import View
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
-from mmcl_ros.play_bag import Listener, play, truth_messages
+from mmcl_ros.play_bag import Listener, drawn_in, play, truth_messages
 from mmcl_ros.qos import profile
+from mmcl_ros.record_demo import DEMO_TOPICS
 from mmcl_ros.truth import read_truth
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +50,7 @@ def replay(bench, model, path, truths, modality, **settings):
         settings = {"roi_source": "detections", "policy": "every", **settings, **topics}
         node = bench.recognizer(model, modality=modality, **settings)
         bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
-        requests = [] if bag.topics.detections else truth_messages(truths, "")
+        requests = [] if bag.topics.detections else truth_messages(truths, drawn_in(bag))
         count = play(bench.client, bag, rate=5.0, requests=requests, sent=listener.sent)
     bench.wait(lambda: len(listener.answers) == len(truths), f"{len(truths)} answers", 60)
     return listener, count
@@ -83,10 +85,20 @@ def test_a_last_answer_that_was_waited_for_is_heard():
 def test_true_boxes_are_sent_as_the_offline_evaluation_cuts_them(tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label,width,height\n5,-3,10.6,20.4,30,can,1280,960\n")
-    (message,) = truth_messages(read_truth(table), "camera")
+    (message,) = truth_messages(read_truth(table), View("camera", 640, 480))
     roi = message.regions[0].roi
     assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == (0, 10, 21, 20)
     assert (message.width, message.height) == (1280, 960)
+
+
+def test_true_boxes_without_a_size_are_of_the_colour_picture_also_where_depth_alone_is_heard(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n5,1,1,3,3,can\n")
+    with Bag(write_bag(tmp_path / "both", [("/depth", "depth", 0, 0), ("/color", "rgb", 1, 1)])) as bag:
+        (message,) = truth_messages(read_truth(table), drawn_in(bag))
+    assert (message.header.frame_id, message.width, message.height) == ("/color", 4, 4)
+    with Bag(write_bag(tmp_path / "one", [("/depth", "depth", 0, 0)])) as bag:
+        assert drawn_in(bag) == View("/depth", 4, 4)
 
 
 @pytest.mark.data
@@ -104,6 +116,21 @@ def test_every_box_of_a_real_recording_gets_the_same_answer(bench, tmp_path, mod
     scores = [f"{one.score:.6f}" for one in found]
     assert [float(score) for score in scores] == pytest.approx([float(s) for s in column(offline, "score")], abs=2e-6)
     assert len(set(scores)) > 40
+
+
+def test_regions_of_a_package_that_is_not_installed_are_left_out_and_named(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(play_bag, "optional_class", lambda kind: None if kind in REGIONS else object)
+    path, table = make_recording(tmp_path)
+    publisher = SimpleNamespace(get_subscription_count=lambda: 1, topic_name="/x", publish=lambda raw: None)
+    node = SimpleNamespace(create_publisher=lambda *_: publisher)
+    with Bag(path) as bag:
+        with pytest.raises(DataError, match=r"mmcl_ros is not installed; install it, or give .* \(--truth\)"):
+            play(node, bag)
+        requests = truth_messages(read_truth(table), drawn_in(bag))
+        assert play(node, bag, rate=1000.0, requests=requests) == 80, "colour, depth and their camera infos"
+    told = [record.getMessage() for record in caplog.records if record.name == play_bag.logger.name]
+    assert len(told) == 1
+    assert f"{DEMO_TOPICS['detections']} carries {bag.kinds[DEMO_TOPICS['detections']]}" in told[0]
 
 
 class Heard:

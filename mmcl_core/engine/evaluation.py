@@ -18,9 +18,9 @@ from torch import Tensor
 from mmcl_core import metrics
 from mmcl_core.augment import Picture, mirrored, test_transform
 from mmcl_core.backend_torch import pick_device
+from mmcl_core.crops import uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
-from mmcl_core.depth import CAMERA_ENCODINGS
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.nn.network import Network
 from mmcl_core.progress import progress_bar
@@ -309,7 +309,7 @@ def _report(
         "protocol": LEGACY_NOTE if settings.legacy else "clean: every test sample once, statistics from training",
         "model": {"path": str(run), "model_id": model_id(run)}
         | {key: metadata.get(key) for key in ("method", "seed", "selection", "classes", "temperature")}
-        | {"uses_camera": inputs["metric_size"] or inputs["depth_encoding"] in CAMERA_ENCODINGS},
+        | {"uses_camera": uses_camera(inputs)},
         "data": {
             "path": str(prepared.path),
             "name": prepared.path.resolve().name,
