@@ -162,7 +162,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "box_scale",
         1.2,
-        "A region is recognised in a square window of so many times its longer side, as it was in training; 0: as it is.",
+        "Side of the square window a region is seen in, in its longer sides, as training crops were cut; 0: as it is.",
         low=0,
         high=5,
         live=True,
