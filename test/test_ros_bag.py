@@ -531,9 +531,14 @@ def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp
     (problem,) = [line for line in told if line.startswith("rgb: in 5 of 20 pictures, rgb: boxes are of a 200 x 100")]
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["rgb"]
     assert figures["problems"] == {problem.removeprefix("rgb: in 5 of 20 pictures, "): 5}
-    for wrong in ("--window=-1", "--window=nan", "--min-score=2"):
+    for wrong, message in (
+        ("--window=-1", "--window must be 0 or more seconds"),
+        ("--window=nan", "--window must be 0 or more seconds"),
+        ("--min-score=2", "--min-score must be 0 to 1"),
+        ("--box-scale=9", "--box-scale must be 0 to 5"),
+    ):
         assert main([*command(bag, table, model, tmp_path / "out"), wrong]) == 2
-        assert "--window must be 0 or more seconds and --min-score from 0 to 1" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_confusion_and_metrics_of_a_run_with_rejections(recording, tmp_path):
