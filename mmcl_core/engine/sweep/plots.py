@@ -88,7 +88,10 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
         panel.set_xlabel(table.points.title or table.points.setting)
         panel.set_ylabel("top-1, %")
         _dress(panel, column.title + (f", {test}" if test else ""))
-    named = dict(zip(*reversed([list(part) for part in panels[0].get_legend_handles_labels()]), strict=True))
+    named: dict[str, Any] = {}
+    for panel in panels:  # a row may have runs in some columns alone
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
     if not test and any(summary.paper(line, column) for line in summary.lines for column in table.columns):
         named["the paper's figure"] = panels[0].plot([], "D", markerfacecolor="none", color=_MUTED)[0]
     if named:
