@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import test_coco
 import test_falling_things
 import test_nyud
 import test_scenenet
@@ -54,6 +55,7 @@ class Kind:
 
 KINDS = {
     "folder": Kind(folder_of_crops, "train/mug/1_rgb.png", 0),
+    "coco": Kind(test_coco.write_source, "rgb/000001.png", 2),
     "falling_things": Kind(
         test_falling_things.write_source, "single/025_mug_16k/kitchen_1/000000.left.depth.png", 1,
         ("--min-side", "10", "--stereo"), ((falling_things, "SUBSETS", {"single": 10, "mixed": 3}),),

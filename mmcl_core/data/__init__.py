@@ -2,6 +2,7 @@
 
 #: Modules of this package that read a kind of source, see :mod:`mmcl_core.data.sources`.
 DATA_SETS = (
+    "coco",
     "falling_things",
     "folder",
     "nyud",

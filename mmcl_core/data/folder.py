@@ -44,11 +44,21 @@ from mmcl_core.data.folder_names import (
     warn_of_halves,
     why_unread,
 )
-from mmcl_core.data.pictures import STORED, depth_millimetres, depth_scale, is_metric_png, read_mask, read_rgb
+from mmcl_core.data.pictures import (
+    STORED,
+    alike,
+    depth_millimetres,
+    depth_scale,
+    is_metric_png,
+    probe,
+    read_mask,
+    read_rgb,
+)
+from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, printable
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import DataError
 
 __all__ = ["DATA_SET", "UNLABELLED", "Folder"]
 
@@ -128,10 +138,7 @@ class Folder:
         reader = Reader(
             source, CropRule(options.size), None if stored else depth_scale(options.depth_unit), options.mask == "apply"
         )
-        try:
-            pattern = re.compile(options.group_pattern)
-        except re.error as error:
-            raise ConfigError(f"--group-pattern {options.group_pattern!r} is no regular expression: {error}") from error
+        pattern = group_pattern(options.group_pattern)
         shares = parse_shares(options.split)
         refuse_inside(source, options.out)
         found, has_splits = class_folders(source)
@@ -154,7 +161,7 @@ class Folder:
         _add_cameras(source / CAMERAS, crops)
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
-            _probe(reader, crops, name)
+            _probe(reader, name, [source / crop.files[name] for crop in crops if name in crop.files])
         description = {
             "made_by": "mmcl_core.prepare folder",
             "source": source.resolve().name,
@@ -199,7 +206,7 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
         if name not in crop.files:
             continue
         try:
-            image = _read(reader, name, crop.files[name])
+            image = _read(reader.scale, name, reader.source / crop.files[name])
             if mask is not None:
                 if mask.shape != image.shape[:2]:
                     raise DataError(f"is of size {image.shape[:2]}, its mask of {mask.shape}")
@@ -212,7 +219,7 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
         assert cut is not None, "a whole picture is never too small"
         images |= cut[0]
         camera = camera or cut[1]
-    if len(sizes) == 2 and not _alike(*sizes.values()):
+    if len(sizes) == 2 and not alike(*sizes.values()):
         (high, wide), (height, width) = sizes["rgb"], sizes["depth"]
         yield Skip(
             crop.files["depth"],
@@ -224,48 +231,13 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
         yield Sample(images, crop.label, crop.split, crop.key, crop.group, source, camera)
 
 
-def _alike(one: tuple[int, int], two: tuple[int, int]) -> bool:
-    """Whether two sizes have the same proportions, but for a pixel of rounding."""
-    return abs(one[0] * two[1] - one[1] * two[0]) <= max(*one, *two)
+def _read(scale: float | None, name: str, path: Path) -> Any:
+    return read_rgb(path) if name == "rgb" or scale is None else depth_millimetres(path, scale)
 
 
-def parse_shares(text: str) -> dict[str, float]:
-    """``train`` or ``train=0.8,test=0.2`` as shares that sum to 1.
-
-    Raises:
-        ConfigError: not of this form.
-    """
-    if re.fullmatch(r"\w[\w.-]*", text):
-        return {text: 1.0}
-    pairs = [part.partition("=") for part in text.split(",")]
-    try:
-        shares = {name.strip(): float(value) for name, _, value in pairs}
-    except ValueError:
-        shares = {}
-    good = shares and all(shares) and min(shares.values()) > 0 and len(shares) == len(pairs)
-    if not good or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-        raise ConfigError(f"--split {text!r}: a name, or name=share,... with shares > 0 that sum to 1, is expected")
-    return shares
-
-
-def _read(reader: Reader, name: str, file: str) -> Any:
-    path = reader.source / file
-    return read_rgb(path) if name == "rgb" or reader.scale is None else depth_millimetres(path, reader.scale)
-
-
-def _probe(reader: Reader, crops: list[Crop], name: str) -> None:
-    """Fail before the work where no file of a modality can be used: a wrong unit or a wrong kind of picture."""
-    files = [crop.files[name] for crop in crops if name in crop.files]
-    reason = ""
-    for file in files[:: max(1, len(files) // 12)]:
-        try:
-            _read(reader, name, file)
-        except DataError as error:
-            reason = reason or f"{reader.source / file} {error}"
-        else:
-            return
+def _probe(reader: Reader, name: str, files: list[Path]) -> None:
     hint = f" (--depth-unit {STORED} takes 8-bit pictures of 3 channels)" if name == "depth" else ""
-    raise DataError(f"none of {len(files)} {name} files seems usable: {reason}{hint}")
+    probe(files, partial(_read, reader.scale, name), name, hint)
 
 
 def _list_crops(
@@ -304,23 +276,16 @@ def _list_crops(
 
 def _draw_splits(crops: list[Crop], shares: dict[str, float], seed: int, keep_groups: bool) -> None:
     """Give each split its share of every class; in doubt the first split goes first."""
-    names, share = list(shares), np.array(list(shares.values()))
     for label in sorted({crop.label for crop in crops}):
         members: dict[str, list[Crop]] = {}
         for crop in (crop for crop in crops if crop.label == label):
             members.setdefault(crop.group if keep_groups and crop.group else f"/{crop.key}", []).append(crop)
         units = list(members.values())
-        total, given = sum(map(len, units)), np.zeros(len(names))
-        for unit in shuffled(len(units), seed, label + 1):
-            target = int(np.argmax(np.round(share * total - given, 9)))
-            given[target] += len(units[unit])
-            for crop in units[unit]:
-                crop.split = names[target]
-    if empty := sorted(set(shares) - {crop.split for crop in crops}):
-        few = "groups" if keep_groups else "samples"
-        logger.warning(
-            "--split: nothing falls to %s: its share of the %s of any class is too small", ", ".join(empty), few
-        )
+        splits = deal([[len(unit)] for unit in units], shares, shuffled(len(units), seed, label + 1).tolist())
+        for unit, split in zip(units, splits, strict=True):
+            for crop in unit:
+                crop.split = split
+    warn_of_empty(shares, {crop.split for crop in crops}, f"{'groups' if keep_groups else 'samples'} of any class")
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:

@@ -42,8 +42,16 @@ def optional_import(module: str, purpose: str) -> Any:
         raise ConfigError(f"{purpose} needs {package}: pip install {package}, or 'mmcl_ros[datasets]'") from error
 
 
-def add_crop_arguments(parser: argparse.ArgumentParser, *, margin: float = 0.0, min_side: int = 1) -> None:
-    """Add ``--margin``, ``--min-side`` and ``--context``, see :class:`~mmcl_core.data.crops.CropRule`."""
+def add_crop_arguments(
+    parser: argparse.ArgumentParser, *, margin: float = 0.0, min_side: int = 1, context: bool = False
+) -> None:
+    """Add ``--margin``, ``--min-side`` and ``--context``, see :class:`~mmcl_core.data.crops.CropRule`.
+
+    Args:
+        parser: to add to.
+        margin, min_side: their defaults.
+        context: fill with the surroundings always, and do not ask.
+    """
     parser.add_argument(
         "--margin", type=float, default=margin, metavar="SHARE",
         help=f"boxes grow by this share of their longer side on every side (default: {margin})",
@@ -52,6 +60,9 @@ def add_crop_arguments(parser: argparse.ArgumentParser, *, margin: float = 0.0, 
         "--min-side", type=int, default=min_side, metavar="PX",
         help=f"boxes whose longer side is shorter are left out (default: {min_side})",
     )  # fmt: skip
+    if context:
+        parser.set_defaults(context=True)
+        return
     parser.add_argument(
         "--context", action="store_true", help="fill squares with the surroundings instead of replicated edges"
     )

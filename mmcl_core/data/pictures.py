@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ import numpy.typing as npt
 
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["STORED", "depth_millimetres", "depth_scale", "is_metric_png", "read_mask", "read_picture", "read_rgb"]
+__all__ = [
+    "STORED",
+    "alike",
+    "depth_millimetres",
+    "depth_scale",
+    "is_metric_png",
+    "probe",
+    "read_mask",
+    "read_picture",
+    "read_rgb",
+]
 
 Array = npt.NDArray[Any]
 
@@ -144,6 +155,34 @@ def is_metric_png(path: Path) -> bool:
     except OSError:
         return False
     return head[:4] == b"\x89PNG" and len(head) == 26 and head[24] == 16 and head[25] == 0
+
+
+def alike(one: tuple[int, ...], two: tuple[int, ...]) -> bool:
+    """Whether two sizes, each (height, width), have the same proportions, but for a pixel of rounding."""
+    return abs(one[0] * two[1] - one[1] * two[0]) <= max(*one, *two)
+
+
+def probe(files: Sequence[Path], read: Callable[[Path], Any], name: str, hint: str = "") -> None:
+    """Fail before the work where no file of a modality can be used: a wrong unit or a wrong kind of picture.
+
+    Args:
+        files: all of them; a dozen are read.
+        read: reads a file, raises :class:`~mmcl_core.errors.DataError` where it cannot be used.
+        name: of the modality, for the message.
+        hint: its end.
+
+    Raises:
+        DataError: none of those that were read can be used.
+    """
+    reason = ""
+    for path in files[:: max(1, len(files) // 12)]:
+        try:
+            read(path)
+        except DataError as error:
+            reason = reason or f"{path} {error}"
+        else:
+            return
+    raise DataError(f"none of {len(files)} {name} files seems usable: {reason}{hint}")
 
 
 def _kind(image: Array) -> str:

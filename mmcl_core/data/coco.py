@@ -1,0 +1,345 @@
+"""Own RGB-D frames with boxes, annotated in any tool that exports COCO JSON (CVAT, Label Studio, Roboflow, ...).
+
+====================================  =================================================================================
+file                                  meaning
+====================================  =================================================================================
+``*.json``                            ``images[]``: ``id``, ``file_name``, ``width``, ``height``; ``annotations[]``:
+                                      ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the
+                                      colour picture); ``categories[]``: ``id``, ``name``
+``<file_name>``                       colour, 8 bit, 3 channels, PNG or JPEG
+``--depth`` applied to the path       depth registered to colour, 16 bit, 1 channel, in the unit of ``--depth-unit``,
+                                      0 = no reading; may differ from colour in size, not in proportions
+====================================  =================================================================================
+
+Annotations are looked for in the source, in ``annotations`` and in its other folders; pictures from the folder of the
+JSON, from the source, from ``images``, and from a folder of the name of the split. Several JSON files are splits, named
+by their folder (``train/_annotations.coco.json``) or themselves (``annotations/instances_train.json``); ``valid`` means
+``val``.
+
+``--depth OLD=NEW`` tells where depth lies: at the path of the colour picture with OLD, where it comes last, replaced by
+NEW, ending in .png; ``=NEW`` appends. By default what finds most of ``rgb=depth``, ``color=depth``, ``colour=depth``,
+``images=depth``, ``image=depth`` and ``=_depth``. A frame without depth gives crops of colour alone.
+
+Crops are cut as the recognizer node cuts them: a square of 1.2 times the longer side, filled with the surroundings. The
+category ``unlabelled`` holds boxes without a label. The group of a crop is its scene (the path up to its last number)
+and class. Annotations that mark a crowd are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
+from mmcl_core.data.crops import Camera, CropRule
+from mmcl_core.data.folder import UNLABELLED
+from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
+from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, probe, read_rgb
+from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty
+from mmcl_core.data.sources import Plan, Skip, given_options
+from mmcl_core.data.splits import shuffled
+from mmcl_core.data.writer import Sample
+from mmcl_core.errors import ConfigError, DataError
+
+__all__ = ["DATA_SET", "Coco", "Frame"]
+
+logger = logging.getLogger(__name__)
+
+_HELP = __doc__
+#: What is tried where --depth is not given.
+_DEPTH_RULES = ("rgb=depth", "color=depth", "colour=depth", "images=depth", "image=depth", "=_depth")
+#: The path without its last number and what follows it in the name.
+_SCENE = r"(.*?)[_-]?\d+[^/\d]*"
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass
+class Frame:
+    """A task: a picture and its boxes.
+
+    Attributes:
+        key: the colour file, relative to the source.
+        split, scene: of its crops; scene is what near-duplicates share.
+        size: (width, height) that it was annotated in; zeros: not stated.
+        depth: the depth file, relative to the source; empty: none.
+        boxes: label (-1: none) and (x0, y0, x1, y1) of each annotation.
+    """
+
+    key: str
+    split: str
+    scene: str
+    size: tuple[int, int]
+    depth: str = ""
+    boxes: list[tuple[int, Box]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How frames become crops."""
+
+    source: Path
+    rule: CropRule
+    scale: float
+    camera: Camera | None
+    classes: tuple[str, ...]
+
+
+class Coco:
+    """The layout of this module."""
+
+    name = "coco"
+    help = "own frames with boxes, COCO JSON as CVAT, Label Studio and others export it"
+    description = _HELP
+    examples = """\
+  python -m mmcl_core.prepare coco --source frames --out data_sets/mine --split train=0.8,val=0.1,test=0.1 --keep-groups
+  python -m mmcl_core.prepare coco --source frames --out data_sets/mine --depth color=aligned --camera 615,615,320,240
+  python -m mmcl_core.prepare coco --source frames --annotations cvat/instances_default.json --check"""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this data set."""
+        parser.add_argument(
+            "--annotations", type=Path, nargs="+", metavar="JSON", help="the annotations (default: those found)"
+        )
+        parser.add_argument(
+            "--depth", metavar="OLD=NEW", help="where the depth of a colour picture lies (default: see above)"
+        )
+        parser.add_argument(
+            "--depth-unit", default="mm", metavar="UNIT",
+            help="one step of the depth files: mm (default), 0.1mm, cm, m/5000, ...",
+        )  # fmt: skip
+        parser.add_argument(
+            "--camera", metavar="FX,FY,CX,CY", help="of all colour pictures, in pixels (default: unknown)"
+        )
+        add_crop_arguments(parser, margin=0.1, min_side=4, context=True)
+        parser.add_argument(
+            "--split", default="train", metavar="NAME|NAME=SHARE,...",
+            help="where the JSON files name no splits: one name for all (default: train), or shares, drawn by frames, "
+            "such as train=0.8,val=0.1,test=0.1",
+        )  # fmt: skip
+        parser.add_argument("--keep-groups", action="store_true", help="with shares: draw whole scenes")
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn split (default: 0)")
+        parser.add_argument(
+            "--group-pattern", default=_SCENE, metavar="REGEX",
+            help="regular expression for the whole path of a picture without its ending; its first group names the "
+            rf"scene (default: {_SCENE}, that is the path up to its last number)",
+        )  # fmt: skip
+
+    def plan(self, source: Path, options: argparse.Namespace) -> Plan:
+        """List the frames with their boxes, depth files and splits (see the data set protocol)."""
+        shares, pattern = parse_shares(options.split), group_pattern(options.group_pattern)
+        scale, camera = depth_scale(options.depth_unit), _camera(options.camera)
+        rule = crop_rule(options)
+        files, skips = find_annotations(source, options.annotations)
+        splits = _named_splits(list(files))
+        if splits and (unused := given_options(self, options, ("split", "keep_groups", "seed"))):
+            logger.warning(
+                "%s: not used, as the annotations name splits: %s",
+                ", ".join(unused),
+                ", ".join(sorted(set(splits.values()))),
+            )
+        names = {name for file in files.values() for name in file.names()}
+        classes = tuple(sorted(name for name in names if name.lower() not in UNLABELLED))
+        frames = _list_frames(source, files, splits or dict.fromkeys(files, ""), classes, pattern, skips)
+        if not frames:
+            first = f"; {skips[0].name}: {skips[0].reason}" if skips else ""
+            raise DataError(f"{source}: no picture with a box in {', '.join(map(str, files))}{first}")
+        if not splits:
+            _draw_splits(frames, len(classes), shares, options.seed, options.keep_groups)
+        rule_of_depth = _find_depth(source, frames, options.depth, skips)
+        if rule_of_depth:
+            depths = [source / frame.depth for frame in frames if frame.depth]
+            probe(depths, lambda path: depth_millimetres(path, scale), "depth")
+        description = {
+            "made_by": "mmcl_core.prepare coco",
+            "source": source.resolve().name,
+            "crop": rule.describe(),
+            "depth": rule_of_depth,
+            "depth_unit": options.depth_unit,
+            "camera": options.camera or "unknown",
+            "group_pattern": options.group_pattern,
+        }
+        if not splits:
+            description |= {"split": options.split, "keep_groups": options.keep_groups, "seed": options.seed}
+        return Plan(
+            classes=classes,
+            modalities=("rgb", "depth") if rule_of_depth else ("rgb",),
+            tasks=frames,
+            make=partial(make_samples, Reader(source, rule, scale, camera, classes)),
+            total=len(frames),
+            description=description,
+            skipped=skips,
+        )
+
+
+DATA_SET = Coco()
+
+
+def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
+    """The crops of a frame, and what is wrong with its files and boxes."""
+    try:
+        images = {"rgb": read_rgb(reader.source / frame.key)}
+        size = images["rgb"].shape[1::-1]
+        if any(frame.size) and size != frame.size:
+            wide, high = frame.size
+            raise DataError(f"is {size[0]} x {size[1]}, and was annotated as {wide} x {high}: was it resized?")
+        camera_fits(reader.camera, images["rgb"])
+    except DataError as error:
+        yield Skip(frame.key, str(error))
+        return
+    try:
+        if frame.depth:
+            images["depth"] = depth_millimetres(reader.source / frame.depth, reader.scale)
+            if not alike(images["depth"].shape[:2], images["rgb"].shape[:2]):
+                high, wide = images.pop("depth").shape
+                raise DataError(f"is {wide} x {high}, colour {size[0]} x {size[1]}: depth must be registered to colour")
+    except DataError as error:
+        yield Skip(frame.depth, f"{error}; the crops of this frame have colour alone")
+    for number, (label, box) in enumerate(frame.boxes):
+        name = reader.classes[label] if label >= 0 else UNLABELLED[0]
+        key = f"{frame.key}/{number:03d}-{name}"
+        cut = reader.rule({"rgb": images["rgb"]}, reader.camera, box)
+        if cut is None:
+            yield Skip(
+                key, f"its box {tuple(round(edge, 1) for edge in box)} is outside the picture or below --min-side"
+            )
+            continue
+        crops, camera = cut
+        if "depth" in images:
+            zoom = images["depth"].shape[1] / size[0]
+            small = replace(reader.rule, min_side=0)({"depth": images["depth"]}, None, [zoom * edge for edge in box])
+            crops |= small[0] if small else {}
+        yield Sample(crops, label, frame.split, key, f"{frame.scene}/{name}", frame.key, camera)
+
+
+def _list_frames(
+    source: Path,
+    files: Mapping[Path, Annotations],
+    splits: Mapping[Path, str],
+    classes: Sequence[str],
+    pattern: re.Pattern[str],
+    skips: list[Skip],
+) -> list[Frame]:
+    """The annotated pictures that are there, in the order of their keys."""
+    frames: dict[str, Frame] = {}
+    for path, file in files.items():
+        skips += file.faults
+        roots = [path.parent, source, source / "images"]
+        roots += [root / name for root in roots[1:] for name in (path.parent.name, path.stem.rpartition("_")[2])]
+        for picture in file.pictures:
+            place = _find(source, roots, picture.file)
+            if not place:
+                skips.append(Skip(picture.file, f"is in {path.name}, and nowhere below {source.name}"))
+                continue
+            match = pattern.fullmatch(place.rpartition(".")[0])
+            scene = ((match[1] if match.re.groups else match[0]) or "" if match else place).rstrip("/")
+            frame = frames.setdefault(place, Frame(place, splits[path], scene, picture.size))
+            if frame.split != splits[path]:
+                skips.append(Skip(place, f"is in the splits {frame.split} and {splits[path]}; the second is left out"))
+                continue
+            frame.boxes += [(classes.index(name) if name in classes else -1, box) for name, box in picture.boxes]
+    return sorted(frames.values(), key=lambda frame: f"{frame.key}/")
+
+
+def _find(source: Path, roots: Sequence[Path], name: str) -> str:
+    """The place of a picture, relative to the source; empty: it is not there."""
+    for root in roots:
+        place = os.path.normpath(root / name)
+        if os.path.isfile(place) and Path(place).is_relative_to(os.path.normpath(source)):
+            return Path(place).relative_to(os.path.normpath(source)).as_posix()
+    return ""
+
+
+def _named_splits(paths: Sequence[Path]) -> dict[Path, str]:
+    """The split that each file, or its folder, names; empty where none does.
+
+    Raises:
+        DataError: some do.
+    """
+    found: dict[Path, str] = {}
+    for path in paths:
+        for name in (path.stem, path.parent.name):
+            words = [_SPLITS[word] for word in re.split("[^a-z]+", name.lower()) if word in _SPLITS]
+            if words:
+                found.setdefault(path, words[-1])
+    if found and len(found) < len(paths):
+        other = next(path for path in paths if path not in found)
+        raise DataError(
+            f"{next(iter(found))} names a split and {other} does not; give those that belong together as --annotations"
+        )
+    return found
+
+
+def _draw_splits(frames: list[Frame], classes: int, shares: dict[str, float], seed: int, scenes: bool) -> None:
+    """Draw whole frames, or whole scenes, so that each split gets its share of every class."""
+    units: dict[str, list[Frame]] = {}
+    for frame in frames:
+        units.setdefault(frame.scene if scenes else frame.key, []).append(frame)
+    counts = np.zeros((len(units), classes + 1), np.int64)
+    for row, unit in zip(counts, units.values(), strict=True):
+        np.add.at(row, [label for frame in unit for label, _ in frame.boxes], 1)
+    drawn = deal(counts, shares, shuffled(len(units), seed, 0).tolist())
+    for unit, split in zip(units.values(), drawn, strict=True):
+        for frame in unit:
+            frame.split = split
+    warn_of_empty(shares, set(drawn), "scenes" if scenes else "frames")
+
+
+def _find_depth(source: Path, frames: list[Frame], given: str | None, skips: list[Skip]) -> str:
+    """Give the frames their depth files; returns the rule by which they were found, empty without any.
+
+    Raises:
+        ConfigError: a rule that is none, or that leads to no file.
+    """
+    if given is not None and given.count("=") != 1:
+        raise ConfigError(f"--depth {given!r}: OLD=NEW is expected, such as color=depth, or =_depth")
+    rules = _DEPTH_RULES if given is None else (given,)
+    places = {rule: [_depth_place(frame.key, rule) for frame in frames] for rule in rules}
+    found = {rule: [bool(place) and (source / place).is_file() for place in places[rule]] for rule in rules}
+    rule = max(rules, key=lambda one: sum(found[one]))
+    if not any(found[rule]):
+        if given is not None:
+            example = _depth_place(frames[0].key, given)
+            why = f"there is no {example}" if example else f"{frames[0].key} does not hold {given.partition('=')[0]!r}"
+            raise ConfigError(f"--depth {given} leads to no file: {why} in {source}")
+        logger.warning("no depth pictures found: the crops have colour alone; --depth OLD=NEW tells where depth lies")
+        return ""
+    for frame, place, there in zip(frames, places[rule], found[rule], strict=True):
+        if there:
+            frame.depth = place
+        else:
+            skips.append(Skip(place or frame.key, "no such file; the crops of this frame have colour alone"))
+    return rule
+
+
+def _depth_place(key: str, rule: str) -> str:
+    """The depth file of a colour file; empty where the rule does not apply."""
+    old, _, new = rule.partition("=")
+    stem = key[: -len(Path(key).suffix)]
+    before, there, after = stem.rpartition(old) if old else (stem, "=", "")
+    place = f"{before}{new}{after}.png"
+    return place if there and place != key else ""
+
+
+def _camera(text: str | None) -> Camera | None:
+    if text is None:
+        return None
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        fx = fy = cx = cy = math.nan
+    if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
+        raise ConfigError(f"--camera {text!r}: four numbers FX,FY,CX,CY are expected, FX and FY above 0")
+    return fx, fy, cx, cy

@@ -1,0 +1,152 @@
+"""COCO JSON: pictures with labelled boxes (https://cocodataset.org/#format-data), whichever tool wrote it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.data.folder_names import place_in, visible
+from mmcl_core.data.sources import Skip, show_folder
+from mmcl_core.errors import DataError
+
+__all__ = ["Annotations", "Box", "Picture", "find_annotations", "read_annotations"]
+
+#: x0, y0, x1, y1 in pixels, (0, 0) the outer corner of the first pixel.
+Box = tuple[float, float, float, float]
+
+_LAYOUT = "JSON files with images, annotations and categories, in it, in annotations/ or in another folder of it"
+
+
+@dataclass
+class Picture:
+    """An annotated picture.
+
+    Attributes:
+        file: as the annotations name it.
+        size: (width, height) in pixels; zeros: not stated.
+        boxes: name of the category and box, in the order of the file.
+    """
+
+    file: str
+    size: tuple[int, int] = (0, 0)
+    boxes: list[tuple[str, Box]] = field(default_factory=list)
+
+
+@dataclass
+class Annotations:
+    """What a file holds.
+
+    Attributes:
+        pictures: with at least one box, in the order of the file.
+        faults: entries that cannot be used, and why.
+    """
+
+    pictures: list[Picture]
+    faults: list[Skip]
+
+    def names(self) -> set[str]:
+        """The categories of which there is a box."""
+        return {name for picture in self.pictures for name, _ in picture.boxes}
+
+
+def find_annotations(source: Path, given: Sequence[Path] | None) -> tuple[dict[Path, Annotations], list[Skip]]:
+    """The annotations of a source, by file, and files that seem to be some and cannot be read.
+
+    Args:
+        source: folder of the frames.
+        given: take these files.
+
+    Raises:
+        DataError: there are none; one that was given cannot be used.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
+    if given:
+        return {path: read_annotations(path) for path in given}, []
+    folders = [source, *(entry for entry in visible(source) if entry.is_dir())]
+    found: dict[Path, Annotations] = {}
+    skips = []
+    for path in (path for folder in folders for path in visible(folder) if path.suffix.lower() == ".json"):
+        try:
+            content = _load(path)
+            if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+                found[path] = _parse(path, content)
+        except DataError as error:
+            skips.append(Skip(place_in(source, path), str(error).removeprefix(f"{path} ")))
+    if not found:
+        bad = f"; {skips[0].name} {skips[0].reason}" if skips else ""
+        raise DataError(f"{source}: no annotations found; expected {_LAYOUT}; found {show_folder(source)}{bad}")
+    return found, skips
+
+
+def read_annotations(path: Path) -> Annotations:
+    """The annotations of a file.
+
+    Raises:
+        DataError: it cannot be read, or is no COCO JSON.
+    """
+    return _parse(path, _load(path))
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON: {error}") from error
+
+
+def _parse(path: Path, content: Any) -> Annotations:
+    kinds = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(kind), list) for kind in kinds):
+        raise DataError(f"{path} is no COCO JSON: lists {', '.join(kinds)} are expected in it")
+    pictures: dict[Any, Picture] = {}
+    names: dict[Any, str] = {}
+    faults = []
+
+    def add_category(entry: Any) -> None:
+        names[entry["id"]] = _text(entry["name"])
+
+    def add_image(entry: Any) -> None:
+        if entry["id"] in pictures:
+            raise ValueError("an image of its id was there before")
+        size = (int(entry.get("width") or 0), int(entry.get("height") or 0))
+        pictures[entry["id"]] = Picture(_text(entry["file_name"]), size)
+
+    def add_box(entry: Any) -> None:
+        for key, known in (("image_id", pictures), ("category_id", names)):
+            if entry[key] not in known:
+                raise ValueError(f"its {key} {entry[key]!r} is not listed")
+        if entry.get("iscrowd"):
+            raise ValueError("it marks a crowd")
+        pictures[entry["image_id"]].boxes.append((names[entry["category_id"]], _box(entry["bbox"])))
+
+    for kind, add in (("categories", add_category), ("images", add_image), ("annotations", add_box)):
+        for row, entry in enumerate(content[kind]):
+            try:
+                add(entry)
+            except KeyError as error:
+                faults.append(Skip(path.name, f"{kind}[{row}] is left out: it has no {error.args[0]}"))
+            except (TypeError, ValueError, AttributeError, OverflowError) as error:
+                faults.append(Skip(path.name, f"{kind}[{row}] is left out: {error}"))
+    return Annotations([picture for picture in pictures.values() if picture.boxes], faults)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"a name is expected, found {value!r}")
+    return value.strip()
+
+
+def _box(values: Any) -> Box:
+    if not isinstance(values, list) or len(values) != 4:
+        raise ValueError(f"bbox is {values!r}; x, y, width, height are expected")
+    x, y, width, height = map(float, values)
+    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
+        raise ValueError(f"bbox is {values!r}; a width and a height above 0 are expected")
+    return x, y, x + width, y + height

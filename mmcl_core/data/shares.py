@@ -1,0 +1,83 @@
+"""Splits that are drawn by shares, whole units (samples, frames, scenes) at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcl_core.errors import ConfigError
+
+__all__ = ["deal", "group_pattern", "parse_shares", "warn_of_empty"]
+
+logger = logging.getLogger(__name__)
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """``train`` or ``train=0.8,test=0.2`` as shares that sum to 1.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    if re.fullmatch(r"\w[\w.-]*", text):
+        return {text: 1.0}
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        shares = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        shares = {}
+    good = shares and all(shares) and min(shares.values()) > 0 and len(shares) == len(pairs)
+    if not good or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        raise ConfigError(f"--split {text!r}: a name, or name=share,... with shares > 0 that sum to 1, is expected")
+    return shares
+
+
+def group_pattern(text: str) -> re.Pattern[str]:
+    """The regular expression of ``--group-pattern``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"--group-pattern {text!r} is no regular expression: {error}") from error
+
+
+def deal(units: npt.ArrayLike, shares: Mapping[str, float], order: Iterable[int]) -> list[str]:
+    """The split of each unit, so that each split comes near to its share of every class.
+
+    Each unit goes where its classes lack most, in doubt to the first split.
+
+    Args:
+        units: int [U, C], how many samples of each class a unit has.
+        shares: of the splits, summing to 1.
+        order: permutation of the units, in which they are dealt.
+    """
+    counts, share = np.asarray(units, np.float64), np.array(list(shares.values()))
+    total = counts.sum(axis=0)
+    weight = counts / np.maximum(total, 1)
+    given = np.zeros((len(share), counts.shape[1]))
+    chosen = np.zeros(len(counts), np.int64)
+    for unit in order:
+        lacking = (share[:, None] * total - given) @ weight[unit]
+        chosen[unit] = np.argmax(np.round(lacking, 12))
+        given[chosen[unit]] += counts[unit]
+    names = list(shares)
+    return [names[target] for target in chosen]
+
+
+def warn_of_empty(shares: Mapping[str, float], used: Collection[str], few: str) -> None:
+    """Warn of splits that got nothing.
+
+    Args:
+        shares: as asked for.
+        used: splits that got something.
+        few: what there is too little of, such as ``groups of any class``.
+    """
+    if empty := sorted(set(shares) - set(used)):
+        logger.warning("--split: nothing falls to %s: its share of the %s is too small", ", ".join(empty), few)

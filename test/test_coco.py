@@ -1,0 +1,306 @@
+"""``prepare coco``: fake frames with boxes as annotation tools export them."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.shares import deal
+from mmcl_core.prepare import main
+
+WIDTH, HEIGHT = 80, 60
+CUP, MUG = [10, 20, 30, 20], [50, 5, 20, 20]
+
+
+def write_frame(folder, name, depth="depth", level=1000, zoom=1.0, old="rgb"):
+    """A frame whose cup is level mm away and whose mug is 1 m behind; where they are not, depth is 5 m."""
+    colour = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    far = np.full((HEIGHT, WIDTH), 5000, np.uint16)
+    for (x, y, w, h), shade, mm in ((CUP, 200, level), (MUG, 20, level + 1000)):
+        colour[y : y + h, x : x + w] = shade
+        far[y : y + h, x : x + w] = mm
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), colour)
+    if depth:
+        place = folder / name.replace(old, depth)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        size = (round(WIDTH * zoom), round(HEIGHT * zoom))
+        cv2.imwrite(str(place.with_suffix(".png")), cv2.resize(far, size, interpolation=cv2.INTER_NEAREST))
+
+
+def write_json(path, pictures, boxes=((1, CUP), (2, MUG)), categories=("cup", "mug")):
+    content = {
+        "images": [{"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in enumerate(pictures)],
+        "annotations": [
+            {"id": 10 * i + n, "image_id": i, "category_id": category, "bbox": box, "iscrowd": 0}
+            for i in range(len(pictures))
+            for n, (category, box) in enumerate(boxes)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(categories, 1)],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return content
+
+
+def write_source(root, frames=4):
+    names = [f"rgb/{n:06d}.png" for n in range(frames)]
+    for n, name in enumerate(names):
+        write_frame(root, name, level=1000 + n)
+    write_json(root / "annotations.json", names)
+    return root
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_source(tmp_path / "in")
+
+
+def prepare(source, out, *more):
+    words = ["coco", "--source", str(source), "--out", str(out), "--size", "36", "--workers", "1", *more]
+    assert main(words) == 0
+    return PreparedSet.open(out)
+
+
+def refused(capfd, source, *more):
+    assert main(["coco", "--source", str(source), "--check", "--workers", "1", *more]) == 2
+    return "".join(capfd.readouterr())
+
+
+def has(made, modality):
+    return made.present[:, made.modalities.index(modality)]
+
+
+def skipped(made):
+    return dict(made.index["skipped"]["first"])
+
+
+def change(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_squares_of_the_node_with_labels_and_camera(source, tmp_path):
+    made = prepare(source, tmp_path / "out", "--camera", "100,110,40,30")
+    assert (made.classes, len(made)) == (("cup", "mug"), 8)
+    assert list(made.keys[:2]) == ["rgb/000000.png/000-cup", "rgb/000000.png/001-mug"]
+    assert list(made.labels[:2]) == [0, 1]
+    assert set(made.groups) == {"rgb/cup", "rgb/mug"}
+    # 30 x 20 from (10, 20) grown to 36 x 36 pixels from (7, 12): as large as the crop, so that nothing is resized.
+    expected = np.full((36, 36), 5000)
+    expected[8:28, 3:33] = 1000
+    np.testing.assert_array_equal(made.images["depth"][0], expected)
+    assert (made.images["rgb"][0][8:28, 3:33] == 200).all()
+    assert (made.images["rgb"][0][:8] == 90).all()
+    np.testing.assert_allclose(made.camera[0], (100, 110, 40 - 7, 30 - 12))
+    assert made.images["depth"][2][20, 20] == 1001
+    assert not prepare(source, tmp_path / "unknown").camera.any()
+
+
+def test_unit_margin_and_smallest_box(source, tmp_path):
+    made = prepare(source, tmp_path / "out", "--depth-unit", "0.1mm", "--margin", "0", "--min-side", "21")
+    assert set(made.keys) == {f"rgb/00000{n}.png/000-cup" for n in range(4)}
+    assert made.images["depth"][0][18, 18] == 100
+    assert "below --min-side" in skipped(made)["rgb/000000.png/001-mug"]
+
+
+def test_depth_of_another_size_and_of_other_proportions(tmp_path):
+    source = tmp_path / "in"
+    write_frame(source, "rgb/0.png", zoom=0.5)
+    write_frame(source, "rgb/1.png")
+    cv2.imwrite(str(source / "depth/1.png"), np.full((HEIGHT, WIDTH + 20), 700, np.uint16))
+    write_json(source / "a.json", ["rgb/0.png", "rgb/1.png"])
+    made = prepare(source, tmp_path / "out", "--min-side", "20")
+    assert len(made) == 4
+    crop = made.images["depth"][0]
+    assert (crop[9:27, 4:32] == 1000).all()
+    assert (crop[:7] == 5000).all()
+    assert (made.images["depth"][1][14:22, 14:22] == 2000).all(), "a box that is small in the depth picture"
+    assert list(has(made, "depth")) == [True, True, False, False]
+    assert "must be registered to colour" in skipped(made)["depth/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("colour", "depth", "old", "options"),
+    [
+        ("rgb/s_1.png", "depth", "rgb", ()),
+        ("x/color_1.png", "depth", "color", ()),
+        ("images/1.jpg", "depth", "images", ()),
+        ("1.png", "1_depth", "1", ()),
+        ("rgb/rgb_1.png", "aligned", "rgb/rgb", ("--depth", "rgb/rgb=aligned")),
+        ("frames/1.png", "1-z", "1", ("--depth", "=-z")),
+    ],
+)
+def test_where_depth_lies(tmp_path, colour, depth, old, options):
+    source = tmp_path / "in"
+    write_frame(source, colour, depth, old=old)
+    write_json(source / "a.json", [colour])
+    made = prepare(source, tmp_path / "out", *options)
+    assert has(made, "depth").all()
+
+
+def test_frames_without_depth_are_colour_alone(source, tmp_path, capfd):
+    (source / "depth/000002.png").unlink()
+    made = prepare(source, tmp_path / "out")
+    assert has(made, "rgb").all()
+    assert list(np.flatnonzero(~has(made, "depth"))) == [4, 5]
+    assert "no such file" in skipped(made)["depth/000002.png"]
+    for path in (source / "depth").iterdir():
+        path.unlink()
+    capfd.readouterr()
+    assert prepare(source, tmp_path / "none").modalities == ("rgb",)
+    assert "no depth pictures found" in capfd.readouterr().err
+    assert "there is no far/000000.png" in refused(capfd, source, "--depth", "rgb=far")
+    assert "does not hold 'colour'" in refused(capfd, source, "--depth", "colour=depth")
+    assert "OLD=NEW is expected" in refused(capfd, source, "--depth", "depth")
+
+
+def test_eight_bit_depth_is_refused_before_the_work(source, capfd):
+    for path in (source / "depth").iterdir():
+        cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 9, np.uint8))
+    assert "none of 4 depth files seems usable" in refused(capfd, source)
+
+
+@pytest.mark.parametrize(
+    ("files", "splits"),
+    [
+        (("annotations/instances_train2017.json", "annotations/instances_val2017.json"), ["train", "val"]),
+        (("train/_annotations.coco.json", "valid/_annotations.coco.json"), ["train", "val"]),
+        (("task1.json", "task2.json"), ["train", "train"]),
+        (("only_test.json", ""), ["test"]),
+    ],
+)
+def test_files_that_name_splits(tmp_path, files, splits):
+    source = tmp_path / "in"
+    for n, file in enumerate(filter(None, files)):
+        folder = file.rpartition("/")[0] if file.startswith(("train", "valid")) else ""
+        write_frame(source, f"{folder}/rgb/{n}.png".lstrip("/"))
+        write_json(source / file, [f"rgb/{n}.png"])
+    assert list(prepare(source, tmp_path / "out").splits) == [split for split in splits for _ in range(2)]
+
+
+def test_pictures_are_found_where_tools_put_them(tmp_path):
+    for n, place in enumerate(("images/rgb/1.png", "images/train/rgb/1.png", "train2017/rgb/1.png")):
+        source = tmp_path / f"in{n}"
+        write_frame(source, place)
+        write_json(source / "annotations" / f"instances_train{2017 if n == 2 else ''}.json", ["rgb/1.png"])
+        assert prepare(source, tmp_path / f"out{n}").sources[0] == place
+
+
+def test_a_picture_in_two_splits_stays_in_one_and_options_are_not_ignored_unsaid(source, tmp_path, capfd):
+    (source / "annotations.json").rename(source / "train.json")
+    write_json(source / "test.json", ["rgb/000000.png"])
+    made = prepare(source, tmp_path / "out", "--split", "train=0.5,val=0.5")
+    assert sorted(made.splits) == ["test"] * 2 + ["train"] * 6
+    assert "the second is left out" in skipped(made)["rgb/000000.png"]
+    assert "--split: not used, as the annotations name splits: test, train" in capfd.readouterr().err
+    write_json(source / "more.json", ["rgb/000001.png"])
+    assert "names a split and" in refused(capfd, source)
+    assert main(["coco", "--source", str(source), "--check", "--annotations", str(source / "train.json")]) == 0
+
+
+def test_files_of_the_same_pictures_are_taken_together(source, tmp_path):
+    write_json(source / "lids.json", ["rgb/000000.png"], [(1, [30, 30, 10, 10])], ["lid"])
+    made = prepare(source, tmp_path / "out")
+    assert made.classes == ("cup", "lid", "mug")
+    assert len(made) == 9
+    assert "rgb/000000.png/002-lid" in made.keys
+
+
+def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path, capfd):
+    def edit(content):
+        content["images"][1]["file_name"] = "rgb/gone.png"
+        content["images"][2]["width"] = 1280
+        boxes = content["annotations"]
+        boxes[0]["iscrowd"] = 1
+        boxes[6]["bbox"] = [float("nan"), 0, 5, 5]
+        more = ({"bbox": [200, 200, 9, 9]}, {"category_id": 7}, {"image_id": 99}, {"bbox": [1, 2, 3]})
+        content["annotations"] += [{**boxes[7], **one} for one in more] + [{"image_id": 0, "category_id": 1}]
+        content["categories"].append({"id": 9})
+        content["images"].append({"id": 0, "file_name": "rgb/twice.png"})
+
+    change(source / "annotations.json", edit)
+    (source / "broken.json").write_text("{")
+    (source / "cameras.json").write_text("{}")
+    made = prepare(source, tmp_path / "out")
+    assert list(made.keys) == ["rgb/000000.png/000-mug", "rgb/000003.png/000-mug"]
+    reasons = [f"{name} {reason}" for name, reason in made.index["skipped"]["first"]]
+    for words in (
+        "broken.json is no JSON",
+        "rgb/gone.png is in annotations.json, and nowhere below",
+        "rgb/000002.png is 80 x 60, and was annotated as 1280 x 60",
+        "annotations[0] is left out: it marks a crowd",
+        "annotations[6] is left out: bbox is [nan, 0, 5, 5]",
+        "its box (200.0, 200.0, 209.0, 209.0) is outside the picture",
+        "annotations[9] is left out: its category_id 7 is not listed",
+        "annotations[10] is left out: its image_id 99 is not listed",
+        "annotations[11] is left out: bbox is [1, 2, 3]",
+        "annotations[12] is left out: it has no bbox",
+        "categories[2] is left out: it has no name",
+        "images[4] is left out: an image of its id was there before",
+    ):
+        assert sum(words in reason for reason in reasons) == 1, words
+    assert made.index["skipped"]["samples"] == len(reasons) == 12
+
+
+def test_a_picture_outside_of_the_source_is_not_read(source, tmp_path):
+    write_frame(tmp_path, "rgb/9.png")
+    write_json(source / "annotations.json", ["../rgb/9.png", "rgb/000000.png"])
+    made = prepare(source, tmp_path / "out")
+    assert set(made.sources) == {"rgb/000000.png"}
+    assert list(skipped(made)) == ["../rgb/9.png"]
+
+
+def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path):
+    source = tmp_path / "in"
+    names = [f"rgb/{scene}_{n}.png" for scene in "abcdefghij" for n in range(4)]
+    for name in names:
+        write_frame(source, name)
+    write_json(source / "a.json", names)
+    drawn = ("--split", "train=0.7,val=0.3")
+    frames = prepare(source, tmp_path / "frames", *drawn)
+    for label in (0, 1):
+        assert np.sum(frames.splits[frames.labels == label] == "val") == 12
+    assert len({(key.rpartition("/")[0], split) for key, split in zip(frames.keys, frames.splits, strict=True)}) == 40
+    scenes = prepare(source, tmp_path / "scenes", *drawn, "--keep-groups")
+    assert len(set(zip(scenes.groups, scenes.splits, strict=True))) == 20
+    assert np.sum(scenes.splits == "val") == 24
+    other = prepare(source, tmp_path / "other", *drawn, "--seed", "1")
+    assert list(other.splits) != list(frames.splits)
+    one = prepare(source, tmp_path / "one", *drawn, "--keep-groups", "--group-pattern", r"rgb/(.).*")
+    assert list(one.splits) != []
+    assert set(one.groups) == {f"{scene}/{name}" for scene in "abcdefghij" for name in ("cup", "mug")}
+
+
+def test_units_of_several_classes_are_dealt_to_their_shares():
+    rng = np.random.default_rng(0)
+    units = rng.integers(0, 4, (300, 5)) * (rng.random((300, 5)) < 0.3)
+    shares = {"train": 0.7, "val": 0.1, "test": 0.2}
+    splits = np.array(deal(units, shares, rng.permutation(300)))
+    for name, share in shares.items():
+        np.testing.assert_allclose(units[splits == name].sum(0) / units.sum(0), share, atol=0.04)
+
+
+def test_boxes_without_a_label(source, tmp_path):
+    change(source / "annotations.json", lambda content: content["categories"][1].update(name="unlabelled"))
+    made = prepare(source, tmp_path / "out")
+    assert made.classes == ("cup",)
+    assert list(made.labels[:2]) == [0, -1]
+
+
+def test_errors_say_what_is_wrong(source, tmp_path, capfd):
+    assert "FX,FY,CX,CY are expected" in refused(capfd, source, "--camera", "100,100")
+    assert "its camera has its centre at (400, 30)" in refused(capfd, source, "--camera", "100,100,400,30")
+    assert "no annotations found" in refused(capfd, source / "rgb")
+    assert "a folder expected" in refused(capfd, source / "none")
+    assert "cannot be read" in refused(capfd, source, "--annotations", str(source / "none.json"))
+    (source / "list.json").write_text("[]")
+    assert "is no COCO JSON" in refused(capfd, source, "--annotations", str(source / "list.json"))
+    write_json(source / "annotations.json", ["rgb/000000.png"], boxes=())
+    assert "no picture with a box" in refused(capfd, source)
