@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -343,6 +344,29 @@ def test_sets_of_different_classes_and_modalities_merge_by_name(tmp_path):
     assert merged.index["description"] == {"merged": [{"made_by": "test"}, {}]}
 
 
+def test_jobs_that_number_their_samples_alike_keep_them_all(tmp_path, caplog):
+    def write(name, numbers, job):
+        with PreparedWriter(
+            tmp_path / name, classes=CLASSES, size=8, modalities=("rgb", "depth"), description={"seed": job}
+        ) as writer:
+            for number in numbers:
+                group = f"scene-{number}" if number else ""
+                writer.add(replace(sample(number + 100 * job), key=f"{number}", group=group))
+        return tmp_path / name
+
+    parts = [write("near", (0, 1), 0), write("near2", (2, 3), 0), write("far", (0, 1, 2), 1)]
+    merged = merge_sets(parts, tmp_path / "merged")
+    assert list(merged.keys) == ["far/0", "far/1", "far/2", "near/0", "near/1", "near/2", "near/3"]
+    assert list(merged.groups[:4]) == ["", "far/scene-1", "far/scene-2", ""]
+    np.testing.assert_array_equal(merged.images["rgb"][1], sample(101).images["rgb"])
+    assert "make sure that these are in the same split" in caplog.text
+    assert list(merge_sets(parts[:2], tmp_path / "one").keys) == ["0", "1", "2", "3"]
+    with pytest.raises(DataError, match="name each part of one job once"):
+        merge_sets([*parts, parts[0]], tmp_path / "out")
+    with pytest.raises(DataError, match="give the folders of different jobs different names"):
+        merge_sets([parts[0], write("other/near", (0,), 2)], tmp_path / "out")
+
+
 def test_sets_that_do_not_fit_are_not_merged(tmp_path):
     write_set(tmp_path / "a", range(6))
     write_set(tmp_path / "b", range(5, 9))
@@ -351,7 +375,7 @@ def test_sets_that_do_not_fit_are_not_merged(tmp_path):
         writer.add(Sample({"depth": np.zeros((8, 8, 3), np.uint8)}, 0, "train", "z"))
     with pytest.raises(DataError, match=r"large has crops of 16 px, .*a of 8 px"):
         merge_sets([tmp_path / "a", tmp_path / "large"], tmp_path / "out")
-    both = r"a and .*b both have the sample '00005' \(1 such keys\); name each part of one job once"
+    both = r"a and .*b both have the sample '00005'; name each part of one job once"
     with pytest.raises(DataError, match=both):
         merge_sets([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(DataError, match="hha: depth is stored depth picture"):

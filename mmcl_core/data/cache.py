@@ -125,7 +125,9 @@ def merge_sets(
     """Join prepared sets into one, ordered by key.
 
     Shards of one job whose samples were written in the order of their keys give, byte for byte, the set that the
-    unsharded job gives. Sets of different class lists are joined by the names of the classes.
+    unsharded job gives. Sets of different class lists are joined by the names of the classes. Where jobs of different
+    descriptions have keys in common, such as two calls of ``render``, keys and groups of each get the name of its
+    folder in front.
 
     Args:
         sources: folders of the sets.
@@ -133,7 +135,7 @@ def merge_sets(
         overwrite: replace a prepared set that is already there.
 
     Raises:
-        DataError: no sources, a damaged one, different sizes or kinds of depth, or a key that occurs twice.
+        DataError: no sources, a damaged one, different sizes or kinds of depth, or a key that occurs twice in a job.
     """
     sets = [PreparedSet.open(source) for source in sources]
     if not sets:
@@ -146,9 +148,9 @@ def merge_sets(
         for name, entry in part.index["modalities"].items():
             if stored.setdefault(name, entry["dtype"] == "uint8") != (entry["dtype"] == "uint8"):
                 raise DataError(f"{part.path}: {name} is {entry['unit']} here and another kind of picture elsewhere")
-    _refuse_equal_keys(sets)
     classes = list(dict.fromkeys(name for part in sets for name in part.classes))
     descriptions = [{k: v for k, v in part.index["description"].items() if k != "shard"} for part in sets]
+    prefixes = _prefixes(sets, descriptions)
     same = all(description == descriptions[0] for description in descriptions)
     with PreparedWriter(
         out,
@@ -159,31 +161,50 @@ def merge_sets(
         description=descriptions[0] if same else {"merged": descriptions},
         overwrite=overwrite,
     ) as writer:
-        for _, sample in heapq.merge(*(_by_key(part, classes) for part in sets), key=lambda item: item[0]):
+        parts = [_by_key(part, classes, prefix) for part, prefix in zip(sets, prefixes, strict=True)]
+        for _, sample in heapq.merge(*parts, key=lambda item: item[0]):
             writer.add(sample)
         writer.take_skips([part.index["skipped"] for part in sets])
     return PreparedSet.open(out, verify=False)
 
 
-def _refuse_equal_keys(sets: Sequence[PreparedSet]) -> None:
-    owners: dict[str, Path] = {}
-    for part in sets:
-        keys = part.keys.tolist()
-        if both := owners.keys() & set(keys):
-            key = min(both)
+def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]]) -> list[str]:
+    """What goes before the keys and groups of each set: nothing, unless keys of different jobs are the same.
+
+    Raises:
+        DataError: a key occurs twice in a job, or in two jobs whose folders have the same name.
+    """
+    jobs = [descriptions.index(description) for description in descriptions]
+    names = [f"{sets[job].path.resolve().name}/" for job in jobs]
+    seen: set[str] = set()
+    owners: dict[str, PreparedSet] = {}
+    shared = False
+    for part, name in zip(sets, names, strict=True):
+        own = {f"{name}{key}" for key in part.keys}
+        if twice := owners.keys() & own:
+            key = min(twice)
             raise DataError(
-                f"{owners[key]} and {part.path} both have the sample {key!r} ({len(both)} such keys); name each part "
-                "of one job once; other pictures need other keys: prepare folder takes them from the names of the "
-                "files, and render makes one large set in parts (--shard)"
+                f"{owners[key].path} and {part.path} both have the sample {key.removeprefix(name)!r}; name each part "
+                "of one job once, and give the folders of different jobs different names"
             )
-        owners.update(dict.fromkeys(keys, part.path))
+        owners |= dict.fromkeys(own, part)
+        shared = shared or not seen.isdisjoint(part.keys)
+        seen.update(part.keys)
+    if shared:
+        logger.warning(
+            "jobs of different settings have keys in common: samples are named <folder>/<key>; where they show the "
+            "same scenes, make sure that these are in the same split of each"
+        )
+    return names if shared else [""] * len(sets)
 
 
-def _by_key(part: PreparedSet, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:
+def _by_key(part: PreparedSet, classes: Sequence[str], prefix: str) -> Iterator[tuple[str, Sample]]:
     labels = [classes.index(name) for name in part.classes]
     for row in np.argsort(part.keys, kind="stable"):
         sample = part.sample(row)
         sample.label = labels[sample.label] if sample.label >= 0 else -1
+        sample.key = f"{prefix}{sample.key}"
+        sample.group = f"{prefix}{sample.group}" if sample.group else ""
         yield sample.key, sample
 
 
