@@ -20,7 +20,7 @@ from launch import LaunchContext, LaunchDescription, logging
 # Arguments that are parameters of the node by the same name, with their descriptions and choices.
 PARAMETERS = {
     "modality": ("what answers stand on", ["", "auto", "rgb", "depth", "rgbd"]),
-    "model": ("run folder or weights file", None),
+    "model": ("run folder, weights file, or ycb21", None),
     "device": ("auto, cpu, cuda, cuda:1, ...", None),
     "backend": ("auto (by the file), torch or onnx", ["", "auto", "torch", "onnx"]),
     "roi_source": ("where regions come from", ["", "auto", "detections", "full_image", "center"]),
@@ -50,7 +50,9 @@ def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool]]
     given: dict[str, str | bool] = {name: values[name] for name in PARAMETERS if values[name]}
     given |= {name: values[name] == "true" for name in SWITCHED if values[name]}
     if "model" in given:
-        given["model"] = str(Path(str(given["model"])).expanduser().resolve())
+        path = Path(str(given["model"])).expanduser()
+        if path.exists() or len(path.parts) > 1:  # a bare name may be that of a model in the package
+            given["model"] = str(path.resolve())
     return [one for one in (file, given) if one]
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmcl_core import models
 from mmcl_core.crops import check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import fuse, top_k
@@ -126,8 +127,9 @@ class Recognizer:
         """Load a model.
 
         Args:
-            path: a run folder, ``weights.safetensors``, an ``.onnx`` file, or a folder of these, one a modality. A
-                leading ``~`` is the home folder, as parameter files of a robot have it.
+            path: a run folder, ``weights.safetensors``, an ``.onnx`` file, a folder of these, one a modality, or the
+                name of a model of :mod:`mmcl_core.models`. A leading ``~`` is the home folder, as parameter files of a
+                robot have it.
             device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
             backend: ``None`` goes by the file.
             precision: ``bf16`` is faster where the processor multiplies it (torch only).
@@ -142,7 +144,7 @@ class Recognizer:
             ConfigError: an unknown back end, precision or device, or a back end that is not installed or too old.
             UntrainedModalityError: the model was never trained to classify.
         """
-        path = Path(os.path.expanduser(path))  # pathlib's raises where there is no such home
+        path = models.located(os.path.expanduser(path))  # pathlib's raises where there is no such home
         loaded = _load_backend(path, device, backend or _backend_of(path), precision, threads)
         recognizer = cls(loaded, max_batch, mirror)
         if not recognizer.modalities:
@@ -336,7 +338,8 @@ def _load_backend(path: Path, device: str, backend: str, precision: str, threads
     if precision not in ("float32", "bf16"):
         raise ConfigError(f"precision is {precision!r}; choose float32 or bf16")
     if not path.exists():
-        raise CheckpointError(f"no model at {path}; give a run folder, a .safetensors file or an .onnx file")
+        known = " or ".join(models.names())
+        raise CheckpointError(f"no model at {path}; give a run folder, a .safetensors or .onnx file, or {known}")
     if backend == "onnx":
         from mmcl_core.backend_onnx import OnnxBackend
 

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 import mmcl_core
+from mmcl_core import models
 from mmcl_core.config import from_dict
 from mmcl_core.errors import CheckpointError
 from mmcl_core.modality import modality
@@ -53,6 +54,7 @@ __all__ = [
     "model_id",
     "network_class",
     "read_metadata",
+    "save_compact",
     "save_weights",
     "weights_file",
 ]
@@ -61,6 +63,7 @@ FORMAT_VERSION = 1
 WEIGHTS_NAME = "weights.safetensors"
 _KEY = "mmcl_core"
 _HEADS = "encoder.heads."
+_STATISTICS = ".statistics."
 #: Kind of a network -> where its class is, ``module:class``. It is imported when a file of that kind is read.
 NETWORKS: dict[str, str] = {
     "recognition": "mmcl_core.nn.model:RecognitionModel",
@@ -82,12 +85,35 @@ def save_weights(path: str | Path, model: Network, metadata: Mapping[str, Any]) 
     Raises:
         CheckpointError: the number of classes is not the network's, or the file cannot be written.
     """
+    tensors = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    _write(Path(path), tensors, _describe(model, metadata))
+
+
+def save_compact(run: str | Path, out: str | Path) -> None:
+    """Write the weights of a run for a robot: without the heads that only training needs, in half precision.
+
+    Running statistics keep their float32, and computing is done in float32 after :func:`load_weights`.
+
+    Args:
+        run: run folder, weights file, or the name of a model of :mod:`mmcl_core.models`.
+        out: the file; its folder must exist.
+
+    Raises:
+        CheckpointError: as for :func:`load_weights` and :func:`save_weights`.
+    """
+    state, metadata = load_weights(run, feature_heads=False)
+    halves = {
+        name: value.half()
+        for name, value in state.items()
+        if value.dtype == torch.float32 and _STATISTICS not in name and value.abs().max() < torch.finfo(torch.half).max
+    }
+    _write(Path(out), state | halves, metadata)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> None:
     from safetensors.torch import save
 
-    path = Path(path)
-    described = _describe(model, metadata)
-    tensors = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
-    content = save(tensors, {_KEY: json.dumps(described, sort_keys=True)})
+    content = save(tensors, {_KEY: json.dumps(metadata, sort_keys=True)})
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -110,7 +136,8 @@ def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str
         feature_heads: whether to read the heads of the 5 x 5 and 7 x 7 maps, which only training needs.
 
     Returns:
-        The state of a :class:`mmcl_core.nn.network.Network` on the CPU, and the metadata (see the module).
+        The state of a :class:`mmcl_core.nn.network.Network` on the CPU, real numbers in float32 whatever the file
+        holds, and the metadata (see the module).
 
     Raises:
         CheckpointError: no such file, a damaged one, or one of another format.
@@ -118,8 +145,9 @@ def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str
     file = weights_file(path)
     with _opened(file) as reader:
         metadata = _metadata(file, reader)
-        names = [name for name in reader.keys() if feature_heads or not name.startswith(_HEADS)]  # noqa: SIM118
-        state = {name: reader.get_tensor(name) for name in names}
+        wanted = [name for name in reader.keys() if feature_heads or not name.startswith(_HEADS)]  # noqa: SIM118
+        state = {name: reader.get_tensor(name) for name in wanted}
+        state |= {name: value.float() for name, value in state.items() if value.dtype == torch.float16}
     if not feature_heads:
         metadata["feature_heads"] = []
     return state, metadata
@@ -180,18 +208,20 @@ def network_class(kind: str) -> type[Network]:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weights file of a run folder; a file is returned as it is.
+    """The weights file of a run folder or of a model of :mod:`mmcl_core.models`; a file is returned as it is.
 
     Raises:
         CheckpointError: there is none.
     """
-    path = Path(path)
+    path = models.located(path)
     file = path / WEIGHTS_NAME if path.is_dir() else path
     if file.is_file():
         return file
     if path.is_dir():
         raise CheckpointError(f"the folder {path} holds no {WEIGHTS_NAME}: not a run, or one that has not saved yet")
-    raise CheckpointError(f"no weights at {path}; give a run folder or a .safetensors file")
+    raise CheckpointError(
+        f"no weights at {path}; give a run folder, a .safetensors file, or {' or '.join(models.names())}"
+    )
 
 
 def model_id(path: str | Path) -> str:

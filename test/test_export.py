@@ -145,9 +145,21 @@ def test_int8_is_close(exported, tmp_path):
     assert 0 < difference < 0.05
 
 
+def test_a_compact_file_answers_like_the_run(exported, capsys):
+    out = exported / "new" / "small.safetensors"
+    assert command(exported / "run", "--format", "safetensors", "--out", out) == 0
+    assert f"{out}: 0." in capsys.readouterr().out
+    exact, small = (Recognizer.load(path, device="cpu") for path in (exported / "run", out))
+    rgb, depth = make_crops([(40, 40), (90, 30)], seed=6)
+    ours, theirs = (model.recognize(rgb=rgb, depth=depth) for model in (exact, small))
+    np.testing.assert_allclose(theirs.probabilities, ours.probabilities, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--format", "safetensors", "--out", "w.safetensors", "--int8"], "are for ONNX"),
+        (["--format", "safetensors", "--out", "w.onnx"], "ends in .safetensors"),
         (["--out", "model.onnx"], "one file for rgb and depth"),
         (["--out", "folder", "--int8"], "needs --data"),
         (["--out", "x.onnx", "--modality", "rgb_left"], "not rgb_left"),

@@ -205,6 +205,23 @@ def test_launched_node_comes_up_with_its_arguments(launched, tmp_path):
 
 
 @needs_launch
+def test_a_bare_name_is_a_model_of_the_package_unless_it_lies_here(tmp_path, monkeypatch):
+    from launch import LaunchContext
+
+    context, module = LaunchContext(), launch_file(RECOGNIZER)
+    monkeypatch.chdir(tmp_path)
+
+    def given(model):
+        context.launch_configurations.update({**dict.fromkeys(declared(RECOGNIZER), ""), "model": model})
+        return module.node_parameters(context)[0]["model"]
+
+    assert given("ycb21") == "ycb21"
+    assert given("runs/ycb21") == str(tmp_path / "runs" / "ycb21")
+    (tmp_path / "ycb21").mkdir()
+    assert given("ycb21") == str(tmp_path / "ycb21")
+
+
+@needs_launch
 @pytest.mark.ros
 def test_several_cameras_as_the_documentation_shows_them(launched, tmp_path):
     """Each is in its namespace, and what one is given does not reach the next."""

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmcl_core import weights
+from mmcl_core import models, weights
 from mmcl_core.config import ModelConfig
 from mmcl_core.errors import CheckpointError, UntrainedModalityError
 from mmcl_core.nn.model import RecognitionModel
+from mmcl_core.recognizer import Recognizer
 
 CONFIG = ModelConfig(input_size=32, ndf=8, nrkhs=16, depth=1, head_hidden=12, depth_range_m=(0.1, 3.0))
 METADATA = {"classes": ["mug", "ball", "pen"], "config_hash": "0123456789ab", "seed": 7, "method": "mmcl", "note": [1]}
@@ -61,6 +62,48 @@ def test_built_model_gives_the_same_answers(tmp_path):
     whole, metadata = weights.build_model(tmp_path / "w.safetensors", feature_heads=True)
     assert metadata["feature_heads"] == [5, 7]
     assert whole.state_dict().keys() == model.state_dict().keys()
+
+
+def test_compact_weights_answer_alike_in_less_than_half(tmp_path):
+    model = make_model(trained=("rgb", "depth"))
+    weights.save_weights(tmp_path / "weights.safetensors", model, METADATA)
+    weights.save_compact(tmp_path, tmp_path / "compact.safetensors")
+    whole, small = (tmp_path / name for name in ("weights.safetensors", "compact.safetensors"))
+    assert small.stat().st_size < 0.5 * whole.stat().st_size
+    state, metadata = weights.load_weights(small)
+    assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
+    assert metadata == weights.read_metadata(tmp_path) | {"feature_heads": []}
+    statistics = [key for key in state if ".statistics." in key]
+    assert statistics
+    assert all(torch.equal(state[key], model.state_dict()[key]) for key in statistics)
+    depth = torch.rand(3, 1, 32, 32) * 900
+    exact, near = (weights.build_model(path)[0](depth, "depth") for path in (whole, small))
+    for ours, theirs in zip(exact, near, strict=True):
+        assert not torch.equal(ours, theirs)
+        torch.testing.assert_close(theirs, ours, rtol=0.01, atol=0.01)
+    again = RecognitionModel(CONFIG, ["rgb", "depth"], 5)
+    assert "encoder.stem.0.weight" in again.init_from(small)
+
+
+def test_models_of_the_package_have_names(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(models, "_FOLDER", tmp_path / "package")
+    monkeypatch.chdir(tmp_path / "here")
+    weights.save_weights(tmp_path / "package" / "tools.safetensors", make_model(), METADATA)
+    assert models.names() == ("tools",)
+    assert weights.read_metadata("tools")["classes"] == METADATA["classes"]
+    assert Recognizer.load("tools", device="cpu").modalities == ("rgb",)
+    assert RecognitionModel(CONFIG, ["rgb"], 2).init_from("tools")
+    for missing in ("other", "tools.safetensors"):
+        with pytest.raises(CheckpointError, match=r"no model at .* or tools"):
+            Recognizer.load(missing)
+        with pytest.raises(CheckpointError, match=r"no weights at .* or tools"):
+            weights.load_weights(missing)
+    other = METADATA | {"classes": ["a", "b", "c"]}
+    (tmp_path / "here" / "tools").mkdir()
+    weights.save_weights("tools/weights.safetensors", make_model(), other)
+    assert weights.read_metadata("tools")["classes"] == other["classes"], "what lies there goes first"
 
 
 def test_untrained_modality_is_known(tmp_path):

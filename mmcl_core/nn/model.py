@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcl_core import models
 from mmcl_core.config import ModelConfig
 from mmcl_core.errors import CheckpointError, ConfigError
 from mmcl_core.modality import InputSpec, to_network_input
@@ -168,7 +169,7 @@ class RecognitionModel(Network):
             CheckpointError: no such file, or an encoder of other settings; the settings are named.
             ConfigError: this network has a ResNet.
         """
-        path = Path(path)
+        path = models.located(path)
         if not isinstance(self.encoder, Encoder):
             raise ConfigError(
                 f"model.init_from={path} gives weights of the project's encoder and model.backbone is "
