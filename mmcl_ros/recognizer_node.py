@@ -132,8 +132,8 @@ class RecognizerNode(LifecycleNode):
         model = self.recognizer
         info = {"labels": list(model.classes), "modalities": list(model.modalities)}
         self._labels.publish(msg.LabelInfo(model_id=model.model_id, **info))
-        place = f"{model.backend} on {model.device}"
-        self.get_logger().info(f"model {model.model_id} ({place}), answering from {' and '.join(wanted)}")
+        about = f"{model.model_id}, {len(model.classes)} classes, {model.backend} on {model.device}"
+        self.get_logger().info(f"model {values['model']} ({about}), answering from {' and '.join(wanted)}")
         self.stage = "inactive"
         return TransitionCallbackReturn.SUCCESS
 
@@ -141,7 +141,7 @@ class RecognizerNode(LifecycleNode):
         values = {name: check(name, value) for name, value in self.values.items()}
         check_topics(self, values)
         if not values["model"]:
-            raise MmclError("the parameter model is empty; give a run folder or a weights file")
+            raise MmclError("the parameter model is empty; give a run folder, a weights file, or ycb21")
         settings = {name: values[name] for name in ("device", "backend", "threads", "mirror")}
         model = self._load(values["model"], **settings)
         return model, wanted_modalities(values["modality"], model)

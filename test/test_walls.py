@@ -13,7 +13,7 @@ CORE = ROOT / "mmcl_core"
 
 #: Highest floor first. A package stands for all its modules; modules of one floor may import each other.
 FLOORS = {
-    "train": 5, "evaluate": 5, "sweep": 5, "benchmark": 5, "export": 5,
+    "train": 5, "evaluate": 5, "sweep": 5, "benchmark": 5, "export": 5, "recognize": 5,
     "engine": 4, "render": 4,
     "methods": 3, "synth": 3, "prepare": 3, "recognizer": 3,
     "nn": 2, "augment": 2, "imageops": 2, "colour": 2, "policy": 2, "randaugment": 2, "resample": 2, "config": 2,

@@ -1,0 +1,113 @@
+"""Ask a model about picture files: ``python -m mmcl_core.recognize MODEL --rgb FILE ... [--depth FILE ...]``.
+
+Each picture shows one object, cut as crops are: a square of 1.2 times its longer side, with what surrounds it.
+``--box`` cuts that window out of whole frames. With colour and depth the files go in pairs, depth seen from the colour
+camera. Prints one line a picture: its best classes and their probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.crops import resized_side
+from mmcl_core.data.crops import CropRule
+from mmcl_core.data.pictures import depth_millimetres, depth_scale, read_rgb
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.recognizer import Recognizer
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = """\
+  python -m mmcl_core.recognize ycb21 --rgb mug.jpg banana.png
+  python -m mmcl_core.recognize ycb21 --rgb frame.png --box 310,120,90,140
+  python -m mmcl_core.recognize runs/mine --rgb a_rgb.png b_rgb.png --depth a_depth.png b_depth.png"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, see :mod:`mmcl_core.cli`."""
+    parser = command_parser("recognize", __doc__, EXAMPLES)
+    parser.add_argument("model", metavar="MODEL", help="run folder, weights or .onnx file, or ycb21")
+    parser.add_argument("--rgb", nargs="+", type=Path, default=[], metavar="FILE", help="colour pictures")
+    parser.add_argument("--depth", nargs="+", type=Path, default=[], metavar="FILE", help="depth pictures, 16 bit")
+    parser.add_argument("--depth-unit", default="mm", metavar="UNIT", help="mm (default), 0.1mm, m/5000, ...")
+    parser.add_argument("--box", metavar="X,Y,WIDTH,HEIGHT", help="the object in every picture (default: all of it)")
+    parser.add_argument("--top-k", type=int, default=3, metavar="N", help="classes to list (default: 3)")
+    parser.add_argument("--mirror", action="store_true", help="look at mirror images, too: twice the work")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_logging_options(parser)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _recognize(options), options.log_level)
+
+
+def _recognize(options: argparse.Namespace) -> None:
+    box, files = _box(options.box), {kind: paths for kind in ("rgb", "depth") if (paths := getattr(options, kind))}
+    if not files:
+        raise ConfigError("no pictures: name colour files with --rgb, depth files with --depth")
+    if len({len(paths) for paths in files.values()}) > 1:
+        raise ConfigError(
+            f"{len(options.rgb)} files with --rgb and {len(options.depth)} with --depth: they go in pairs"
+        )
+    if options.top_k < 1:
+        raise ConfigError(f"--top-k is {options.top_k}; 1 or more is expected")
+    recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror, warm_up=False)
+    pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
+    crops = [_crops(paths, recognizer, depth_scale(options.depth_unit), box) for paths in pictures]
+    rows = [row for row, found in enumerate(crops) if found]
+    if not rows:
+        raise DataError("none of the pictures can be used; the lines above say why")
+    rgb, depth = ([crops[row].get(kind) for row in rows] if kind in files else None for kind in ("rgb", "depth"))
+    found = recognizer.recognize(rgb, depth, top_k=options.top_k)
+    names = [str(next(iter(pictures[row].values()))) for row in rows]
+    for name, modality, labels, scores, rejected in zip(
+        names, found.modality, found.top_labels, found.top_scores, found.rejected, strict=True
+    ):
+        best = "  ".join(f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True))
+        print(f"{name:{max(map(len, names))}}  {modality or '-':5}  {rejected or best}")
+
+
+def _crops(
+    paths: Mapping[str, Path], recognizer: Recognizer, scale: float, box: Sequence[float] | None
+) -> dict[str, Any]:
+    """The crops of one object by kind; files that cannot be used are warned of and left out."""
+    images = {}
+    for kind, path in paths.items():
+        try:
+            metric = kind == "depth" and recognizer.takes_distances
+            images[kind] = depth_millimetres(path, scale) if metric else read_rgb(path)
+        except DataError as error:
+            logger.warning("left out: %s %s", path, error)
+    if box is None or not images:
+        return images
+    sizes = {image.shape[1::-1] for image in images.values()}
+    # The side that the recogniser resizes to: nothing is resized twice.
+    cut = CropRule(resized_side(recognizer.input_size), margin=0.1, context=True)(images, None, box)
+    if len(sizes) > 1 or cut is None:
+        why = "the box lies outside" if cut is None else "for a box both have to be of one size"
+        logger.warning("left out: %s: %s, %s", ", ".join(map(str, paths.values())), " and ".join(map(str, sizes)), why)
+        return {}
+    return cut[0]
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    """X,Y,WIDTH,HEIGHT as x0, y0, x1, y1."""
+    if text is None:
+        return None
+    try:
+        x, y, width, height = map(float, text.split(","))
+        if width > 0 and height > 0:
+            return x, y, x + width, y + height
+    except ValueError:
+        pass
+    raise ConfigError(f"--box {text!r}: X,Y,WIDTH,HEIGHT in pixels are expected, such as 310,120,90,140")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""``python -m mmcl_core.recognize``: picture files against the recogniser's own answers."""
+
+import cv2
+import numpy as np
+import pytest
+from test_recognizer import make_crops, save_model
+
+from mmcl_core.recognize import main
+from mmcl_core.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rgb, depth = make_crops([(60, 80), (60, 80)], seed=3)
+    for name, image in zip("ab", rgb, strict=True):
+        cv2.imwrite(f"{name}.png", image[..., ::-1])
+    for name, image in zip("ab", depth, strict=True):
+        cv2.imwrite(f"{name}_depth.png", image)
+    return rgb, depth
+
+
+def ask(capsys, model, *words, status=0):
+    assert main([str(model), *words, "--device", "cpu"]) == status
+    said = capsys.readouterr()
+    return said.out.splitlines(), said.err
+
+
+def test_lines_are_the_recognisers_answers(model, pictures, capsys):
+    rgb, depth = pictures
+    recognizer = Recognizer.load(model, device="cpu")
+    tenths = [(image / 10 + 0.5).astype(np.uint16) for image in depth]
+    for words, given in (
+        (("--rgb", "a.png", "b.png"), {"rgb": rgb}),
+        (("--depth", "a_depth.png", "b_depth.png"), {"depth": depth}),
+        (("--rgb", "a.png", "b.png", "--depth", "a_depth.png", "b_depth.png"), {"rgb": rgb, "depth": depth}),
+        (("--depth", "a_depth.png", "b_depth.png", "--depth-unit", "0.1mm"), {"depth": tenths}),
+    ):
+        lines, _ = ask(capsys, model, *words, "--top-k", "2")
+        found = recognizer.recognize(**given, top_k=2)
+        for row, line in enumerate(lines):
+            best = [f"{n} {s:.2f}" for n, s in zip(found.top_labels[row], found.top_scores[row], strict=True)]
+            assert line == "  ".join([words[1 + row], f"{found.modality[row]:5}", *best])
+        assert len(lines) == 2
+
+
+def test_a_box_is_seen_as_the_node_sees_it(model, pictures, capsys):
+    """A box of 30 x 20 is seen in 36 x 36 pixels around it, the side that this network's pictures are resized to."""
+    rgb, depth = pictures
+    recognizer = Recognizer.load(model, device="cpu")
+    window = np.s_[12:48, 17:53]
+    found = recognizer.recognize(rgb=[rgb[0][window]], depth=[depth[0][window]], top_k=1)
+    words = ("--rgb", "a.png", "--depth", "a_depth.png", "--box", "20,20,30,20", "--top-k", "1")
+    (line,), _ = ask(capsys, model, *words)
+    assert line.endswith(f"rgbd   {found.labels[0]} {found.scores[0]:.2f}")
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, capsys):
+    cv2.imwrite("small.png", np.zeros((30, 40), np.uint16))
+    lines, error = ask(capsys, model, "--rgb", "a.png", "gone.png", "b.png")
+    assert [line.split()[0] for line in lines] == ["a.png", "b.png"]
+    assert error.count("left out: gone.png cannot be read") == 1
+    lines, error = ask(capsys, model, "--rgb", "a.png", "b.png", "--depth", "a.png", "b_depth.png")
+    assert [line.split()[1] for line in lines] == ["rgb", "rgbd"]
+    assert "left out: a.png is 8 bit with 3 channel(s)" in error
+    lines, error = ask(
+        capsys, model, "--rgb", "a.png", "b.png", "--depth", "small.png", "b_depth.png", "--box", "2,2,9,9"
+    )
+    assert [line.split()[0] for line in lines] == ["b.png"]
+    assert "for a box both have to be of one size" in error
+    lines, _ = ask(capsys, model, "--depth", "small.png")
+    assert lines[0].endswith("no_depth")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "no pictures: name colour files with --rgb"),
+        (("--rgb", "a.png", "b.png", "--depth", "a_depth.png"), "2 files with --rgb and 1 with --depth"),
+        (("--rgb", "a.png", "--box", "1,2,3"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
+        (("--rgb", "a.png", "--box", "1,2,3,0"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
+        (("--rgb", "a.png", "--box", "200,200,9,9"), "none of the pictures can be used"),
+        (("--rgb", "none.png"), "none of the pictures can be used"),
+        (("--rgb", "a.png", "--top-k", "0"), "1 or more is expected"),
+        (("--depth", "a_depth.png", "--depth-unit", "inch"), "is not understood"),
+    ],
+)
+def test_errors_are_one_line(model, pictures, capsys, words, says):
+    lines, error = ask(capsys, model, *words, status=2)
+    assert not lines
+    assert says in error.splitlines()[-1]
