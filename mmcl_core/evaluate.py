@@ -107,7 +107,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("evaluate", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder or weights file")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, weights file, or ycb21")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared set")
     parser.add_argument(
         "--modality",

@@ -31,7 +31,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, see :mod:`mmcl_core.cli`."""
     parser = command_parser("export", __doc__, EXAMPLES)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder or weights file")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, weights file, or ycb21")
     parser.add_argument("--format", choices=("onnx", "safetensors"), default="onnx", help="default: %(default)s")
     parser.add_argument("--modality", nargs="+", default=[], help="default: all that the model recognises")
     parser.add_argument("--int8", action="store_true", help="quantise; needs --data")
@@ -55,14 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compact(options: argparse.Namespace) -> None:
-    from mmcl_core.weights import save_compact
+    from mmcl_core.weights import save_compact, weights_file
 
-    if options.modality or options.int8:
-        raise ConfigError(
-            "--modality and --int8 are for ONNX; a file of weights holds all modalities, in half precision"
-        )
+    if options.modality or options.int8 or options.data:
+        raise ConfigError("--modality, --int8 and --data are for ONNX; a file of weights holds all modalities")
     if options.out.suffix != ".safetensors":
         raise ConfigError(f"--out {options.out}: a file that ends in .safetensors is expected")
+    if options.out.resolve() == weights_file(options.run).resolve():
+        raise ConfigError(
+            f"--out {options.out} is the model itself, and training could not go on from it; name another"
+        )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_compact(options.run, options.out)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")

@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m mmcl_ros.evaluate_bag", description="Accuracy of a model on recorded sensor data, by sensor."
     )
     add_bag_options(parser)
-    parser.add_argument("--model", required=True, help="run folder or weights file")
+    parser.add_argument("--model", required=True, help="run folder, weights file, or ycb21")
     choices = ["rgb", "depth", "rgbd", "auto"]
     parser.add_argument(
         "--modality", nargs="+", default=["auto"], choices=choices, help="one report each (default auto)"

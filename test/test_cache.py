@@ -363,7 +363,7 @@ def test_jobs_that_number_their_samples_alike_keep_them_all(tmp_path, caplog):
     assert list(merge_sets(parts[:2], tmp_path / "one").keys) == ["0", "1", "2", "3"]
     with pytest.raises(DataError, match="name each part of one job once"):
         merge_sets([*parts, parts[0]], tmp_path / "out")
-    with pytest.raises(DataError, match="give the folders of different jobs different names"):
+    with pytest.raises(DataError, match="name each part of one job once"):
         merge_sets([parts[0], write("other/near", (0,), 2)], tmp_path / "out")
 
 

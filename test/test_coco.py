@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.coco_annotations import read_annotations
+from mmcl_core.data.coco_places import SCENE, scene_of
 from mmcl_core.data.shares import deal
 from mmcl_core.prepare import main
 
@@ -150,21 +153,24 @@ def test_frames_without_depth_are_colour_alone(source, tmp_path, capfd):
     made = prepare(source, tmp_path / "out")
     assert has(made, "rgb").all()
     assert list(np.flatnonzero(~has(made, "depth"))) == [4, 5]
-    assert "no such file" in skipped(made)["depth/000002.png"]
+    assert "has no depth (there is no depth/000002.png)" in skipped(made)["rgb/000002.png"]
     for path in (source / "depth").iterdir():
         path.unlink()
     capfd.readouterr()
     assert prepare(source, tmp_path / "none").modalities == ("rgb",)
     assert "no depth pictures found" in capfd.readouterr().err
     assert "there is no far/000000.png" in refused(capfd, source, "--depth", "rgb=far")
-    assert "does not hold 'colour'" in refused(capfd, source, "--depth", "colour=depth")
+    assert "'colour' is not in rgb/000000.png" in refused(capfd, source, "--depth", "colour=depth")
     assert "OLD=NEW is expected" in refused(capfd, source, "--depth", "depth")
 
 
 def test_eight_bit_depth_is_refused_before_the_work(source, capfd):
     for path in (source / "depth").iterdir():
         cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 9, np.uint8))
-    assert "none of 4 depth files seems usable" in refused(capfd, source)
+    error = refused(capfd, source)
+    assert "none of 4 depth files seems usable" in error
+    assert "--depth none leaves depth out" in error
+    assert main(["coco", "--source", str(source), "--check", "--workers", "1", "--depth", "none"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -218,7 +224,7 @@ def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path
         content["images"][1]["file_name"] = "rgb/gone.png"
         content["images"][2]["width"] = 1280
         boxes = content["annotations"]
-        boxes[0]["iscrowd"] = 1
+        boxes[0]["bbox"] = "10 20 30 20"
         boxes[6]["bbox"] = [float("nan"), 0, 5, 5]
         more = ({"bbox": [200, 200, 9, 9]}, {"category_id": 7}, {"image_id": 99}, {"bbox": [1, 2, 3]})
         content["annotations"] += [{**boxes[7], **one} for one in more] + [{"image_id": 0, "category_id": 1}]
@@ -233,9 +239,9 @@ def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path
     reasons = [f"{name} {reason}" for name, reason in made.index["skipped"]["first"]]
     for words in (
         "broken.json is no JSON",
-        "rgb/gone.png is in annotations.json, and nowhere below",
+        "rgb/gone.png is in annotations.json, and no such picture in",
         "rgb/000002.png is 80 x 60, and was annotated as 1280 x 60",
-        "annotations[0] is left out: it marks a crowd",
+        "annotations[0] is left out: bbox is '10 20 30 20'",
         "annotations[6] is left out: bbox is [nan, 0, 5, 5]",
         "its box (200.0, 200.0, 209.0, 209.0) is outside the picture",
         "annotations[9] is left out: its category_id 7 is not listed",
@@ -304,3 +310,117 @@ def test_errors_say_what_is_wrong(source, tmp_path, capfd):
     assert "is no COCO JSON" in refused(capfd, source, "--annotations", str(source / "list.json"))
     write_json(source / "annotations.json", ["rgb/000000.png"], boxes=())
     assert "no picture with a box" in refused(capfd, source)
+
+
+@pytest.mark.parametrize(
+    ("place", "scene"),
+    [
+        ("rgb/kitchen_0012.png", "rgb/kitchen"),
+        ("rgb/s2/000001-color.jpg", "rgb/s2"),
+        ("train/kitchen_0012_png.rf.0b12c9f4a07e33.jpg", "train/kitchen"),
+        ("images/1679091c-kitchen_0012.png", "images/kitchen"),
+        ("rgb/1305031102.175304.png", "rgb"),
+        ("front/1679091.png", "front"),
+        ("mug.png", "mug.png"),
+    ],
+)
+def test_scenes_of_names_as_tools_make_them(place, scene):
+    assert scene_of(place, re.compile(SCENE)) == scene
+
+
+def test_scenes_that_are_none_are_warned_of(tmp_path, capfd):
+    names = [f"rgb/{letter}.png" for letter in "abcdefghijkl"]
+    for name in names:
+        write_frame(tmp_path / "in", name)
+    write_json(tmp_path / "in" / "a.json", names)
+    prepare(tmp_path / "in", tmp_path / "out", "--split", "train=0.5,test=0.5", "--keep-groups")
+    assert "12 pictures are 12 scenes, such as 'rgb/a.png'" in capfd.readouterr().err
+
+
+def test_the_folder_itself_names_no_split_and_a_single_named_split_may_be_overruled(tmp_path):
+    source = write_source(tmp_path / "kitchen_test")
+    assert set(prepare(source, tmp_path / "a").splits) == {"train"}
+    (source / "annotations.json").rename(source / "instances_Train.json")
+    assert set(prepare(source, tmp_path / "b", "--split", "test").splits) == {"test"}
+    assert set(prepare(source, tmp_path / "c", "--split", "train=0.5,val=0.5").splits) == {"train", "val"}
+
+
+def test_other_annotations_are_another_job(source, tmp_path, capfd):
+    first = prepare(source, tmp_path / "one")
+    change(source / "annotations.json", lambda content: content["annotations"].pop())
+    second = prepare(source, tmp_path / "two")
+    assert first.index["description"] != second.index["description"]
+    assert list(first.index["description"]["annotations"]) == ["annotations.json"]
+
+
+def test_boxes_that_are_there_twice_give_one_crop(source, tmp_path, capfd):
+    def edit(content):
+        content["images"].append({**content["images"][0], "id": 77})
+        content["annotations"] += [{**content["annotations"][0], "image_id": 77}, content["annotations"][3]]
+
+    change(source / "annotations.json", edit)
+    (source / "person_keypoints.json").write_text((source / "annotations.json").read_text())
+    made = prepare(source, tmp_path / "out")
+    assert len(made) == 8
+    said = capfd.readouterr().err
+    assert "annotations.json: 2 boxes are there twice" in said
+    assert "person_keypoints.json: 10 boxes are there twice" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "name"),
+    [
+        ("annotations/instances_default.json", "images/default/frame_1.PNG", "frame_1.PNG"),
+        ("annotations/instances_a_set.json", "images/a_set/1.png", "1.png"),
+        ("job/annotations/instances_default.json", "job/images/default/1.png", "1.png"),
+        ("result.json", "images/9a8b7c6d-x1.png", "images\\9a8b7c6d-x1.png"),
+        ("result.json", "images/9a8b7c6d-x1.png", "..\\..\\label-studio\\upload\\4\\9a8b7c6d-x1.png"),
+        ("a.json", "data/cam/1.png", "/somewhere/else/1.png"),
+        ("a.json", "rgb/1.png", "1.png"),
+    ],
+)
+def test_pictures_are_found_as_tools_name_them(tmp_path, monkeypatch, file, place, name):
+    """The last one has depth of the same name, which is no colour picture."""
+    write_frame(tmp_path, place, depth="depth" if "rgb" in place else "")
+    write_json(tmp_path / file, [name])
+    monkeypatch.chdir(tmp_path)
+    assert prepare(".", tmp_path / "out", "--annotations", file).sources[0] == place
+
+
+def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
+    def edit(content):
+        for entry in content["annotations"]:
+            entry["iscrowd"] = 1
+
+    change(source / "annotations.json", edit)
+    assert len(prepare(source, tmp_path / "out")) == 8, "what was painted with a brush is no crowd"
+    change(source / "annotations.json", lambda content: content["annotations"][1].update(iscrowd=0))
+    capfd.readouterr()
+    assert len(prepare(source, tmp_path / "some")) == 1
+    assert "7 boxes mark crowds" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("turn", "box"), [(0, (10, 20, 40, 40)), (90, (15, 15, 35, 45)), (-30, (7.01, 13.84, 42.99, 46.16))]
+)
+def test_a_rotated_box_becomes_an_upright_one_around_it(source, turn, box):
+    """30 x 20 around (25, 30); at 30 degrees 30 cos + 20 sin = 35.98 wide and 30 sin + 20 cos = 32.32 high."""
+    entry = {"attributes": {"rotation": turn, "occluded": False}}
+    change(source / "annotations.json", lambda content: content["annotations"][0].update(entry))
+    read = read_annotations(source / "annotations.json").pictures[0].boxes[0][1]
+    np.testing.assert_allclose(read, box, atol=0.01)
+
+
+def test_boxes_are_cut_at_the_border_of_the_picture(source, tmp_path):
+    def edit(content):
+        for entry, box in zip(
+            content["annotations"], ([-10, 20, 50, 20], [81, 20, 30, 20], [0, 0, 3e9, 5]), strict=False
+        ):
+            entry["bbox"] = box
+
+    change(source / "annotations.json", edit)
+    made = prepare(source, tmp_path / "out")
+    assert "is outside the picture" in skipped(made)["rgb/000000.png/001-mug"]
+    assert list(made.keys[:3]) == ["rgb/000000.png/000-cup", "rgb/000001.png/000-cup", "rgb/000001.png/001-mug"]
+    whole = prepare(source, tmp_path / "whole", "--size", "48").images["depth"][0]
+    assert (whole[14:34, 14:44] == 1000).all(), "40 x 20 from (0, 20), in a square of 48 from (-4, 6)"

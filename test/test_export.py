@@ -174,6 +174,15 @@ def test_errors_are_one_line(exported, capsys, monkeypatch, tmp_path, arguments,
     assert not list(tmp_path.iterdir())
 
 
+def test_the_model_itself_is_not_replaced(exported, capsys):
+    path = exported / "run" / "weights.safetensors"
+    before = path.read_bytes()
+    for name in (path, exported / "run"):
+        assert command(name, "--format", "safetensors", "--out", path) == 2
+        assert "is the model itself" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_hha_is_refused(tmp_path, capsys):
     save_model(tmp_path / "weights.safetensors", depth_encoding="hha")
     assert command(tmp_path, "--modality", "depth", "--out", tmp_path / "depth.onnx") == 2

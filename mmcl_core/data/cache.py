@@ -185,7 +185,7 @@ def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]
             key = min(twice)
             raise DataError(
                 f"{owners[key].path} and {part.path} both have the sample {key.removeprefix(name)!r}; name each part "
-                "of one job once, and give the folders of different jobs different names"
+                "of one job once; jobs are told apart by their settings and the name of their source"
             )
         owners |= dict.fromkeys(own, part)
         shared = shared or not seen.isdisjoint(part.keys)

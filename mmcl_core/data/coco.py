@@ -12,17 +12,20 @@ file                                  meaning
 ====================================  =================================================================================
 
 Annotations are looked for in the source, in ``annotations`` and in its other folders; pictures from the folder of the
-JSON, from the source, from ``images``, and from a folder of the name of the split. Several JSON files are splits, named
-by their folder (``train/_annotations.coco.json``) or themselves (``annotations/instances_train.json``); ``valid`` means
-``val``.
+JSON and the one above, from the source, from ``images``, from a folder of the name of the split, and at last by their
+name alone. JSON files are splits if they are named so, by their folder (``train/_annotations.coco.json``) or themselves
+(``annotations/instances_train.json``); ``valid`` means ``val``. Where all name the same split, ``--split`` overrules.
 
 ``--depth OLD=NEW`` tells where depth lies: at the path of the colour picture with OLD, where it comes last, replaced by
-NEW, ending in .png; ``=NEW`` appends. By default what finds most of ``rgb=depth``, ``color=depth``, ``colour=depth``,
-``images=depth``, ``image=depth`` and ``=_depth``. A frame without depth gives crops of colour alone.
+NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out. By default what finds most of ``rgb=depth``,
+``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and ``=_depth``. A frame without depth gives crops
+of colour alone.
 
-Crops are cut as the recognizer node cuts them: a square of 1.2 times the longer side, filled with the surroundings. The
-category ``unlabelled`` holds boxes without a label. The group of a crop is its scene (the path up to its last number)
-and class. Annotations that mark a crowd are left out.
+Crops are cut as the recognizer node cuts them: a square of 1.2 times the longer side of what the picture shows of the
+box, filled with the surroundings. The category ``unlabelled`` holds boxes without a label. The group of a crop is its
+scene (the path up to its last number) and class. A box that is there twice gives one crop. Boxes that mark a crowd are
+left out, unless all of a file do: CVAT marks what was painted with a brush so. Around a box that CVAT says is rotated
+goes an upright one.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
+from mmcl_core.data.coco_places import SCENE, Places, find_depth, scene_of
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.folder import UNLABELLED
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
@@ -55,10 +59,6 @@ __all__ = ["DATA_SET", "Coco", "Frame"]
 logger = logging.getLogger(__name__)
 
 _HELP = __doc__
-#: What is tried where --depth is not given.
-_DEPTH_RULES = ("rgb=depth", "color=depth", "colour=depth", "images=depth", "image=depth", "=_depth")
-#: The path without its last number and what follows it in the name.
-_SCENE = r"(.*?)[_-]?\d+[^/\d]*"
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -114,7 +114,7 @@ class Coco:
             "--annotations", type=Path, nargs="+", metavar="JSON", help="the annotations (default: those found)"
         )
         parser.add_argument(
-            "--depth", metavar="OLD=NEW", help="where the depth of a colour picture lies (default: see above)"
+            "--depth", metavar="OLD=NEW", help="where the depth of a colour picture lies, or none (default: see above)"
         )
         parser.add_argument(
             "--depth-unit", default="mm", metavar="UNIT",
@@ -126,15 +126,16 @@ class Coco:
         add_crop_arguments(parser, margin=0.1, min_side=4, context=True)
         parser.add_argument(
             "--split", default="train", metavar="NAME|NAME=SHARE,...",
-            help="where the JSON files name no splits: one name for all (default: train), or shares, drawn by frames, "
-            "such as train=0.8,val=0.1,test=0.1",
+            help="where the JSON files name no splits, or the same: a name for all (default: train), or shares, drawn "
+            "by frames, such as train=0.8,val=0.1,test=0.1",
         )  # fmt: skip
         parser.add_argument("--keep-groups", action="store_true", help="with shares: draw whole scenes")
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn split (default: 0)")
         parser.add_argument(
-            "--group-pattern", default=_SCENE, metavar="REGEX",
-            help="regular expression for the whole path of a picture without its ending; its first group names the "
-            rf"scene (default: {_SCENE}, that is the path up to its last number)",
+            "--group-pattern", default=SCENE, metavar="REGEX",
+            help="regular expression for the whole path of a picture without its ending and without what Roboflow and "
+            f"Label Studio add to names; its first group names the scene (default: {SCENE}, that is the path up to its "
+            "last number)",
         )  # fmt: skip
 
     def plan(self, source: Path, options: argparse.Namespace) -> Plan:
@@ -143,13 +144,13 @@ class Coco:
         scale, camera = depth_scale(options.depth_unit), _camera(options.camera)
         rule = crop_rule(options)
         files, skips = find_annotations(source, options.annotations)
-        splits = _named_splits(list(files))
-        if splits and (unused := given_options(self, options, ("split", "keep_groups", "seed"))):
-            logger.warning(
-                "%s: not used, as the annotations name splits: %s",
-                ", ".join(unused),
-                ", ".join(sorted(set(splits.values()))),
-            )
+        splits = _named_splits(source, list(files))
+        if given := given_options(self, options, ("split", "keep_groups", "seed")):
+            if len(set(splits.values())) == 1:
+                splits = {}
+            elif splits:
+                named = ", ".join(sorted(set(splits.values())))
+                logger.warning("%s: not used, as the annotations name splits: %s", ", ".join(given), named)
         names = {name for file in files.values() for name in file.names()}
         classes = tuple(sorted(name for name in names if name.lower() not in UNLABELLED))
         frames = _list_frames(source, files, splits or dict.fromkeys(files, ""), classes, pattern, skips)
@@ -158,13 +159,11 @@ class Coco:
             raise DataError(f"{source}: no picture with a box in {', '.join(map(str, files))}{first}")
         if not splits:
             _draw_splits(frames, len(classes), shares, options.seed, options.keep_groups)
-        rule_of_depth = _find_depth(source, frames, options.depth, skips)
-        if rule_of_depth:
-            depths = [source / frame.depth for frame in frames if frame.depth]
-            probe(depths, lambda path: depth_millimetres(path, scale), "depth")
+        rule_of_depth = _add_depth(source, frames, options.depth, scale, skips)
         description = {
             "made_by": "mmcl_core.prepare coco",
             "source": source.resolve().name,
+            "annotations": {os.path.relpath(path, source): file.checksum for path, file in files.items()},
             "crop": rule.describe(),
             "depth": rule_of_depth,
             "depth_unit": options.depth_unit,
@@ -207,10 +206,13 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
                 raise DataError(f"is {wide} x {high}, colour {size[0]} x {size[1]}: depth must be registered to colour")
     except DataError as error:
         yield Skip(frame.depth, f"{error}; the crops of this frame have colour alone")
+    digits = max(3, len(str(len(frame.boxes))))
     for number, (label, box) in enumerate(frame.boxes):
         name = reader.classes[label] if label >= 0 else UNLABELLED[0]
-        key = f"{frame.key}/{number:03d}-{name}"
-        cut = reader.rule({"rgb": images["rgb"]}, reader.camera, box)
+        key = f"{frame.key}/{number:0{digits}d}-{name}"
+        x0, y0, x1, y1 = box
+        shown = (max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1]))
+        cut = reader.rule({"rgb": images["rgb"]}, reader.camera, shown)
         if cut is None:
             yield Skip(
                 key, f"its box {tuple(round(edge, 1) for edge in box)} is outside the picture or below --min-side"
@@ -219,7 +221,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         crops, camera = cut
         if "depth" in images:
             zoom = images["depth"].shape[1] / size[0]
-            small = replace(reader.rule, min_side=0)({"depth": images["depth"]}, None, [zoom * edge for edge in box])
+            small = replace(reader.rule, min_side=0)({"depth": images["depth"]}, None, [zoom * edge for edge in shown])
             crops |= small[0] if small else {}
         yield Sample(crops, label, frame.split, key, f"{frame.scene}/{name}", frame.key, camera)
 
@@ -234,43 +236,37 @@ def _list_frames(
 ) -> list[Frame]:
     """The annotated pictures that are there, in the order of their keys."""
     frames: dict[str, Frame] = {}
+    places = Places(source)
     for path, file in files.items():
         skips += file.faults
-        roots = [path.parent, source, source / "images"]
-        roots += [root / name for root in roots[1:] for name in (path.parent.name, path.stem.rpartition("_")[2])]
+        twice = 0
         for picture in file.pictures:
-            place = _find(source, roots, picture.file)
+            place = places.find(path, picture.file)
             if not place:
-                skips.append(Skip(picture.file, f"is in {path.name}, and nowhere below {source.name}"))
+                skips.append(Skip(picture.file, f"is in {path.name}, and no such picture in {source.resolve()}"))
                 continue
-            match = pattern.fullmatch(place.rpartition(".")[0])
-            scene = ((match[1] if match.re.groups else match[0]) or "" if match else place).rstrip("/")
-            frame = frames.setdefault(place, Frame(place, splits[path], scene, picture.size))
+            frame = frames.setdefault(place, Frame(place, splits[path], scene_of(place, pattern), picture.size))
             if frame.split != splits[path]:
                 skips.append(Skip(place, f"is in the splits {frame.split} and {splits[path]}; the second is left out"))
                 continue
-            frame.boxes += [(classes.index(name) if name in classes else -1, box) for name, box in picture.boxes]
+            boxes = [(classes.index(name) if name in classes else -1, box) for name, box in picture.boxes]
+            new = [box for box in dict.fromkeys(boxes) if box not in frame.boxes]
+            twice += len(boxes) - len(new)
+            frame.boxes += new
+        if twice:
+            logger.warning("%s: %d boxes are there twice, or in a file before; one of each is taken", path, twice)
     return sorted(frames.values(), key=lambda frame: f"{frame.key}/")
 
 
-def _find(source: Path, roots: Sequence[Path], name: str) -> str:
-    """The place of a picture, relative to the source; empty: it is not there."""
-    for root in roots:
-        place = os.path.normpath(root / name)
-        if os.path.isfile(place) and Path(place).is_relative_to(os.path.normpath(source)):
-            return Path(place).relative_to(os.path.normpath(source)).as_posix()
-    return ""
-
-
-def _named_splits(paths: Sequence[Path]) -> dict[Path, str]:
-    """The split that each file, or its folder, names; empty where none does.
+def _named_splits(source: Path, paths: Sequence[Path]) -> dict[Path, str]:
+    """The split that each file, or its folder in the source, names; empty where none does.
 
     Raises:
         DataError: some do.
     """
     found: dict[Path, str] = {}
     for path in paths:
-        for name in (path.stem, path.parent.name):
+        for name in (path.stem, "" if path.parent.resolve() == source.resolve() else path.parent.name):
             words = [_SPLITS[word] for word in re.split("[^a-z]+", name.lower()) if word in _SPLITS]
             if words:
                 found.setdefault(path, words[-1])
@@ -295,42 +291,25 @@ def _draw_splits(frames: list[Frame], classes: int, shares: dict[str, float], se
         for frame in unit:
             frame.split = split
     warn_of_empty(shares, set(drawn), "scenes" if scenes else "frames")
+    if scenes and len(shares) > 1 and len(units) > 0.9 * len(frames) > 9:
+        logger.warning(
+            "--keep-groups: %d pictures are %d scenes, such as %r; if that is wrong, --group-pattern tells them apart",
+            len(frames), len(units), frames[0].scene,
+        )  # fmt: skip
 
 
-def _find_depth(source: Path, frames: list[Frame], given: str | None, skips: list[Skip]) -> str:
-    """Give the frames their depth files; returns the rule by which they were found, empty without any.
-
-    Raises:
-        ConfigError: a rule that is none, or that leads to no file.
-    """
-    if given is not None and given.count("=") != 1:
-        raise ConfigError(f"--depth {given!r}: OLD=NEW is expected, such as color=depth, or =_depth")
-    rules = _DEPTH_RULES if given is None else (given,)
-    places = {rule: [_depth_place(frame.key, rule) for frame in frames] for rule in rules}
-    found = {rule: [bool(place) and (source / place).is_file() for place in places[rule]] for rule in rules}
-    rule = max(rules, key=lambda one: sum(found[one]))
-    if not any(found[rule]):
-        if given is not None:
-            example = _depth_place(frames[0].key, given)
-            why = f"there is no {example}" if example else f"{frames[0].key} does not hold {given.partition('=')[0]!r}"
-            raise ConfigError(f"--depth {given} leads to no file: {why} in {source}")
-        logger.warning("no depth pictures found: the crops have colour alone; --depth OLD=NEW tells where depth lies")
-        return ""
-    for frame, place, there in zip(frames, places[rule], found[rule], strict=True):
-        if there:
-            frame.depth = place
-        else:
-            skips.append(Skip(place or frame.key, "no such file; the crops of this frame have colour alone"))
+def _add_depth(source: Path, frames: list[Frame], given: str | None, scale: float, skips: list[Skip]) -> str:
+    """Give the frames their depth files; returns the rule by which they were found, empty without any."""
+    rule, found, why = find_depth(source, [frame.key for frame in frames], given)
+    for frame, depth, reason in zip(frames, found, why, strict=True):
+        frame.depth = depth
+        if reason:
+            skips.append(Skip(frame.key, f"has no depth ({reason}): its crops have colour alone"))
+    if rule:
+        files = [source / depth for depth in found if depth]
+        hint = "; --depth none leaves depth out"
+        probe(files, lambda path: depth_millimetres(path, scale), "depth", hint)
     return rule
-
-
-def _depth_place(key: str, rule: str) -> str:
-    """The depth file of a colour file; empty where the rule does not apply."""
-    old, _, new = rule.partition("=")
-    stem = key[: -len(Path(key).suffix)]
-    before, there, after = stem.rpartition(old) if old else (stem, "=", "")
-    place = f"{before}{new}{after}.png"
-    return place if there and place != key else ""
 
 
 def _camera(text: str | None) -> Camera | None:

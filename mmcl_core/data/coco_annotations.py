@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from mmcl_core.data.sources import Skip, show_folder
 from mmcl_core.errors import DataError
 
 __all__ = ["Annotations", "Box", "Picture", "find_annotations", "read_annotations"]
+
+logger = logging.getLogger(__name__)
 
 #: x0, y0, x1, y1 in pixels, (0, 0) the outer corner of the first pixel.
 Box = tuple[float, float, float, float]
@@ -43,10 +47,12 @@ class Annotations:
     Attributes:
         pictures: with at least one box, in the order of the file.
         faults: entries that cannot be used, and why.
+        checksum: SHA-256 of the file.
     """
 
     pictures: list[Picture]
     faults: list[Skip]
+    checksum: str = ""
 
     def names(self) -> set[str]:
         """The categories of which there is a box."""
@@ -72,9 +78,9 @@ def find_annotations(source: Path, given: Sequence[Path] | None) -> tuple[dict[P
     skips = []
     for path in (path for folder in folders for path in visible(folder) if path.suffix.lower() == ".json"):
         try:
-            content = _load(path)
+            content, checksum = _load(path)
             if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-                found[path] = _parse(path, content)
+                found[path] = _parse(path, content, checksum)
         except DataError as error:
             skips.append(Skip(place_in(source, path), str(error).removeprefix(f"{path} ")))
     if not found:
@@ -89,25 +95,28 @@ def read_annotations(path: Path) -> Annotations:
     Raises:
         DataError: it cannot be read, or is no COCO JSON.
     """
-    return _parse(path, _load(path))
+    return _parse(path, *_load(path))
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> tuple[Any, str]:
+    """The content of a file and its SHA-256."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        data = path.read_bytes()
+        return json.loads(data.decode("utf-8-sig")), hashlib.sha256(data).hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path} is no JSON: {error}") from error
 
 
-def _parse(path: Path, content: Any) -> Annotations:
+def _parse(path: Path, content: Any, checksum: str) -> Annotations:
     kinds = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(kind), list) for kind in kinds):
         raise DataError(f"{path} is no COCO JSON: lists {', '.join(kinds)} are expected in it")
     pictures: dict[Any, Picture] = {}
     names: dict[Any, str] = {}
-    faults = []
+    faults: list[Skip] = []
+    crowds, crowd = 0, _crowds_to_skip(content["annotations"])
 
     def add_category(entry: Any) -> None:
         names[entry["id"]] = _text(entry["name"])
@@ -122,9 +131,12 @@ def _parse(path: Path, content: Any) -> Annotations:
         for key, known in (("image_id", pictures), ("category_id", names)):
             if entry[key] not in known:
                 raise ValueError(f"its {key} {entry[key]!r} is not listed")
-        if entry.get("iscrowd"):
-            raise ValueError("it marks a crowd")
-        pictures[entry["image_id"]].boxes.append((names[entry["category_id"]], _box(entry["bbox"])))
+        if crowd and entry.get("iscrowd"):
+            nonlocal crowds
+            crowds += 1
+            return
+        box = _turned(_box(entry["bbox"]), entry.get("attributes"))
+        pictures[entry["image_id"]].boxes.append((names[entry["category_id"]], box))
 
     for kind, add in (("categories", add_category), ("images", add_image), ("annotations", add_box)):
         for row, entry in enumerate(content[kind]):
@@ -134,7 +146,14 @@ def _parse(path: Path, content: Any) -> Annotations:
                 faults.append(Skip(path.name, f"{kind}[{row}] is left out: it has no {error.args[0]}"))
             except (TypeError, ValueError, AttributeError, OverflowError) as error:
                 faults.append(Skip(path.name, f"{kind}[{row}] is left out: {error}"))
-    return Annotations([picture for picture in pictures.values() if picture.boxes], faults)
+    if crowds:
+        logger.warning("%s: %d boxes mark crowds (iscrowd) and are left out", path, crowds)
+    return Annotations([picture for picture in pictures.values() if picture.boxes], faults, checksum)
+
+
+def _crowds_to_skip(entries: list[Any]) -> bool:
+    """Whether ``iscrowd`` means what COCO means by it; CVAT sets it for every object that was painted with a brush."""
+    return any(isinstance(entry, dict) and not entry.get("iscrowd") for entry in entries)
 
 
 def _text(value: Any) -> str:
@@ -150,3 +169,17 @@ def _box(values: Any) -> Box:
     if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
         raise ValueError(f"bbox is {values!r}; a width and a height above 0 are expected")
     return x, y, x + width, y + height
+
+
+def _turned(box: Box, attributes: Any) -> Box:
+    """The upright box around one that CVAT says is rotated, by ``attributes.rotation`` degrees about its centre."""
+    turn = float(attributes.get("rotation") or 0) if isinstance(attributes, dict) else 0.0
+    if not turn:
+        return box
+    if not math.isfinite(turn):
+        raise ValueError(f"it is rotated by {turn} degrees")
+    x0, y0, x1, y1 = box
+    across, down = abs(math.cos(math.radians(turn))), abs(math.sin(math.radians(turn)))
+    half = ((x1 - x0) * across + (y1 - y0) * down) / 2, ((x1 - x0) * down + (y1 - y0) * across) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return x - half[0], y - half[1], x + half[0], y + half[1]

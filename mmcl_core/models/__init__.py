@@ -1,4 +1,4 @@
-"""Trained models that come with the package; README.md beside this file says what each is and how it was made.
+"""Trained models that come with the package; the README.md beside this file says what each is and how it was made.
 
 A name such as ``ycb21`` may be given wherever a run folder or a weights file is asked for.
 """

@@ -1,0 +1,140 @@
+"""Where the pictures of COCO annotations lie, their depth beside them, and which pictures show the same scene."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from mmcl_core.data.folder_names import is_picture
+from mmcl_core.data.pictures import is_metric_png
+from mmcl_core.errors import ConfigError
+
+__all__ = ["NO_DEPTH", "SCENE", "Places", "find_depth", "scene_of"]
+
+logger = logging.getLogger(__name__)
+
+#: What is tried where --depth is not given.
+_DEPTH_RULES = ("rgb=depth", "color=depth", "colour=depth", "images=depth", "image=depth", "=_depth")
+#: The --depth that leaves depth out.
+NO_DEPTH = "none"
+#: The path without its last number and what follows it in the name; a number may be a stamp such as 1305031102.175304.
+SCENE = r"(.*?)[_-]?\d+(?:\.\d+)?[^/\d]*"
+#: What Roboflow puts behind a name (x_png.rf.<hash>), and Label Studio before it (<8 digits>-x).
+_BEHIND = re.compile(r"(_(png|jpe?g))?\.rf\.\w+$", re.IGNORECASE)
+_BEFORE = re.compile(r"(^|/)[0-9a-f]{8}-(?=[^/]*$)")
+
+
+class Places:
+    """Finds pictures in a source.
+
+    Args:
+        source: its folder; what lies outside is not found.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self._source = Path(os.path.abspath(source))
+
+    def find(self, annotations: Path, name: str) -> str:
+        """The place of a picture, relative to the source; empty: it is not there.
+
+        Args:
+            annotations: the file that names it.
+            name: as it does. Where the path leads nowhere, a picture of the same file name counts if there is one only.
+        """
+        wanted = name.replace("\\", "/")
+        for folder in self._folders(annotations):
+            place = os.path.normpath(folder / wanted)
+            if Path(place).is_relative_to(self._source) and is_picture(Path(place)):
+                return Path(place).relative_to(self._source).as_posix()
+        same = self._by_name.get(PurePosixPath(wanted).name, [])
+        if len(same) > 1:
+            same = [place for place in same if not is_metric_png(self._source / place)]
+        return same[0] if len(same) == 1 else ""
+
+    def _folders(self, annotations: Path) -> Iterator[Path]:
+        """Where annotation tools put pictures: beside the JSON, above it, in ``images``, in folders of the split."""
+        beside = Path(os.path.abspath(annotations)).parent
+        yield beside
+        splits = (beside.name, annotations.stem.partition("_")[2], annotations.stem.rpartition("_")[2])
+        for root in dict.fromkeys((self._source, beside.parent)):
+            for folder in (root, root / "images"):
+                yield folder
+                yield from (folder / split for split in dict.fromkeys(splits) if split)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for folder, _, files in os.walk(self._source):
+            for file in files:
+                path = Path(folder, file)
+                if is_picture(path):
+                    found.setdefault(file, []).append(path.relative_to(self._source).as_posix())
+        return found
+
+
+def scene_of(place: str, pattern: re.Pattern[str]) -> str:
+    """The scene of a picture: what the pattern's first group matches, else the whole path.
+
+    Args:
+        place: of the picture, relative to the source.
+        pattern: for the whole path, without its ending and what tools add to names.
+    """
+    path = place.removesuffix(PurePosixPath(place).suffix)
+    match = pattern.fullmatch(_BEFORE.sub(r"\1", _BEHIND.sub("", path)))
+    return ((match[1] if match.re.groups else match[0]) or "" if match else place).rstrip("/")
+
+
+def find_depth(source: Path, places: Sequence[str], given: str | None) -> tuple[str, list[str], list[str]]:
+    """The depth files of colour files.
+
+    Args:
+        source: folder of the frames.
+        places: of the colour files, relative to it.
+        given: the rule of ``--depth``; None: the one of the usual rules that finds most.
+
+    Returns:
+        The rule, empty where there is no depth; the depth file of each picture, empty where it has none; why it has
+        none, empty where it has one.
+
+    Raises:
+        ConfigError: a rule that is none, or that leads to no file.
+    """
+    nothing: list[str] = [""] * len(places)
+    if given == NO_DEPTH:
+        return "", nothing, nothing
+    if given is not None and given.count("=") != 1:
+        raise ConfigError(f"--depth {given!r}: OLD=NEW is expected, such as color=depth, or =_depth, or {NO_DEPTH}")
+    rules = _DEPTH_RULES if given is None else (given,)
+    found = {rule: [_existing(source, _depth_place(place, rule)) for place in places] for rule in rules}
+    rule = max(rules, key=lambda one: sum(map(bool, found[one])))
+    if not any(found[rule]):
+        if given is not None:
+            raise ConfigError(f"--depth {given} leads to no file in {source}: {_why(places[0], given)}")
+        logger.warning("no depth pictures found: the crops have colour alone; --depth OLD=NEW tells where depth lies")
+        return "", nothing, nothing
+    why = ["" if depth else _why(place, rule) for place, depth in zip(places, found[rule], strict=True)]
+    return rule, found[rule], why
+
+
+def _existing(source: Path, place: str) -> str:
+    """The place if there is a file, with the ending in capitals if that is how it is there."""
+    tried = (place, f"{place[:-4]}.PNG") if place else ()
+    return next((one for one in tried if (source / one).is_file()), "")
+
+
+def _depth_place(place: str, rule: str) -> str:
+    """Where the depth of a colour file lies; empty where the rule does not apply."""
+    old, _, new = rule.partition("=")
+    stem = place.removesuffix(PurePosixPath(place).suffix)
+    before, there, after = stem.rpartition(old) if old else (stem, "=", "")
+    depth = f"{before}{new}{after}.png"
+    return depth if there and depth != place else ""
+
+
+def _why(place: str, rule: str) -> str:
+    depth = _depth_place(place, rule)
+    return f"there is no {depth}" if depth else f"{rule.partition('=')[0]!r} is not in {place}"
