@@ -51,7 +51,11 @@ class Parameter:
 
 
 TABLE: tuple[Parameter, ...] = (
-    Parameter("model", "", "Run folder or weights file of the model (or an exported .onnx file)."),
+    Parameter(
+        "model",
+        "ycb21",
+        "Run folder, weights file or exported .onnx file; ycb21, which comes with the package, knows 21 YCB objects.",
+    ),
     Parameter("device", "auto", "Where the network runs: auto, cpu, cuda, cuda:1, ..."),
     Parameter("backend", "auto", "What runs the network; auto goes by the file.", ("auto", "torch", "onnx")),
     Parameter(

@@ -26,7 +26,8 @@ def printed(path):
     return [shlex.split(re.sub(r"[][]", " ", line), comments=True)[2:] for line in lines]
 
 
-EVERYWHERE = [(page, words) for page in ("README.md", "docs/data_sets.md", "docs/ros.md") for words in printed(page)]
+PAGES = ("README.md", "docs/data_sets.md", "docs/ros.md", "mmcl_core/models/README.md")
+EVERYWHERE = [(page, words) for page in PAGES for words in printed(page)]
 
 
 @pytest.mark.parametrize(("page", "words"), EVERYWHERE, ids=lambda value: value if isinstance(value, str) else value[0])

@@ -223,6 +223,13 @@ def test_a_bare_name_is_a_model_of_the_package_unless_it_lies_here(tmp_path, mon
 
 @needs_launch
 @pytest.mark.ros
+def test_without_a_model_that_of_the_package_answers(launched):
+    running = launched(RECOGNIZER, modality="rgb")
+    assert "model ycb21 (" in running.wait("21 classes")
+
+
+@needs_launch
+@pytest.mark.ros
 def test_several_cameras_as_the_documentation_shows_them(launched, tmp_path):
     """Each is in its namespace, and what one is given does not reach the next."""
     pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
