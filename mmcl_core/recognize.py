@@ -16,7 +16,7 @@ from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import resized_side
-from mmcl_core.data.crops import CropRule
+from mmcl_core.data.crops import CropRule, part_inside
 from mmcl_core.data.pictures import depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.recognizer import Recognizer
@@ -57,9 +57,10 @@ def _recognize(options: argparse.Namespace) -> None:
         )
     if options.top_k < 1:
         raise ConfigError(f"--top-k is {options.top_k}; 1 or more is expected")
+    scale = depth_scale(options.depth_unit)
     recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror, warm_up=False)
     pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
-    crops = [_crops(paths, recognizer, depth_scale(options.depth_unit), box) for paths in pictures]
+    crops = [_crops(paths, recognizer, scale, box) for paths in pictures]
     rows = [row for row, found in enumerate(crops) if found]
     if not rows:
         raise DataError("none of the pictures can be used; the lines above say why")
@@ -86,11 +87,12 @@ def _crops(
             logger.warning("left out: %s %s", path, error)
     if box is None or not images:
         return images
-    sizes = {image.shape[1::-1] for image in images.values()}
+    sizes = sorted({image.shape[1::-1] for image in images.values()})
     # The side that the recogniser resizes to: nothing is resized twice.
-    cut = CropRule(resized_side(recognizer.input_size), margin=0.1, context=True)(images, None, box)
-    if len(sizes) > 1 or cut is None:
-        why = "the box lies outside" if cut is None else "for a box both have to be of one size"
+    rule = CropRule(resized_side(recognizer.input_size), margin=0.1, context=True)
+    cut = rule(images, None, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
+    if cut is None:
+        why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"
         logger.warning("left out: %s: %s, %s", ", ".join(map(str, paths.values())), " and ".join(map(str, sizes)), why)
         return {}
     return cut[0]

@@ -74,7 +74,10 @@ def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, cap
         capsys, model, "--rgb", "a.png", "b.png", "--depth", "small.png", "b_depth.png", "--box", "2,2,9,9"
     )
     assert [line.split()[0] for line in lines] == ["b.png"]
-    assert "for a box both have to be of one size" in error
+    assert "(40, 30) and (80, 60), for a box both have to be of one size" in error
+    both = ("--rgb", "a.png", "b.png", "--depth", "small.png", "b_depth.png")
+    lines, _ = ask(capsys, model, *both, "--box", "60,40,9,9")
+    assert [line.split()[0] for line in lines] == ["b.png"], "the box is in the one and outside of the other"
     lines, _ = ask(capsys, model, "--depth", "small.png")
     assert lines[0].endswith("no_depth")
 
@@ -87,6 +90,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, cap
         (("--rgb", "a.png", "--box", "1,2,3"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
         (("--rgb", "a.png", "--box", "1,2,3,0"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
         (("--rgb", "a.png", "--box", "200,200,9,9"), "none of the pictures can be used"),
+        (("--rgb", "a.png", "--box", "81,20,30,20"), "none of the pictures can be used"),
         (("--rgb", "none.png"), "none of the pictures can be used"),
         (("--rgb", "a.png", "--top-k", "0"), "1 or more is expected"),
         (("--depth", "a_depth.png", "--depth-unit", "inch"), "is not understood"),

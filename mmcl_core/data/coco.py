@@ -44,7 +44,7 @@ import numpy as np
 
 from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
 from mmcl_core.data.coco_places import SCENE, Places, find_depth, scene_of
-from mmcl_core.data.crops import Camera, CropRule
+from mmcl_core.data.crops import Camera, CropRule, part_inside
 from mmcl_core.data.folder import UNLABELLED
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, probe, read_rgb
@@ -210,8 +210,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
     for number, (label, box) in enumerate(frame.boxes):
         name = reader.classes[label] if label >= 0 else UNLABELLED[0]
         key = f"{frame.key}/{number:0{digits}d}-{name}"
-        x0, y0, x1, y1 = box
-        shown = (max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1]))
+        shown = part_inside(box, size[1], size[0])
         cut = reader.rule({"rgb": images["rgb"]}, reader.camera, shown)
         if cut is None:
             yield Skip(

@@ -20,10 +20,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Camera", "CropRule", "Region"]
+__all__ = ["Camera", "CropRule", "Region", "part_inside"]
 
 Array = npt.NDArray[Any]
 Camera = tuple[float, float, float, float]
+
+
+def part_inside(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
+    """What a picture of this size shows of a box (x0, y0, x1, y1); without an area where that is nothing."""
+    x0, y0, x1, y1 = box
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
 @dataclass(frozen=True)
