@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from mmcl_core.errors import InputError
 
-__all__ = ["check_cameras", "check_depth", "check_rgb", "fit", "mirrored", "resized_side", "uses_camera"]
+__all__ = ["UNKNOWN", "check_cameras", "check_depth", "check_rgb", "fit", "mirrored", "resized_side", "uses_camera"]
 
+#: The label of a crop that was not recognised, and the name of a class of crops that are none of the other classes.
+UNKNOWN = "unknown"
 #: Encodings of depth (:mod:`mmcl_core.depth`) that differ with the camera even without metric size.
 _CAMERA_ENCODINGS = ("normals", "hha")
 #: Crops of float depth with a median above this many metres are taken for millimetres, and refused.

@@ -18,6 +18,9 @@ from mmcl_core.errors import ConfigError
 
 __all__ = ["main", "table"]
 
+#: Values of min_score that are printed; metrics.json and the report have more.
+SHOWN_SCORES = (0.0, 0.5, 0.7, 0.8, 0.9)
+
 logger = logging.getLogger(__name__)
 
 
@@ -102,7 +105,26 @@ def table(report: Mapping[str, Any]) -> str:
         if "restricted" in figures:
             only = figures["restricted"]
             lines.append(f"{name}: top-1 among the {only['classes']} classes of the split alone: {only['top1']:.3f}")
-    return "\n".join(lines)
+    return "\n".join(lines + _min_scores(report["modalities"]))
+
+
+def _min_scores(modalities: Mapping[str, Any]) -> list[str]:
+    """What some values of ``min_score`` make of strangers, where there are any."""
+    lines = []
+    for name, figures in modalities.items():
+        found = figures["min_score"]
+        if not found["stranger"]:
+            continue
+        for place, threshold in enumerate(found["thresholds"]):
+            if threshold in SHOWN_SCORES:
+                shares = [found[key][place] for key in ("answered", "right", "strangers")]
+                answered, right, strangers = ("-" if share is None else f"{share:.3f}" for share in shares)
+                lines.append(
+                    f"{name:10}{threshold:>10.2f}{answered:>12}{right:>18}{strangers:>13} of {found['stranger']}"
+                )
+    if lines:
+        lines.insert(0, f"\n{'':10}{'min_score':>10}{'answered':>12}{'right of these':>18}{'strangers answered':>22}")
+    return lines
 
 
 def _parser() -> argparse.ArgumentParser:

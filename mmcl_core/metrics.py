@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from mmcl_core.errors import InputError
 
 __all__ = [
+    "Acceptance",
     "CalibrationBins",
     "Estimate",
     "Paired",
     "Spread",
+    "acceptance",
     "accuracy",
     "bootstrap",
     "calibration_bins",
@@ -30,6 +32,7 @@ __all__ = [
     "macro_f1",
     "paired_difference",
     "per_class",
+    "separation",
     "softmax",
     "spread",
     "summarise",
@@ -84,6 +87,22 @@ class CalibrationBins(NamedTuple):
     samples: Ints
     confidence: Floats
     accuracy: Floats
+
+
+class Acceptance(NamedTuple):
+    """What is left where answers of a lower score become ``unknown``, threshold by threshold.
+
+    Attributes:
+        thresholds: float [T].
+        answered: float [T], share of the known samples that get an answer; NaN without any.
+        right: float [T], share of these answers that are right; NaN where there are none.
+        strangers: float [T], share of the strangers that get an answer, which cannot be right; NaN without strangers.
+    """
+
+    thresholds: Floats
+    answered: Floats
+    right: Floats
+    strangers: Floats
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> Floats:
@@ -179,6 +198,41 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     sorted_in = calibration_bins(probabilities, labels, bins)
     gap = np.abs(np.nan_to_num(sorted_in.accuracy - sorted_in.confidence))
     return float((gap * sorted_in.samples).sum() / sorted_in.samples.sum())
+
+
+def acceptance(scores: ArrayLike, right: ArrayLike, strangers: ArrayLike, thresholds: ArrayLike) -> Acceptance:
+    """Who gets an answer from each score on.
+
+    Args:
+        scores: float [N], of samples of known classes; N may be 0. An answer is given where its score is not below the
+            threshold.
+        right: bool [N], whether the answer would be right.
+        strangers: float [M], scores of samples of no known class; M may be 0.
+        thresholds: float [T].
+    """
+    known, others, lowest = (np.asarray(values, np.float64) for values in (scores, strangers, thresholds))
+    answered = known >= lowest[:, None]
+    with np.errstate(invalid="ignore"):
+        return Acceptance(
+            lowest,
+            answered.sum(axis=1) / np.float64(known.size),
+            (answered & np.asarray(right, np.bool_)).sum(axis=1) / answered.sum(axis=1),
+            (others >= lowest[:, None]).sum(axis=1) / np.float64(others.size),
+        )
+
+
+def separation(known: ArrayLike, strangers: ArrayLike) -> float:
+    """How often a known sample scores higher than a stranger, a tie counting half: the area under the ROC curve.
+
+    Args:
+        known: float [N].
+        strangers: float [M]. NaN is returned where N or M is 0.
+    """
+    own, others = np.asarray(known, np.float64), np.sort(np.asarray(strangers, np.float64))
+    if not own.size or not others.size:
+        return float("nan")
+    below, not_above = (np.searchsorted(others, own, side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * others.size))
 
 
 def group_means(values: ArrayLike, groups: Sequence[str], labels: ArrayLike) -> Floats:

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> int | None:
         if options.what == "merge":
-            return _finish(merge_sets(options.source, options.out, overwrite=options.overwrite))
+            chosen = {"unknown": options.unknown, "overwrite": options.overwrite}
+            return _finish(merge_sets(options.source, options.out, **chosen))
         if options.what == "show":
             return _finish(PreparedSet.open(options.set), options.sheet)
         return _prepare(options)
@@ -80,6 +81,10 @@ def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
         add_logging_options(one)
     merge = commands.add_parser("merge", help="join prepared sets, such as the shards of one job")
     merge.add_argument("--source", nargs="+", required=True, metavar="DIR", help="prepared sets")
+    merge.add_argument(
+        "--unknown", nargs="+", default=[], metavar="DIR",
+        help="prepared sets of things that are none of the classes: all their samples become the class unknown",
+    )  # fmt: skip
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the joined set")
     merge.add_argument("--overwrite", action="store_true", help="replace a prepared set that is there already")
     add_logging_options(merge)

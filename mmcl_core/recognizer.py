@@ -23,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_core import models
-from mmcl_core.crops import check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
+from mmcl_core.crops import UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import fuse, top_k
 
 __all__ = ["UNKNOWN", "Recognition", "Recognizer"]
 
-#: The label of a crop that was not recognised.
-UNKNOWN = "unknown"
 #: The oldest PyTorch that will do, as in pyproject.toml.
 _TORCH = (2, 4)
 
@@ -43,7 +41,7 @@ class Recognition:
 
     Attributes:
         probabilities: float32 [N, C], rows that sum to 1. Uniform for a crop that could not be looked at.
-        labels: N class names; ``unknown`` for a rejected crop.
+        labels: N class names; ``unknown`` for a rejected crop, or as the name of a class that the model has.
         scores: float32 [N], probability of the best class; 0 for a crop that could not be looked at.
         top_labels, top_scores: N lists of the ``top_k`` best classes and float32 [N, k] of their probabilities,
             rejected crops included.

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import InputError
 from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, square_around, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
 
 __all__ = [
-    "UNKNOWN",
     "Answer",
     "FrameAnswer",
     "FrameCropper",
@@ -33,7 +33,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN = "unknown"
 UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
 NO_CAMERA = "no usable camera info, by which this model goes: answers are worse without; name it (depth_info_topic)"
 DECODERS = {"rgb": decode_rgb, "depth": decode_depth}

@@ -332,6 +332,19 @@ def test_merged_shards_list_the_skips_of_the_unsharded_set(tmp_path):
     assert merged.index["skipped"] == skipped
 
 
+def test_sets_of_other_things_become_the_class_unknown(tmp_path):
+    write_set(tmp_path / "a", range(6))
+    with PreparedWriter(tmp_path / "b", classes=["can", "pan"], size=8, modalities=["rgb"]) as writer:
+        for number, label in ((900, 1), (901, 0), (902, -1)):
+            writer.add(sample(number, label=label, modalities=["rgb"]))
+    merged = merge_sets([tmp_path / "a"], tmp_path / "merged", unknown=[tmp_path / "b"])
+    assert merged.classes == ("box", "can", "mug", "unknown")
+    assert merged.labels.tolist() == [0, 1, 2, 0, 1, 2, 3, 3, 3]
+    assert merged.index["description"] == {"merged": [{"made_by": "test"}, {"all": "unknown"}]}
+    with pytest.raises(DataError, match="both have the sample"):
+        merge_sets([tmp_path / "a"], tmp_path / "twice", unknown=[tmp_path / "a"])
+
+
 def test_sets_of_different_classes_and_modalities_merge_by_name(tmp_path):
     write_set(tmp_path / "a", range(6))
     with PreparedWriter(tmp_path / "b", classes=["mug", "pan"], size=8, modalities=["rgb"]) as writer:

@@ -14,7 +14,7 @@ from test_weights import CONFIG, METADATA
 
 from mmcl_core import evaluate, metrics
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.engine import evaluation
+from mmcl_core.engine import evaluation, strangers
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import save_weights
@@ -236,6 +236,46 @@ def test_classes_are_matched_by_name(run, tmp_path):
     for line in lines:
         if line["key"] in swapped:
             assert swapped[line["key"]]["predicted"] == line["predicted"]
+
+
+def test_min_score_is_told_for_known_samples_and_strangers(run, tmp_path, capsys):
+    """Strangers are in no other figure, and what is answered from each score on is what the recogniser answers."""
+    blank = (3, 5)  # a mug, and a kite: without a reading there is no answer from depth
+    data = write_set(tmp_path / "set", classes=("mug", "pen", "kite"), blank=blank)
+    run_command(run, "--data", data)
+    assert "strangers answered" in capsys.readouterr().out
+    report = read(run / "evaluation" / "set-test")[0]
+    prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu")
+    samples = [prepared.sample(row) for row in prepared.select("test")]
+    truth = [("mug", "pen", "kite")[sample.label] for sample in samples]
+    given = {name: [sample.images[name] for sample in samples] for name in ("rgb", "depth")}
+    cameras = [sample.camera for sample in samples]
+    for name, kinds in (("rgb", ["rgb"]), ("depth", ["depth"]), ("rgbd", ["rgb", "depth"])):
+        found = report["modalities"][name]["min_score"]
+        assert (found["known"], found["stranger"]) == (16, 7)
+        assert report["modalities"][name]["samples"] == 16
+        for place in (0, 8, 12, 16):
+            threshold = found["thresholds"][place]
+            answer = recognizer.recognize(**{k: given[k] for k in kinds}, camera=cameras, min_score=threshold)
+            told = np.array([not why for why in answer.rejected])
+            own = np.array(truth) != "kite"
+            right = np.array(answer.labels)[told & own] == np.array(truth)[told & own]
+            assert found["answered"][place] == pytest.approx(told[own].mean(), abs=1e-5)
+            assert found["strangers"][place] == pytest.approx(told[~own].mean(), abs=1e-5)
+            assert found["right"][place] == (pytest.approx(right.mean(), abs=1e-5) if len(right) else None)
+    page = (run / "report" / "index.html").read_text()
+    assert "min_score, depth: 7 strangers, AUROC" in page
+
+
+def test_answers_of_the_class_unknown_are_no_answers():
+    classes = ("mug", "unknown", "pen")
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.2, 0.1, 0.7], [0.1, 0.5, 0.4]], np.float32)
+    found = strangers.min_score_figures(probabilities, np.array([0, 0, 1, -1]), np.zeros(4, bool), classes)
+    assert (found["known"], found["stranger"]) == (2, 2)
+    at = found["thresholds"].index(0.5)
+    assert (found["answered"][at], found["right"][at], found["strangers"][at]) == (0.5, 1.0, 0.5)
+    assert (found["answered"][0], found["strangers"][0]) == (0.5, 0.5)
+    assert found["auroc"] == 0.25  # 0.6 and 0.3 of the known against 0.7 and 0.4
 
 
 def test_missing_pictures_and_labels_are_counted(run, tmp_path):

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmcl_core.crops import UNKNOWN
 from mmcl_core.data.writer import COLUMNS, FORMAT_VERSION, INDEX, PreparedWriter, Sample, index_checksum
 from mmcl_core.errors import DataError
 
@@ -120,7 +121,11 @@ class PreparedSet:
 
 
 def merge_sets(
-    sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, overwrite: bool = False
+    sources: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    unknown: Sequence[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
 ) -> PreparedSet:
     """Join prepared sets into one, ordered by key.
 
@@ -132,14 +137,17 @@ def merge_sets(
     Args:
         sources: folders of the sets.
         out: folder of the new set.
+        unknown: folders of further sets, whose samples, labelled or not, all become the class ``unknown``: things that
+            are none of the classes.
         overwrite: replace a prepared set that is already there.
 
     Raises:
         DataError: no sources, a damaged one, different sizes or kinds of depth, or a key that occurs twice in a job.
     """
-    sets = [PreparedSet.open(source) for source in sources]
-    if not sets:
+    if not sources:
         raise DataError("nothing to merge; name the prepared sets")
+    sets = [PreparedSet.open(source) for source in (*sources, *unknown)]
+    strangers = [place >= len(sources) for place in range(len(sets))]
     first = sets[0]
     stored: dict[str, bool] = {}
     for part in sets:
@@ -148,8 +156,12 @@ def merge_sets(
         for name, entry in part.index["modalities"].items():
             if stored.setdefault(name, entry["dtype"] == "uint8") != (entry["dtype"] == "uint8"):
                 raise DataError(f"{part.path}: {name} is {entry['unit']} here and another kind of picture elsewhere")
-    classes = list(dict.fromkeys(name for part in sets for name in part.classes))
-    descriptions = [{k: v for k, v in part.index["description"].items() if k != "shard"} for part in sets]
+    classes = list(dict.fromkeys(name for part in sets[: len(sources)] for name in part.classes))
+    classes += [UNKNOWN] if unknown and UNKNOWN not in classes else []
+    descriptions = [
+        {k: v for k, v in part.index["description"].items() if k != "shard"} | ({"all": UNKNOWN} if strange else {})
+        for part, strange in zip(sets, strangers, strict=True)
+    ]
     prefixes = _prefixes(sets, descriptions)
     same = all(description == descriptions[0] for description in descriptions)
     with PreparedWriter(
@@ -161,7 +173,7 @@ def merge_sets(
         description=descriptions[0] if same else {"merged": descriptions},
         overwrite=overwrite,
     ) as writer:
-        parts = [_by_key(part, classes, prefix) for part, prefix in zip(sets, prefixes, strict=True)]
+        parts = [_by_key(*part, classes) for part in zip(sets, prefixes, strangers, strict=True)]
         for _, sample in heapq.merge(*parts, key=lambda item: item[0]):
             writer.add(sample)
         writer.take_skips([part.index["skipped"] for part in sets])
@@ -198,11 +210,13 @@ def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]
     return names if shared else [""] * len(sets)
 
 
-def _by_key(part: PreparedSet, classes: Sequence[str], prefix: str) -> Iterator[tuple[str, Sample]]:
-    labels = [classes.index(name) for name in part.classes]
+def _by_key(part: PreparedSet, prefix: str, strangers: bool, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:
+    """The samples of a part in the order of their keys, with labels in ``classes``; ``strangers``: all ``unknown``."""
+    labels = [classes.index(UNKNOWN if strangers else name) for name in part.classes]
+    unlabelled = classes.index(UNKNOWN) if strangers else -1
     for row in np.argsort(part.keys, kind="stable"):
         sample = part.sample(row)
-        sample.label = labels[sample.label] if sample.label >= 0 else -1
+        sample.label = labels[sample.label] if sample.label >= 0 else unlabelled
         sample.key = f"{prefix}{sample.key}"
         sample.group = f"{prefix}{sample.group}" if sample.group else ""
         yield sample.key, sample

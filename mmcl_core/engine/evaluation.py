@@ -21,6 +21,7 @@ from mmcl_core.backend_torch import pick_device
 from mmcl_core.crops import uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.nn.network import Network
 from mmcl_core.progress import progress_bar
@@ -74,7 +75,7 @@ class Predictions:
 
     Attributes:
         rows: int64 [n], rows of the prepared set, ascending.
-        labels: int64 [n], rows in the model's list of classes.
+        labels: int64 [n], rows in the model's list of classes; -1 for a stranger.
         probabilities: float32 [n, C] over the model's classes.
         blank: bool [n], depth without a single reading, which is answered as the recogniser does: alone by uniform
             probabilities, in the fusion by colour.
@@ -85,6 +86,15 @@ class Predictions:
     probabilities: NDArray[np.float32]
     blank: NDArray[np.bool_]
 
+    def known(self) -> Predictions:
+        """Those of samples whose class the model knows."""
+        kept = self.labels >= 0
+        return Predictions(self.rows[kept], self.labels[kept], self.probabilities[kept], self.blank[kept])
+
+    def unanswered(self, name: str) -> NDArray[np.bool_]:
+        """Bool [n], samples that the recogniser does not answer; in the fusion colour answers for depth."""
+        return self.blank & (name != FUSED)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -92,7 +102,7 @@ class Evaluation:
 
     Attributes:
         report: the content of ``metrics.json``.
-        predictions: by modality.
+        predictions: by modality, of samples whose class the model knows.
         classes: the model's.
         prepared: the set.
     """
@@ -107,8 +117,9 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     """Evaluate a model on a split.
 
     Classes are matched by name. All classes of the model compete; where the split has fewer, the accuracy among its own
-    classes is given besides (``restricted``). Samples without a label, and samples of a class that the model does not
-    know, are left out and counted; samples without a modality are left out of its figures and counted there.
+    classes is given besides (``restricted``). Samples without a label are left out and counted. So are samples of a
+    class that the model does not know, but for one figure: what ``min_score`` makes of them (:mod:`.strangers`).
+    Samples without a modality are left out of its figures and counted there.
 
     Args:
         run: run folder or weights file.
@@ -126,7 +137,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     single = tuple(name for name in wanted if name != FUSED)
     if FUSED in wanted:
         single = tuple(dict.fromkeys((*single, "rgb", "depth")))
-    rows, labels, left_out = _usable(prepared, settings.split, metadata["classes"])
+    rows, labels, left_out = _usable(prepared, settings, metadata["classes"])
     source = _source(prepared, rows, single, settings, device)
     if settings.legacy:
         _reestimate(model, source, single, settings)
@@ -142,8 +153,9 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     if FUSED in wanted:
         predictions[FUSED] = _fused(predictions, float(metadata["temperature"].get(FUSED, 1.0)))
     predictions = {name: predictions[name] for name in wanted}
-    report = _report(Path(run), metadata, prepared, predictions, rows, left_out, settings)
-    return Evaluation(report, predictions, tuple(metadata["classes"]), prepared)
+    report = _report(Path(run), metadata, prepared, predictions, rows[labels >= 0], left_out, settings)
+    known = {name: found.known() for name, found in predictions.items()}
+    return Evaluation(report, known, tuple(metadata["classes"]), prepared)
 
 
 def _modalities(asked: Sequence[str], metadata: Mapping[str, Any], prepared: PreparedSet) -> tuple[str, ...]:
@@ -169,9 +181,13 @@ def _modalities(asked: Sequence[str], metadata: Mapping[str, Any], prepared: Pre
 
 
 def _usable(
-    prepared: PreparedSet, split: str, classes: Sequence[str]
+    prepared: PreparedSet, settings: Settings, classes: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Any]]:
-    """Rows to evaluate, their labels in the model's classes, and what was left out."""
+    """Rows to look at, their labels in the model's classes (-1: a class it does not know), and what was left out.
+
+    Under the authors' protocol strangers are not looked at: statistics are taken on what is.
+    """
+    split = settings.split
     number = {name: place for place, name in enumerate(classes)}
     to_model = np.array([number.get(name, -1) for name in prepared.classes] + [-1], np.int64)
     if split not in prepared.split_names:
@@ -188,12 +204,13 @@ def _usable(
         )
     if unknown:
         logger.warning(
-            "%d samples of classes the model does not know are left out: %s",
+            "%d samples of classes the model does not know count for min_score alone: %s",
             unknown.total(),
             ", ".join(f"{name} ({count})" for name, count in unknown.items()),
         )
     left_out = {"unlabelled": int((theirs < 0).sum()), "unknown_classes": dict(unknown)}
-    return rows[ours >= 0], ours[ours >= 0], left_out
+    seen = ours >= 0 if settings.legacy else theirs >= 0
+    return rows[seen], ours[seen], left_out
 
 
 def _source(
@@ -322,10 +339,18 @@ def _report(
         },
         "settings": asdict(settings),
         "modalities": {
-            name: _lacking(name, prepared, rows) | _figures(found, prepared, classes, settings)
+            name: _lacking(name, prepared, rows)
+            | _figures(_some(found.known(), name, settings), prepared, classes, settings)
+            | {"min_score": min_score_figures(found.probabilities, found.labels, found.unanswered(name), classes)}
             for name, found in predictions.items()
         },
     }
+
+
+def _some(known: Predictions, name: str, settings: Settings) -> Predictions:
+    if not len(known.rows):
+        raise DataError(f"no sample of split {settings.split!r} that the model knows has {name!r}; leave it out")
+    return known
 
 
 def _lacking(name: str, prepared: PreparedSet, rows: NDArray[np.int64]) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     parts.append(_figures_table(modalities))
     parts += [f'<p class="muted">{escape(note)}</p>' for note in _notes(report)]
     charts = [_calibration(name, figures) for name, figures in modalities.items()]
+    charts += [_min_score(name, figures["min_score"]) for name, figures in modalities.items() if "min_score" in figures]
     heats = "".join(
         f"<figure><figcaption>Confusion, {escape(name)} (row: true class)</figcaption>"
         f"{heat_table(figures['confusion'], report['model']['classes'])}</figure>"
@@ -155,12 +156,27 @@ def _calibration(name: str, figures: Mapping[str, Any]) -> str:
     )
 
 
+def _min_score(name: str, found: Mapping[str, Any]) -> str:
+    lines = {"answered": "answered", "right": "right of these"}
+    title = f"min_score, {name}"
+    if found["stranger"]:
+        lines["strangers"] = "strangers answered"
+        title += f": {found['stranger']} strangers"
+    if found["auroc"] is not None:
+        title += f", AUROC {found['auroc']:.3f}"
+    series = [
+        Series(words, [(x, y) for x, y in zip(found["thresholds"], found[key], strict=True) if y is not None], place)
+        for place, (key, words) in enumerate(lines.items())
+    ]
+    return line_chart(title, series, "min_score", (0.0, 1.0))
+
+
 def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     left = report["data"]["left_out"]
     if left["unlabelled"]:
         yield f"{left['unlabelled']} samples without a label are left out."
     for name, count in left["unknown_classes"].items():
-        yield f"{count} samples of class {name}, which the model does not know, are left out."
+        yield f"{count} samples of class {name}, which the model does not know, count for min_score alone."
     for name, figures in report["modalities"].items():
         if figures["missing"]:
             yield f"{figures['missing']} samples do not have {name}."
@@ -174,6 +190,10 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
                 f"{only['classes']} of this split alone, top-1 is {100 * only['top1']:.1f} %."
             )
     yield "Group mean: accuracy averaged over (scene or instance, class) pairs, so that near-duplicates count once."
+    yield (
+        "min_score: what remains where answers of a lower score become unknown. Strangers, samples of no class the "
+        "model knows, had better not be answered; AUROC: how often a known sample scores higher than a stranger."
+    )
     yield "ECE: expected calibration error, how far scores lie from the share of right answers; 0 is best."
 
 

@@ -1,0 +1,70 @@
+"""Samples of no class that a model knows, and from which score on it should be believed (``min_score``).
+
+A robot shows its model whatever its detector finds. An evaluation set may therefore hold *strangers*: samples of
+classes that the model does not know, or of the class ``unknown``, which stands for whatever is none of the others.
+Accuracy is taken without those that the model does not know; here all of them are told from the known by the scores of
+their answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcl_core import metrics
+from mmcl_core.crops import UNKNOWN
+
+__all__ = ["THRESHOLDS", "answer_scores", "min_score_figures"]
+
+#: The values of ``min_score`` that an evaluation looks at.
+THRESHOLDS = np.round(np.arange(0, 1, 0.05), 2)
+
+
+def answer_scores(
+    probabilities: NDArray[np.float32], unanswered: NDArray[np.bool_], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    """The score of each answer, float [N] in [0, 1]; -1 where there is none, whatever ``min_score`` is.
+
+    Args:
+        probabilities: float [N, C].
+        unanswered: bool [N], samples without an answer, as nothing is seen in them.
+        classes: C names; an answer ``unknown`` is none.
+    """
+    best = probabilities.argmax(axis=1)
+    none = unanswered | (np.array(classes)[best] == UNKNOWN)
+    return np.where(none, -1.0, probabilities.max(axis=1))
+
+
+def min_score_figures(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], unanswered: NDArray[np.bool_], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What each ``min_score`` would answer, of one modality.
+
+    Args:
+        probabilities: float [N, C] over the model's classes.
+        labels: int [N], rows in ``classes``; -1 for samples of none of them.
+        unanswered: bool [N], samples without an answer, as nothing is seen in them.
+        classes: the model's.
+
+    Returns:
+        Lists by threshold, see :class:`mmcl_core.metrics.Acceptance` (``None`` for NaN), the numbers of samples
+        ``known`` and ``stranger``, and ``auroc``, see :func:`mmcl_core.metrics.separation`, of the probability of the
+        best class but ``unknown``.
+    """
+    named = np.array([name != UNKNOWN for name in classes])
+    known = (labels >= 0) & named[labels]
+    scores = answer_scores(probabilities, unanswered, classes)
+    right = probabilities.argmax(axis=1) == labels
+    found = metrics.acceptance(scores[known], right[known], scores[~known], THRESHOLDS)
+    surest = np.where(named, probabilities, 0).max(axis=1)
+    figures = {name: [_number(value) for value in values] for name, values in found._asdict().items()}
+    counts = {"known": int(known.sum()), "stranger": int((~known).sum())}
+    return figures | counts | {"auroc": _number(metrics.separation(surest[known], surest[~known]))}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
