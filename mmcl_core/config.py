@@ -55,7 +55,7 @@ class DataConfig:
         unlabelled: what becomes of training samples without a label: ``keep`` them for losses that need none, or
             ``drop`` them, which makes epochs shorter.
         label_repeats: how often a labelled training sample comes in an epoch, the others come once: with few labels
-            the classification has more to learn from in each batch (beyond the paper).
+            the classification has more to learn from (beyond the paper). 0: so often that half of a batch is labelled.
         resident: where the pictures live while training: in the memory of the training ``device``, on disk
             (``memmap``), or ``auto``: on the device when they fit.
     """

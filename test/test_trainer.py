@@ -527,15 +527,17 @@ def test_samples_without_a_label_are_said_to_be_idle_where_they_are(data, tmp_pa
 
 def test_labelled_samples_may_come_more_often(data, tmp_path):
     common = ("data.label_share=0.25", "train.epochs=1", "train.batch=4")
-    for repeats in (1, 5):
+    for repeats in (1, 5, 0, 3):
         train(tiny.settings(data, *common, f"data.label_repeats={repeats}"), tmp_path / str(repeats))
     labelled = [(tmp_path / run / "labelled.txt").read_text().splitlines() for run in ("1", "5")]
     assert labelled[0] == labelled[1]
+    # 0 makes half of a batch labelled, three times of a quarter.
+    assert read_rows(tmp_path / "0", "train")[-1]["loss"] == read_rows(tmp_path / "3", "train")[-1]["loss"]
     once, often = (read_rows(tmp_path / run, "train")[-1]["step"] for run in ("1", "5"))
     samples = 4 * once + 3  # the last batch may be incomplete
     assert often in {(n + 4 * len(labelled[0])) // 4 for n in range(4 * once, samples + 1)}
     with pytest.raises(ConfigError, match=r"data\.label_repeats"):
-        train(tiny.settings(data, "data.label_repeats=0"), tmp_path / "none")
+        train(tiny.settings(data, "data.label_repeats=-1"), tmp_path / "none")
 
 
 # ------------------------------------------------------------------- parts

@@ -72,7 +72,7 @@ def check_settings(config: Config, processes: int) -> None:
 _RANGES: dict[str, tuple[float, float | None]] = {
     "data.val_fraction": (0, 0.999),
     "data.label_share": (0, 1),
-    "data.label_repeats": (1, None),
+    "data.label_repeats": (0, None),
     "model.ndf": (1, None),
     "model.nrkhs": (1, None),
     "model.depth": (1, None),

@@ -75,7 +75,7 @@ class Samples:
         self.method = kind(config, classes, len(self.prepared), self.rows, self.labelled)
         self._warn_of_idle_samples()
         modalities = self.method.modalities()
-        times = np.where(self.labels >= 0, config.data.label_repeats, 1)
+        times = np.where(self.labels >= 0, self._label_repeats(), 1)
         check_data(config, self.prepared, modalities, self.rows, val_rows, int(times.sum()))
         self.part = config.train.batch // config.train.accumulate
         common: dict[str, Any] = {
@@ -98,6 +98,18 @@ class Samples:
         self.incomplete = {
             name for name, column in zip(modalities, columns, strict=True) if not present[:, column].all()
         }
+
+    def _label_repeats(self) -> int:
+        """``data.label_repeats``, or what it stands for where it is 0."""
+        if self.config.data.label_repeats:
+            return self.config.data.label_repeats
+        labelled = int((self.labels >= 0).sum())
+        repeats = max(1, round((len(self.labels) - labelled) / max(labelled, 1)))
+        logger.info(
+            "data.label_repeats=0: the %d labelled of %d samples come %d times in an epoch",
+            labelled, len(self.labels), repeats,
+        )  # fmt: skip
+        return repeats
 
     @contextmanager
     def epoch(self, epoch: int, first_step: int) -> Iterator[Iterator[list[Batch]]]:
