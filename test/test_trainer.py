@@ -154,7 +154,7 @@ def test_last_lines_name_the_next_command(data, tmp_path, capsys):
         (["train.device=gpu"], "auto, cpu, cuda"),
         (["model.depth_encoding=stored"], "metric depth"),
         (["data.train_split=training"], "training"),
-        (["model.init_from=nowhere.pth"], "nowhere.pth"),
+        (["model.init_from=nowhere.pth"], "nowhere.pth: there is no such file; give a run folder"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, list) else "",
 )

@@ -175,6 +175,11 @@ class RecognitionModel(Network):
                 f"model.init_from={path} gives weights of the project's encoder and model.backbone is "
                 f"{self.config.backbone}; choose model.backbone=encoder, or start from model.backbone_weights"
             )
+        if not path.exists():
+            raise CheckpointError(
+                f"model.init_from={path}: there is no such file; give a run folder, a .safetensors file, a checkpoint "
+                f"of the authors' program, or {' or '.join(models.names())}"
+            )
         if path.is_dir() or path.suffix == ".safetensors":
             from mmcl_core.weights import load_weights  # weights imports this module
 
