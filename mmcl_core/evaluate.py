@@ -40,6 +40,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.engine.evaluation import Settings, evaluate
     from mmcl_core.engine.report import write_report
     from mmcl_core.engine.results import write_results
+    from mmcl_core.weights import WEIGHTS_NAME
 
     if options.batch < 1 or options.resamples < 1 or min(options.threads, options.seed) < 0:
         raise ConfigError("--batch and --resamples must be at least 1, --threads and --seed at least 0")
@@ -63,6 +64,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     run = options.run if options.run.is_dir() else None
     chosen = {"legacy": settings.legacy, "no-camera": settings.hide_camera, "mirror": settings.mirror}
     name = "-".join([evaluation.report["data"]["name"], settings.split, *(word for word, on in chosen.items() if on)])
+    if run is None and options.run.name != WEIGHTS_NAME:
+        name = f"{options.run.stem}-{name}"  # several models may lie in one folder
     out = options.out or (run or options.run.parent) / "evaluation" / name
     write_results(evaluation, out)
     try:
@@ -139,7 +142,12 @@ def _parser() -> argparse.ArgumentParser:
         help="rgb, depth, and rgbd for the fusion (default: all that model and set have)",
     )
     parser.add_argument("--split", default="test", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/evaluation/<data set>-<split>")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: RUN/evaluation/<data set>-<split>; of a weights file beside it, with its name in front",
+    )
     parser.add_argument("--batch", type=int, default=64, help="samples at once (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="default: %(default)s")

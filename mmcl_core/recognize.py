@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.crops import resized_side
+from mmcl_core.crops import NEAREST_MM, resized_side
 from mmcl_core.data.crops import CropRule, part_inside
-from mmcl_core.data.pictures import depth_millimetres, depth_scale, read_rgb
+from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.recognizer import Recognizer
 
 __all__ = ["main"]
+
+#: Pictures that are read before their answers are printed.
+AT_ONCE = 64
 
 logger = logging.getLogger(__name__)
 
@@ -60,18 +63,23 @@ def _recognize(options: argparse.Namespace) -> None:
     scale = depth_scale(options.depth_unit)
     recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror, warm_up=False)
     pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
-    crops = [_crops(paths, recognizer, scale, box) for paths in pictures]
-    rows = [row for row, found in enumerate(crops) if found]
-    if not rows:
+    width = max(len(str(next(iter(paths.values())))) for paths in pictures)
+    answered = 0
+    for start in range(0, len(pictures), AT_ONCE):
+        part = [(paths, _crops(paths, recognizer, scale, box)) for paths in pictures[start : start + AT_ONCE]]
+        part = [(paths, crops) for paths, crops in part if crops]
+        if not part:
+            continue
+        rgb, depth = ([crops.get(kind) for _, crops in part] if kind in files else None for kind in ("rgb", "depth"))
+        found = recognizer.recognize(rgb, depth, top_k=options.top_k)
+        answered += len(part)
+        for (paths, _), modality, labels, scores, rejected in zip(
+            part, found.modality, found.top_labels, found.top_scores, found.rejected, strict=True
+        ):
+            best = "  ".join(f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True))
+            print(f"{next(iter(paths.values()))!s:{width}}  {modality or '-':5}  {rejected or best}")
+    if not answered:
         raise DataError("none of the pictures can be used; the lines above say why")
-    rgb, depth = ([crops[row].get(kind) for row in rows] if kind in files else None for kind in ("rgb", "depth"))
-    found = recognizer.recognize(rgb, depth, top_k=options.top_k)
-    names = [str(next(iter(pictures[row].values()))) for row in rows]
-    for name, modality, labels, scores, rejected in zip(
-        names, found.modality, found.top_labels, found.top_scores, found.rejected, strict=True
-    ):
-        best = "  ".join(f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True))
-        print(f"{name:{max(map(len, names))}}  {modality or '-':5}  {rejected or best}")
 
 
 def _crops(
@@ -81,13 +89,21 @@ def _crops(
     images = {}
     for kind, path in paths.items():
         try:
-            metric = kind == "depth" and recognizer.takes_distances
-            images[kind] = depth_millimetres(path, scale) if metric else read_rgb(path)
+            if kind == "rgb" or not recognizer.takes_distances:
+                images[kind] = read_rgb(path)
+            elif (depth := depth_millimetres(path, scale)).max() < NEAREST_MM and depth.any():
+                raise DataError(f"has no reading beyond {depth.max():g} mm: is --depth-unit right?")
+            else:
+                images[kind] = depth
         except DataError as error:
             logger.warning("left out: %s %s", path, error)
+    sizes = sorted({image.shape[1::-1] for image in images.values()})
+    if len(sizes) > 1 and box is None and not alike(*sizes):
+        shapes = " and ".join(map(str, sizes))
+        logger.warning("left out: %s: of other proportions, no pair: %s", ", ".join(map(str, paths.values())), shapes)
+        return {}
     if box is None or not images:
         return images
-    sizes = sorted({image.shape[1::-1] for image in images.values()})
     # The side that the recogniser resizes to: nothing is resized twice.
     rule = CropRule(resized_side(recognizer.input_size), margin=0.1, context=True)
     cut = rule(images, None, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None

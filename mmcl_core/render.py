@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import os
 import signal
@@ -95,7 +96,7 @@ def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
         type=int,
         default=4,
         metavar="N",
-        help="objects beside the target, at most (default: %(default)s)",
+        help="objects beside the target, at most; 0 to 4 (default: %(default)s)",
     )
     add(
         "--piles",
@@ -202,11 +203,15 @@ def render(
 
 def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, Any]) -> None:
     """Refuse numbers that make no sense."""
-    if min(count, workers) < 1 or not 16 <= size <= 1024 or min(seed, look["neighbours"]) < 0:
-        raise ConfigError(
-            "--count and --workers must be at least 1, --seed and --neighbours at least 0, --size 16 to 1024"
-        )
-    for key, option, most in (("spread", "camera-spread", 4), ("piles", "piles", 1), ("paint", "paint-spread", 4)):
+    if min(count, workers) < 1 or not 16 <= size <= 1024 or seed < 0:
+        raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
+    ranges = (
+        ("neighbours", "neighbours", 4),
+        ("spread", "camera-spread", 4),
+        ("piles", "piles", 1),
+        ("paint", "paint-spread", 4),
+    )
+    for key, option, most in ranges:
         if not 0 <= look[key] <= most:
             raise ConfigError(f"--{option} must be 0 to {most}, got {look[key]:g}")
 
@@ -265,7 +270,11 @@ def parse_split(text: str) -> dict[str, float]:
             shares[name.strip()] = float(value)
         except ValueError:
             shares[name.strip()] = -1.0
-    if "" in shares or any(share < 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
+    if (
+        "" in shares
+        or not all(share >= 0 for share in shares.values())
+        or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6)
+    ):
         raise ConfigError(
             f"--split {text!r} must be name=share,... with shares that sum to 1, such as train=0.9,test=0.1"
         )

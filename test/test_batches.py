@@ -311,6 +311,18 @@ def test_validation_holds_whole_groups_back(tmp_path):
     assert split_indices(prepared, data, 6)[1].tolist() != val.tolist()
 
 
+def test_a_sample_of_no_group_leaves_the_others_in_theirs(tmp_path):
+    with PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb",)) as writer:
+        for number in range(121):
+            group = f"scene{number // 10}" if number < 120 else ""
+            image = np.full((8, 8, 3), number, np.uint8)
+            writer.add(Sample({"rgb": image}, number // 10 % 3, "train", f"{number:03d}", group))
+    prepared = PreparedSet.open(tmp_path / "set")
+    train, val, _ = split_indices(prepared, DataConfig(val_split="", val_fraction=0.25), 5)
+    assert len(val) > 20
+    assert not set(prepared.groups[train]) & set(prepared.groups[val]) - {""}
+
+
 def test_scenes_of_several_classes_are_held_back_as_nearly_as_they_allow():
     rng = np.random.default_rng(0)
     labels, scenes = rng.integers(0, 4, 600), rng.integers(0, 30, 600).astype(str)

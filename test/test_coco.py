@@ -284,6 +284,35 @@ def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path):
     assert set(one.groups) == {f"{scene}/{name}" for scene in "abcdefghij" for name in ("cup", "mug")}
 
 
+@pytest.mark.parametrize("units", [3, 4, 5, 7, 12])
+def test_as_many_units_as_splits_leave_none_without(units):
+    shares = {"train": 0.8, "val": 0.1, "test": 0.1}
+    table = np.zeros((2 * units + 2, 3), int)
+    table[:units, 0], table[units : 2 * units, 1], table[2 * units :, 2] = 4, 1, 1
+    drawn = np.array(deal(table, shares, np.random.default_rng(units).permutation(len(table))))
+    for label in (0, 1):
+        own = drawn[table[:, label] > 0]
+        assert set(own) == set(shares)
+        assert (own == "train").sum() == max(units - 2, round(0.8 * units) if units > 10 else 0)
+    assert set(drawn[table[:, 2] > 0]) == {"train"}, "two units cannot be in three splits"
+
+
+def test_pictures_found_by_name_are_no_other_entrys(tmp_path, capfd):
+    """A picture that is named by its path, or that two entries could mean, is not taken for a missing one."""
+    source = tmp_path / "in"
+    write_frame(source, "kitchen/0001.png", depth="")
+    write_frame(source, "pictures/0002.png", depth="")
+    write_frame(source, "pictures/0003.png", depth="")
+    write_json(
+        source / "a.json", ["kitchen/0001.png", "office/0001.png", "a/0002.png", "b/0002.png", "C:\\c\\0003.png"]
+    )
+    made = prepare(source, tmp_path / "out", "--depth", "none")
+    assert {key.rpartition("/")[0] for key in made.keys} == {"kitchen/0001.png", "pictures/0003.png"}
+    assert len(made) == 4
+    assert set(skipped(made)) == {"office/0001.png", "a/0002.png", "b/0002.png"}
+    assert "1 pictures are not where they are said to be" in capfd.readouterr().err
+
+
 def test_units_of_several_classes_are_dealt_to_their_shares():
     rng = np.random.default_rng(0)
     units = rng.integers(0, 4, (300, 5)) * (rng.random((300, 5)) < 0.3)

@@ -278,6 +278,18 @@ def test_answers_of_the_class_unknown_are_no_answers():
     assert found["auroc"] == 0.25  # 0.6 and 0.3 of the known against 0.7 and 0.4
 
 
+def test_a_modality_that_no_sample_of_the_split_has_is_left_out(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i < 23 else ())  # the training split has both
+    run_command(run, "--data", data)
+    assert list(read(run / "evaluation" / "set-test")[0]["modalities"]) == ["rgb"]
+    assert "has depth here: it is left out" in capsys.readouterr().err
+    assert evaluate.main([str(run), "--data", str(data), "--modality", "depth"]) == 2
+    assert "has the modality 'depth'; leave it out" in capsys.readouterr().err
+    apart = write_set(tmp_path / "apart", drop=lambda i: ("depth",) if i % 2 else ("rgb",))
+    run_command(run, "--data", apart)
+    assert list(read(run / "evaluation" / "apart-test")[0]["modalities"]) == ["rgb", "depth"]
+
+
 def test_missing_pictures_and_labels_are_counted(run, tmp_path):
     data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i % 4 == 0 else ("rgb",) if i == 5 else ())
     labels = np.fromfile(data / "labels.i64", "<i8")
@@ -369,7 +381,7 @@ def test_a_weights_file_alone_can_be_evaluated(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     weights = (run / "weights.safetensors").rename(tmp_path / "elsewhere" / "model.safetensors")
     run_command(weights, "--data", write_set(tmp_path / "set", count=6), "--modality", "rgb")
-    out = tmp_path / "elsewhere" / "evaluation" / "set-test"
+    out = tmp_path / "elsewhere" / "evaluation" / "model-set-test"
     assert (out / "report" / "index.html").exists()
     report, _ = read(out)
     figures = report["modalities"]["rgb"]

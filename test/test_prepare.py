@@ -217,6 +217,19 @@ def test_without_a_level_of_splits_the_option_decides(flat, tmp_path):
     assert other != again
 
 
+def test_a_scene_of_several_classes_is_kept_in_one_split(tmp_path):
+    """With what has no label, which contrastive losses see, too."""
+    for scene in range(12):
+        for name in ("mug", "can", "unlabelled"):
+            for number in range(2):
+                write_crop(tmp_path / "crops" / name, f"desk{scene}_{number}", depth=False)
+    _, prepared = run(tmp_path / "crops", tmp_path / "set", "--split", "train=0.5,val=0.25,test=0.25", "--keep-groups")
+    drawn = {scene: set(prepared.splits[prepared.groups == scene]) for scene in set(prepared.groups)}
+    assert all(len(splits) == 1 for splits in drawn.values())
+    assert counts(prepared)["train", 0] == counts(prepared)["train", -1] == 12
+    assert counts(prepared)["val", 1] == counts(prepared)["test", 1] == 6
+
+
 def test_groups_can_be_kept_in_one_split(flat, tmp_path):
     _, prepared = run(flat, tmp_path / "set", "--split", "train=0.67,test=0.33", "--keep-groups")
     mugs = prepared.labels == 1
@@ -467,10 +480,15 @@ def test_a_link_to_an_empty_folder_is_written_through(source, tmp_path):
         assert len(PreparedSet.open(tmp_path / "disk" / "set")) > 0
 
 
-def test_a_split_that_gets_nothing_is_warned_about(flat, tmp_path, capfd):
-    _, prepared = run(flat, tmp_path / "set", "--split", "train=0.999,test=0.001")
-    assert prepared.split_names == ("train",)
-    assert "nothing falls to test" in capfd.readouterr().err
+def test_a_class_of_too_few_samples_is_warned_about(flat, tmp_path, capfd):
+    for number in range(2):
+        write_crop(flat / "pan", f"{number}", depth=False)
+    _, prepared = run(flat, tmp_path / "set", "--split", "train=0.9,val=0.05,test=0.05")
+    assert {(split, label) for split, label in counts(prepared) if label == 2} == {("train", 2)}
+    error = capfd.readouterr().err
+    for split in ("val", "test"):
+        assert {label for name, label in counts(prepared) if name == split} >= {0, 1}, "can has 5, mug 30 samples"
+        assert error.count(f"--split: {split} gets nothing of 1 of 3 classes, such as pan: too few samples (2)") == 1
 
 
 def test_check_reports_and_writes_nothing(damaged, source, tmp_path, capfd):

@@ -205,6 +205,15 @@ def test_up_is_what_the_standard_of_the_format_says(tmp_path, file, y_up):
     np.testing.assert_allclose(mesh.vertices[mesh.faces[0]], blade, atol=1e-6)
 
 
+def test_points_that_no_triangle_uses_are_no_part_of_the_object(tmp_path):
+    box = trimesh.creation.box((0.1, 0.1, 0.1))
+    far = np.vstack([box.vertices, [(1.5, 1.5, 1.5)]])
+    trimesh.Trimesh(far, box.faces, process=False).export(tmp_path / "a.ply")
+    mesh = load_mesh(tmp_path / "a.ply")
+    np.testing.assert_allclose(mesh.bounds, box.bounds, atol=1e-6)
+    np.testing.assert_allclose(mesh.vertices[mesh.faces], box.vertices[box.faces], atol=1e-6)
+
+
 @pytest.fixture
 def card(tmp_path):
     """An .obj file: a square with a picture that is red above and green below."""

@@ -80,6 +80,22 @@ def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, cap
     assert [line.split()[0] for line in lines] == ["b.png"], "the box is in the one and outside of the other"
     lines, _ = ask(capsys, model, "--depth", "small.png")
     assert lines[0].endswith("no_depth")
+    cv2.imwrite("metres.png", np.full((60, 80), 2, np.uint16))
+    lines, error = ask(capsys, model, "--depth", "a_depth.png", "metres.png")
+    assert [line.split()[0] for line in lines] == ["a_depth.png"]
+    assert "left out: metres.png has no reading beyond 2 mm: is --depth-unit right?" in error
+    cv2.imwrite("wide.png", np.full((60, 120), 900, np.uint16))
+    lines, error = ask(capsys, model, "--rgb", "a.png", "b.png", "--depth", "wide.png", "b_depth.png")
+    assert [line.split()[0] for line in lines] == ["b.png"]
+    assert "left out: a.png, wide.png: of other proportions, no pair: (80, 60) and (120, 60)" in error
+
+
+def test_many_pictures_are_answered_some_at_a_time(model, pictures, capsys, monkeypatch):
+    words = ("--rgb", "a.png", "b.png", "gone.png", "a.png", "b.png")
+    whole, _ = ask(capsys, model, *words)
+    monkeypatch.setattr("mmcl_core.recognize.AT_ONCE", 2)
+    assert ask(capsys, model, *words)[0] == whole
+    assert len(whole) == 4
 
 
 @pytest.mark.parametrize(

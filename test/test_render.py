@@ -372,10 +372,16 @@ def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
     assert "expected one sub-folder per class" in capsys.readouterr().err
     assert run(meshes, tmp_path / "out", "--shard", "4/4") == 2
     assert "--shard" in capsys.readouterr().err
-    for option, value, most in (("--camera-spread", "-1", 4), ("--piles", "1.5", 1), ("--paint-spread", "nan", 4)):
+    mistakes = (
+        ("--camera-spread", "-1", 4),
+        ("--piles", "1.5", 1),
+        ("--paint-spread", "nan", 4),
+        ("--neighbours", "5", 4),
+    )
+    for option, value, most in mistakes:
         assert run(meshes, tmp_path / "out", option, value) == 2
         assert f"{option} must be 0 to {most}" in capsys.readouterr().err
-    for text in ("train=0.5", "train=x,test=0.5", "0.5,0.5", "train=1.5,test=-0.5"):
+    for text in ("train=0.5", "train=x,test=0.5", "0.5,0.5", "train=1.5,test=-0.5", "train=nan"):
         with pytest.raises(ConfigError, match="--split"):
             render.parse_split(text)
     with pytest.raises(DataError, match="there is no folder"):

@@ -158,7 +158,7 @@ class Coco:
             first = f"; {skips[0].name}: {skips[0].reason}" if skips else ""
             raise DataError(f"{source}: no picture with a box in {', '.join(map(str, files))}{first}")
         if not splits:
-            _draw_splits(frames, len(classes), shares, options.seed, options.keep_groups)
+            _draw_splits(frames, classes, shares, options.seed, options.keep_groups)
         rule_of_depth = _add_depth(source, frames, options.depth, scale, skips)
         description = {
             "made_by": "mmcl_core.prepare coco",
@@ -235,12 +235,11 @@ def _list_frames(
 ) -> list[Frame]:
     """The annotated pictures that are there, in the order of their keys."""
     frames: dict[str, Frame] = {}
-    places = Places(source)
+    places = iter(Places(source).find([(path, one.file) for path, file in files.items() for one in file.pictures]))
     for path, file in files.items():
         skips += file.faults
         twice = 0
-        for picture in file.pictures:
-            place = places.find(path, picture.file)
+        for picture, place in zip(file.pictures, places):  # noqa: B905 - the places of the next file follow
             if not place:
                 skips.append(Skip(picture.file, f"is in {path.name}, and no such picture in {source.resolve()}"))
                 continue
@@ -277,19 +276,21 @@ def _named_splits(source: Path, paths: Sequence[Path]) -> dict[Path, str]:
     return found
 
 
-def _draw_splits(frames: list[Frame], classes: int, shares: dict[str, float], seed: int, scenes: bool) -> None:
+def _draw_splits(
+    frames: list[Frame], classes: Sequence[str], shares: dict[str, float], seed: int, scenes: bool
+) -> None:
     """Draw whole frames, or whole scenes, so that each split gets its share of every class."""
     units: dict[str, list[Frame]] = {}
     for frame in frames:
         units.setdefault(frame.scene if scenes else frame.key, []).append(frame)
-    counts = np.zeros((len(units), classes + 1), np.int64)
+    counts = np.zeros((len(units), len(classes) + 1), np.int64)
     for row, unit in zip(counts, units.values(), strict=True):
         np.add.at(row, [label for frame in unit for label, _ in frame.boxes], 1)
     drawn = deal(counts, shares, shuffled(len(units), seed, 0).tolist())
     for unit, split in zip(units.values(), drawn, strict=True):
         for frame in unit:
             frame.split = split
-    warn_of_empty(shares, set(drawn), "scenes" if scenes else "frames")
+    warn_of_empty(shares, drawn, counts[:, :-1], classes, "scenes" if scenes else "frames")
     if scenes and len(shares) > 1 and len(units) > 0.9 * len(frames) > 9:
         logger.warning(
             "--keep-groups: %d pictures are %d scenes, such as %r; if that is wrong, --group-pattern tells them apart",

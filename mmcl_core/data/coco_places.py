@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -38,21 +39,33 @@ class Places:
     def __init__(self, source: Path) -> None:
         self._source = Path(os.path.abspath(source))
 
-    def find(self, annotations: Path, name: str) -> str:
-        """The place of a picture, relative to the source; empty: it is not there.
+    def find(self, wanted: Sequence[tuple[Path, str]]) -> list[str]:
+        """The places of pictures, relative to the source; empty: it is not there.
+
+        Where a path leads nowhere, a picture of the same file name counts, if there is only one that no other path
+        leads to, and if only one path is wanting it.
 
         Args:
-            annotations: the file that names it.
-            name: as it does. Where the path leads nowhere, a picture of the same file name counts if there is one only.
+            wanted: the file that names each picture, and the path by which it does.
         """
-        wanted = name.replace("\\", "/")
+        places = [self._by_path(annotations, name) for annotations, name in wanted]
+        taken, lost = set(places), [name for (_, name), place in zip(wanted, places, strict=True) if not place]
+        rivals = Counter(_file_name(name) for name in set(lost))
+        found = {name: self._by_file_name(name, taken) for name in lost if rivals[_file_name(name)] == 1}
+        if named := [f"{name} in {place}" for name, place in found.items() if place]:
+            logger.warning("%d pictures are not where they are said to be, and found by name: %s", len(named), named[0])
+        return [place or found.get(name, "") for (_, name), place in zip(wanted, places, strict=True)]
+
+    def _by_path(self, annotations: Path, name: str) -> str:
         for folder in self._folders(annotations):
-            place = os.path.normpath(folder / wanted)
+            place = os.path.normpath(folder / name.replace("\\", "/"))
             if Path(place).is_relative_to(self._source) and is_picture(Path(place)):
                 return Path(place).relative_to(self._source).as_posix()
-        same = self._by_name.get(PurePosixPath(wanted).name, [])
-        if len(same) > 1:
-            same = [place for place in same if not is_metric_png(self._source / place)]
+        return ""
+
+    def _by_file_name(self, name: str, taken: Collection[str]) -> str:
+        free = (place for place in self._named[_file_name(name)] if place not in taken)
+        same = [place for place in free if not is_metric_png(self._source / place)]
         return same[0] if len(same) == 1 else ""
 
     def _folders(self, annotations: Path) -> Iterator[Path]:
@@ -66,14 +79,19 @@ class Places:
                 yield from (folder / split for split in dict.fromkeys(splits) if split)
 
     @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+    def _named(self) -> dict[str, list[str]]:
+        """The places of all pictures by their file names."""
+        found: dict[str, list[str]] = defaultdict(list)
         for folder, _, files in os.walk(self._source):
             for file in files:
                 path = Path(folder, file)
                 if is_picture(path):
-                    found.setdefault(file, []).append(path.relative_to(self._source).as_posix())
+                    found[file].append(path.relative_to(self._source).as_posix())
         return found
+
+
+def _file_name(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
 def scene_of(place: str, pattern: re.Pattern[str]) -> str:

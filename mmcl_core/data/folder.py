@@ -123,7 +123,7 @@ class Folder:
         )  # fmt: skip
         parser.add_argument(
             "--keep-groups", action="store_true",
-            help="with shares: samples of a class that share a group (frames of one scene) stay in one split",
+            help="with shares: samples that share a group (frames of one scene) stay in one split, of whatever class",
         )  # fmt: skip
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn split (default: 0)")
         parser.add_argument(
@@ -157,7 +157,7 @@ class Folder:
             for crop in crops:
                 crop.split = crop.key.split("/", 1)[0]
         else:
-            _draw_splits(crops, shares, options.seed, options.keep_groups)
+            _draw_splits(crops, classes, shares, options.seed, options.keep_groups)
         _add_cameras(source / CAMERAS, crops)
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
@@ -274,18 +274,25 @@ def _list_crops(
             yield crop
 
 
-def _draw_splits(crops: list[Crop], shares: dict[str, float], seed: int, keep_groups: bool) -> None:
-    """Give each split its share of every class; in doubt the first split goes first."""
-    for label in sorted({crop.label for crop in crops}):
-        members: dict[str, list[Crop]] = {}
-        for crop in (crop for crop in crops if crop.label == label):
-            members.setdefault(crop.group if keep_groups and crop.group else f"/{crop.key}", []).append(crop)
-        units = list(members.values())
-        splits = deal([[len(unit)] for unit in units], shares, shuffled(len(units), seed, label + 1).tolist())
-        for unit, split in zip(units, splits, strict=True):
-            for crop in unit:
-                crop.split = split
-    warn_of_empty(shares, {crop.split for crop in crops}, f"{'groups' if keep_groups else 'samples'} of any class")
+def _draw_splits(crops: list[Crop], classes: list[str], shares: dict[str, float], seed: int, keep_groups: bool) -> None:
+    """Give each split its share of every class: of single samples class by class, or of groups, which may share one."""
+    members: dict[str, list[Crop]] = {}
+    for crop in crops:
+        members.setdefault(crop.group if keep_groups and crop.group else f"/{crop.key}", []).append(crop)
+    units = list(members.values())
+    counts = np.zeros((len(units), len(classes) + 1), np.int64)  # the last column: without a label
+    for row, unit in zip(counts, units, strict=True):
+        np.add.at(row, [crop.label for crop in unit], 1)
+    drawn = [""] * len(units)
+    parts = [np.arange(len(units))] if keep_groups else [np.flatnonzero(column) for column in counts.T]
+    for label, part in enumerate(parts):
+        order = shuffled(len(part), seed, (label + 1) % len(parts)).tolist()
+        for place, split in zip(part, deal(counts[part], shares, order), strict=True):
+            drawn[place] = split
+    for unit, split in zip(units, drawn, strict=True):
+        for crop in unit:
+            crop.split = split
+    warn_of_empty(shares, drawn, counts[:, :-1], classes, "groups" if keep_groups else "samples")
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:

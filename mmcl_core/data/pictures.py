@@ -48,7 +48,7 @@ def depth_scale(unit: str) -> float:
     match = re.fullmatch(r"(\d*\.?\d+)?\s*(mm|cm|m)(?:/(\d*\.?\d+))?", unit.strip())
     scale = float(match[1] or 1) * _IN_MM[match[2]] / (float(match[3] or 1) or float("nan")) if match else 0.0
     if not scale > 0:
-        raise ConfigError(f"depth unit {unit!r} is not understood; write mm, 0.1mm, cm, m/5000, ... or {STORED}")
+        raise ConfigError(f"depth unit {unit!r} is not understood; write mm, 0.1mm, cm, m/5000, ...")
     return scale
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,8 @@ def group_pattern(text: str) -> re.Pattern[str]:
 def deal(units: npt.ArrayLike, shares: Mapping[str, float], order: Iterable[int]) -> list[str]:
     """The split of each unit, so that each split comes near to its share of every class.
 
-    Each unit goes where its classes lack most, in doubt to the first split.
+    Each unit goes where its classes lack most, in doubt to the first split. But a class of as many units as there are
+    splits, or more, leaves none of them without: its last units go where nothing of it is.
 
     Args:
         units: int [U, C], how many samples of each class a unit has.
@@ -62,22 +63,40 @@ def deal(units: npt.ArrayLike, shares: Mapping[str, float], order: Iterable[int]
     total = counts.sum(axis=0)
     weight = counts / np.maximum(total, 1)
     given = np.zeros((len(share), counts.shape[1]))
+    left = np.count_nonzero(counts, axis=0)
+    enough = left >= len(share)
     chosen = np.zeros(len(counts), np.int64)
     for unit in order:
         lacking = (share[:, None] * total - given) @ weight[unit]
-        chosen[unit] = np.argmax(np.round(lacking, 12))
+        without = given == 0
+        due = (counts[unit] > 0) & enough & (left <= without.sum(axis=0))
+        urgent = (without & due).sum(axis=1)
+        chosen[unit] = np.argmax(np.where(urgent == urgent.max(), np.round(lacking, 12), -np.inf))
         given[chosen[unit]] += counts[unit]
+        left -= counts[unit] > 0
     names = list(shares)
     return [names[target] for target in chosen]
 
 
-def warn_of_empty(shares: Mapping[str, float], used: Collection[str], few: str) -> None:
-    """Warn of splits that got nothing.
+def warn_of_empty(
+    shares: Mapping[str, float], drawn: Sequence[str], units: npt.ArrayLike, classes: Sequence[str], few: str
+) -> None:
+    """Warn of splits that got nothing of a class.
 
     Args:
         shares: as asked for.
-        used: splits that got something.
-        few: what there is too little of, such as ``groups of any class``.
+        drawn: the split of each of U units.
+        units: int [U, C], as for :func:`deal`.
+        classes: C names.
+        few: what units are, such as ``scenes``.
     """
-    if empty := sorted(set(shares) - set(used)):
-        logger.warning("--split: nothing falls to %s: its share of the %s is too small", ", ".join(empty), few)
+    counts, splits = np.asarray(units), np.array(drawn)
+    for split in shares:
+        empty = np.flatnonzero(counts[splits == split].sum(axis=0) == 0)
+        if not len(empty):
+            continue
+        fewest = int(min(empty, key=lambda place: np.count_nonzero(counts[:, place])))
+        logger.warning(
+            "--split: %s gets nothing of %d of %d classes, such as %s: too few %s (%d)",
+            split, len(empty), len(classes), classes[fewest], few, np.count_nonzero(counts[:, fewest]),
+        )  # fmt: skip

@@ -126,7 +126,9 @@ def _held_back(prepared: PreparedSet, rows: IndexArray, share: float, seed: int)
     """Which of these rows validate."""
     labels = prepared.labels[rows]
     groups = prepared.groups[rows].astype(str)
-    if share > 0 and len(np.unique(groups)) < len(rows) and (groups[labels >= 0] != "").all():
+    # A sample of no known group is one of its own.
+    groups = np.where(groups == "", np.char.add("/", prepared.keys[rows].astype(str)), groups)
+    if share > 0 and len(np.unique(groups)) < len(rows):
         held = group_mask(labels, groups, share, seed, _VALIDATION)
         if held is not None:
             return held

@@ -56,6 +56,7 @@ def line_chart(
     x_label: str = "update",
     y_limits: tuple[float, float] | None = None,
     marks: Sequence[float] = (),
+    last: bool = True,
 ) -> str:
     """Lines over a common x axis, as a figure with a legend.
 
@@ -65,6 +66,7 @@ def line_chart(
         x_label: under the axis.
         y_limits: of the axis; ``None``: what the lines need.
         marks: x of vertical lines, such as the beginnings of stages.
+        last: whether the legend gives the last value of each line.
 
     Returns:
         HTML; empty where there is nothing to draw.
@@ -89,7 +91,8 @@ def line_chart(
         if len(places) == 1:
             parts.append(f'<circle class="dot s{line.colour}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
     legend = "".join(
-        f'<span><i class="s{line.colour}"></i>{escape(line.name)} <b>{line.points[-1][1]:.4g}</b></span>'
+        f'<span><i class="s{line.colour}"></i>{escape(line.name)}'
+        + (f" <b>{line.points[-1][1]:.4g}</b></span>" if last else "</span>")
         for line in lines
     )
     return _figure(title, "".join(parts), f'<div class="legend">{legend}</div>')

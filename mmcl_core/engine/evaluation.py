@@ -133,11 +133,11 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     device = pick_device(settings.device)
     model, metadata = build_model(run, device)
     prepared = PreparedSet.open(data)
-    wanted = _modalities(settings.modalities, metadata, prepared)
+    rows, labels, left_out = _usable(prepared, settings, metadata["classes"])
+    wanted = _modalities(settings.modalities, metadata, prepared, rows[labels >= 0])
     single = tuple(name for name in wanted if name != FUSED)
     if FUSED in wanted:
         single = tuple(dict.fromkeys((*single, "rgb", "depth")))
-    rows, labels, left_out = _usable(prepared, settings, metadata["classes"])
     source = _source(prepared, rows, single, settings, device)
     if settings.legacy:
         _reestimate(model, source, single, settings)
@@ -158,16 +158,22 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     return Evaluation(report, known, tuple(metadata["classes"]), prepared)
 
 
-def _modalities(asked: Sequence[str], metadata: Mapping[str, Any], prepared: PreparedSet) -> tuple[str, ...]:
+def _modalities(
+    asked: Sequence[str], metadata: Mapping[str, Any], prepared: PreparedSet, rows: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """The modalities to evaluate; those asked for, or all that the model knows and some of the rows have."""
     trained = tuple(metadata["trained_modalities"])
     if not asked:
-        both = tuple(name for name in trained if name in prepared.modalities)
-        if not both:
+        has = {name: prepared.present[rows, column] > 0 for column, name in enumerate(prepared.modalities)}
+        found = tuple(name for name in trained if name in has and has[name].any())
+        if not found:
             raise UntrainedModalityError(
                 f"the model was trained to classify {', '.join(trained) or 'nothing'}, {prepared.path} holds "
-                f"{', '.join(prepared.modalities)}; there is nothing to evaluate"
+                f"{', '.join(name for name in has if has[name].any())}; there is nothing to evaluate"
             )
-        return (*both, FUSED) if {"rgb", "depth"} <= set(both) else both
+        for name in set(trained) & set(has) - set(found):
+            logger.warning("no sample that the model knows has %s here: it is left out", name)
+        return (*found, FUSED) if {"rgb", "depth"} <= set(found) and (has["rgb"] & has["depth"]).any() else found
     for name in asked:
         for part in ("rgb", "depth") if name == FUSED else (name,):
             if part not in trained:
@@ -204,8 +210,9 @@ def _usable(
         )
     if unknown:
         logger.warning(
-            "%d samples of classes the model does not know count for min_score alone: %s",
+            "%d samples of classes the model does not know %s: %s",
             unknown.total(),
+            "are left out" if settings.legacy else "count for min_score alone",
             ", ".join(f"{name} ({count})" for name, count in unknown.items()),
         )
     left_out = {"unlabelled": int((theirs < 0).sum()), "unknown_classes": dict(unknown)}
@@ -340,17 +347,11 @@ def _report(
         "settings": asdict(settings),
         "modalities": {
             name: _lacking(name, prepared, rows)
-            | _figures(_some(found.known(), name, settings), prepared, classes, settings)
+            | _figures(name, found.known(), prepared, classes, settings)
             | {"min_score": min_score_figures(found.probabilities, found.labels, found.unanswered(name), classes)}
             for name, found in predictions.items()
         },
     }
-
-
-def _some(known: Predictions, name: str, settings: Settings) -> Predictions:
-    if not len(known.rows):
-        raise DataError(f"no sample of split {settings.split!r} that the model knows has {name!r}; leave it out")
-    return known
 
 
 def _lacking(name: str, prepared: PreparedSet, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -358,8 +359,12 @@ def _lacking(name: str, prepared: PreparedSet, rows: NDArray[np.int64]) -> dict[
     return {"missing": int((~prepared.present[rows][:, columns].all(axis=1)).sum())}
 
 
-def _figures(found: Predictions, prepared: PreparedSet, classes: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """The figures of one modality."""
+def _figures(
+    name: str, found: Predictions, prepared: PreparedSet, classes: Sequence[str], settings: Settings
+) -> dict[str, Any]:
+    """The figures of one modality, from the samples that the model knows."""
+    if not len(found.rows):
+        raise DataError(f"no sample of split {settings.split!r} that the model knows has {name!r}; leave it out")
     # A sample whose group is unknown is one of its own: together they would be one near-duplicate of each class.
     known = zip(prepared.groups[found.rows], found.rows.tolist(), strict=True)
     groups = [f"group {name}" if name else f"row {row}" for name, row in known]

@@ -168,7 +168,7 @@ def _min_score(name: str, found: Mapping[str, Any]) -> str:
         Series(words, [(x, y) for x, y in zip(found["thresholds"], found[key], strict=True) if y is not None], place)
         for place, (key, words) in enumerate(lines.items())
     ]
-    return line_chart(title, series, "min_score", (0.0, 1.0))
+    return line_chart(title, series, "min_score", (0.0, 1.0), last=False)
 
 
 def _notes(report: Mapping[str, Any]) -> Iterable[str]:
@@ -176,7 +176,8 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     if left["unlabelled"]:
         yield f"{left['unlabelled']} samples without a label are left out."
     for name, count in left["unknown_classes"].items():
-        yield f"{count} samples of class {name}, which the model does not know, count for min_score alone."
+        how = "are left out" if report["settings"]["legacy"] else "count for min_score alone"
+        yield f"{count} samples of class {name}, which the model does not know, {how}."
     for name, figures in report["modalities"].items():
         if figures["missing"]:
             yield f"{figures['missing']} samples do not have {name}."
@@ -192,7 +193,8 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     yield "Group mean: accuracy averaged over (scene or instance, class) pairs, so that near-duplicates count once."
     yield (
         "min_score: what remains where answers of a lower score become unknown. Strangers, samples of no class the "
-        "model knows, had better not be answered; AUROC: how often a known sample scores higher than a stranger."
+        "model knows, had better not be answered; AUROC: how often a known sample scores higher than a stranger. Depth "
+        "counts if it has any reading; a robot's min_depth_valid may ask for more."
     )
     yield "ECE: expected calibration error, how far scores lie from the share of right answers; 0 is best."
 

@@ -161,6 +161,7 @@ def load_mesh(path: str | Path) -> Mesh:
         raise DataError(f"cannot read the mesh {path}: {error}") from error
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise DataError(f"{path} holds no triangles")
+    loaded.remove_unreferenced_vertices()  # points of a scan that no triangle uses are no part of the object
     extent = float(np.max(loaded.extents))
     if not 0.002 < extent < 5.0:
         raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
