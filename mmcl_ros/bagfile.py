@@ -20,6 +20,7 @@ from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
 from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
 from mmcl_ros.pairing import nearest
+from mmcl_ros.qos import own_answer
 from mmcl_ros.shares import shared
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
@@ -265,13 +266,13 @@ class Bag:
         self._check(given)
         kinds: dict[str, list[str]] = {"rgb": [], "depth": []}
         for topic, kind in sorted(self.kinds.items()):
-            if kind in IMAGES and topic not in (given.rgb, given.depth):
+            if kind in IMAGES and topic not in (given.rgb, given.depth) and not own_answer(topic):
                 kinds.get(self._modality(topic), []).append(topic)
         rgb = given.rgb or min(kinds["rgb"], key=_rgb_rank, default="")
         seen_from = self._frame(rgb) if rgb and len(kinds["depth"]) > 1 else ""
         apart = [topic for topic in kinds["depth"] if seen_from and self._frame(topic) != seen_from]
         depth = given.depth or min(kinds["depth"], key=lambda topic: _depth_rank(topic, topic in apart), default="")
-        regions = [topic for topic, kind in sorted(self.kinds.items()) if kind in REGIONS]
+        regions = [topic for topic, kind in sorted(self.kinds.items()) if kind in REGIONS and not own_answer(topic)]
         infos = {name: own for name, topic in (("rgb", rgb), ("depth", depth)) if (own := self._own_info(topic))}
         infos |= given.infos
         if rgb and depth and "rgb" in infos and "depth" not in infos and self._registered(rgb, depth):

@@ -5,15 +5,18 @@
 
 Writes ``<class>/<recording>_<stamp and number>_rgb.png`` and ``..._depth.png`` (16 bit, millimetres, 0 = no reading),
 and ``cameras.csv`` with the camera of each crop where it is known. Boxes without a label go to ``unlabelled``. Further
-recordings, each with a name of its own, may go to the same folder. With ``--split test`` the crops lie in
-``test/<class>``: whole recordings in one split, so that no test crop shows what a training crop shows.
+recordings, each with a name of its own, may go to the same folder; crops of an earlier call for the same recording are
+replaced. With ``--split test`` the crops lie in ``test/<class>``: whole recordings in one split, so that no test crop
+shows what a training crop shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,13 +82,16 @@ def crop_bag(
         name: of the recording, in front of the names of its crops; empty: that of its folder or file.
 
     Raises:
-        DataError: a label, split or name that cannot name files, or one that another recording in ``out`` has.
+        DataError: a label, split or name that cannot name files, or a name that another recording, or other topics of
+            this one, have in ``out``.
     """
     name = name or bag.path.resolve().name.removesuffix(".bag")
     for given, what in ((name, "--name"), (split, "--split"), *((one, "label") for t in truths for one in t.labels)):
         _check_name(given, what)
     known = _read_table(out / CAMERAS, _COLUMNS)
-    _enter(out / RECORDINGS, name, bag.path.resolve())
+    topics = " ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic)
+    if _enter(out / RECORDINGS, name, (str(bag.path.resolve()), topics)):
+        _remove_crops(out, name, known)
     result, cropper = Cropped(), FrameCropper(settings)
     remember_colour(bag, [cropper])
     missing = f"no picture within {window:g} s"
@@ -106,23 +112,40 @@ def crop_bag(
             _write(folder, key, region, result.pictures)
             place = f"{split}/{label}/{key}" if split else f"{label}/{key}"
             camera = _camera(region)
-            known.pop(place, None)
             if camera:
                 known[place] = tuple(f"{value:.6g}" for value in camera)
             result.classes[label] += 1
-    if known:
+    if known or (out / CAMERAS).exists():
         _write_table(out / CAMERAS, _COLUMNS, known)
     return result
 
 
-def _enter(path: Path, name: str, recording: Path) -> None:
-    """Note whose crops bear a name: crops of two recordings would take each other's place."""
-    known = _read_table(path, ("name", "recording"))
-    (other,) = known.get(name, (str(recording),))
-    if other != str(recording):
-        raise DataError(f"{path.parent} holds crops of another recording named {name!r}, {other}; give --name NAME")
+def _enter(path: Path, name: str, recording: tuple[str, str]) -> bool:
+    """Note whose crops bear a name: crops of two recordings would take each other's place; whether it was known."""
+    columns = ("name", "recording", "topics")
+    known = _read_table(path, columns)
+    other = known.get(name, recording)
+    if other != recording:
+        held = ", ".join(other)
+        raise DataError(
+            f"{path.parent} holds crops of another recording, or of other topics, named {name!r} ({held}); "
+            "give --name NAME"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_table(path, ("name", "recording"), {**known, name: (str(recording),)})
+    _write_table(path, columns, {**known, name: recording})
+    return name in known
+
+
+def _remove_crops(out: Path, name: str, cameras: dict[str, tuple[str, ...]]) -> None:
+    """Remove the crops that an earlier call made of a recording: their labels, split or cut may have changed."""
+    own = re.compile(rf"{re.escape(name)}_\d+")
+    found = [path for path in out.rglob(f"{glob.escape(name)}_*.png") if own.fullmatch(path.stem.rpartition("_")[0])]
+    for path in found:
+        path.unlink()
+    for key in [key for key in cameras if own.fullmatch(key.rpartition("/")[2])]:
+        del cameras[key]
+    if found:
+        logger.info("%d pictures of an earlier call for the recording %r in %s are replaced", len(found), name, out)
 
 
 def _check_name(name: str, what: str) -> None:
@@ -193,6 +216,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ConfigError(f"--out {options.out} is a file")
     with open_bag(options) as bag:
+        logger.info("topics: %s", ", ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic))
         found = crop_bag(
             bag, true_boxes(options, bag), options.out, settings, options.window, options.split, options.name
         )

@@ -38,6 +38,22 @@ class Box:
     bottom: float
 
 
+def intersection(one: Box, other: Box) -> Box:
+    """What two boxes share; where that is nothing its sides are negative."""
+    left, top = max(one.left, other.left), max(one.top, other.top)
+    return Box(one.id, left, top, min(one.right, other.right), min(one.bottom, other.bottom))
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    shared, *areas = (
+        max(0.0, box.right - box.left) * max(0.0, box.bottom - box.top)
+        for box in (intersection(one, other), one, other)
+    )
+    union = sum(areas) - shared
+    return shared / union if union > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Request:
     """The regions of one picture.

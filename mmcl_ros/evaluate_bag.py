@@ -97,7 +97,14 @@ class Evaluation:
             self.rows.append(
                 (
                     *(truth.request.stamp, index, answer.id, *answer.roi, label, answer.label, f"{answer.score:.6f}"),
-                    *(int(best == label), answer.result.name.lower(), answer.modality, answer.reason, valid, *stamps),
+                    *(
+                        int(bool(label) and best == label),
+                        answer.result.name.lower(),
+                        answer.modality,
+                        answer.reason,
+                        valid,
+                        *stamps,
+                    ),
                 )
             )
             self.labels.append(self.classes.index(label) if label in self.classes else -1)
@@ -112,17 +119,23 @@ class Evaluation:
             with contextlib.suppress(InputError):  # a picture that cannot be decoded; its answers say so
                 self.shown[-1] = draw(to_colour(pictures[sensor], sensor), marks, found.size)
 
+    @property
+    def strangers(self) -> int:
+        """True boxes whose label the model does not know."""
+        named = (row[COLUMNS.index("truth")] for row in self.rows)
+        return sum(bool(truth) and label < 0 for truth, label in zip(named, self.labels, strict=True))
+
     def figures(self) -> dict[str, Any]:
         """The figures of ``metrics.json``."""
         results = Counter(row[COLUMNS.index("result")] for row in self.rows)
-        right = [row[COLUMNS.index("correct")] for row in self.rows]
-        accepted = [
-            hit for hit, row in zip(right, self.rows, strict=True) if row[COLUMNS.index("result")] == "accepted"
-        ]
+        labelled = [row for row in self.rows if row[COLUMNS.index("truth")]]
+        right = [row[COLUMNS.index("correct")] for row in labelled]
+        accepted = [hit for hit, row in zip(right, labelled, strict=True) if row[COLUMNS.index("result")] == "accepted"]
         pairs = zip(self.labels, self.probabilities, strict=True)
         known = [(label, answer) for label, answer in pairs if label >= 0 and answer is not None]
         figures: dict[str, Any] = {
             "boxes": len(self.rows),
+            "unlabelled": len(self.rows) - len(labelled),
             "frames": self.frames,
             "accuracy": float(np.mean(right)),
             "accuracy_of_accepted": float(np.mean(accepted)) if accepted else None,
@@ -133,7 +146,7 @@ class Evaluation:
             "answered_from": dict(
                 sorted(Counter(row[COLUMNS.index("modality")] or "nothing" for row in self.rows).items())
             ),
-            "truth_unknown_to_model": sum(label < 0 for label in self.labels),
+            "truth_unknown_to_model": self.strangers,
         }
         if known:
             labels = np.array([label for label, _ in known])
@@ -152,8 +165,8 @@ def _mark(answer: Answer, label: str) -> Mark:
     """A box with the answer, and the truth where it is another."""
     if answer.result is not Result.ACCEPTED:
         return Mark(answer.roi, f"rejected ({label})", GREY)
-    if answer.label == label:
-        return Mark(answer.roi, f"{answer.label} {answer.score:.2f}", GREEN)
+    if answer.label == label or not label:
+        return Mark(answer.roi, f"{answer.label} {answer.score:.2f}", GREEN if label else GREY)
     return Mark(answer.roi, f"{answer.label} {answer.score:.2f} ({label})", RED)
 
 
@@ -170,8 +183,10 @@ def evaluate(
 
     Raises:
         ConfigError: a modality that :func:`mmcl_ros.intake.wanted_modalities` refuses.
-        DataError: the recording has no pictures of a modality.
+        DataError: the recording has no pictures of a modality, or no true box has a label.
     """
+    if not any(label for truth in truths for label in truth.labels):
+        raise DataError("no true box has a label; there is nothing to compare answers with")
     wanted = {}
     for name in modalities:
         wanted[name] = wanted_modalities(name, recognizer)
@@ -223,8 +238,9 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    truth = [str(row[COLUMNS.index("truth")]) for row in result.rows]
-    answer = [str(row[COLUMNS.index("label")]) for row in result.rows]
+    labelled = [row for row in result.rows if row[COLUMNS.index("truth")]]
+    truth = [str(row[COLUMNS.index("truth")]) for row in labelled]
+    answer = [str(row[COLUMNS.index("label")]) for row in labelled]
     rows = sorted(set(truth))
     columns = [*sorted((set(truth) | set(answer)) - {"unknown"}), "unknown"]
     counts = np.zeros((len(rows), len(columns)), int)
@@ -242,9 +258,7 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
-    axes.set_title(
-        f"{title}: {np.mean([row[COLUMNS.index('correct')] for row in result.rows]):.3f} of {len(truth)} right"
-    )
+    axes.set_title(f"{title}: {np.mean([row[COLUMNS.index('correct')] for row in labelled]):.3f} of {len(truth)} right")
     figure.savefig(path, dpi=120)
 
 
@@ -304,10 +318,13 @@ def _run(options: argparse.Namespace) -> None:
         "damaged_messages": len(bag.damaged),
     }
     report = write(options.out, found, about)
+    print(f"topics:   {', '.join(topics.values())}")
     _warn(found, options.window)
     for name, figures in report["modalities"].items():
         rejected = sum(figures["rejected"].values())
-        print(f"{name:6} accuracy {figures['accuracy']:.3f} of {figures['boxes']} boxes, {rejected} rejected")
+        labelled = figures["boxes"] - figures["unlabelled"]
+        without = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
+        print(f"{name:6} accuracy {figures['accuracy']:.3f} of {labelled} boxes{without}, {rejected} rejected")
     print(f"figures:  {options.out / 'metrics.json'}\npictures: {options.out / 'answers.png'}")
 
 
@@ -319,8 +336,7 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
             logger.warning(words, name, result.unpaired, result.frames, window)
         for problem, count in result.problems.most_common(3):
             logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
-    unknown = sum(label < 0 for label in next(iter(found.values())).labels)
-    if unknown:
+    if unknown := next(iter(found.values())).strangers:
         logger.warning("%d boxes have a true label that the model does not know; they count as wrong", unknown)
 
 

@@ -370,6 +370,9 @@ class FrameRecognizer(FrameCropper):
         for row, job in enumerate(jobs):
             answer = answers[job.index]
             answer.modality = output.modality[row]
+            if not answer.modality:  # readings in the box, none in a window that is smaller than it (box_scale < 1)
+                answer.result, answer.reason = Result.NO_DEPTH, "no depth reading in the window that is looked at"
+                continue
             answer.labels = list(output.top_labels[row])
             answer.scores = [float(score) for score in output.top_scores[row]]
             answer.probabilities, answer.embedding = output.probabilities[row], output.embeddings[row]

@@ -221,6 +221,11 @@ class Intake:
         names = " or ".join(self.wanted)
         if group.gap is None:
             return f"no {names} picture has come"
+        if group.late is not None:
+            return (
+                f"the regions came {group.late:.1f} s after the {names} picture that they are of, and pictures are "
+                f"kept for history = {self.pairer.history:g} s; raise history"
+            )
         return (
             f"no {names} picture within {self.pairer.window:g} s of the regions; the nearest is {group.gap:.3f} s off"
         )

@@ -100,9 +100,14 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         if counters.smallest_gap is not None:
             gap = f"the smallest difference of stamps seen is {counters.smallest_gap:.3f} s"
         ever = "paired before" if counters.paired else "never paired"
+        cause = f"{gap}, pair_window is {window:g} s; synchronise the sensors, or widen the window"
+        if counters.late is not None:
+            cause = (
+                f"the last one came {counters.late:.1f} s after its picture, and pictures are kept for history = "
+                f"{intake.pairer.history:g} s; raise history"
+            )
         problems["not paired"] = (
-            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {gap}, "
-            f"pair_window is {window:g} s; synchronise the sensors, or widen the window"
+            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {cause}"
         )
     if dropped:
         problems["queue full"] = f"{dropped} requests dropped: the queue is full, recognition is slower than the data"

@@ -39,12 +39,14 @@ class Group:
         stream: name of the anchor's stream.
         partners: by stream; a stream without a partner is absent.
         gap: smallest distance in seconds to a message of any wanted stream that has none within the window.
+        late: where its partner may have been forgotten, how far its stamp lies behind the newest there, seconds.
     """
 
     stream: str
     anchor: Item
     partners: Mapping[str, Item]
     gap: float | None = None
+    late: float | None = None
 
 
 @dataclass
@@ -55,6 +57,7 @@ class PairCounters:
         paired: all wanted partners were found. one_sided: only some. unpaired: none though some were wanted.
         lonely: anchors in a row that lacked a partner whose stream was alive.
         smallest_gap: smallest distance in stamps to a partner seen so far, seconds; None: none was seen.
+        late: how late the last anchor was that lacked a partner, see :class:`Group`.
         time_jumps: how often the stamps of a stream of pictures jumped back.
     """
 
@@ -63,6 +66,7 @@ class PairCounters:
     unpaired: int = 0
     lonely: int = 0
     smallest_gap: float | None = None
+    late: float | None = None
     time_jumps: int = 0
 
 
@@ -73,6 +77,7 @@ class _Stream:
     stamps: list[int] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     past: list[Item] = field(default_factory=list)
+    forgotten: int = 0  # the latest stamp since the jump that is not kept any more
     latest: int = 0  # the latest stamp since the jump
     jumped: float = -math.inf  # when the first message after the jump was received, seconds
 
@@ -86,7 +91,7 @@ class _Stream:
     def start_over(self) -> None:
         """Put all messages apart: a new run begins."""
         self.past = sorted([*self.past, *self.items], key=lambda item: item.stamp)
-        self.stamps, self.items = [], []
+        self.stamps, self.items, self.forgotten = [], [], 0
 
     def find(self, stamp: int, window: float) -> tuple[Item | None, float]:
         """The message nearest to a stamp and its distance in seconds: of this run if within the window, else of all."""
@@ -159,11 +164,12 @@ class Pairer:
         if self._pending:  # what an anchor that still waits may be paired with is not forgotten
             needed = min(needed, min(anchor.stamp for _, anchor in self._pending) - int(self.window * 1e9))
         oldest = bisect.bisect_left(place.stamps, needed)
-        aged = now - self.history - self.wait
+        aged = min([now, *(anchor.received for _, anchor in self._pending)]) - self.history - self.wait
         # Stamps that stand still would never age.
         while oldest < len(place.items) and place.items[oldest].received < aged:
             oldest += 1
         oldest = min(max(oldest, len(place.stamps) - self.capacity), len(place.stamps) - 1)
+        place.forgotten = max([place.forgotten, *place.stamps[:oldest]])
         del place.stamps[:oldest], place.items[:oldest]
         if place.past:
             place.past = [item for item in place.past if item.received >= aged][-self.capacity :]
@@ -218,7 +224,7 @@ class Pairer:
 
     def _settle(self, stream: str, anchor: Item, now: float) -> Group | None:
         partners: dict[str, Item] = {}
-        gap = None
+        gap = late = None
         wanted = [name for name in self._partners if name != stream]
         for name in wanted:
             place = self._streams.get(name, _Stream())
@@ -235,8 +241,12 @@ class Pairer:
                 partners[name] = found
             else:
                 gap = distance if gap is None else min(gap, distance)
+                if 0 < anchor.stamp - self.window * 1e9 <= place.forgotten:
+                    late = max(late or 0.0, (place.latest - anchor.stamp) / 1e9)
         self._count(stream, wanted, partners)
-        return Group(stream, anchor, partners, gap)
+        if gap is not None:
+            self.counters.late = late
+        return Group(stream, anchor, partners, gap, late)
 
     def _passed(self, place: _Stream, stream: str, anchor: Item, distance: float) -> bool:
         """Whether no nearer partner than the one found can come, as its stream is further than the anchor."""

@@ -26,16 +26,17 @@ import numpy as np
 from mmcl_core.cli import run_command
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
 from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
-from mmcl_ros.detections import View, stamp_of
+from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
 from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class, optional_class
-from mmcl_ros.qos import profile
+from mmcl_ros.qos import own_answer, profile
 from mmcl_ros.truth import Truth, read_truth
 
 __all__ = ["Listener", "drawn_in", "main", "play", "truth_messages"]
 
 logger = logging.getLogger(__name__)
 
+SAME = 0.5  # intersection over union from which on a region and a true box are of one object
 PAUSE_S = 5.0  # longest pause between two messages, seconds of recorded time
 SETTLED_S = 2.0  # no more listeners are expected after so long without a new one
 QUIET_S = 1.5  # no more answers are expected after so long without one where all requests are answered
@@ -75,10 +76,22 @@ class Listener:
         right = count = 0
         for truth in truths:
             answer = self.answers.get(truth.request.stamp)
-            labels = [one.label for one in answer.recognitions] if answer else []
-            count += len(truth.labels)
-            right += sum(said == true for said, true in zip(labels, truth.labels, strict=False))
+            for box, label in zip(truth.request.boxes, truth.labels, strict=True):
+                count += bool(label)
+                right += bool(label) and answer is not None and _said(answer, box) == label
         return f"{words}; {right} of {count} labels right" if count else words
+
+
+def _said(answer: Any, box: Box) -> str:
+    """The label of the region that a true box is; the regions of a bag need not be those of a table of truth."""
+    shown = Box("", 0, 0, answer.width or math.inf, answer.height or math.inf)
+    best, label = SAME, ""
+    for one in answer.recognitions:
+        left, top = one.roi.x_offset, one.roi.y_offset
+        alike = overlap(Box("", left, top, left + one.roi.width, top + one.roi.height), intersection(box, shown))
+        if alike > best:
+            best, label = alike, one.label
+    return label
 
 
 class Pace:
@@ -155,7 +168,7 @@ def _publishers(node: Any, bag: Bag, reliable: bool, requests: Sequence[Any]) ->
     """Publishers by topic of the bag, and one for requests from elsewhere."""
     made = {}
     for topic, kind in bag.kinds.items():
-        if kind not in (*IMAGES, INFO, *REGIONS):  # what a recognizer takes in, not what one has answered
+        if kind not in (*IMAGES, INFO, *REGIONS) or own_answer(topic):  # what one takes in, not what one has answered
             continue
         found = optional_class(kind)
         if found is not None:

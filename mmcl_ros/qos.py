@@ -75,6 +75,11 @@ def decide(topic: str, offers: Sequence[Offer], types: Sequence[str], reliabilit
     return Link(State.ALIVE, "", chosen, reliable=not weak and reliability != "best_effort", latched=latched)
 
 
+def own_answer(topic: str) -> bool:
+    """Whether a topic carries what this package answers: the overlay's picture, or the answers as detections."""
+    return f"/{topic}".endswith(("/overlay/image", "/recognitions_2d"))
+
+
 def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[str]) -> str:
     """In words where pictures can be had, for somebody who has named the wrong topic or transport; empty: nowhere.
 
@@ -84,7 +89,7 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
     """
     found = []
     for topic, types in sorted(published.items()):
-        if topic in used or topic.endswith("/overlay/image"):
+        if topic in used or own_answer(topic):
             continue
         base, _, transport = topic.rpartition("/")
         if PICTURES[0] in types:

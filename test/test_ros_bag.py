@@ -437,6 +437,31 @@ def test_a_topic_has_to_carry_what_it_is_named_for(recording, topics, says):
         Bag(recording[0], topics)
 
 
+def test_what_this_package_has_answered_is_no_picture_of_a_sensor(tmp_path):
+    """``ros2 bag record -a`` records the overlay, too, with boxes and labels painted on the picture."""
+    written = [(topic, "rgb", 0, 0) for topic in ("/front/image_raw", "/overlay/image", "/a/overlay/image")]
+    with Bag(write_bag(tmp_path / "bag", written)) as bag:
+        assert bag.topics.rgb == "/front/image_raw"
+    with Bag(tmp_path / "bag", Topics(rgb="/overlay/image")) as bag:
+        assert bag.topics.rgb == "/overlay/image", "named explicitly"
+
+
+def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path):
+    bag, table = recording
+    blank = tmp_path / "blank.csv"
+    blank.write_text(table.read_text().replace(",dark,", ",,"))
+    count = sum(make_view(n).labels.count("dark") for n in range(20))
+    for drops in (None, {"rgb": [(0.0, 1e9)]}):
+        figures = run((bag, blank), ["rgb"], drops=drops)["rgb"].figures()
+        assert (figures["boxes"], figures["unlabelled"], figures["truth_unknown_to_model"]) == (40, count, 0)
+        assert figures["accuracy"] == (0.0 if drops else 1.0)
+    write(tmp_path / "out", run((bag, blank), ["rgb"]), {})
+    for label in ("middle", "bright"):
+        blank.write_text(blank.read_text().replace(f",{label},", ",,"))
+    with pytest.raises(DataError, match="no true box has a label"):
+        run((bag, blank), ["rgb"])
+
+
 def test_depth_is_guessed_from_the_frame_of_colour(tmp_path):
     """As the Kinect Azure records it: depth as it was measured, and the same seen from the colour camera."""
     stores = {"/rgb/image_raw": "rgb", "/depth_to_rgb/image_raw": "depth", "/depth/image_raw": "depth"}

@@ -63,7 +63,7 @@ def test_prepare_reads_them_and_keeps_recordings_together(recording, tmp_path, c
     other, other_table = record(tmp_path / "second", (make_view(number) for number in range(4)))
     command(bag, table, tmp_path / "crops")
     command(other, other_table, tmp_path / "crops", status=2)
-    assert "holds crops of another recording named 'bag'" in capsys.readouterr().err
+    assert "holds crops of another recording, or of other topics, named 'bag' (" in capsys.readouterr().err
     command(other, other_table, tmp_path / "crops", "--name", "second")
     command(bag, table, tmp_path / "crops")  # adds nothing new
     line = ["folder", "--source", tmp_path / "crops", "--out", tmp_path / "set", "--size", "32", "--quiet"]
@@ -78,6 +78,33 @@ def test_prepare_reads_them_and_keeps_recordings_together(recording, tmp_path, c
         rows = prepared.labels == label
         places = set(zip(prepared.groups[rows], prepared.splits[rows], strict=True))
         assert len(places) == 2, "of each class, each recording in one split"
+
+
+def test_a_second_call_replaces_the_crops_of_the_first(recording, tmp_path, capsys):
+    """Nothing stays where it was: no crop in two splits, none under a label that was corrected."""
+    bag, table = recording
+    out = tmp_path / "crops"
+    command(bag, table, out, "--split", "train")
+    other, other_table = record(tmp_path / "bag_1", (make_view(number) for number in range(4)))
+    command(other, other_table, out, "--name", f"{bag.name}_1", "--split", "train")
+    keys = {path.name for path in out.rglob("*.png")}
+    corrected = tmp_path / "boxes.csv"
+    corrected.write_text(table.read_text(encoding="utf-8").replace(",dark,", ",middle,"), encoding="utf-8")
+    command(bag, corrected, out, "--split", "test")
+    found = list(out.rglob("*.png"))
+    assert {path.name for path in found} == keys
+    assert len(found) == len(keys) == 2 * (40 + 8)
+    assert {path.parent.name for path in out.glob("test/*/*.png")} == {"middle", "bright"}
+    assert all(path.name.startswith(f"{bag.name}_1_") for path in out.glob("train/*/*.png"))
+    with (out / "cameras.csv").open() as file:
+        assert {row[0] for row in list(csv.reader(file))[1:]} == {
+            path.relative_to(out).as_posix().removesuffix("_rgb.png") for path in out.rglob("*_rgb.png")
+        }
+    command(bag, table, out, "--depth-topic", "/camera/aligned_depth_to_color/image_raw", "--split", "test")
+    with Bag(bag) as opened:
+        opened.topics.depth = ""
+        with pytest.raises(DataError, match="or of other topics"):
+            crop_bag(opened, read_truth(table), out, FrameSettings())
 
 
 def test_split_and_boxes_without_label(recording, tmp_path):

@@ -138,6 +138,27 @@ def test_holes_in_depth():
     assert ask(depth=holed, min_depth_valid=0.0).answers[0].result is Result.ACCEPTED
 
 
+def test_a_window_without_readings_is_no_answer():
+    """Readings around the object and none on it: with box_scale below 1 the network would see nothing at all."""
+
+    class Blind(FakeRecognizer):
+        def recognize(self, **given):
+            found = super().recognize(**given)
+            found.modality = ["" if (crop == 0).all() else "depth" for crop in given["depth"]]
+            return found
+
+        @staticmethod
+        def _place(name, crop):
+            return 0 if (crop == 0).all() else FakeRecognizer._place(name, crop)
+
+    picture = np.full((60, 80), 500, np.uint16)
+    picture[20:40, 5:35] = 0
+    result = ask(depth=image(picture, "16UC1"), recognizer=Blind(), box_scale=0.3)
+    assert [answer.result for answer in result.answers] == [Result.NO_DEPTH, Result.ACCEPTED]
+    assert (result.answers[0].label, result.answers[0].labels, result.answers[0].score) == ("unknown", [], 0.0)
+    assert "no depth reading in the window" in result.answers[0].reason
+
+
 def test_inference_error_answers_the_frame():
     recognizer = FakeRecognizer()
     recognizer.broken = True

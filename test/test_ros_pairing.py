@@ -107,6 +107,38 @@ def test_pictures_are_kept_for_an_anchor_that_waits_longer_than_the_history():
     assert len(pairer._streams["rgb"].items) == 11, "afterwards the history is as long as it was"
 
 
+def test_pictures_are_kept_for_a_request_that_a_slow_network_lets_wait():
+    """Regions come 0.4 s after their picture, and nobody asks for them until long after pictures would have aged."""
+    pairer = Pairer(window=0.02, wait=0.1, history=1.0)
+    pairer.expect("regions", ["rgb"], ["rgb"])
+    for number in range(50):
+        pairer.add("rgb", item(100 * number))
+        if number == 10:
+            pairer.add("regions", Item(600 * MS, "late", 1.0))
+    (group,) = pairer.ready(5.0)
+    assert group.partners["rgb"].stamp == 600 * MS
+    pairer.add("rgb", item(5000))
+    assert len(pairer._streams["rgb"].items) == 11
+
+
+def test_a_request_whose_picture_was_forgotten_says_how_late_it_is():
+    pairer = Pairer(window=0.02, wait=0.1, history=1.0)
+    pairer.expect("regions", ["rgb"], ["rgb"])
+    for number in range(31):
+        pairer.add("rgb", item(100 * number))
+    pairer.add("regions", Item(500 * MS, "late", 3.0))
+    pairer.add("regions", Item(2850 * MS, "between two pictures", 3.0))
+    late, between = pairer.ready(3.2)
+    assert late.late == pytest.approx(2.5)
+    assert late.gap > 1
+    assert between.gap == pytest.approx(0.05)
+    assert between.late is None
+    assert pairer.counters.late is None
+    pairer.add("regions", Item(500 * MS, "late again", 3.3))
+    pairer.ready(3.5)
+    assert pairer.counters.late == pytest.approx(2.5)
+
+
 def test_order_is_kept_though_a_later_anchor_is_settled_first():
     made = pairer()
     made.add("rgb", item(100))

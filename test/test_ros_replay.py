@@ -21,7 +21,7 @@ from mmcl_ros.msg import RecognitionArray, RegionArray
 from ros_bench import depth_message, region_message, rgb_message
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
-from test_ros_bag import column, make_recording, tiny_model, write_bag
+from test_ros_bag import BOXES, column, make_recording, tiny_model, write_bag
 
 from mmcl_core.errors import DataError, MmclError
 from mmcl_core.recognizer import Recognizer
@@ -33,7 +33,7 @@ from mmcl_ros.frames import FrameSettings
 from mmcl_ros.play_bag import Listener, drawn_in, play, truth_messages
 from mmcl_ros.qos import profile
 from mmcl_ros.record_demo import DEMO_TOPICS
-from mmcl_ros.truth import read_truth
+from mmcl_ros.truth import Truth, read_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.ros
@@ -71,6 +71,24 @@ def test_same_labels_over_dds_as_offline(bench, tmp_path):
     assert {one.modality for one in answers(listener, truths)} == {"rgbd"}
     assert "40 of 40 labels right" in listener.summary(truths)
     assert all(latency > 0 for latency in listener.latencies.values())
+
+
+def test_answers_are_compared_with_the_true_box_that_they_are_of(tmp_path):
+    """A bag's regions may be others than the table's, and in another order; boxes without a label do not count."""
+    truths = read_truth(make_recording(tmp_path)[1])
+    listener = Listener()
+    for number, truth in enumerate(truths):
+        said = [
+            SimpleNamespace(label=label, score=1.0, roi=SimpleNamespace(x_offset=x, y_offset=y, width=w, height=h))
+            for (x, y, w, h), label in zip(BOXES, truth.labels, strict=True)
+        ]
+        more = SimpleNamespace(label="dark", score=1.0, roi=SimpleNamespace(x_offset=0, y_offset=0, width=5, height=5))
+        listener.answers[truth.request.stamp] = SimpleNamespace(
+            recognitions=[more, *said[::-1]] if number else said[:1], width=160, height=120
+        )
+    assert listener.summary(truths).endswith("39 of 40 labels right")
+    blank = [Truth(truth.request, ("", truth.labels[1])) for truth in truths]
+    assert listener.summary(blank).endswith("19 of 20 labels right")
 
 
 def test_a_last_answer_that_was_waited_for_is_heard():
