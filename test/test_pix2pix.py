@@ -12,6 +12,7 @@ from mmcl_core.augment import Augmenter
 from mmcl_core.data.batches import Batch
 from mmcl_core.engine.optim import set_mode
 from mmcl_core.methods.base import ViewBatch
+from mmcl_core.methods.generated import GeneratedPictures
 from mmcl_core.modality import to_network_input
 
 
@@ -164,3 +165,17 @@ def test_kept_pictures_are_those_of_the_present_generator():
     system_of.load_state_dict(system.state_dict())
     assert not torch.allclose(before, after, atol=1e-2)
     assert torch.equal(after, generated_of(fresh, system_of, stage_of_it, [8, 9], [0, 0]))
+
+
+def test_a_row_that_comes_twice_is_made_once_and_counts_once():
+    kept = GeneratedPictures([4, 7], 9, 1, 2, torch.device("cpu"))
+    asked = []
+
+    def make(place, row, copy):
+        asked.append(row)
+        return torch.full((1, 3, 2, 2), float(row))
+
+    one = torch.zeros(2, dtype=torch.int64)
+    assert kept.take(torch.tensor([4, 4]), one, make).unique().tolist() == [4.0]
+    assert kept.take(torch.tensor([7, 4]), one, make)[:, 0, 0, 0].tolist() == [7.0, 4.0]
+    assert asked == [4, 4, 7]

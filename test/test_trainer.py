@@ -540,7 +540,55 @@ def test_labelled_samples_may_come_more_often(data, tmp_path):
         train(tiny.settings(data, "data.label_repeats=-1"), tmp_path / "none")
 
 
+def test_half_of_a_batch_is_labelled_as_far_as_none_holds_a_sample_twice(data, tmp_path):
+    """Two labelled of 32 samples cannot be half of a batch of 8 without copies of themselves as negatives."""
+    common = ("data.label_share=0.06", "train.epochs=1", "train.batch=8")
+    for repeats in (0, 4):
+        train(tiny.settings(data, *common, f"data.label_repeats={repeats}"), tmp_path / str(repeats))
+    assert len((tmp_path / "0" / "labelled.txt").read_text().splitlines()) == 2
+    assert read_rows(tmp_path / "0", "train") == read_rows(tmp_path / "4", "train")
+
+
+def test_a_target_that_training_hardly_has_is_refused_before_any_work(tmp_path):
+    with PreparedWriter(
+        tmp_path / "set", classes=tiny.CLASSES, size=tiny.SIDE, modalities=("rgb", "depth"), description={}
+    ) as writer:
+        for number in range(24):
+            rgb, depth = tiny.picture(number % 3, np.random.default_rng(number))
+            images = {"rgb": rgb} | ({"depth": depth} if number == 0 else {})
+            writer.add(Sample(images, number % 3, "train", f"{number:02d}"))
+    with pytest.raises(DataError, match=r"of 24 training samples in .* have depth, which is to be classified"):
+        train(tiny.settings(tmp_path / "set", "data.val_fraction=0"), tmp_path / "run")
+    train(
+        tiny.settings(tmp_path / "set", "data.val_fraction=0", "train.target=rgb", "train.epochs=1"), tmp_path / "run"
+    )
+
+
 # ------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_parameters_may_get_their_first_gradient_in_a_later_step(name):
+    system = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(3, 2)})
+    optimizer = make_optimizer(system, Update(OptimConfig(name=name, lr=0.1, momentum=0.9)), torch.device("cpu"))
+    before = system["b"].weight.clone()
+    for parts in ("a", "ab", "a"):
+        optimizer.zero_grad(set_to_none=True)
+        sum(system[part](torch.ones(1, 3)).sum() for part in parts).backward()
+        optimizer.step()
+    assert not torch.equal(before, system["b"].weight)
+
+
+def test_the_fusion_of_rgb_and_depth_is_calibrated_whatever_other_targets_there_are():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 4
+    values = {
+        name: 3 * torch.randn(200, 4, generator=g) + 4 * F.one_hot(labels, 4) for name in ("rgb", "depth", "rgb_right")
+    }
+    present = {name: torch.ones(200, dtype=torch.bool) for name in values}
+    present["rgb_right"][:] = False
+    two = fit_temperatures(Outputs(values, present, labels), ("rgb", "depth"))["rgbd"]
+    assert fit_temperatures(Outputs(values, present, labels), ("rgb", "depth", "rgb_right"))["rgbd"] == two != 1.0
 
 
 def test_adam_couples_weight_decay_and_adamw_does_not():

@@ -191,7 +191,7 @@ def check_data(
 
     Raises:
         ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without a choice.
-        DataError: nothing to train on.
+        DataError: nothing to train on, as a whole or for a modality that is to be classified.
     """
     missing = [name for name in modalities if name not in prepared.modalities]
     if missing:
@@ -205,6 +205,13 @@ def check_data(
             f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; give "
             f"train.batch={len(train)} or less"
         )
+    for name in modalities:
+        has = int(prepared.present[train, prepared.modalities.index(name)].sum())
+        if has < 2 and (config.train.target == "both" or name == config.train.target):
+            raise DataError(
+                f"{has} of {len(train)} training samples in {config.data.root} have {name}, which is to be classified; "
+                "add some, or leave it out of train.modalities and train.target"
+            )
     taught = set(prepared.labels[train].tolist()) if config.data.label_share > 0 else {-1}
     if config.train.keep == "best":
         _check_choice(config, prepared.labels[val], taught != {-1})

@@ -18,17 +18,15 @@ __all__ = ["MovingAverage", "make_optimizer", "require_finite", "select", "set_m
 
 
 def make_optimizer(system: nn.Module, update: Update, device: torch.device) -> torch.optim.Optimizer:
-    """Adam or SGD (weight decay added to the gradient) or AdamW over the parameters of an update, fused if possible."""
+    """Adam or SGD (weight decay added to the gradient) or AdamW over the parameters of an update."""
     parameters = [p for name, p in system.named_parameters() if update.selects(name)]
     assert parameters, f"update {update.name!r} selects no parameter by {update.trainable}"
     optim: OptimConfig = update.optim
-    common: dict[str, Any] = {
-        "lr": optim.lr, "weight_decay": optim.weight_decay, "fused": device.type in ("cpu", "cuda")
-    }  # fmt: skip
-    if optim.name == "sgd":
+    common: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+    if optim.name == "sgd":  # not fused: that cannot take parameters whose first gradient comes in a later step
         return torch.optim.SGD(parameters, momentum=optim.momentum, **common)
     kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    return kind(parameters, betas=optim.betas, eps=optim.eps, **common)
+    return kind(parameters, betas=optim.betas, eps=optim.eps, fused=device.type in ("cpu", "cuda"), **common)
 
 
 def select(system: nn.Module, update: Update) -> list[nn.Parameter]:

@@ -104,7 +104,10 @@ class Samples:
         if self.config.data.label_repeats:
             return self.config.data.label_repeats
         labelled = int((self.labels >= 0).sum())
-        repeats = max(1, round((len(self.labels) - labelled) / max(labelled, 1)))
+        others, batch = len(self.labels) - labelled, self.config.train.batch // self.config.train.accumulate
+        repeats = max(1, round(others / max(labelled, 1)))
+        if labelled < batch:  # no sample twice in a batch: no more repeats than an epoch then has batches
+            repeats = max(1, min(repeats, others // (batch - labelled) - 1))
         logger.info(
             "data.label_repeats=0: the %d labelled of %d samples come %d times in an epoch",
             labelled, len(self.labels), repeats,
@@ -193,6 +196,12 @@ class Samples:
 
     def _warn_of_idle_samples(self) -> None:
         idle = int((self.labels < 0).sum())
+        if 0 < idle < len(self.labels) and self.config.train.accumulate > 1:
+            logger.warning(
+                "train.accumulate=%d with unlabelled samples: a part of a batch without a label counts as a loss of 0, "
+                "so that few labels weigh less than in whole batches",
+                self.config.train.accumulate,
+            )
         if idle and self.method.labels_alone:
             logger.warning(
                 "%d of %d training samples have no label and teach method %s nothing; data.unlabelled=drop leaves them "
@@ -233,6 +242,7 @@ def _taken_over(made: list[Parts], event: torch.cuda.Event) -> list[Parts]:
     stream = torch.cuda.current_stream()
     stream.wait_event(event)
     for batch, views in itertools.chain.from_iterable(made):
-        for tensor in itertools.chain(batch_tensors(views), batch.images.values(), batch.present.values()):
+        own = (*batch.images.values(), *batch.present.values(), batch.labels, batch.camera, batch.index)
+        for tensor in itertools.chain(batch_tensors(views), own):
             tensor.record_stream(stream)
     return made

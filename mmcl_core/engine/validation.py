@@ -118,11 +118,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def fit_temperatures(logits: Outputs | None, targets: Sequence[str]) -> dict[str, float]:
-    """A temperature for each target, and ``rgbd`` for their fusion where there are several; 1 without predictions.
+    """A temperature for each target, and ``rgbd`` for the fusion of several; 1 without predictions.
 
-    The fusion is the mean of the log-probabilities of the modalities at their own temperatures; ``rgbd`` divides that.
+    The fusion is the mean of the log-probabilities of ``rgb`` and ``depth``, or of all targets where one of these is
+    none, at their own temperatures; ``rgbd`` divides that.
     """
     fused = ("rgbd",) if len(targets) > 1 else ()
+    parts = ("rgb", "depth") if {"rgb", "depth"} <= set(targets) else tuple(targets)
     if logits is None:
         return dict.fromkeys((*targets, *fused), 1.0)
     result = {}
@@ -130,7 +132,7 @@ def fit_temperatures(logits: Outputs | None, targets: Sequence[str]) -> dict[str
         mask = logits.usable(modality)
         result[modality] = fit_temperature(logits.values[modality][mask], logits.labels[mask])
     if fused:
-        mask = logits.usable(*targets)
-        each = [F.log_softmax(logits.values[name][mask] / result[name], 1) for name in targets]
+        mask = logits.usable(*parts)
+        each = [F.log_softmax(logits.values[name][mask] / result[name], 1) for name in parts]
         result["rgbd"] = fit_temperature(torch.stack(each).mean(0), logits.labels[mask])
     return result

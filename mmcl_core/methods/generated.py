@@ -40,7 +40,7 @@ class GeneratedPictures:
         """The pictures of some samples.
 
         Args:
-            index: their rows in the set, int64 [b], each once.
+            index: their rows in the set, int64 [b].
             copy: which picture of each, int64 [b].
             make: gives the network input [1, 3, size, size] of (place in ``index``, row, copy).
 
@@ -54,5 +54,5 @@ class GeneratedPictures:
             for n, row, which in wanted.tolist():
                 self._pictures[place[n]] = make(n, row, which)[0].half()
             self._made[place[fresh]] = True
-            self._left -= len(fresh)
+            self._left = int((~self._made).sum())
         return self._pictures[place].float()
