@@ -162,7 +162,14 @@ TABLE: tuple[Parameter, ...] = (
         "Take depth as registered to colour though the frames differ in name.",
         live=True,
     ),
-    Parameter("min_score", 0.0, "Answers below this probability become unknown.", low=0, high=1, live=True),
+    Parameter(
+        "min_score",
+        0.0,
+        "Answers below this probability become unknown; mmcl_core.evaluate tells what each value answers.",
+        low=0,
+        high=1,
+        live=True,
+    ),
     Parameter(
         "box_scale",
         1.2,
