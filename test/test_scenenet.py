@@ -340,6 +340,18 @@ def test_an_interrupted_job_goes_on_within_its_bounds(source, tmp_path, monkeypa
     assert again.index == whole.index
 
 
+def test_a_protobuf_file_is_of_the_split_that_its_name_says(source, tmp_path, capsys):
+    """Trajectories of train and val have the same names: with the other's instances labels would be wrong."""
+    words = ["scenenet", "--source", str(source), "--check", "--workers", "1"]
+    lone = source / "scenenet_rgbd_val.pb"
+    assert main([*words, "--protobufs", str(lone)]) == 2
+    assert "no trajectories of train/" in capsys.readouterr().err
+    other = lone.rename(tmp_path / "mine.pb")
+    assert main([*words, "--protobufs", str(other)]) == 2
+    assert "no trajectories of train/" in capsys.readouterr().err
+    assert set(prepare(source, tmp_path / "set", "--protobufs", str(other), "--splits", "val").splits) == {"val"}
+
+
 @pytest.mark.parametrize(
     ("folders", "options", "said"),
     [

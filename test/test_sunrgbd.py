@@ -189,6 +189,37 @@ def test_check_finds_an_implausible_unit(source, capsys):
     assert f"2 bad files or samples, the first: SUNRGBD/{FRAMES[0]}" in said
 
 
+def test_names_as_people_typed_them_and_files_that_are_no_json(source, tmp_path):
+    """Some published files hold a name that ends with a backslash, which is no JSON; many objects are numbered."""
+    path = source / "SUNRGBD" / FRAMES[0] / "annotation2Dfinal/index.json"
+    text = path.read_text().replace('"wall"', '"wall\\"').replace('"chair:occluded"', '"chair #2:occluded"')
+    with pytest.raises(ValueError, match="delimiter"):
+        json.loads(text)
+    path.write_text(text.replace('"night_stand"', '"Night stand1."'))
+    made = prepare(source, tmp_path / "out")
+    frame = [key for key in made.keys if key.startswith(FRAMES[0])]
+    assert frame == [f"{FRAMES[0]}/001-night-stand", f"{FRAMES[0]}/002-chair"]
+    assert not made.index["skipped"]["samples"]
+
+
+def test_what_lies_outside_of_the_picture_does_not_count(tmp_path):
+    """Polygons run over the border: a sliver is no crop, whatever its length outside."""
+    objects = (("chair", [(-60, 10, 2, 12)]), ("table", [(-30, 5, 39, 44)]))
+    write_frame(tmp_path / "data" / "SUNRGBD" / FRAMES[0], objects=objects)
+    made = prepare(tmp_path / "data", tmp_path / "out", "--size", "40")
+    assert list(made.keys) == [f"{FRAMES[0]}/001-table"]
+    assert (made.images["depth"][0][5:25, 10:] == 1234).all()
+    assert (made.images["depth"][0][:5] == 9001).all(), "from the border of the picture on, nothing of what is outside"
+
+
+def test_an_empty_split_file_is_one_line(source, tmp_path, capsys):
+    pytest.importorskip("scipy.io", reason="scipy is not installed")
+    (tmp_path / "empty.mat").write_bytes(b"")
+    words = ["sunrgbd", "--source", str(source), "--check", "--workers", "1", "--splits", str(tmp_path / "empty.mat")]
+    assert main(words) == 2
+    assert "empty.mat is no MATLAB file with alltrain and alltest" in capsys.readouterr().err
+
+
 def test_odd_annotations(tmp_path):
     path = tmp_path / "index.json"
     polygons = [

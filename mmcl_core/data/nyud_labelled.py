@@ -42,7 +42,7 @@ from mmcl_core.data.hha import hha
 from mmcl_core.data.rooms import CLASSES, class_of
 from mmcl_core.data.sources import Plan, Skip
 from mmcl_core.data.writer import Sample
-from mmcl_core.errors import DataError
+from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["CAMERA", "FILE", "LabelledFrame", "plan_labelled"]
 
@@ -194,7 +194,9 @@ def _read_splits(file: Path, scenes: list[str], given: Path | None) -> tuple[dic
         content = optional_import("scipy.io", "reading splits.mat").loadmat(path)
         for name, split in (("trainNdxs", "train"), ("testNdxs", "test")):
             splits |= dict.fromkeys((np.ravel(content[name]).astype(int) - 1).tolist(), split)
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # an empty file raises a kind of its own
         raise DataError(f"{path} is no MATLAB file with trainNdxs and testNdxs: {error!r}") from error
     if not splits or min(splits) < 0 or max(splits) >= len(scenes):
         raise DataError(

@@ -168,10 +168,9 @@ class SceneNet:
         quota = Quota({}, {}) if options.check else Quota(_share(most, part), _share(per_class, part))
         skips: list[Skip] = []
         published: dict[str, tuple[int, int]] = {}
-        found = {
-            split: _find_trajectories(source, split, options.protobufs, skips, published)
-            for split in _find_splits(source, options.splits)
-        }
+        splits = _find_splits(source, options.splits)
+        given = {split: _protobufs(source, split, options.protobufs, len(splits) == 1) for split in splits}
+        found = {split: _find_trajectories(source, split, files, skips, published) for split, files in given.items()}
         total = sum(len(one.frames[:: options.every_frame]) for some in found.values() for one in some)
         if not total:
             first = f"; the first fault: {skips[0].name}: {skips[0].reason}" if skips else ""
@@ -285,23 +284,27 @@ def _find_splits(source: Path, asked: Sequence[str] | None) -> list[str]:
     return [split for split in found if not asked or split in asked]
 
 
+def _protobufs(source: Path, split: str, given: Sequence[Path] | None, alone: bool) -> list[Path]:
+    """The protobuf files of a split; where it is read alone, a single file whose name says nothing may be given."""
+    start = f"scenenet_rgbd_{split}"
+    near = [source, source.resolve().parent, *sorted(path for path in source.iterdir() if path.is_dir())]
+    files = [file for folder in near for file in sorted(folder.glob(f"{start}*.pb"))]
+    if given is not None:
+        files = [file for file in given if file.name.startswith(start)]
+        if alone and len(given) == 1 and not given[0].name.startswith("scenenet_rgbd_"):
+            files = list(given)
+    if not files:
+        raise DataError(f"{source}: no trajectories of {split}/; expected {start}*.pb; give --protobufs")
+    return files
+
+
 def _find_trajectories(
-    source: Path,
-    split: str,
-    given: Sequence[Path] | None,
-    skips: list[Skip],
-    published: dict[str, tuple[int, int]],
+    source: Path, split: str, files: Sequence[Path], skips: list[Skip], published: dict[str, tuple[int, int]]
 ) -> list[Trajectory]:
     """The trajectories of a split that are on disk and have objects of the classes, in the order of their keys.
 
     ``published`` is told how many are on disk and how many the protobuf files name.
     """
-    near = [source, source.resolve().parent, *sorted(path for path in source.iterdir() if path.is_dir())]
-    files = [file for folder in near for file in sorted(folder.glob(f"scenenet_rgbd_{split}*.pb"))]
-    if given is not None:
-        files = [file for file in given if file.name.startswith(f"scenenet_rgbd_{split}") or len(given) == 1]
-    if not files:
-        raise DataError(f"{source}: no trajectories of {split}/; expected scenenet_rgbd_{split}*.pb; give --protobufs")
     found: dict[str, Trajectory] = {}
     gone = Counter[str]()
     named: set[str] = set()

@@ -32,6 +32,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.data.crops import Camera, CropRule
+from mmcl_core.data.crops import Camera, CropRule, part_inside
 from mmcl_core.data.frames import add_crop_arguments, crop_rule, draw_test_groups, optional_import, same_size
 from mmcl_core.data.pictures import read_picture, read_rgb
 from mmcl_core.data.rooms import CLASSES, plain_name
@@ -151,7 +152,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
     camera: Camera | None = None
     try:
         boxes, faults = read_objects(reader.source / at)
-        labels = {i: reader.classes.index(name) for i, (name, _) in boxes.items() if name in reader.classes}
+        labels = {i: label for i, (name, _) in boxes.items() if (label := _label(name, reader.classes)) >= 0}
         at = place / "image"  # named if it does not hold one picture
         at = place / "image" / _only_file(folder / "image")
         images = {"rgb": read_rgb(reader.source / at)} if labels else {}
@@ -169,7 +170,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
     except DataError as error:
         yield Skip((place / "intrinsics.txt").as_posix(), f"{error}; the camera stays unknown")
     for i, label in sorted(labels.items()):
-        cut = reader.rule(images, camera, boxes[i][1])
+        cut = reader.rule(images, camera, part_inside(boxes[i][1], *images["rgb"].shape[:2]))
         if cut is not None:
             key = f"{frame.key}/{i:03d}-{reader.classes[label]}"
             yield Sample(cut[0], label, frame.split, key, frame.group, frame.folder, cut[1])
@@ -200,7 +201,7 @@ def read_objects(path: Path) -> tuple[dict[int, tuple[str, Box]], list[str]]:
         DataError: missing, no JSON, or of another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        content = _load_json(path.read_text(encoding="utf-8", errors="replace"))
         objects, polygons = content["objects"], content["frames"][0]["polygon"]
         names = [plain_name(str((one or {}).get("name", "")).partition(":")[0]) for one in objects]
     except OSError as error:
@@ -224,6 +225,22 @@ def read_objects(path: Path) -> tuple[dict[int, tuple[str, Box]], list[str]]:
             box = (min(old[0], box[0]), min(old[1], box[1]), max(old[2], box[2]), max(old[3], box[3]))
         boxes[i] = (name, box)
     return boxes, faults
+
+
+def _load_json(text: str) -> Any:
+    """The content of an annotation; some that are published hold names such as ``"wall\\"``, which are no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(text.replace("\\", ""), strict=False)
+
+
+def _label(name: str, classes: Sequence[str]) -> int:
+    """The class that a typed name means, -1 for none: ``chair1``, ``chair #2`` and ``chair.`` are chairs."""
+    for one in (name, plain_name(re.sub(r"[-.#]*\d*[-.]*$", "", name))):
+        if one in classes:
+            return classes.index(one)
+    return -1
 
 
 def _coordinates(values: Any) -> list[float]:
@@ -251,7 +268,10 @@ def _list_frames(source: Path, given: Path | None) -> tuple[list[Frame], str]:
     near = (root / _SPLIT_FILE, source / _SPLIT_FILE, root.resolve().parent / _SPLIT_FILE)
     path = given or next((path for path in near if path.is_file()), None)
     if path is None:
-        logger.warning("no allsplit.mat: frames are drawn for testing, not comparable with published numbers")
+        logger.warning(
+            "no allsplit.mat: frames, those of NYU-D among them, are drawn for testing, not comparable with published "
+            "numbers"
+        )
         test = draw_test_groups(groups, TEST_SHARE)
         splits, how = ["test" if group in test else "train" for group in groups], "drawn"
     else:
@@ -306,7 +326,9 @@ def _read_splits(path: Path) -> dict[tuple[str, ...], str]:
             for name, split in (("alltrain", "train"), ("alltest", "test"))
             for cell in np.ravel(content[name])
         }
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # an empty file raises a kind of its own
         raise DataError(f"{path} is no MATLAB file with alltrain and alltest: {error!r}") from error
 
 
