@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ class TorchBackend:
         model, self.metadata = build_model(path, self._device)
         model.to(memory_format=torch.channels_last)
         self.model_id = model_id(path)
+        self._turn = threading.Lock()  # a ResNet is told between calls whose statistics to use
         self._parts = {
             name: Deployed(model, name, float(self.metadata["temperature"][name]))
             for name in self.metadata["trained_modalities"]
@@ -82,6 +84,7 @@ class TorchBackend:
     def infer(self, modality: str, images: NDArray[Any], cameras: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         """Probabilities and unit embeddings of a batch; arguments and results as of :class:`Deployed`."""
         with (
+            self._turn,
             torch.inference_mode(),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"),
         ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def _box(text: str | None) -> tuple[float, float, float, float] | None:
         return None
     try:
         x, y, width, height = map(float, text.split(","))
-        if width > 0 and height > 0:
+        if width > 0 and height > 0 and math.isfinite(x + y + width + height):
             return x, y, x + width, y + height
     except ValueError:
         pass

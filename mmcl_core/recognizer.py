@@ -83,7 +83,7 @@ class Backend(Protocol):
 class Recognizer:
     """A loaded model. Made by :meth:`load`.
 
-    A call of :meth:`recognize` changes nothing, so that one worker thread may call it while others read the attributes.
+    A call of :meth:`recognize` changes nothing; threads may share one, which answers them in turn.
 
     Attributes:
         classes: names, in the order of ``probabilities``.
@@ -139,9 +139,12 @@ class Recognizer:
 
         Raises:
             CheckpointError: no model there, a damaged one, or one of another format.
-            ConfigError: an unknown back end, precision or device, or a back end that is not installed or too old.
+            ConfigError: an unknown back end, precision or device, a back end that is not installed or too old, or no
+                crops at once.
             UntrainedModalityError: the model was never trained to classify.
         """
+        if max_batch < 1:
+            raise ConfigError(f"max_batch is {max_batch}; 1 or more crops pass the network at once")
         path = models.located(os.path.expanduser(path))  # pathlib's raises where there is no such home
         loaded = _load_backend(path, device, backend or _backend_of(path), precision, threads)
         recognizer = cls(loaded, max_batch, mirror)
@@ -250,6 +253,12 @@ class Recognizer:
             if crop is None:
                 continue
             name = f"{kind}[{row}]"
+            if kind == "depth" and self._stored and not _is_picture(crop):
+                given = f"{getattr(crop, 'dtype', type(crop).__name__)} of shape {np.shape(crop)}"
+                raise InputError(
+                    f"{name} is {given}; this model was trained on prepared depth pictures, uint8 [H, W, 3] made as "
+                    "those of its data set, and takes no distances"
+                )
             if kind == "rgb" or self._stored:
                 array = check_rgb(crop, name)
             else:
@@ -258,6 +267,8 @@ class Recognizer:
                 if depth_valid[row] == 0 or depth_valid[row] < least:
                     continue
             picture, camera = fit(array, self.input_size, cameras[row])
+            if picture.ndim == 2 and not picture.any():  # what readings there are lie outside of what is looked at
+                continue
             rows.append(row)
             pictures.append(picture)
             moved.append(camera)
@@ -305,8 +316,12 @@ class Recognizer:
             self._infer(kind, image, np.zeros((1, 4), np.float32))
 
 
+def _is_picture(crop: Any) -> bool:
+    return isinstance(crop, np.ndarray) and crop.dtype == np.uint8 and crop.ndim == 3 and crop.shape[2] == 3
+
+
 def _listed(kind: str, crops: Sequence[Any]) -> list[Any]:
-    if isinstance(crops, np.ndarray) and (crops.ndim < 3 or (kind == "rgb" and crops.ndim == 3)):
+    if isinstance(crops, np.ndarray) and (crops.ndim < 3 or (kind == "rgb" and crops.ndim == 3) or _is_picture(crops)):
         raise InputError(f"{kind} is a single picture of shape {crops.shape}; give a list: {kind}=[crop]")
     return list(crops)
 

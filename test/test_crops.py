@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmcl_core import crops as robot_crops
-from mmcl_core.data.crops import CropRule
+from mmcl_core.data.crops import CropRule, part_inside
 from mmcl_core.data.pictures import depth_millimetres, depth_scale, is_metric_png, read_picture, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 
@@ -60,7 +60,23 @@ def test_context_fills_the_square_with_the_picture():
     np.testing.assert_array_equal(images["depth"], picture[10:22, 16:28])
     images, _ = rule({"depth": picture}, None, (0, 10, 4, 22))  # reaches 4 pixels over the left border
     np.testing.assert_array_equal(images["depth"][:, 4:], picture[10:22, :8])
-    np.testing.assert_array_equal(images["depth"][:, :4], np.repeat(picture[10:22, :1], 4, 1))
+    assert not images["depth"][:, :4].any(), "no reading where nothing is seen"
+    colour = np.stack([picture] * 3, -1).astype(np.uint8)
+    images, _ = rule({"rgb": colour}, None, (0, 10, 4, 22))
+    np.testing.assert_array_equal(images["rgb"][:, :4], np.repeat(colour[10:22, :1], 4, 1))
+
+
+@pytest.mark.parametrize("box", [(-8, 3, 12, 23), (30, 20, 45, 36), (5, 5, 25, 17)])
+def test_boxes_at_the_border_are_cut_as_the_node_cuts_them(box):
+    detections = pytest.importorskip("mmcl_ros.detections")
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (30, 40, 3), np.uint8)
+    shown = tuple(map(round, part_inside(box, 30, 40)))
+    window = detections.square_around(shown, 1.2)
+    rule = CropRule(window[2] - window[0], margin=0.1, context=True)
+    for name, picture in (("rgb", colour), ("depth", rng.integers(400, 900, (30, 40)).astype(np.uint16))):
+        images, _ = rule({name: picture}, None, shown)
+        np.testing.assert_array_equal(images[name], detections.cut(picture, window))
 
 
 def test_small_and_outside_rectangles_are_no_crops():

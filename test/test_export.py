@@ -10,7 +10,7 @@ from test_walls import TRAINING, run_walled
 from mmcl_core import export
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.errors import CheckpointError, ConfigError, UntrainedModalityError
+from mmcl_core.errors import CheckpointError, ConfigError, DataError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
@@ -194,7 +194,9 @@ def test_calibration_pictures_are_spread_over_the_whole_split(tmp_path):
     onnx = pytest.importorskip("mmcl_core.engine.onnx", reason="onnx is not installed")
     prepared = PreparedSet.open(tiny.make_set(tmp_path / "set", samples=onnx.CALIBRATION_SAMPLES + 50))
     rows = prepared.select("train")
-    pictures = onnx._samples(prepared, "rgb", tiny.SIDE)["image"]
+    pictures = onnx._samples(prepared, "rgb", tiny.SIDE, stored=False)["image"]
     assert len(pictures) == onnx.CALIBRATION_SAMPLES
+    with pytest.raises(DataError, match=r"depth in .* is distances, and the model takes pictures"):
+        onnx._samples(prepared, "depth", tiny.SIDE, stored=True)
     for picture, row in zip(pictures[[0, -1]], rows[[0, -1]], strict=True):
         np.testing.assert_array_equal(picture, fit(prepared.images["rgb"][row], tiny.SIDE, prepared.camera[row])[0])

@@ -105,6 +105,7 @@ def test_many_pictures_are_answered_some_at_a_time(model, pictures, capsys, monk
         (("--rgb", "a.png", "b.png", "--depth", "a_depth.png"), "2 files with --rgb and 1 with --depth"),
         (("--rgb", "a.png", "--box", "1,2,3"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
         (("--rgb", "a.png", "--box", "1,2,3,0"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
+        (("--rgb", "a.png", "--box", "nan,2,3,4"), "X,Y,WIDTH,HEIGHT in pixels are expected"),
         (("--rgb", "a.png", "--box", "200,200,9,9"), "none of the pictures can be used"),
         (("--rgb", "a.png", "--box", "81,20,30,20"), "none of the pictures can be used"),
         (("--rgb", "none.png"), "none of the pictures can be used"),

@@ -169,11 +169,23 @@ def test_a_mirrored_look_is_the_mean_of_both_pictures(tmp_path, settings):
         np.testing.assert_allclose(answer.embeddings, both / np.linalg.norm(both, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_depth_whose_readings_are_all_cut_away_is_not_used(loaded):
+    """The network looks at the middle of a crop; readings around it are none."""
+    _, recognizer = loaded
+    rgb, depth = make_crops([(40, 40)])
+    depth[0][2:-2, 2:-2] = 0
+    answer = recognizer.recognize(depth=depth)
+    assert (answer.modality, answer.rejected, answer.labels) == ([""], ["no_depth"], ["unknown"])
+    both = recognizer.recognize(rgb, depth)
+    assert both.modality == ["rgb"]
+    np.testing.assert_array_equal(both.probabilities, recognizer.recognize(rgb).probabilities)
+
+
 def test_fusion_and_missing_pictures(loaded):
     _, recognizer = loaded
     rgb, depth = make_crops([(40, 40)] * 5)
     depth[2][:] = 0  # no reading at all
-    depth[3][:38] = 0  # 5 % left
+    depth[3][:19], depth[3][21:] = 0, 0  # 5 % left
     answer = recognizer.recognize(
         [rgb[0], None, rgb[2], rgb[3], None], [None, depth[1], depth[2], depth[3], depth[2]], min_depth_valid=0.04
     )
@@ -240,8 +252,10 @@ def test_stored_depth_pictures(tmp_path):
     pictures, metric = make_crops([(40, 50)])
     assert recognizer.recognize(depth=pictures).modality == ["depth"]
     assert not recognizer.takes_distances
-    with pytest.raises(InputError, match=r"depth\[0\]"):
+    with pytest.raises(InputError, match=r"depth\[0\] is uint16 of shape .* and takes no distances"):
         recognizer.recognize(depth=metric)
+    with pytest.raises(InputError, match="give a list"):
+        recognizer.recognize(depth=pictures[0])
 
 
 RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)

@@ -2,7 +2,8 @@
 
 The rule: the rectangle, grown by a margin and cut at the border of the picture, becomes square by replicating its own
 edge on both sides (as the crops of NYU-D are used in Hoffman et al., CVPR 2016), and is resized. With ``context`` the
-square is filled with what the picture shows there, and edges are replicated only beyond the border of the picture.
+square is filled with what the picture shows there; beyond the border of the picture colour repeats its edge and metric
+depth has no reading, as where the recognizer node cuts.
 
 Colour is resized by area where it shrinks and bicubically where it grows. Metric depth takes the nearest reading, so
 that readings never mix with missing ones or across an edge.
@@ -114,7 +115,9 @@ class CropRule:
         left, top = x0 - region.left, y0 - region.top
         right, bottom = region.side - left - (x1 - x0), region.side - top - (y1 - y0)
         if left or top or right or bottom:
-            crop = cv2.copyMakeBorder(crop, top, bottom, left, right, cv2.BORDER_REPLICATE)
+            unseen = self.context and image.ndim == 2
+            how = cv2.BORDER_CONSTANT if unseen else cv2.BORDER_REPLICATE
+            crop = cv2.copyMakeBorder(crop, top, bottom, left, right, how)
         if region.side != self.size:
             smooth = cv2.INTER_AREA if region.side > self.size else cv2.INTER_CUBIC
             how = cv2.INTER_NEAREST_EXACT if crop.ndim == 2 else smooth

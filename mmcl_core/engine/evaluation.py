@@ -258,7 +258,7 @@ def _predict(
                 views = [shown, mirrored(shown)] if settings.mirror else [shown]
                 logits = [model(view.image, name, view.camera)[0] for view in views]
             values = (torch.stack(logits).float().mean(dim=0) / temperature[name]).softmax(dim=1)
-            unseen = _blank(batch.images[name][present])
+            unseen = _blank(shown.image)
             values[unseen] = _guesses(batch.index[present][unseen], values.shape[1])
             parts[name].append((batch.index[present].cpu(), values.cpu(), unseen.cpu()))
     found = {}
@@ -286,8 +286,8 @@ def _guesses(rows: Tensor, classes: int) -> Tensor:
 
 
 def _blank(images: Tensor) -> Tensor:
-    """Bool [B]: metric depth [B, S, S] without a reading. Pictures [B, S, S, 3] always show something."""
-    if images.dim() == 3:
+    """Bool [B]: metric depth [B, 1, S, S] without a reading. Pictures [B, 3, S, S] always show something."""
+    if images.shape[1] == 1:
         return (images == 0).flatten(1).all(dim=1)
     return torch.zeros(len(images), dtype=torch.bool, device=images.device)
 

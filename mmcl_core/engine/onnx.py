@@ -67,7 +67,8 @@ def export(
 def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet | None) -> tuple[Path, str]:
     metadata = backend.metadata | {"modality": name, "model_id": backend.model_id + ("-int8" if prepared else "")}
     size = int(metadata["input"]["size"])
-    samples = _samples(prepared, name, size) if prepared else _noise(backend, name, size)
+    stored = backend.metadata["input"]["depth_encoding"] == "stored"
+    samples = _samples(prepared, name, size, stored) if prepared else _noise(backend, name, size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / "model.onnx"
@@ -141,10 +142,13 @@ def _noise(backend: TorchBackend, name: str, size: int) -> Feed:
     return {"image": image if picture else depth, "camera": camera}
 
 
-def _samples(prepared: PreparedSet, name: str, size: int) -> Feed:
-    """Pictures of the training split, evenly spread, as the network takes them."""
+def _samples(prepared: PreparedSet, name: str, size: int, stored: bool) -> Feed:
+    """Pictures of the training split, evenly spread, as the network takes them; ``stored``: depth as pictures."""
     if name not in prepared.modalities:
         raise DataError(f"{prepared.path} has no {name} to calibrate with; it has {', '.join(prepared.modalities)}")
+    if not name.startswith("rgb") and (prepared.images[name].ndim == 4) != stored:
+        here, there = ("distances", "pictures") if stored else ("pictures", "distances")
+        raise DataError(f"{name} in {prepared.path} is {here}, and the model takes {there}: calibrate with another set")
     split = "train" if "train" in prepared.split_names else prepared.split_names[0]
     rows = prepared.select(split)
     rows = rows[prepared.present[rows, prepared.modalities.index(name)]]
