@@ -32,8 +32,14 @@ PARAMETERS = {
     "detections_topic": ("regions to be recognised", None),
     "rgb_transport": ("how colour arrives", ["", "raw", "compressed"]),
     "depth_transport": ("how depth arrives", ["", "raw", "compressed", "compressedDepth"]),
+    "qos": ("auto, reliable or best_effort", ["", "auto", "reliable", "best_effort"]),
+    "pair_window": ("largest difference of stamps of pictures that belong together, seconds", None),
+    "max_wait": ("how long a picture waits for its partner, seconds", None),
+    "history": ("how long pictures are kept for regions to come, seconds", None),
+    "stale_after": ("a sensor is lost when no picture came for so long, seconds", None),
+    "min_score": ("answers below become unknown", None),
 }
-SWITCHED = ("mirror", "autostart", "use_sim_time")  # the same, on or off
+SWITCHED = ("mirror", "assume_registered", "autostart", "use_sim_time")  # the same, on or off
 SWITCHES = ["", "true", "false"]
 
 
@@ -122,6 +128,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
         DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),
         DeclareLaunchArgument("mirror", default_value="", choices=SWITCHES, description="look at mirror images, too"),
+        DeclareLaunchArgument(
+            "assume_registered", default_value="", choices=SWITCHES, description="whatever frames say"
+        ),
         DeclareLaunchArgument("use_sim_time", default_value="", choices=SWITCHES, description="time from /clock"),
         DeclareLaunchArgument("autostart", default_value="", choices=SWITCHES, description="configure and activate"),
         DeclareLaunchArgument("overlay", default_value="false", choices=["true", "false"], description="overlay too"),

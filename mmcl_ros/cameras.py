@@ -43,4 +43,5 @@ class CameraTrack:
 def _calibration(info: Any) -> tuple:
     matrix = info.k if hasattr(info, "k") else info.K
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
-    return (info.width, info.height, info.binning_x, info.binning_y, *roi, *(float(value) for value in matrix))
+    # As text, in which a NaN is equal to itself.
+    return (info.width, info.height, info.binning_x, info.binning_y, *roi, *(str(float(value)) for value in matrix))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.parameter import Parameter as RosParameter
 
 from mmcl_core.settings import hint
 from mmcl_ros.parameters import PARAMETERS, Parameter
@@ -13,16 +14,22 @@ from mmcl_ros.parameters import PARAMETERS, Parameter
 __all__ = ["declare"]
 
 
-def declare(node: Any, rows: Iterable[Parameter]) -> dict[str, Any]:
+def declare(node: Any, rows: Sequence[Parameter]) -> dict[str, Any]:
     """Declare parameters of a node made by rclpy; their values by name.
 
-    A value given at start to a name that no node here has, which ROS itself lets pass, is warned of.
+    A value given at start to a name that no node here has, which ROS itself lets pass, is warned of. A whole number is
+    as good as a real one, where ROS itself refuses it.
 
     Raises:
         rclpy.exceptions.ParameterException: a value given at start has the wrong type or is out of range.
     """
+    overrides = getattr(node, "_parameter_overrides", {})  # no public way leads to what was not declared
+    for row in rows if type(overrides) is dict else ():
+        given = overrides.get(row.name)
+        if type(row.default) is float and given is not None and type(given.value) is int:
+            overrides[row.name] = RosParameter(row.name, value=float(given.value))
     values = {row.name: node.declare_parameter(row.name, row.default, _descriptor(row)).value for row in rows}
-    for name in getattr(node, "_parameter_overrides", ()):  # no public way leads to what was not declared
+    for name in overrides:
         if name not in PARAMETERS and not node.has_parameter(name):
             node.get_logger().warning(f"there is no parameter {name!r}, which changes nothing{hint(name, PARAMETERS)}")
     return values

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmcl_ros.images import DEPTH_ENCODINGS, decode_depth, decode_rgb, stated_encoding
+from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 
 __all__ = ["GREEN", "GREY", "RED", "Mark", "draw", "sheet", "to_colour"]
 
@@ -58,7 +58,11 @@ def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
         InputError: the message cannot be decoded.
     """
     encoding = stated_encoding(message)
-    if sensor == "rgb" and encoding not in DEPTH_ENCODINGS and "compressedDepth" not in encoding:
+    if (
+        sensor == "rgb"
+        and (encoding in RGB_ENCODINGS or encoding not in DEPTH_ENCODINGS)
+        and "compressedDepth" not in encoding
+    ):
         return decode_rgb(message)
     depth = decode_depth(message)
     metres = depth / 1000 if depth.dtype == np.uint16 else depth

@@ -84,6 +84,7 @@ class Intake:
         cameras: camera infos by modality.
         infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
+        heard: when regions came last, or when listening began, seconds of ``clock``.
     """
 
     wanted: tuple[str, ...]
@@ -97,6 +98,7 @@ class Intake:
     cameras: dict[str, CameraTrack] = field(default_factory=dict)
     infos_expected: set[str] = field(default_factory=set)
     events: dict[str, str] = field(default_factory=dict)
+    heard: float = 0.0
     _patient: bool = True
 
     @property
@@ -107,6 +109,7 @@ class Intake:
     def start_over(self) -> None:
         """Drop what has come: nobody listened for a while, which is no fault of the sensors. Counters stay."""
         self.pairer.clear()
+        self.heard = self.clock()
         for health in self.health.values():
             health.forget()
 
@@ -125,7 +128,7 @@ class Intake:
 
     def regions(self, message: Any, now: float) -> None:
         """Take in a message of regions."""
-        self.detector_seen = True
+        self.detector_seen, self.heard = True, self.clock()
         request = read_request(message)
         self._add(REGIONS, Item(request.stamp, request, now), request.stamp == 0)
 
@@ -226,6 +229,6 @@ class Intake:
                 f"the regions came {group.late:.1f} s after the {names} picture that they are of, and pictures are "
                 f"kept for history = {self.pairer.history:g} s; raise history"
             )
-        return (
-            f"no {names} picture within {self.pairer.window:g} s of the regions; the nearest is {group.gap:.3f} s off"
-        )
+        more = f", and none that is nearer came within max_wait = {self.pairer.wait:g} s" if group.slow else ""
+        near = f"the nearest is {group.gap:.3f} s off{more}"
+        return f"no {names} picture within {self.pairer.window:g} s of the regions; {near}"

@@ -12,6 +12,7 @@ from mmcl_ros.intake import REGIONS, Intake
 
 __all__ = ["Ledger", "find_problems"]
 
+SILENT_S = 5.0  # without regions from a detector that is there before it is called a fault
 LONELY = 20  # requests in a row without a partner before it is called a fault
 REGION_FAULTS = (Result.BAD_REGION, Result.FAILED, Result.NO_DEPTH, Result.NO_PICTURE)
 
@@ -73,8 +74,8 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
 
     Args:
         intake: what has arrived.
-        links: by source, something with the attribute ``link``.
-        dropped: requests lost by a full queue.
+        links: by source, something with the attributes ``link`` and ``topic``.
+        dropped: requests lost by a full queue since the last look.
     """
     problems = {}
     now = intake.clock()
@@ -94,6 +95,11 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         if regions.link.state is State.NO_PUBLISHER:
             words += "; without a detector set roi_source to center or full_image"
         problems["no regions"] = words
+    elif intake.uses_detections and regions is not None and (silent := now - intake.heard) > SILENT_S:
+        problems["no regions"] = (
+            f"{regions.topic} has a publisher, and no regions have come for {silent:.0f} s; without a detector set "
+            "roi_source to center or full_image"
+        )
     counters, window = intake.pairer.counters, intake.pairer.window
     if counters.lonely >= LONELY:
         gap = "no partner was ever seen"
@@ -101,7 +107,12 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
             gap = f"the smallest difference of stamps seen is {counters.smallest_gap:.3f} s"
         ever = "paired before" if counters.paired else "never paired"
         cause = f"{gap}, pair_window is {window:g} s; synchronise the sensors, or widen the window"
-        if counters.late is not None:
+        if counters.slow:
+            cause = (
+                f"its pictures come later than max_wait = {intake.pairer.wait:g} s after those that are answered; "
+                "raise max_wait"
+            )
+        elif counters.late is not None:
             cause = (
                 f"the last one came {counters.late:.1f} s after its picture, and pictures are kept for history = "
                 f"{intake.pairer.history:g} s; raise history"
@@ -110,5 +121,7 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
             f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {cause}"
         )
     if dropped:
-        problems["queue full"] = f"{dropped} requests dropped: the queue is full, recognition is slower than the data"
+        problems["queue full"] = (
+            f"{dropped} requests dropped since the last report: the queue is full, recognition is slower than the data"
+        )
     return problems

@@ -14,8 +14,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from mmcl_core.errors import InputError
@@ -24,7 +26,7 @@ from mmcl_ros.detections import stamp_of
 from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
 from mmcl_ros.links import Links, Source
-from mmcl_ros.parameters import PARAMETERS, PICTURES
+from mmcl_ros.parameters import PARAMETERS, PICTURES, check
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.reports import Notices
@@ -51,7 +53,10 @@ class OverlayNode(Node):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("overlay", **arguments)
-        values = declare(self, (PARAMETERS[name] for name in PICTURES))
+        values = declare(self, [PARAMETERS[name] for name in PICTURES])
+        for name, value in values.items():
+            check(name, value)
+        self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
         transport = values[f"{sensor}_transport"]
         topic = self.resolve_topic_name(values[f"{sensor}_topic"])
@@ -75,6 +80,11 @@ class OverlayNode(Node):
         self._notices = Notices(self.get_logger().warning, self.get_logger().info)
         self._out = self.create_publisher(Image, "~/image", profile(1))
         self.create_timer(0.3, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _refuse(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        fixed = ", ".join(change.name for change in changes if change.name in PICTURES)
+        reason = f"{fixed}: taken at the start of the overlay alone; start it anew" if fixed else ""
+        return SetParametersResult(successful=not fixed, reason=reason)
 
     @property
     def working(self) -> bool:

@@ -40,6 +40,7 @@ class Group:
         partners: by stream; a stream without a partner is absent.
         gap: smallest distance in seconds to a message of any wanted stream that has none within the window.
         late: where its partner may have been forgotten, how far its stamp lies behind the newest there, seconds.
+        slow: whether a stream that is alive had not come as far as the anchor when the wait was over.
     """
 
     stream: str
@@ -47,6 +48,7 @@ class Group:
     partners: Mapping[str, Item]
     gap: float | None = None
     late: float | None = None
+    slow: bool = False
 
 
 @dataclass
@@ -57,7 +59,7 @@ class PairCounters:
         paired: all wanted partners were found. one_sided: only some. unpaired: none though some were wanted.
         lonely: anchors in a row that lacked a partner whose stream was alive.
         smallest_gap: smallest distance in stamps to a partner seen so far, seconds; None: none was seen.
-        late: how late the last anchor was that lacked a partner, see :class:`Group`.
+        late, slow: of the last anchor that lacked a partner, see :class:`Group`.
         time_jumps: how often the stamps of a stream of pictures jumped back.
     """
 
@@ -67,6 +69,7 @@ class PairCounters:
     lonely: int = 0
     smallest_gap: float | None = None
     late: float | None = None
+    slow: bool = False
     time_jumps: int = 0
 
 
@@ -225,6 +228,7 @@ class Pairer:
     def _settle(self, stream: str, anchor: Item, now: float) -> Group | None:
         partners: dict[str, Item] = {}
         gap = late = None
+        slow = False
         wanted = [name for name in self._partners if name != stream]
         for name in wanted:
             place = self._streams.get(name, _Stream())
@@ -234,7 +238,9 @@ class Pairer:
                 return None
             if found is None:
                 continue
-            if anchor.stamp:
+            if distance > self.window and name in self._awaited and place.latest < anchor.stamp:
+                slow = True  # its nearest picture may be yet to come: this distance says nothing
+            elif anchor.stamp:
                 smallest = self.counters.smallest_gap
                 self.counters.smallest_gap = distance if smallest is None else min(smallest, distance)
             if distance <= self.window:
@@ -245,8 +251,8 @@ class Pairer:
                     late = max(late or 0.0, (place.latest - anchor.stamp) / 1e9)
         self._count(stream, wanted, partners)
         if gap is not None:
-            self.counters.late = late
-        return Group(stream, anchor, partners, gap, late)
+            self.counters.late, self.counters.slow = late, slow
+        return Group(stream, anchor, partners, gap, late, slow)
 
     def _passed(self, place: _Stream, stream: str, anchor: Item, distance: float) -> bool:
         """Whether no nearer partner than the one found can come, as its stream is further than the anchor."""

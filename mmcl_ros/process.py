@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def start(args: list[str] | None = None, **options: Any) -> None:
-    """Initialise rclpy.
+    """Initialise rclpy; under a discovery server of Fast DDS as a super client, unless the environment says otherwise.
 
     Args:
         args: command line; None: that of the process.
@@ -29,6 +30,8 @@ def start(args: list[str] | None = None, **options: Any) -> None:
     Raises:
         ConfigError: what follows ``--ros-args`` cannot be read, such as a parameter file that is not there.
     """
+    if os.environ.get("ROS_DISCOVERY_SERVER"):  # else the graph, which subscriptions follow, is not seen
+        os.environ.setdefault("ROS_SUPER_CLIENT", "TRUE")
     try:
         rclpy.init(args=args, **options)
     except RuntimeError as error:  # rclpy's own are of a private module

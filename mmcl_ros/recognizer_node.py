@@ -74,6 +74,7 @@ class RecognizerNode(LifecycleNode):
         self._changed = Condition()
         self.stage = "unconfigured"
         self._failure = ""
+        self.enabled = True
         self._reset()
         self.values = declare(self, TABLE)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -98,7 +99,7 @@ class RecognizerNode(LifecycleNode):
         self._frames: FrameRecognizer | None = None
         self._links: Links | None = None
         self._worker: Worker | None = None
-        self.enabled = True
+        self._dropped = 0  # when the status was last reported
         self.ledger = Ledger()
 
     def start(self) -> bool:
@@ -350,7 +351,7 @@ class RecognizerNode(LifecycleNode):
         found = {}
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
-        dropped = self._worker.dropped if self.values["policy"] == "every" else 0
+        dropped = self._worker.dropped - self._dropped if self.values["policy"] == "every" else 0
         return found | find_problems(self.intake, self._links.sources, dropped)
 
     def report(self) -> None:
@@ -374,7 +375,7 @@ class RecognizerNode(LifecycleNode):
                 problems |= self.intake.events | self.ledger.take_events()
                 self.intake.events.clear()
             if self._worker is not None:
-                status.dropped = self._worker.dropped
+                status.dropped = self._dropped = self._worker.dropped
         status.latencies = reports.latencies(seconds)
         status.cause = next(iter(problems.values()), "")
         self._notices.update(problems, now, self.values["warn_period"])

@@ -124,7 +124,7 @@ def diagnostics(status: Any, name: str, stamp: Any) -> Any:
         )
 
     used = [health for health in status.modalities if health.state != State.OFF]
-    alive = any(health.state == State.ALIVE for health in used)
+    alive = any(health.state in (State.ALIVE, State.RECOVERING) for health in used)  # both are answered from
     level = status_class.WARN if status.cause else status_class.OK
     if status.state != "active" or not alive:
         level = status_class.ERROR

@@ -256,7 +256,7 @@ EVERY_ARGUMENT = {
     **{"modality": "rgbd", "device": "cpu", "backend": "onnx", "roi_source": "full_image", "policy": "every"},
     **{"rgb_topic": "/cam/rgb", "rgb_info_topic": "/cam/rgb_info", "depth_topic": "/cam/depth"},
     **{"depth_info_topic": "/cam/depth_info", "detections_topic": "/cam/boxes"},
-    **{"rgb_transport": "compressed", "depth_transport": "compressedDepth"},
+    **{"rgb_transport": "compressed", "qos": "best_effort", "depth_transport": "compressedDepth"},
 }
 
 
@@ -275,12 +275,21 @@ def test_every_argument_arrives(launched, tmp_path):
     file.write_text("/**:\n  ros__parameters: {top_k: 2, policy: latest, center_size: 0.25}\n")
     switches = {"params_file": file, "mirror": "true", "use_sim_time": "true", "autostart": "false", "overlay": "true"}
     switches |= {"log_level": "debug", "respawn": "true", "namespace": "front", "model": "some/run"}
+    switches |= {"assume_registered": "true"}
+    numbers = {"pair_window": 0.05, "max_wait": 0.2, "history": 2.5, "stale_after": 1.5, "min_score": 0.25}
+    switches |= {name: f"{value:g}" for name, value in numbers.items()}
     assert {*EVERY_ARGUMENT, *switches, "python"} == set(declared(RECOGNIZER)), "all that are declared"
     bench = Bench()
     try:
         running = launched(RECOGNIZER, bench.domain, **EVERY_ARGUMENT, **switches)
         wanted = {**{row.name: row.default for row in TABLE}, **EVERY_ARGUMENT, "top_k": 2, "center_size": 0.25}
-        wanted |= {"mirror": True, "autostart": False, "use_sim_time": True, "model": str(tmp_path / "some/run")}
+        wanted |= numbers | {
+            "assume_registered": True,
+            "mirror": True,
+            "autostart": False,
+            "use_sim_time": True,
+            "model": str(tmp_path / "some/run"),
+        }
         request = GetParameters.Request(names=list(wanted))
         values = bench.call(GetParameters, "/front/recognizer/get_parameters", request, 60).values
         fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}

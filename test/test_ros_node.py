@@ -270,6 +270,23 @@ def test_enable_and_recognise_once(bench):
     bench.wait(lambda: found, "an answer after enabling")
 
 
+def test_a_whole_number_is_as_good_as_a_real_one(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", history=2, stale_after=1)
+    assert node.values["history"] == 2.0
+    assert type(node.values["history"]) is float
+    assert node.set_parameters([Parameter("stale_after", value=3.0)])[0].successful
+
+
+def test_a_paused_node_stays_paused_whatever_becomes_of_its_model(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", autostart=False)
+    assert node.enabled
+    assert bench.call(SetBool, "/recognizer/enable", SetBool.Request(data=False)).message == "disabled"
+    for label in ("configure", "activate", "deactivate", "cleanup", "configure", "activate"):
+        assert change(bench, label)
+        assert not node.enabled
+    assert not node._worker.enabled
+
+
 def change(bench, label):
     from lifecycle_msgs.srv import ChangeState
 

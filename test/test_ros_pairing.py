@@ -1,5 +1,7 @@
 """Pairing by stamp, and the health of sensors, on invented streams; against a loop over all messages."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ros_fakes import FakeRecognizer, camera_info, header, image, regions
@@ -9,7 +11,9 @@ from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.health import Health, Latencies, Rate, State, choose, percentiles
 from mmcl_ros.intake import Intake, wanted_modalities
+from mmcl_ros.ledger import find_problems
 from mmcl_ros.pairing import Item, Pairer
+from mmcl_ros.qos import Link
 
 MS = 1_000_000
 
@@ -157,6 +161,46 @@ def test_never_paired_reports_the_smallest_gap():
     assert made.counters.lonely == len(groups) == 20
     assert made.counters.smallest_gap == pytest.approx(0.037)
     assert groups[-1].gap == pytest.approx(0.037)
+
+
+def test_a_partner_that_is_delivered_late_is_no_fault_of_the_stamps():
+    """Equal stamps, depth handed over 167 ms after colour: what lies 100 ms off is an older picture."""
+    made = pairer()
+    groups = []
+    for now in range(0, 2000, 33):
+        made.add("rgb", item(now))
+        if now >= 165:
+            made.add("depth", item(now - 165, received=now / 1e3))
+        groups += made.ready(now / 1e3)
+    late = groups[5:]
+    assert len(late) > 40
+    assert all(group.slow and not group.partners for group in late)
+    assert made.counters.slow
+    assert made.counters.smallest_gap is None
+
+
+def test_causes_name_what_helps():
+    """A silent detector, depth that is late, and regions that are late: each is told with the parameter to change."""
+    robot = Robot(roi_source="detections")
+    regions_link = SimpleNamespace(topic="/detections", link=Link(State.ALIVE))
+    links = {"detections": regions_link}
+    robot.intake.start_over()
+    robot.run(4, "rgb", "depth")
+    assert "no regions" not in find_problems(robot.intake, links)
+    robot.run(2, "rgb", "depth")
+    assert (
+        "/detections has a publisher, and no regions have come for 6 s"
+        in find_problems(robot.intake, links)["no regions"]
+    )
+    robot.detect()
+    assert find_problems(robot.intake, links) == {}
+    counters = robot.intake.pairer.counters
+    counters.lonely = 100
+    assert "widen the window" in find_problems(robot.intake, links)["not paired"]
+    counters.late = 1.5
+    assert "1.5 s after its picture" in find_problems(robot.intake, links)["not paired"]
+    counters.slow = True
+    assert "raise max_wait" in find_problems(robot.intake, links)["not paired"]
 
 
 def test_a_looping_bag_starts_over():
@@ -422,6 +466,13 @@ def test_a_camera_info_that_never_comes_delays_the_first_request_only():
     robot.send("rgb")
     assert len(robot.jobs) == 2
     assert robot.jobs[1].infos == {}
+
+
+def test_a_calibration_of_nans_is_kept_once():
+    track = CameraTrack()
+    for number in range(50):
+        track.add(camera_info(4, 4, float("nan"), 2, 2, stamp_ns=number + 1))
+    assert len(track._infos) == 1
 
 
 def test_a_picture_goes_with_the_calibration_of_its_time():

@@ -15,11 +15,12 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 
 from mmcl_ros.msg import Recognition, RecognitionArray, RecognizerStatus, RegionArray
 from rcl_interfaces.msg import Log
+from rclpy.parameter import Parameter
 from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
-from mmcl_core.errors import InputError
+from mmcl_core.errors import ConfigError, InputError
 from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
 from mmcl_ros.images import decode_depth, decode_rgb
 
@@ -97,6 +98,11 @@ def test_overlay_works_only_while_somebody_looks(bench):
     from mmcl_ros.overlay_node import OverlayNode
 
     overlay = bench.add(OverlayNode(context=bench.context))
+    (change,) = overlay.set_parameters([Parameter("rgb_topic", value="/other")])
+    assert not change.successful
+    assert "rgb_topic: taken at the start" in change.reason
+    with pytest.raises(ConfigError, match="modality is 'dpeth'"):
+        OverlayNode(context=bench.context, parameter_overrides=[Parameter("modality", value="dpeth")])
     camera = bench.publisher(Image, "/rgb/image", subscribers=0)
     answers = bench.publisher(RecognitionArray, "/recognitions", subscribers=0)
     time.sleep(0.7)
@@ -243,3 +249,15 @@ def test_process_that_is_told_to_end_in_the_midst_of_an_answer_ends_quietly(benc
     assert process.returncode == 0, errors
     assert "lost" not in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, "TRUE"), ("FALSE", "FALSE")])
+def test_under_a_discovery_server_the_graph_is_seen(monkeypatch, given, taken):
+    from mmcl_ros import process
+
+    monkeypatch.setattr(process.rclpy, "init", lambda **_: None)
+    for name, value in (("ROS_SUPER_CLIENT", given), ("ROS_DISCOVERY_SERVER", "127.0.0.1:11811")):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(process.os, "environ", dict(os.environ))
+    process.start()
+    assert process.os.environ["ROS_SUPER_CLIENT"] == taken
