@@ -33,28 +33,35 @@ PARAMETERS = {
     "rgb_transport": ("how colour arrives", ["", "raw", "compressed"]),
     "depth_transport": ("how depth arrives", ["", "raw", "compressed", "compressedDepth"]),
     "qos": ("auto, reliable or best_effort", ["", "auto", "reliable", "best_effort"]),
-    "pair_window": ("largest difference of stamps of pictures that belong together, seconds", None),
-    "max_wait": ("how long a picture waits for its partner, seconds", None),
-    "history": ("how long pictures are kept for regions to come, seconds", None),
-    "stale_after": ("a sensor is lost when no picture came for so long, seconds", None),
-    "min_score": ("answers below become unknown", None),
+}
+NUMBERS = {
+    "pair_window": "largest difference of stamps of pictures that belong together, seconds",
+    "max_wait": "how long a picture waits for its partner, seconds",
+    "history": "how long pictures are kept for regions to come, seconds",
+    "stale_after": "a sensor is lost when no picture came for so long, seconds",
+    "min_score": "answers below become unknown",
 }
 SWITCHED = ("mirror", "assume_registered", "autostart", "use_sim_time")  # the same, on or off
 SWITCHES = ["", "true", "false"]
 
 
-def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool]]:
+def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool | float]]:
     """The parameter file, and those parameters that were given; the later override.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file, or a number is none.
     """
     file = LaunchConfiguration("params_file").perform(context)
     if file and not Path(file).is_file():
         raise ValueError(f"params_file is {file}, where there is no file; name a YAML file like config/recognizer.yaml")
-    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, *SWITCHED]}
-    given: dict[str, str | bool] = {name: values[name] for name in PARAMETERS if values[name]}
+    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, *SWITCHED, *NUMBERS]}
+    given: dict[str, str | bool | float] = {name: values[name] for name in PARAMETERS if values[name]}
     given |= {name: values[name] == "true" for name in SWITCHED if values[name]}
+    for name in (name for name in NUMBERS if values[name]):
+        try:
+            given[name] = float(values[name])
+        except ValueError as error:
+            raise ValueError(f"{name} is {values[name]!r}; a number is expected") from error
     if "model" in given:
         path = Path(str(given["model"])).expanduser()
         if path.exists() or len(path.parts) > 1:  # a bare name may be that of a model in the package
@@ -72,7 +79,7 @@ def warn_of_misplaced(context: LaunchContext) -> None:
     own = LaunchConfiguration("namespace").perform(context)
     above = "" if own.startswith("/") else context.launch_configurations.get("ros_namespace", "")
     place = "/".join(["", *filter(None, f"{above}/{own}".split("/"))])
-    given = [name for name in PARAMETERS if LaunchConfiguration(name).perform(context)]
+    given = [name for name in [*PARAMETERS, *NUMBERS] if LaunchConfiguration(name).perform(context)]
     overlay = f"{place}/overlay" if is_on(context, "overlay") else ""
     for words in misplaced(Path(file), f"{place}/recognizer", overlay, given) if file else ():
         logging.get_logger("recognizer.launch").warning(words)
@@ -124,6 +131,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value="", description=text, **({"choices": choices} if choices else {}))
         for name, (text, choices) in PARAMETERS.items()
     ]
+    arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in NUMBERS.items()]
     arguments += [
         DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
         DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),

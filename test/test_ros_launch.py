@@ -276,7 +276,7 @@ def test_every_argument_arrives(launched, tmp_path):
     switches = {"params_file": file, "mirror": "true", "use_sim_time": "true", "autostart": "false", "overlay": "true"}
     switches |= {"log_level": "debug", "respawn": "true", "namespace": "front", "model": "some/run"}
     switches |= {"assume_registered": "true"}
-    numbers = {"pair_window": 0.05, "max_wait": 0.2, "history": 2.5, "stale_after": 1.5, "min_score": 0.25}
+    numbers = {"pair_window": 0.05, "max_wait": 0.2, "history": 2.0, "stale_after": 1.5, "min_score": 0.25}
     switches |= {name: f"{value:g}" for name, value in numbers.items()}
     assert {*EVERY_ARGUMENT, *switches, "python"} == set(declared(RECOGNIZER)), "all that are declared"
     bench = Bench()
