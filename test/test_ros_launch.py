@@ -38,14 +38,14 @@ needs_launch = pytest.mark.skipif(not HAS_LAUNCH, reason="launch and launch_ros 
 
 
 def declared(path):
-    """Names and keywords of the launch arguments that a file declares literally, and the table of the recognizer."""
+    """Names and keywords of the launch arguments that a file declares literally, and the tables of the recognizer."""
     tree = ast.parse(path.read_text())
     names = {}
     for node in ast.walk(tree):
         call = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DeclareLaunchArgument"
         if call and isinstance(node.args[0], ast.Constant):
             names[node.args[0].value] = {keyword.arg for keyword in node.keywords}
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "PARAMETERS":
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("PARAMETERS", "NUMBERS"):
             names |= {name: {"description"} for name in ast.literal_eval(node.value)}
     return names
 
@@ -56,16 +56,18 @@ def test_every_argument_is_declared_and_described():
     assert all("description" in keywords for keywords in [*names.values(), *declared(DEMO).values()])
 
 
-def table_of_launch():
+def table_of_launch(name="PARAMETERS"):
     tree = ast.parse(RECOGNIZER.read_text())
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
-    return next(ast.literal_eval(node.value) for node in assigned if getattr(node.targets[0], "id", "") == "PARAMETERS")
+    return next(ast.literal_eval(node.value) for node in assigned if getattr(node.targets[0], "id", "") == name)
 
 
 def test_arguments_that_set_parameters_agree_with_the_table():
     for name, (_, choices) in table_of_launch().items():
-        assert name in PARAMETERS
+        assert type(PARAMETERS[name].default) is str
         assert tuple(choices or ()) == (("", *PARAMETERS[name].choices) if PARAMETERS[name].choices else ())
+    for name in table_of_launch("NUMBERS"):
+        assert type(PARAMETERS[name].default) is float
 
 
 EXECUTABLES = [
