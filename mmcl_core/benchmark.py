@@ -85,7 +85,10 @@ def _train(config: Config, options: argparse.Namespace) -> None:
         share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     _line("train", formulation="ours", batch=config.train.batch, **ours, **share)
     _line("train", projected=f"{epochs} epochs of {pairs} samples", hours=hours)
-    _beside("train", config.train.batch, ours, measure_train, config, True, options.steps)
+    if config.method == "mmcl" and config.model.backbone == "encoder":
+        _beside("train", config.train.batch, ours, measure_train, config, True, options.steps)
+    else:
+        _line("train", formulation="plain", left_out="there is one of method=mmcl with model.backbone=encoder alone")
 
 
 def _loss(config: Config, options: argparse.Namespace) -> None:

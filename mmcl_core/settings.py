@@ -14,7 +14,7 @@ import yaml
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["build", "hint", "read_file", "read_override"]
+__all__ = ["build", "hint", "load_yaml", "read_file", "read_override"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,27 @@ def hint(key: str, known: Mapping[str, Any]) -> str:
     """The end of a message about an unknown key: the known one it resembles, or all of them."""
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice, of which YAML itself drops the first."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} comes twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(text: str) -> Any:
+    """The content of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or a mapping holds a key twice.
+    """
+    return yaml.load(text, _Loader)
 
 
 def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -38,7 +59,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base")
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from shlex import quote
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.config import Config, load
+from mmcl_core.config import Config, load, override, to_dict
 from mmcl_core.errors import ConfigError, TrainingError
 from mmcl_core.settings import read_override
 
@@ -104,6 +104,10 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)
         asked = load(options.config or resume / "config.yaml", overrides)
+        if options.config is not None:  # what may differ is as it was, where the command line does not say otherwise
+            given = {text.partition("=")[0].strip() for text in overrides}
+            before = dict(runfolder.flat(to_dict(saved)))
+            asked = override(asked, {name: before[name] for name in runfolder.FREE_SETTINGS if name not in given})
         changed = runfolder.differences(saved, asked)
         if changed:
             raise ConfigError(

@@ -258,6 +258,8 @@ def test_a_split_of_the_set_validates_before_any_fraction(prepared):
     assert len(split_indices(prepared, DataConfig(), 0)[1]) == 0  # no split "val", no fraction
     with pytest.raises(DataError, match="no split 'training'; it has test, train"):
         split_indices(prepared, DataConfig(train_split="training"), 0)
+    with pytest.raises(DataError, match=r"no split 'vall' \(data.val_split\); it has "):
+        split_indices(prepared, DataConfig(val_split="vall"), 0)
     for wrong in (DataConfig(val_fraction=1.0), DataConfig(label_share=1.5)):
         with pytest.raises(ConfigError, match="a share in"):
             split_indices(prepared, wrong, 0)

@@ -31,6 +31,12 @@ def test_training_is_measured_beside_the_plain_formulation(capsys):
     assert ratio["cpu_seconds"] == pytest.approx(ours["cpu_seconds"] / plain["cpu_seconds"], rel=0.05)
 
 
+def test_other_methods_are_measured_alone(capsys):
+    found = lines(capsys, "train", "train.epochs=1", "method=supervised", "train.target=rgb")
+    assert [line.get("formulation") for line in found] == ["ours", None, "plain"]
+    assert "alone" in found[-1]["left_out"]
+
+
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 

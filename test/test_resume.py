@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 
@@ -195,6 +196,22 @@ def test_resume_with_other_settings_names_them(uninterrupted, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert command.main(["--resume", str(tmp_path)]) == 2
     assert "no run to resume" in capsys.readouterr().err
+
+
+def test_what_may_differ_is_as_it_was_where_nothing_else_is_said(uninterrupted, data, tmp_path, monkeypatch):
+    """The data of a run are named by its folder, not by the file of settings it was made from."""
+    settings = yaml.safe_load(uninterrupted[0].read_text()) | {"out": ""}
+    settings["data"] = settings["data"] | {"root": str(tmp_path / "other")}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted[0].parent / "run", run)
+    parse = command._parser().parse_intermixed_args
+    config, _ = command.settings(parse(["--config", str(tmp_path / "tiny.yaml"), "--resume", str(run)]))
+    assert config.data.root == str(data)
+    config, _ = command.settings(
+        parse(["--config", str(tmp_path / "tiny.yaml"), "--resume", str(run), "--data", "elsewhere", "train.threads=3"])
+    )
+    assert (config.data.root, config.train.threads) == ("elsewhere", 3)
 
 
 def test_a_state_saved_before_the_first_new_row_holds_the_length_of_the_log(tmp_path):

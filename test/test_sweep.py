@@ -87,6 +87,13 @@ def write(tmp_path, data):
         ("columns:", "compare: [{rows: [multi, c]}]\ncolumns:", r"rows: unknown name 'c'; did you mean 'ce'\?"),
         ("columns:", "compare: [{rows: [multi]}]\ncolumns:", "takes two rows"),
         ("columns:", "evaluate: [{name: real, set: reel}]\ncolumns:", "evaluate, set: unknown name 'reel'"),
+        ("columns:", "compare: [{rows: [multi, ce], paper: {rgb: [2.5, 0.4]}}]\ncolumns:", "rgb is .*; give a number"),
+        (
+            "columns:",
+            "evaluate: [{name: a, set: tiny}, {name: a, set: tiny}]\ncolumns:",
+            "under evaluate are named 'a'",
+        ),
+        ("columns:", "settings: {train.epochs: 2}\ncolumns:", "the key 'settings' comes twice"),
         ("title: Tiny", "title: [", "not valid YAML"),
     ],
 )
@@ -224,6 +231,16 @@ def test_runs_are_named_by_content(write, data, tmp_path):
     (tmp_path / "link").symlink_to(data)
     overrides = {"train.device": "cuda:3", "train.threads": 5}
     assert make_plan(table, [1], data=[f"tiny={tmp_path / 'link'}"], overrides=overrides).keys[place] == keys[place]
+    # So is what weights hold that a run starts from, wherever they lie.
+    named = []
+    for content in (b"one", b"two", b"one"):
+        (tmp_path / "start.safetensors").write_bytes(content)
+        start = {"model.init_from": str(tmp_path / "start.safetensors")}
+        named.append(make_plan(table, [1], overrides=start).keys[place])
+    assert named[0] == named[2] != named[1]
+    (tmp_path / "start.safetensors").rename(tmp_path / "moved.safetensors")
+    start = {"model.init_from": str(tmp_path / "moved.safetensors")}
+    assert make_plan(table, [1], overrides=start).keys[place] == named[0]
     other_set = tiny.make_set(tmp_path / "other", samples=38)
     assert make_plan(table, [1], data=[str(other_set)]).keys[place] != keys[place]
 
@@ -345,6 +362,25 @@ def test_figures_by_hand(write, tmp_path):
     assert page.count("data:image/png;base64,") == 2
     assert "&lt;b&gt;" in page
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
+
+
+def test_a_failure_of_an_earlier_start_is_not_forgotten(write, tmp_path):
+    """Where other rows alone are run anew; and a test set that a column never sees is not waited for."""
+    text = TABLE + "evaluate: [{name: real, set: tiny, split: train, modality: [rgb]}]\n"
+    table = read_table(write(text))
+    key = make_plan(table, [0]).keys[Place("multi", "rgb", None, 0)]
+    folder = tmp_path / "runs" / key
+    folder.mkdir(parents=True)
+    (folder / "sweep.log").write_text("error: the loss is not finite\n")
+    costs = [{"status": status, "seconds": 1, "cpu_seconds": 1, "device": "cpu", "share": 1} for status in (75, 1)]
+    (folder / "sweep.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
+    page = pages.markdown(summarise(make_plan(table, [0], ["ce"]), tmp_path, {}))
+    assert "| Multi | failed | 94.4 | … |" in page
+    assert "Failed: multi, rgb, seed 0: the loss is not finite (exit status 1)" in page
+    assert "| Multi | failed | - |" in page.split("Tested on real")[1]
+    assert "| ce | … | - |" in page.split("Tested on real")[1]
+    again = pages.markdown(summarise(make_plan(table, [0]), tmp_path, {}))
+    assert "failed" not in again, "it is about to be tried again"
 
 
 def test_long_titles_leave_room_for_the_figures(write, tmp_path):

@@ -229,7 +229,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         if folder.is_dir():
             names = sorted(entry.name for entry in folder.iterdir())
             found = f"found {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}"
-        if folder.with_name(folder.name + ".partial").is_dir():
+        if folder.resolve().with_name(folder.resolve().name + ".partial").is_dir():
             found += f"; {folder}.partial is what an unfinished or killed command left"
         raise DataError(f"{folder} is not a prepared set: {INDEX} expected, {found}. Make one with mmcl_core.prepare")
     try:

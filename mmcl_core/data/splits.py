@@ -95,7 +95,8 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
         training rows, int64, -1 = unlabelled.
 
     Raises:
-        DataError: the set has no split ``train_split``, or all of its samples were dropped.
+        DataError: the set has no split ``train_split``, or none of another name than the default that ``val_split``
+            asks for; or all of its samples were dropped.
         ConfigError: a share out of its range.
     """
     if not 0 <= data.val_fraction < 1:
@@ -103,6 +104,9 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     if not 0 <= data.label_share <= 1:
         raise ConfigError(f"data.label_share is {data.label_share}; a share in [0, 1] is expected")
     train = prepared.select(data.train_split)
+    if data.val_split not in ("", DataConfig().val_split, *prepared.split_names):
+        names = ", ".join(prepared.split_names)
+        raise DataError(f"{prepared.path} has no split {data.val_split!r} (data.val_split); it has {names}")
     if data.val_split and data.val_split in prepared.split_names:
         val = prepared.select(data.val_split)
     else:

@@ -216,8 +216,8 @@ class Samples:
         return [self.prepared.keys[row] for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
 
 
-def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: int) -> None:
-    """Refuse to go on with other samples than before; another number of processes is told.
+def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: int, precision: str) -> None:
+    """Refuse to go on with other samples than before; another number of processes or precision is told.
 
     Raises:
         CheckpointError: the state belongs to another set.
@@ -229,7 +229,14 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
         )
     if state["processes"] != processes:
         before = state["processes"]
-        logger.warning("begun on %d process(es), goes on with %d: equal but for rounding", before, processes)
+        logger.warning(
+            "begun on %d process(es), goes on with %d: equal but for rounding and dropout", before, processes
+        )
+    if (before := state.get("precision", precision)) != precision:
+        logger.warning(
+            "begun in %s, goes on in %s, which is this machine's choice (train.precision): the end is another one",
+            before, precision,
+        )  # fmt: skip
 
 
 def _cat(parts: list[Tensor]) -> Tensor:

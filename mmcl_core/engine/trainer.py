@@ -131,8 +131,7 @@ class Trainer:
         self.index, self.step = 0, 0  # stage, and updates done in it
         self.average: MovingAverage | None = None
         self.best: dict[str, Any] | None = None
-        self.window = TermWindow(world.size, device)
-        self.writer = StateWriter(run / "state.pt")
+        self.window, self.writer = TermWindow(world.size, device), StateWriter(run / "state.pt")
         self.signals = StopSignals()
         self.stopping = False  # agreed on by all processes
         self.clock, self.seen = Clock(device), 0  # of the window: time, samples
@@ -141,7 +140,7 @@ class Trainer:
     def fit(self, state: dict[str, Any] | None = None) -> RunResult:
         """Train from a saved state, or from the start, to the end."""
         if state is not None:
-            check_state(state, self.run, self.samples, self.world.size)
+            check_state(state, self.run, self.samples, self.world.size, self.precision)
             self.index, self.step = state["stage"], state["step"]
         self.log = RunLog(self.run, state and state["log"], self.world.main)
         if self.world.main:
@@ -379,6 +378,7 @@ class Trainer:
         state = {
             "data": self.samples.fingerprint,
             "processes": self.world.size,
+            "precision": self.precision,
             "stage": self.index,
             "step": self.step,
             "system": self.system.state_dict(),

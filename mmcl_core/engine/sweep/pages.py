@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl_core.engine.style import STYLE
-from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Summary
+from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Result, Summary
 from mmcl_core.engine.sweep.table import Paper
 from mmcl_core.metrics import Spread
 
@@ -243,9 +243,17 @@ def _cell(summary: Summary, line: Line, column: str, test: str = "", measure: st
         return "-"
     failed = sum(cell.state == "failed" for cell in cells)
     if found is None:
-        return "failed" if failed else "…"
+        waiting = "…" if _is_tested(summary, cells, column, test) else "-"
+        return "failed" if failed else waiting
     short = f" ({found.number} of {len(cells)})" if found.number < len(cells) else ""
     return _number(found) + short
+
+
+def _is_tested(summary: Summary, cells: Sequence[Result], column: str, test: str) -> bool:
+    """Whether the runs of these cells are to be tested on a test set in this column."""
+    modality = summary.plan.table.columns[column].modality
+    tests = [one for cell in cells if cell.key for one in summary.plan.runs[cell.key].tests]
+    return any(one.name == test and modality in (one.modalities or (modality,)) for one in tests)
 
 
 def _number(found: Spread, sign: bool = False) -> str:

@@ -1,8 +1,8 @@
 """From a table and seeds to runs: their settings, what they start from, and which cells share one.
 
-A run is named by its content: the settings that differ from the defaults, the content of its data set, and the name of
-the run it starts from. The same cell in two tables is therefore trained once, a set that was moved is the same set, and
-a setting that a later version adds does not rename the runs that are there.
+A run is named by its content: the settings that differ from the defaults, the content of its data set and of weights
+it starts from, or the name of the run it starts from. The same cell in two tables is therefore trained once, a set that
+was moved is the same set, and a setting that a later version adds does not rename the runs that are there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
 from mmcl_core.engine.sweep.table import Row, Table
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.methods import method_class
+from mmcl_core.models import located
 from mmcl_core.settings import hint
+from mmcl_core.weights import WEIGHTS_NAME
 
 __all__ = ["Place", "Plan", "Run", "Test", "locate_sets", "make_plan"]
 
@@ -287,9 +289,22 @@ def _filled(value: Any, modality: str) -> Any:
     return value
 
 
+def _weights(path: str) -> str:
+    """Names the content of weights that a run starts from: another training of the same path is another start."""
+    if not path:
+        return ""
+    place = located(path)
+    file = place / WEIGHTS_NAME if place.is_dir() else place
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return path  # the run itself says what is wrong with it
+
+
 def _key(config: Config, content: str, source: str) -> str:
     """Twelve hexadecimal digits, see the module: the hash of the settings with contents in the place of paths."""
     usual = dict(flat(to_dict(Config())))
     where_and_when = {name: usual[name] for name in FREE_SETTINGS}
-    contents = {"data.root": content, "model.init_from": source or config.model.init_from}
+    contents = {"data.root": content, "model.init_from": source or _weights(config.model.init_from)}
+    contents["model.backbone_weights"] = _weights(config.model.backbone_weights)
     return config_hash(override(config, where_and_when | contents))

@@ -17,7 +17,7 @@ from typing import Any
 import mmcl_core
 from mmcl_core.engine.interrupt import StopSignals
 
-__all__ = ["Outcome", "Task", "last_line", "read_costs", "run_tasks"]
+__all__ = ["Outcome", "Task", "last_line", "past_failure", "read_costs", "run_tasks"]
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +183,16 @@ def _look(one: _Running, asked: bool) -> Outcome | None:
         return Outcome("done", "", seconds)
     if code == EXIT_STOPPED or (asked and code == -signal.SIGTERM):
         return Outcome("stopped", "stopped by a signal", seconds)
-    said = last_line(one.task.folder / "sweep.log").removeprefix("error: ")
+    return Outcome("failed", _reason(one.task.folder, code), seconds)
+
+
+def _reason(folder: Path, code: int) -> str:
+    said = last_line(folder / "sweep.log").removeprefix("error: ")
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    return Outcome("failed", f"{said} ({how})", seconds)
+    return f"{said} ({how})"
+
+
+def past_failure(folder: Path) -> str:
+    """Why the last process of a task failed, in an earlier start; empty where it did not."""
+    code = next((int(record["status"]) for record in reversed(read_costs(folder))), 0)
+    return "" if code in (0, EXIT_STOPPED, -signal.SIGTERM) else _reason(folder, code)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mmcl_core.engine.runfolder import is_finished
 from mmcl_core.engine.sweep.plan import Place, Plan, Run
-from mmcl_core.engine.sweep.pool import Outcome, read_costs
+from mmcl_core.engine.sweep.pool import Outcome, past_failure, read_costs
 from mmcl_core.engine.sweep.table import Comparison, Paper, Row
 from mmcl_core.metrics import Paired, Spread, paired_difference, spread
 
@@ -175,6 +175,8 @@ def summarise(plan: Plan, out: Path, outcomes: Mapping[str, Outcome]) -> Summary
         outcome = outcomes.get(run.key)
         if outcome is not None and outcome.state == "failed":
             results[place] = Result(place, run.key, "failed", outcome.reason, scores)
+        elif not scores and place.row not in plan.rows and (reason := past_failure(out / "runs" / run.key)):
+            results[place] = Result(place, run.key, "failed", reason, scores)  # and is not run anew in this start
         elif missing:
             results[place] = Result(place, run.key, "failed", missing, scores)
         else:

@@ -34,6 +34,7 @@ table, column, row, cell, point, the row's at that point, command line.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ import yaml
 
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError
-from mmcl_core.settings import build, hint
+from mmcl_core.settings import build, hint, load_yaml
 
 __all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "read_table"]
 
@@ -218,7 +219,7 @@ def read_table(path: str | Path) -> Table:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the table {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
@@ -288,6 +289,8 @@ def _check(table: Table) -> None:
                 if name not in table.rows[source].cells:
                     raise ConfigError(f"{where}: row {row.name} starts from {source}, which has no cell in {name}")
         _no_circle(table, row.name)
+    if twice := [name for name, count in Counter(test.name for test in table.evaluate).items() if count > 1]:
+        raise ConfigError(f"{where}: two test sets under evaluate are named {twice[0]!r}")
     for test in table.evaluate:
         _known(test.set, table.sets, f"{where}: evaluate, set")
         if not test.name:
@@ -300,8 +303,10 @@ def _check(table: Table) -> None:
             raise ConfigError(f"{where}: compare {comparison.title!r} takes two rows, got {list(comparison.rows)}")
         for name in comparison.rows:
             _known(name, {row.name: row for row in table.shown}, f"{where}: compare {comparison.title!r}, rows")
-        for name in comparison.paper:
+        for name, figure in comparison.paper.items():
             _known(name, table.columns, f"{where}: compare {comparison.title!r}, paper")
+            if figure is not None and not isinstance(figure, (int, float)):
+                raise ConfigError(f"{where}: compare {comparison.title!r}, paper: {name} is {figure!r}; give a number")
 
 
 def _known(name: str, known: Mapping[str, Any], where: str) -> None:

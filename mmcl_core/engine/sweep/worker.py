@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def main() -> int:
     """Do the job on standard input; returns the exit status."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_when_alone, name="sweep-watch", daemon=True).start()
-    fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
     return run_command(lambda: _work(job))
 
 
