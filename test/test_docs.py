@@ -57,7 +57,7 @@ def option(words, name):
 def test_prepare_commands_parse(words):
     measured = words[0] == "mmcl_core.benchmark"
     options = prepare.parse(words[2:] if measured else words[1:])
-    assert options.what in data_sets()
+    assert options.what in (*data_sets(), "merge")
     assert measured or options.out.parts[0] == "data_sets"
 
 
