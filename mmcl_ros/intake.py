@@ -84,7 +84,7 @@ class Intake:
         cameras: camera infos by modality.
         infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
-        heard: when regions came last, or when listening began, seconds of ``clock``.
+        silent: for how long pictures have come and no regions, seconds.
     """
 
     wanted: tuple[str, ...]
@@ -98,7 +98,8 @@ class Intake:
     cameras: dict[str, CameraTrack] = field(default_factory=dict)
     infos_expected: set[str] = field(default_factory=set)
     events: dict[str, str] = field(default_factory=dict)
-    heard: float = 0.0
+    silent: float = 0.0
+    _heard: float | None = None
     _patient: bool = True
 
     @property
@@ -109,13 +110,15 @@ class Intake:
     def start_over(self) -> None:
         """Drop what has come: nobody listened for a while, which is no fault of the sensors. Counters stay."""
         self.pairer.clear()
-        self.heard = self.clock()
+        self.silent, self._heard = 0.0, None
         for health in self.health.values():
             health.forget()
 
     def picture(self, modality: str, message: Any, now: float, ros_now: int) -> None:
         """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds."""
         stamp = stamp_of(message.header)
+        self._heard = now if self._heard is None else self._heard
+        self.silent = now - self._heard
         health = self.health[modality]
         health.encoding = stated_encoding(message)
         health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
@@ -128,7 +131,7 @@ class Intake:
 
     def regions(self, message: Any, now: float) -> None:
         """Take in a message of regions."""
-        self.detector_seen, self.heard = True, self.clock()
+        self.detector_seen, self.silent, self._heard = True, 0.0, now
         request = read_request(message)
         self._add(REGIONS, Item(request.stamp, request, now), request.stamp == 0)
 

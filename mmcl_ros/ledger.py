@@ -95,10 +95,10 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         if regions.link.state is State.NO_PUBLISHER:
             words += "; without a detector set roi_source to center or full_image"
         problems["no regions"] = words
-    elif intake.uses_detections and regions is not None and (silent := now - intake.heard) > SILENT_S:
+    elif intake.uses_detections and regions is not None and intake.silent > SILENT_S:
         problems["no regions"] = (
-            f"{regions.topic} has a publisher, and no regions have come for {silent:.0f} s; without a detector set "
-            "roi_source to center or full_image"
+            f"{regions.topic} has a publisher, and no regions have come for {intake.silent:.0f} s of pictures; without "
+            "a detector set roi_source to center or full_image"
         )
     counters, window = intake.pairer.counters, intake.pairer.window
     if counters.lonely >= LONELY:
