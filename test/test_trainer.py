@@ -540,13 +540,16 @@ def test_labelled_samples_may_come_more_often(data, tmp_path):
         train(tiny.settings(data, "data.label_repeats=-1"), tmp_path / "none")
 
 
-def test_half_of_a_batch_is_labelled_as_far_as_none_holds_a_sample_twice(data, tmp_path):
+def test_half_of_a_batch_is_labelled_as_far_as_none_holds_a_sample_twice(data, tmp_path, caplog):
     """Two labelled of 32 samples cannot be half of a batch of 8 without copies of themselves as negatives."""
     common = ("data.label_share=0.06", "train.epochs=1", "train.batch=8")
     for repeats in (0, 4):
         train(tiny.settings(data, *common, f"data.label_repeats={repeats}"), tmp_path / str(repeats))
     assert len((tmp_path / "0" / "labelled.txt").read_text().splitlines()) == 2
     assert read_rows(tmp_path / "0", "train") == read_rows(tmp_path / "4", "train")
+    assert "hold samples several times" not in caplog.text
+    train(tiny.settings(data, *common, "data.label_repeats=5"), tmp_path / "5")
+    assert "with 2 labels some batches of 8 hold samples several times" in caplog.text
 
 
 def test_a_target_that_training_hardly_has_is_refused_before_any_work(tmp_path):

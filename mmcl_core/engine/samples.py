@@ -101,13 +101,19 @@ class Samples:
 
     def _label_repeats(self) -> int:
         """``data.label_repeats``, or what it stands for where it is 0."""
-        if self.config.data.label_repeats:
-            return self.config.data.label_repeats
-        labelled = int((self.labels >= 0).sum())
+        given, labelled = self.config.data.label_repeats, int((self.labels >= 0).sum())
         others, batch = len(self.labels) - labelled, self.config.train.batch // self.config.train.accumulate
-        repeats = max(1, round(others / max(labelled, 1)))
-        if labelled < batch:  # no sample twice in a batch: no more repeats than an epoch then has batches
-            repeats = max(1, min(repeats, others // (batch - labelled) - 1))
+        # No sample twice in a batch: no more repeats than an epoch then has batches.
+        most = max(1, others // (batch - labelled) - 1) if labelled < batch else max(given, others)
+        if given > most:
+            logger.warning(
+                "data.label_repeats=%d: with %d labels some batches of %d hold samples several times, which contrast "
+                "takes for negatives; at most %d spares that",
+                given, labelled, batch, most,
+            )  # fmt: skip
+        if given:
+            return given
+        repeats = max(1, min(round(others / max(labelled, 1)), most))
         logger.info(
             "data.label_repeats=0: the %d labelled of %d samples come %d times in an epoch",
             labelled, len(self.labels), repeats,
