@@ -18,25 +18,10 @@ from numpy.typing import NDArray
 from mmcl_core import metrics
 from mmcl_core.crops import UNKNOWN
 
-__all__ = ["THRESHOLDS", "answer_scores", "min_score_figures"]
+__all__ = ["min_score_figures"]
 
 #: The values of ``min_score`` that an evaluation looks at.
 THRESHOLDS = np.round(np.arange(0, 1, 0.05), 2)
-
-
-def answer_scores(
-    probabilities: NDArray[np.float32], unanswered: NDArray[np.bool_], classes: Sequence[str]
-) -> NDArray[np.float64]:
-    """The score of each answer, float [N] in [0, 1]; -1 where there is none, whatever ``min_score`` is.
-
-    Args:
-        probabilities: float [N, C].
-        unanswered: bool [N], samples without an answer, as nothing is seen in them.
-        classes: C names; an answer ``unknown`` is none.
-    """
-    best = probabilities.argmax(axis=1)
-    none = unanswered | (np.array(classes)[best] == UNKNOWN)
-    return np.where(none, -1.0, probabilities.max(axis=1))
 
 
 def min_score_figures(
@@ -57,8 +42,10 @@ def min_score_figures(
     """
     named = np.array([name != UNKNOWN for name in classes])
     known = (labels >= 0) & named[labels]
-    scores = answer_scores(probabilities, unanswered, classes)
-    right = probabilities.argmax(axis=1) == labels
+    best = probabilities.argmax(axis=1)
+    # Below every threshold where there is no answer, as ``unknown`` is none.
+    scores = np.where(unanswered | ~named[best], -1.0, probabilities.max(axis=1))
+    right = best == labels
     found = metrics.acceptance(scores[known], right[known], scores[~known], THRESHOLDS)
     surest = np.where(named, probabilities, 0).max(axis=1)
     figures = {name: [_number(value) for value in values] for name, values in found._asdict().items()}

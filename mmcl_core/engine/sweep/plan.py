@@ -20,11 +20,10 @@ from mmcl_core.data.cache import INDEX
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
 from mmcl_core.engine.sweep.table import Row, Table
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import CheckpointError, ConfigError, DataError
 from mmcl_core.methods import method_class
-from mmcl_core.models import located
 from mmcl_core.settings import hint
-from mmcl_core.weights import WEIGHTS_NAME
+from mmcl_core.weights import weights_file
 
 __all__ = ["Place", "Plan", "Run", "Test", "locate_sets", "make_plan"]
 
@@ -193,6 +192,7 @@ class _Planner:
         self.problems: dict[Place, str] = {}
         self.left_out: list[str] = []
         self._contents: dict[Path, tuple[str, tuple[str, ...]]] = {}
+        self._digests: dict[str, str] = {}
         self.further = [test for test in map(self._further, table.evaluate) if test is not None]
 
     def place(self, place: Place, needed: bool) -> None:
@@ -220,7 +220,8 @@ class _Planner:
         config = self._settings(place)
         check_settings(config, 1)
         method_class(config.method)(config, ("a", "b"), MANY_SAMPLES)
-        key = _key(config, self._content(folder)[0], source)
+        start, backbone = source or self._weights_of(config.model.init_from), config.model.backbone_weights
+        key = _key(config, self._content(folder)[0], start, self._weights_of(backbone))
         if key not in self.runs:
             point = "" if place.point is None else f" at {place.point:g}"
             title = f"{row.name}, {place.column}{point}, seed {place.seed}"
@@ -261,6 +262,15 @@ class _Planner:
                 self._contents[folder] = (f"missing {folder}", ())
         return self._contents[folder]
 
+    def _weights_of(self, path: str) -> str:
+        """Names the content of weights that runs start from: another training of the same path is another start."""
+        if path and path not in self._digests:
+            try:
+                self._digests[path] = hashlib.sha256(weights_file(path).read_bytes()).hexdigest()
+            except (CheckpointError, OSError):
+                self._digests[path] = path  # the run itself says what is wrong with it
+        return self._digests.get(path, "")
+
     def _test(
         self, name: str, folder: Path, split: str, modalities: tuple[str, ...], hide_camera: bool = False
     ) -> Test:
@@ -289,22 +299,9 @@ def _filled(value: Any, modality: str) -> Any:
     return value
 
 
-def _weights(path: str) -> str:
-    """Names the content of weights that a run starts from: another training of the same path is another start."""
-    if not path:
-        return ""
-    place = located(path)
-    file = place / WEIGHTS_NAME if place.is_dir() else place
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return path  # the run itself says what is wrong with it
-
-
-def _key(config: Config, content: str, source: str) -> str:
+def _key(config: Config, content: str, start: str, backbone: str) -> str:
     """Twelve hexadecimal digits, see the module: the hash of the settings with contents in the place of paths."""
     usual = dict(flat(to_dict(Config())))
     where_and_when = {name: usual[name] for name in FREE_SETTINGS}
-    contents = {"data.root": content, "model.init_from": source or _weights(config.model.init_from)}
-    contents["model.backbone_weights"] = _weights(config.model.backbone_weights)
+    contents = {"data.root": content, "model.init_from": start, "model.backbone_weights": backbone}
     return config_hash(override(config, where_and_when | contents))
