@@ -98,18 +98,26 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, setting: str = "device") -> torch.device:
     """The device of a name; ``auto`` is the GPU where there is one, else the CPU.
+
+    Args:
+        name: ``auto``, or as for :class:`torch.device`.
+        setting: where the name comes from, for the message.
 
     Raises:
         ConfigError: not a device torch knows, or a GPU that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    choice = f"{setting} is {name!r}; choose auto, cpu, cuda or cuda:<number>"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device is {name!r}; choose auto, cpu, cuda or cuda:<number>") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device is {name!r}, torch finds {torch.cuda.device_count()} usable GPUs; take auto or cpu")
+        raise ConfigError(choice) from error
+    if device.type == "meta":  # holds no numbers
+        raise ConfigError(choice)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"{setting} is {name!r}, torch finds {found} usable GPUs; take auto or cpu")
     return device

@@ -1,4 +1,4 @@
-"""Measure this machine: ``python -m mmcl_core.benchmark train|loss|data|infer --config FILE``.
+"""Measure this machine: ``python -m mmcl_core.benchmark train|loss|data|infer|prepare``.
 
 Prints one JSON object a line. ``train`` and ``loss`` measure the plain formulation beside ours in the same run, each in
 a process of its own, and end with the ratio, or say that the plain one needs more memory than there is. ``train`` also
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = parse(words[1:])
         return run_command(lambda: _prepare(asked), asked.log_level)
     parser = command_parser("benchmark", __doc__, EXAMPLES)
-    parser.add_argument("what", choices=("train", "loss", "data", "infer", "prepare"))
+    parser.add_argument(
+        "what", choices=("train", "loss", "data", "infer"), help="what to measure; or prepare, as the first word"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML); default: the paper's")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default 5)")
@@ -73,14 +75,14 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def _train(config: Config, options: argparse.Namespace) -> None:
-    from mmcl_core.engine.device import pick_device
+    from mmcl_core.engine.device import train_device
     from mmcl_core.engine.measure import apart, measure_product, measure_train
 
     share = {}
     ours = apart(measure_train, config, False, options.steps)
     pairs, epochs = FALLING_THINGS, config.train.epochs
     hours = pairs // config.train.batch * epochs * float(ours["seconds"]) / 3600
-    if pick_device(config.train.device).type == "cuda":  # no one product says what a processor can do
+    if train_device(config.train.device).type == "cuda":  # no one product says what a processor can do
         best = float(apart(measure_product, config, options.steps)["tflops"])
         share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     _line("train", formulation="ours", batch=config.train.batch, **ours, **share)

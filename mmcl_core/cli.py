@@ -1,7 +1,8 @@
 """What all commands share: logging beside progress bars, errors as one line, exit statuses.
 
-Exit status: 0 done; 2 wrong arguments, settings or data (one line ``error: ...`` on standard error); 130 stopped by
-Ctrl-C. Anything else is a fault of the program and shows its traceback.
+Exit status: 0 done; 1 the work failed, such as a training whose loss is not finite, or a check that found faults; 2
+wrong arguments, settings or data; 75 stopped by a signal, with the state saved: the same command goes on; 130 stopped
+by Ctrl-C. Each error is one line ``error: ...`` on standard error. A traceback is a fault of the program.
 """
 
 from __future__ import annotations
@@ -16,11 +17,22 @@ from collections.abc import Callable
 from mmcl_core.errors import MmclError
 from mmcl_core.progress import show_progress
 
-__all__ = ["add_logging_options", "command_parser", "run_command", "set_up_logging"]
+__all__ = [
+    "EXIT_ERROR",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_STOPPED",
+    "add_logging_options",
+    "command_parser",
+    "run_command",
+    "set_up_logging",
+]
 
 logger = logging.getLogger(__name__)
 
+EXIT_FAILED = 1
 EXIT_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: try again later
 EXIT_INTERRUPTED = 130
 
 

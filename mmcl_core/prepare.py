@@ -17,6 +17,7 @@ from typing import Any
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.runner import check_plan, write_plan
+from mmcl_core.data.shares import parse_shard
 from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import DataSet, Plan, data_sets
 from mmcl_core.data.summary import summary, table
@@ -108,11 +109,9 @@ def plan_of(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
         raise ConfigError("--workers and --limit must be at least 1")
     if getattr(options, "seed", 0) < 0:
         raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
-    part, slash, parts = options.shard.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-        raise ConfigError(f"--shard {options.shard!r} is not of the form I/N with I from 0 to N - 1, such as 0/4")
+    shard = parse_shard(options.shard)
     plan = data_sets()[options.what].plan(options.source, options)
-    return plan, {"workers": options.workers, "limit": options.limit, "shard": (int(part), int(parts))}
+    return plan, {"workers": options.workers, "limit": options.limit, "shard": shard}
 
 
 def _prepare(options: argparse.Namespace) -> int:

@@ -1,14 +1,13 @@
 """Render a prepared set of RGB-D crops: ``python -m mmcl_core.render --objects household|DIR --out DIR``.
 
-The set is the same, byte for byte, whatever the number of worker processes; ``--shard i/n`` renders every
-n-th sample, and ``python -m mmcl_core.prepare merge`` puts the shards together to what one run would have made.
+The set is the same, byte for byte, whatever the number of worker processes; ``--shard I/N`` renders every
+N-th sample, and ``python -m mmcl_core.prepare merge`` puts the shards together to what one run would have made.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import multiprocessing
 import os
 import signal
@@ -25,6 +24,7 @@ import cv2
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.shares import parse_shard, parse_shares
 from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
@@ -34,7 +34,7 @@ from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
-__all__ = ["main", "make_stock", "parse_shard", "parse_split", "render"]
+__all__ = ["main", "make_stock", "render"]
 
 _EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
   python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
@@ -75,9 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     cores = len(os.sched_getaffinity(0))  # that this process may use
     add("--workers", type=int, default=cores, help="processes (default: one for each core)")
     add("--size", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
-    add("--shard", default="0/1", help="i/n: only samples i, i + n, ... (default: all)")
+    add("--shard", default="0/1", metavar="I/N", help="only samples I, I + N, ... (default: all)")
     add("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
-    add("--split", default="train=0.8,val=0.1,test=0.1", help="splits and their shares (default: %(default)s)")
+    add(
+        "--split",
+        default="train=0.8,val=0.1,test=0.1",
+        metavar="NAME|NAME=SHARE,...",
+        help="a split, or splits and their shares (default: %(default)s)",
+    )
     add(
         "--keep-instances",
         action="store_true",
@@ -160,7 +165,7 @@ def render(
         ConfigError: an option that makes no sense, or packages for rendering that are not installed.
         DataError: no meshes, too few of a class to keep instances apart, or an output folder that is not empty.
     """
-    shares, (first, step) = parse_split(split), parse_shard(shard)
+    shares, (first, step) = parse_shares(split), parse_shard(shard)
     look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
     _check(count, workers, size, seed, look)
     apart = shares if keep_instances else None
@@ -251,34 +256,6 @@ def _chosen(classes: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
         wrong = f"has no class {unknown[0]!r}" if unknown else "is given a class twice"
         raise ConfigError(f"--classes: the source {wrong}; it has {', '.join(known)}")
     return tuple(classes) or known
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``i/n`` as (i, n), with 0 <= i < n."""
-    first, sign, total = text.partition("/")
-    if not (sign and first.isdecimal() and total.isdecimal() and int(first) < int(total)):
-        raise ConfigError(f"--shard {text!r} is not of the form i/n with i from 0 to n - 1, such as 0/4")
-    return int(first), int(total)
-
-
-def parse_split(text: str) -> dict[str, float]:
-    """``train=0.8,test=0.2`` as a mapping; shares are positive and sum to 1."""
-    shares: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        try:
-            shares[name.strip()] = float(value)
-        except ValueError:
-            shares[name.strip()] = -1.0
-    if (
-        "" in shares
-        or not all(share >= 0 for share in shares.values())
-        or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6)
-    ):
-        raise ConfigError(
-            f"--split {text!r} must be name=share,... with shares that sum to 1, such as train=0.9,test=0.1"
-        )
-    return {name: share for name, share in shares.items() if share > 0}
 
 
 def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iterator[Crop]:

@@ -16,16 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmcl_core.engine.sweep.plan import Plan
 
 __all__ = ["main"]
-
-EXIT_FAILED = 1
-EXIT_STOPPED = 75
 
 EXAMPLES = """  python -m mmcl_core.sweep --config config/tables/table1_rendered.yaml --jobs 2
   python -m mmcl_core.sweep --config config/tables/table1.yaml --data DIR --devices cuda:0 cuda:1

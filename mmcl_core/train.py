@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load, override, to_dict
 from mmcl_core.errors import ConfigError, TrainingError
 from mmcl_core.settings import read_override
@@ -26,9 +26,6 @@ from mmcl_core.settings import read_override
 __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
-
-EXIT_FAILED = 1
-EXIT_STOPPED = 75  # EX_TEMPFAIL: try again later
 
 EXAMPLES = """  python -m mmcl_core.train --config config/demo.yaml --data demo/household --out demo/run
   python -m mmcl_core.train --config config/paper_falling_things.yaml --data DIR train.target=depth seed=1
@@ -43,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from mmcl_core.engine.interrupt import RunInterruptedError
+    from mmcl_core.engine.report import try_report
     from mmcl_core.engine.trainer import train
     from mmcl_core.weights import read_metadata
 
@@ -56,7 +54,7 @@ def _train(options: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     if os.environ.get("RANK", "0") == "0":
-        _write_report(run)
+        try_report(run)
         for key, value in result.scores.items():
             if key.startswith("accuracy/"):
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
@@ -134,20 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     add_logging_options(parser)
     return parser
-
-
-def _write_report(run: Path) -> None:
-    try:
-        from mmcl_core.engine.report import write_report
-    except ImportError as error:
-        logger.info("no report: %s", error)
-        return
-    try:
-        write_report(run)
-    except OSError as error:
-        logger.warning("the report could not be written: %s", error)
-    except Exception:  # a page that fails must not spoil a training that succeeded
-        logger.exception("the report could not be written")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +37,7 @@ from torch import Tensor
 
 import mmcl_core
 from mmcl_core import models
+from mmcl_core.atomic import write_atomically
 from mmcl_core.config import from_dict
 from mmcl_core.errors import CheckpointError
 from mmcl_core.modality import modality
@@ -114,18 +114,10 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) 
     from safetensors.torch import save
 
     content = save(tensors, {_KEY: json.dumps(metadata, sort_keys=True)})
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _to_disk(path.parent)
+        write_atomically(path, lambda file: file.write(content))
     except OSError as error:
         raise CheckpointError(f"cannot write the weights {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -236,14 +228,6 @@ def model_id(path: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return f"{read_metadata(file).get('config_hash') or 'unknown'}-{digest.hexdigest()[:8]}"
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _describe(model: Network, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 
 from mmcl_core import render
 from mmcl_core.data.cache import PreparedSet, merge_sets
+from mmcl_core.data.shares import parse_shares
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.synth import crops as crop_module
 from mmcl_core.synth.background import TexturePool
@@ -383,7 +384,7 @@ def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
         assert f"{option} must be 0 to {most}" in capsys.readouterr().err
     for text in ("train=0.5", "train=x,test=0.5", "0.5,0.5", "train=1.5,test=-0.5", "train=nan"):
         with pytest.raises(ConfigError, match="--split"):
-            render.parse_split(text)
+            parse_shares(text)
     with pytest.raises(DataError, match="there is no folder"):
         render.make_stock(str(tmp_path / "nowhere"), 0)
     assert not (tmp_path / "out").exists()

@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from mmcl_core import train as command
+from mmcl_core.atomic import write_atomically
 from mmcl_core.config import to_dict
-from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state, write_atomically
+from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state
 from mmcl_core.engine.runlog import RunLog
 from mmcl_core.errors import CheckpointError
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["deal", "group_pattern", "parse_shares", "warn_of_empty"]
+__all__ = ["deal", "group_pattern", "parse_shard", "parse_shares", "warn_of_empty"]
 
 logger = logging.getLogger(__name__)
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """``train`` or ``train=0.8,test=0.2`` as shares that sum to 1.
+    """``train`` or ``train=0.8,test=0.2`` of ``--split`` as shares that sum to 1.
 
     Raises:
         ConfigError: not of this form.
@@ -34,6 +34,18 @@ def parse_shares(text: str) -> dict[str, float]:
     if not good or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
         raise ConfigError(f"--split {text!r}: a name, or name=share,... with shares > 0 that sum to 1, is expected")
     return shares
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``I/N`` of ``--shard`` as the part I, from 0, of N parts.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise ConfigError(f"--shard {text!r} is not of the form I/N with I from 0 to N - 1, such as 0/4")
+    return int(part), int(parts)
 
 
 def group_pattern(text: str) -> re.Pattern[str]:

@@ -6,41 +6,22 @@ beside it, synchronised to the disk and renamed, so that a process killed at any
 
 from __future__ import annotations
 
-import os
 import pickle
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from mmcl_core.atomic import write_atomically
 from mmcl_core.errors import CheckpointError
 
-__all__ = ["StateWriter", "load_state", "save_state", "snapshot", "write_atomically"]
+__all__ = ["StateWriter", "load_state", "save_state", "snapshot"]
 
 STATE_VERSION = 1
 #: Saving may take this share of the run's time; states that would exceed it are left out (results do not depend on it).
 SAVE_SHARE = 0.05
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that ``path`` holds the old or the new content, never a part of it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def snapshot(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mmcl_core.backend_torch import pick_device
 from mmcl_core.config import TrainConfig
 from mmcl_core.errors import ConfigError, TrainingError
 
@@ -16,38 +17,29 @@ __all__ = [
     "compiles",
     "multiplies_bf16",
     "out_of_memory",
-    "pick_device",
     "pick_precision",
     "prepare_device",
+    "train_device",
     "translate_errors",
     "uncompiled",
 ]
 
 
-def pick_device(name: str) -> torch.device:
+def train_device(name: str) -> torch.device:
     """The device of ``train.device``: ``auto`` is this process's GPU where there is one, else the CPU.
 
     Raises:
         ConfigError: not a device torch knows, or a GPU that is not there.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if name in ("auto", "cuda"):
-        if torch.cuda.is_available():
-            if local >= torch.cuda.device_count():
-                raise ConfigError(
-                    f"process {local} of this machine has no GPU of its own ({torch.cuda.device_count()} found); "
-                    "lower --nproc-per-node"
-                )
-            return torch.device("cuda", local)
-        if name == "auto":
-            return torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"train.device is {name!r}; choose auto, cpu, cuda or cuda:<number>") from error
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"train.device is {name!r}, but torch finds {torch.cuda.device_count()} usable GPUs here")
-    return device
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return pick_device(name, "train.device")
+    if local >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local} of this machine has no GPU of its own ({torch.cuda.device_count()} found); "
+            "lower --nproc-per-node"
+        )
+    return torch.device("cuda", local)
 
 
 def multiplies_bf16(device: torch.device) -> bool:

@@ -121,9 +121,9 @@ def measure_product(config: Config, repetitions: int) -> Figures:
     Returns:
         ``tflops``.
     """
-    from mmcl_core.engine.device import pick_device
+    from mmcl_core.engine.device import train_device
 
-    device = pick_device(config.train.device)
+    device = train_device(config.train.device)
     left, right = (torch.randn(PRODUCT, PRODUCT, device=device, dtype=torch.bfloat16) for _ in range(2))
     walls = []
     for number in range(repetitions + 1):
@@ -143,13 +143,13 @@ def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> F
     Returns:
         ``seconds`` a call; the peak memory is that of the process (:func:`apart`) or of the GPU.
     """
-    from mmcl_core.engine.device import pick_device
+    from mmcl_core.engine.device import train_device
     from mmcl_core.methods.parts import make_nce
     from mmcl_core.nn.encoder import Features
     from mmcl_core.nn.losses import draw_cells
     from mmcl_core.plain import contrast
 
-    device = pick_device(config.train.device)
+    device = train_device(config.train.device)
     width, loss = config.model.nrkhs, config.loss
     nce = make_nce(loss)
     cells = {view: cell.to(device) for view, cell in draw_cells(batch, ("rgb", "depth")).items()}
@@ -263,14 +263,14 @@ def _count_flops(call: Callable[[], object]) -> float:
 
 def _trainer(config: Config, folder: Path, samples: int) -> Any:
     """A trainer in its first stage, on random pictures."""
-    from mmcl_core.engine.device import pick_device, pick_precision, prepare_device
+    from mmcl_core.engine.device import pick_precision, prepare_device, train_device
     from mmcl_core.engine.distributed import World
     from mmcl_core.engine.trainer import Trainer
 
     _random_set(config, folder / "set", samples)
     data = replace(config.data, root=str(folder / "set"), train_split="train", val_split="", val_fraction=0.0)
     config = replace(config, data=data)
-    device = pick_device(config.train.device)
+    device = train_device(config.train.device)
     precision = pick_precision(config.train, device)
     prepare_device(config.train, device, precision)
     trainer = Trainer(config, folder / "run", World(0, 1), device, precision)

@@ -63,7 +63,7 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
     """
     from mmcl_core.config import load
     from mmcl_core.data.cache import PreparedSet
-    from mmcl_core.engine.device import pick_device
+    from mmcl_core.engine.device import train_device
     from mmcl_core.engine.distributed import World
     from mmcl_core.engine.samples import Samples
 
@@ -80,7 +80,7 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
          *(["method=amdim"] if len(prepared.modalities) == 1 else []),
          *(["model.depth_encoding=stored"] if stored else [])],
     )  # fmt: skip
-    samples = Samples(config, World(0, 1), pick_device(config.train.device))
+    samples = Samples(config, World(0, 1), train_device(config.train.device))
     stage = samples.method.stages()[0]
     with samples.epoch(0, 0) as batches:
         samples.views(next(batches), samples.method.augmenter(stage), stage, [(0, 0, 0)])

@@ -7,20 +7,23 @@ confusion and calibration, right and wrong answers, settings, environment and th
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from mmcl_core.atomic import write_text
 from mmcl_core.engine.charts import Series, colour_of, heat_table, line_chart, reliability_chart
-from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.engine.runfolder import flat
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.style import STYLE
 from mmcl_core.errors import CheckpointError, DataError
 from mmcl_core.weights import read_metadata
 
-__all__ = ["write_report"]
+__all__ = ["try_report", "write_report"]
+
+logger = logging.getLogger(__name__)
 
 _NO_TERMS = {"stage", "epoch", "step", "split", "lr", "loss"}
 _TITLES = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
@@ -55,8 +58,18 @@ def write_report(run: str | Path, evaluations: Sequence[str | Path] = ()) -> Pat
     )
     path = run / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_text(path, page)
     return path
+
+
+def try_report(run: Path) -> None:
+    """Write the page of a run, or log why not: a page that fails must not spoil a training that succeeded."""
+    try:
+        write_report(run)
+    except OSError as error:
+        logger.warning("the report could not be written: %s", error)
+    except Exception:
+        logger.exception("the report could not be written")
 
 
 def _read(path: Path) -> dict[str, Any]:

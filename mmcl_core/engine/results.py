@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_core import metrics
+from mmcl_core.atomic import write_text
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.engine.evaluation import Evaluation
 from mmcl_core.engine.figures import save_confusion
 from mmcl_core.modality import modality
@@ -39,12 +39,12 @@ PICTURE_SIDE = 112
 def write_results(evaluation: Evaluation, out: Path) -> None:
     """Write all files of an evaluation; the same evaluation gives the same bytes."""
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "predictions.csv", _table(evaluation))
-    _write(out / "samples.json", json.dumps(_examples(evaluation)) + "\n")
+    write_text(out / "predictions.csv", _table(evaluation))
+    write_text(out / "samples.json", json.dumps(_examples(evaluation)) + "\n")
     figures = evaluation.report["modalities"]
     save_confusion(out / "confusion.png", {n: figures[n]["confusion"] for n in figures}, evaluation.classes)
     # The file that the others are looked for by comes last.
-    _write(out / "metrics.json", json.dumps(evaluation.report, indent=1) + "\n")
+    write_text(out / "metrics.json", json.dumps(evaluation.report, indent=1) + "\n")
 
 
 def depth_picture(depth: NDArray[Any]) -> NDArray[np.uint8]:
@@ -56,10 +56,6 @@ def depth_picture(depth: NDArray[Any]) -> NDArray[np.uint8]:
     level = np.clip((far - depth.astype(np.float64)) / max(far - near, 1.0), 0, 1)
     colours = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     return np.where(valid[..., None], colours, np.uint8(90)).astype(np.uint8)
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _table(evaluation: Evaluation) -> str:

@@ -25,9 +25,9 @@ from typing import Any
 
 import yaml
 
+from mmcl_core.atomic import write_text
 from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.data.files import lock_folder
-from mmcl_core.engine.checkpoint import write_atomically
 from mmcl_core.errors import ConfigError
 
 __all__ = [
@@ -153,11 +153,6 @@ def write_facts(run: Path, environment: dict[str, Any], labelled: list[str] | No
         texts["labelled.txt"] = "".join(f"{key}\n" for key in labelled)
     for name, text in texts.items():
         write_text(run / name, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

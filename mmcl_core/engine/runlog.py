@@ -40,7 +40,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from mmcl_core.engine.checkpoint import write_atomically
+from mmcl_core.atomic import write_text
 from mmcl_core.errors import CheckpointError
 
 __all__ = ["RunLog", "environment", "read_rows"]
@@ -140,7 +140,7 @@ def write_table(run: Path) -> None:
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(run / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+    write_text(run / "metrics.csv", text.getvalue())
 
 
 def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:

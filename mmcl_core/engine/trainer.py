@@ -86,7 +86,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
         TrainingError: a loss that is not finite, no memory left, a lost process.
         RunInterruptedError: a signal asked for the end; the state is saved.
     """
-    device = devices.pick_device(config.train.device)
+    device = devices.train_device(config.train.device)
     precision = devices.pick_precision(config.train, device)
     with world(device.type == "cuda") as processes, devices.translate_errors(config.train, processes.size):
         check_settings(config, processes.size)

@@ -20,6 +20,7 @@ from mmcl_core.nn.heads import Classifier
 from mmcl_core.nn.network import Network
 from mmcl_core.nn.norm import ModalityBatchNorm
 from mmcl_core.nn.resnet import ResNetEncoder
+from mmcl_core.weights import load_weights
 
 __all__ = ["RecognitionModel", "encoder_settings"]
 
@@ -181,8 +182,6 @@ class RecognitionModel(Network):
                 f"of the authors' program, or {' or '.join(models.names())}"
             )
         if path.is_dir() or path.suffix == ".safetensors":
-            from mmcl_core.weights import load_weights  # weights imports this module
-
             state: Mapping[str, Tensor] = load_weights(path)[0]
         else:
             state = load_authors_state(path, self.modalities)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import mmcl_core
+from mmcl_core.cli import EXIT_STOPPED
 from mmcl_core.engine.interrupt import StopSignals
 
 __all__ = ["Outcome", "Task", "last_line", "past_failure", "read_costs", "run_tasks"]
 
 logger = logging.getLogger(__name__)
 
-EXIT_STOPPED = 75  # of mmcl_core.train: stopped by a signal, the state is saved
 _PAUSE = 0.1  # seconds between two looks
 
 

@@ -25,8 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmcl_core.atomic import write_text
 from mmcl_core.config import to_dict
-from mmcl_core.engine.runfolder import write_text
 from mmcl_core.engine.sweep import pages
 from mmcl_core.engine.sweep.plan import Plan, Run
 from mmcl_core.engine.sweep.plots import save_plots
@@ -55,10 +55,10 @@ def slots_for(plan: Plan, jobs: int, devices: Sequence[str]) -> list[str]:
     """
     import torch
 
-    from mmcl_core.engine.device import pick_device
+    from mmcl_core.backend_torch import pick_device
 
     for device in devices:
-        pick_device(device)
+        pick_device(device, "--devices")
     asked = next((run.config.train.device for run in plan.runs.values()), "auto")
     if asked == "auto":
         asked = "cuda:0" if torch.cuda.is_available() else "cpu"

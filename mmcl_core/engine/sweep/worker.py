@@ -1,9 +1,9 @@
 """One run of a sweep in a process of its own: it trains, or goes on training, and then evaluates.
 
-The job comes as one line of JSON on standard input: ``config``, ``run`` (folder) and ``tests`` (``folder``, ``split``
-and ``label`` of each). When the other end of standard input is closed, because the sweep has ended or was killed, the
-run saves its state and stops. Standard output is the log; it is locked, so that a second process for the same run waits
-until the first has ended. Exit statuses are those of :mod:`mmcl_core.train`.
+The job comes as one line of JSON on standard input: ``config``, ``device``, ``run`` (folder) and ``tests`` (``folder``,
+``split``, ``label`` and ``hide_camera`` of each). When the other end of standard input is closed, because the sweep has
+ended or was killed, the run saves its state and stops. Standard output is the log; it is locked, so that a second
+process for the same run waits until the first has ended. Exit statuses are those of :mod:`mmcl_core.train`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.cli import run_command
+from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, run_command
 from mmcl_core.errors import ConfigError
 
 __all__ = ["is_complete", "main"]
 
 logger = logging.getLogger(__name__)
-
-EXIT_FAILED = 1
-EXIT_STOPPED = 75
 
 
 def main() -> int:
@@ -76,7 +73,7 @@ def _work(job: dict[str, Any]) -> int:
 def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, Any]]) -> None:
     """Evaluate where the figures are missing or of other weights, and write the report page."""
     from mmcl_core.engine.evaluation import Settings, evaluate
-    from mmcl_core.engine.report import write_report
+    from mmcl_core.engine.report import try_report
     from mmcl_core.engine.results import write_results
 
     if threads:
@@ -89,12 +86,7 @@ def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, Any]])
         settings = Settings(split=test["split"], device=device, hide_camera=test["hide_camera"])
         found = evaluate(run, test["folder"], settings)
         write_results(found, run / "evaluation" / test["label"])
-    try:
-        write_report(run)
-    except OSError as error:
-        logger.warning("the report could not be written: %s", error)
-    except Exception:  # a page that fails must not spoil a run that succeeded
-        logger.exception("the report could not be written")
+    try_report(run)
 
 
 def _is_current(run: Path, test: dict[str, str]) -> bool:
