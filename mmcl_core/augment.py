@@ -20,15 +20,15 @@ from torch import Tensor
 
 from mmcl_core import colour
 from mmcl_core.config import AugmentConfig
-from mmcl_core.depth import drop_background, reference_distance, valid_readings
+from mmcl_core.depth import NEAREST_MM, drop_background, reference_distance, valid_readings
 from mmcl_core.errors import ConfigError, InputError
 from mmcl_core.modality import modality
-from mmcl_core.policy import CUTOUT_GREY, NEAREST_MM, RGB_POLICIES
-from mmcl_core.randaugment import RandAugment, depth_policy, describe, sent
+from mmcl_core.policy import CUTOUT_GREY, RGB_POLICIES
+from mmcl_core.randaugment import RandAugment, depth_policy, sent
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
 from mmcl_core.viewpoint import change_view, random_rotations
 
-__all__ = ["Augmenter", "Draws", "Picture", "describe", "mirrored", "refuse_distances", "test_transform"]
+__all__ = ["Augmenter", "Draws", "Picture", "mirrored", "refuse_distances", "test_transform"]
 
 #: Attempts at a crop that lies inside the picture, as in torchvision's RandomResizedCrop.
 CROP_ATTEMPTS = 10

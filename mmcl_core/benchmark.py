@@ -76,14 +76,14 @@ def measure(options: argparse.Namespace) -> None:
 
 def _train(config: Config, options: argparse.Namespace) -> None:
     from mmcl_core.engine.device import train_device
-    from mmcl_core.engine.measure import apart, measure_product, measure_train
+    from mmcl_core.engine.measure import in_fresh_process, measure_product, measure_train
 
     share = {}
-    ours = apart(measure_train, config, False, options.steps)
+    ours = in_fresh_process(measure_train, config, False, options.steps)
     pairs, epochs = FALLING_THINGS, config.train.epochs
     hours = pairs // config.train.batch * epochs * float(ours["seconds"]) / 3600
     if train_device(config.train.device).type == "cuda":  # no one product says what a processor can do
-        best = float(apart(measure_product, config, options.steps)["tflops"])
+        best = float(in_fresh_process(measure_product, config, options.steps)["tflops"])
         share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     _line("train", formulation="ours", batch=config.train.batch, **ours, **share)
     _line("train", projected=f"{epochs} epochs of {pairs} samples", hours=hours)
@@ -94,28 +94,28 @@ def _train(config: Config, options: argparse.Namespace) -> None:
 
 
 def _loss(config: Config, options: argparse.Namespace) -> None:
-    from mmcl_core.engine.measure import apart, measure_loss
+    from mmcl_core.engine.measure import in_fresh_process, measure_loss
 
     for batch in BATCHES:
-        ours = apart(measure_loss, config, False, batch, options.steps)
+        ours = in_fresh_process(measure_loss, config, False, batch, options.steps)
         _line("loss", formulation="ours", batch=batch, **ours)
         _beside("loss", batch, ours, measure_loss, config, True, batch, options.steps)
 
 
 def _data(config: Config, options: argparse.Namespace) -> None:
-    from mmcl_core.engine.measure import apart, measure_data
+    from mmcl_core.engine.measure import in_fresh_process, measure_data
 
-    _line("data", size=config.model.input_size, **apart(measure_data, config, options.steps))
+    _line("data", size=config.model.input_size, **in_fresh_process(measure_data, config, options.steps))
 
 
 def _infer(config: Config, options: argparse.Namespace) -> None:
-    from mmcl_core.engine.measure import apart, measure_infer
+    from mmcl_core.engine.measure import in_fresh_process, measure_infer
 
-    _line("infer", crops=options.crops, **apart(measure_infer, config, options.crops, options.steps))
+    _line("infer", crops=options.crops, **in_fresh_process(measure_infer, config, options.crops, options.steps))
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from mmcl_core.engine.measure import apart
+    from mmcl_core.engine.measure import in_fresh_process
     from mmcl_core.engine.measure_sets import measure_first_batch, measure_prepare
 
     if options.what in ("merge", "show") or options.check or options.resume:
@@ -123,15 +123,15 @@ def _prepare(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = options.out or Path(folder) / "set"
         _line("prepare", set=options.what, size=options.size, **measure_prepare(options, out))
-        _line("first_batch", set=options.what, **apart(measure_first_batch, out, FIRST_BATCH))
+        _line("first_batch", set=options.what, **in_fresh_process(measure_first_batch, out, FIRST_BATCH))
 
 
 def _beside(what: str, batch: int, ours: Figures, function: Callable[..., Figures], *arguments: Any) -> None:
     """The plain formulation, and ours in relation to it. That it needs too much memory is a result, too."""
-    from mmcl_core.engine.measure import apart
+    from mmcl_core.engine.measure import in_fresh_process
 
     try:
-        plain = apart(function, *arguments)
+        plain = in_fresh_process(function, *arguments)
     except TrainingError as error:
         _line(what, formulation="plain", batch=batch, failed=str(error))
         return

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mmcl_core.errors import InputError
 
 __all__ = [
-    "NEAREST_MM",
+    "LEAST_PLAUSIBLE_MM",
     "UNKNOWN",
     "check_cameras",
     "check_depth",
@@ -36,7 +36,7 @@ _CAMERA_ENCODINGS = ("normals", "hha")
 #: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
 _FARTHEST_MEDIAN_M = 100.0
 #: Crops of integer depth whose largest reading is below this many millimetres are taken for metres, and refused.
-NEAREST_MM = 30
+LEAST_PLAUSIBLE_MM = 30
 
 Array = NDArray[Any]
 
@@ -96,7 +96,7 @@ def check_depth(crop: Any, name: str) -> Array:
         raise InputError(f"{name} has shape {array.shape}; {fix}")
     if array.dtype == np.uint16:
         largest = int(array.max())
-        if 0 < largest < NEAREST_MM:
+        if 0 < largest < LEAST_PLAUSIBLE_MM:
             raise InputError(
                 f"{name} is uint16, that is millimetres, but its largest reading is {largest}; "
                 "metres go in as float32: crop.astype(np.float32)"

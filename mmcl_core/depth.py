@@ -33,10 +33,12 @@ from torch import Tensor
 
 __all__ = [
     "ENCODINGS",
+    "NEAREST_MM",
     "drop_background",
     "encode",
     "gravity_direction",
     "hha",
+    "known_camera",
     "log_extent",
     "metric_offsets",
     "normalise",
@@ -58,6 +60,8 @@ COARSE_M, FINE_M, RELATIVE_CLIP = 0.2, 0.05, 1.5
 RELIEF_M, SLOPE_M = 0.1, 0.15
 OFFSET_UNIT_M, OFFSET_CLIP = 0.1, 4.0
 SMALLEST_EXTENT_M = 0.03
+#: Augmentation brings no reading nearer than this, and points nearer are not seen.
+NEAREST_MM = 1.0
 #: Pixels that :func:`encode` works on at a time on a processor: its some 200 operations then find them in the cache.
 CACHED_PIXELS = 1 << 16
 #: Focal length in crop sides where the camera is unknown: 0.2 m seen from 0.8 m fill the crop.

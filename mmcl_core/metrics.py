@@ -22,6 +22,7 @@ __all__ = [
     "Spread",
     "acceptance",
     "accuracy",
+    "auroc",
     "bootstrap",
     "calibration_bins",
     "confusion_matrix",
@@ -32,7 +33,6 @@ __all__ = [
     "macro_f1",
     "paired_difference",
     "per_class",
-    "separation",
     "softmax",
     "spread",
     "summarise",
@@ -221,7 +221,7 @@ def acceptance(scores: ArrayLike, right: ArrayLike, strangers: ArrayLike, thresh
         )
 
 
-def separation(known: ArrayLike, strangers: ArrayLike) -> float:
+def auroc(known: ArrayLike, strangers: ArrayLike) -> float:
     """How often a known sample scores higher than a stranger, a tie counting half: the area under the ROC curve.
 
     Args:

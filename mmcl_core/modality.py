@@ -31,7 +31,7 @@ from mmcl_core.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from mmcl_core.config import ModelConfig
 
-__all__ = ["STATISTICS", "InputSpec", "Modality", "Statistics", "modality", "to_network_input", "to_raw"]
+__all__ = ["InputSpec", "Modality", "modality", "to_network_input", "to_raw"]
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,6 @@ def modality(name: str) -> Modality:
         if name == kind or name.startswith(kind + "_"):
             return Modality(name, kind)
     raise ConfigError(f"unknown modality {name!r}: names are rgb, depth, or begin with rgb_ or depth_")
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of pictures on the scale 0-255, as :class:`ModelConfig` takes them."""
-
-    rgb_mean: tuple[float, ...]
-    rgb_std: tuple[float, ...]
-    depth_mean: tuple[float, ...]
-    depth_std: tuple[float, ...]
-
-
-#: Normalisation by data set. ``falling_things`` and ``nyud`` are the authors' constants; SceneNet RGB-D uses
-#: those of NYU-D. ``imagenet`` holds the customary RGB values beside the Falling Things depth.
-STATISTICS: dict[str, Statistics] = {
-    "imagenet": Statistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), (91.094,), (61.873,)),
-    "falling_things": Statistics((88.104, 77.883, 61.347), (45.810, 42.981, 39.688), (91.094,), (61.873,)),
-    "nyud": Statistics(
-        (96.937, 77.621, 73.840), (68.860, 67.502, 70.053), (149.204, 67.204, 110.043), (57.511, 37.118, 49.424)
-    ),
-}
 
 
 @dataclass(frozen=True)

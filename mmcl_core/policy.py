@@ -101,9 +101,6 @@ DEPTH_SETS: dict[int, tuple[str, ...]] = {
 #: standard deviation 1, whatever the magnitude; ``sound`` lets the deviation grow with it.
 _EXTRA = (Op("Speckle", 1, 1, "deviation"),)
 
-#: No operation makes a reading vanish or brings it nearer than this.
-NEAREST_MM = 1.0
-
 
 def depth_ops(policy: str, number: int) -> tuple[Op, ...]:
     """The operations of a depth-safe set with the ranges of a policy."""

@@ -7,18 +7,17 @@ device of the pictures at once; there only what looks at pixels is done.
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmcl_core import imageops
 from mmcl_core.config import AugmentConfig
-from mmcl_core.depth import valid_readings
+from mmcl_core.depth import NEAREST_MM, valid_readings
 from mmcl_core.errors import ConfigError
-from mmcl_core.policy import MAX_MAGNITUDE, NEAREST_MM, RGB_POLICIES, Op, depth_ops, single_op
+from mmcl_core.policy import MAX_MAGNITUDE, Op, depth_ops, single_op
 
-__all__ = ["RandAugment", "depth_policy", "describe", "sent"]
+__all__ = ["RandAugment", "depth_policy", "sent"]
 
 _TABLES = frozenset(
     ("AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd", "Contrast", "Brightness")
@@ -39,22 +38,6 @@ def depth_policy(config: AugmentConfig, size: int, range_m: tuple[float, float] 
         return RandAugment(ops, config.depth_ops, config.depth_magnitude, size, range_m=range_m)
     ops, share = single_op(config.policy, config.depth_op), config.depth_op_probability
     return RandAugment(ops, 1, config.depth_magnitude, size, range_m=range_m, probability=share)
-
-
-def describe(config: AugmentConfig, size: int) -> list[dict[str, Any]]:
-    """The operations that settings lead to, one row each: kind, name, range, unit, value at the magnitude."""
-    depth = depth_policy(config, size)
-    kinds = (
-        ("rgb", RGB_POLICIES[config.policy], config.rgb_ops, config.rgb_magnitude),
-        ("depth", depth.ops, depth.count, config.depth_magnitude),
-    )
-    return [
-        {
-            "kind": kind, "op": op.name, "low": op.low, "high": op.high, "unit": op.unit, "signed": op.signed,
-            "value": op.value(magnitude, size),
-        }
-        for kind, ops, count, magnitude in kinds if count for op in ops
-    ]  # fmt: skip
 
 
 def sent(numbers: Tensor, device: torch.device | str) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.crops import NEAREST_MM, resized_side
+from mmcl_core.crops import LEAST_PLAUSIBLE_MM, resized_side
 from mmcl_core.data.crops import CropRule, part_inside
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
@@ -92,7 +92,7 @@ def _crops(
         try:
             if kind == "rgb" or not recognizer.takes_distances:
                 images[kind] = read_rgb(path)
-            elif (depth := depth_millimetres(path, scale)).max() < NEAREST_MM and depth.any():
+            elif (depth := depth_millimetres(path, scale)).max() < LEAST_PLAUSIBLE_MM and depth.any():
                 raise DataError(f"has no reading beyond {depth.max():g} mm: is --depth-unit right?")
             else:
                 images[kind] = depth

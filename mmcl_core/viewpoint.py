@@ -17,15 +17,13 @@ import math
 import torch
 from torch import Tensor
 
-from mmcl_core.depth import known_camera, reference_distance
+from mmcl_core.depth import NEAREST_MM, known_camera, reference_distance
 
 __all__ = ["change_view", "random_rotations"]
 
 #: Greatest change of distance from a pixel to the next, in widths of a pixel at that distance, that is a surface and
 #: not an edge: 80 degrees.
 STEEPEST = 5.7
-#: Points nearer than this are not seen.
-NEAREST_MM = 1.0
 
 
 def random_rotations(numbers: Tensor, degrees: float) -> Tensor:

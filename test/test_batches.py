@@ -13,7 +13,7 @@ from mmcl_core.config import DataConfig
 from mmcl_core.data import batches as batches_module
 from mmcl_core.data.batches import Batch, BatchSource, split_indices
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.data.splits import apart, group_mask, shuffled, stratified_mask
+from mmcl_core.data.splits import group_mask, shuffled, spread_repeats, stratified_mask
 from mmcl_core.errors import ConfigError, DataError
 
 
@@ -214,20 +214,21 @@ def test_copies_of_a_sample_never_share_a_batch(few, many, times, batch):
     items = np.repeat(np.arange(few + many), np.where(np.arange(few + many) < few, times, 1))
     for seed in range(20):
         order = items[shuffled(len(items), seed)]
-        found = apart(order, batch)
+        found = spread_repeats(order, batch)
         assert sorted(found.tolist()) == sorted(items.tolist())
-        assert found.tolist() == apart(order, batch).tolist()
+        assert found.tolist() == spread_repeats(order, batch).tolist()
         for start in range(0, len(found), batch):
             part = found[start : start + batch]
             assert len(set(part.tolist())) == len(part)
-    places = [np.flatnonzero(apart(items[shuffled(len(items), seed)], batch) == 0).mean() for seed in range(50)]
+    orders = [items[shuffled(len(items), seed)] for seed in range(50)]
+    places = [np.flatnonzero(spread_repeats(order, batch) == 0).mean() for order in orders]
     assert abs(np.mean(places) / len(items) - 0.5) < 0.1, "they come throughout the epoch"
 
 
 def test_copies_share_a_batch_only_where_they_must():
-    found = apart(np.array([5, 5, 5, 5, 7]), 2)
+    found = spread_repeats(np.array([5, 5, 5, 5, 7]), 2)
     assert sorted(found.tolist()) == [5, 5, 5, 5, 7]
-    assert apart(np.array([1, 1, 2, 2]), 2).reshape(2, 2).tolist() == [[1, 2], [1, 2]]
+    assert spread_repeats(np.array([1, 1, 2, 2]), 2).reshape(2, 2).tolist() == [[1, 2], [1, 2]]
 
 
 def test_some_samples_may_come_more_often_in_an_epoch(prepared):

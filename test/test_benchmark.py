@@ -59,7 +59,7 @@ def wrong():
 )
 def test_a_measurement_that_dies_is_told(function, error, message):
     with pytest.raises(error, match=message):
-        measure.apart(function)
+        measure.in_fresh_process(function)
 
 
 def test_a_plain_formulation_that_needs_too_much_memory_is_a_result(monkeypatch, capsys):
@@ -68,7 +68,7 @@ def test_a_plain_formulation_that_needs_too_much_memory_is_a_result(monkeypatch,
             raise TrainingError("out of memory")
         return {"seconds": 1.0, "peak_memory_mb": 100.0}
 
-    monkeypatch.setattr(measure, "apart", little_memory)
+    monkeypatch.setattr(measure, "in_fresh_process", little_memory)
     printed = lines(capsys, "loss")
     assert [line["batch"] for line in printed] == [140, 140, 512, 512, 1024, 1024]
     assert [line.get("failed") for line in printed[1::2]] == ["out of memory"] * 3

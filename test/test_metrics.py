@@ -107,9 +107,9 @@ def test_acceptance_and_separation_are_those_of_loops():
         assert found.strangers[place] == pytest.approx(sum(s >= threshold for s in strangers) / 17)
     assert math.isnan(found.right[3])
     wins = [1.0 if k > s else 0.5 if k == s else 0.0 for k in known for s in strangers]
-    assert metrics.separation(known, strangers) == pytest.approx(np.mean(wins))
-    assert math.isnan(metrics.separation(known, []))
-    assert math.isnan(metrics.separation([], strangers))
+    assert metrics.auroc(known, strangers) == pytest.approx(np.mean(wins))
+    assert math.isnan(metrics.auroc(known, []))
+    assert math.isnan(metrics.auroc([], strangers))
     assert np.isnan(metrics.acceptance([], [], strangers, [0.5]).answered).all()
     assert np.isnan(metrics.acceptance(known, right, [], [0.5]).strangers).all()
 

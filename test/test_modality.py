@@ -10,7 +10,7 @@ import torch
 
 from mmcl_core.config import ModelConfig
 from mmcl_core.errors import ConfigError, InputError
-from mmcl_core.modality import STATISTICS, InputSpec, modality, to_network_input, to_raw
+from mmcl_core.modality import InputSpec, modality, to_network_input, to_raw
 
 
 def spec(**changes):
@@ -63,15 +63,6 @@ def test_spec_holds_the_settings_and_survives_json():
 def test_contradictions_are_refused(changes, word):
     with pytest.raises(ConfigError, match=word):
         spec(**changes)
-
-
-def test_authors_statistics():
-    fat, nyud = STATISTICS["falling_things"], STATISTICS["nyud"]
-    assert (fat.rgb_mean, fat.rgb_std) == ((88.104, 77.883, 61.347), (45.81, 42.981, 39.688))
-    assert (fat.depth_mean, fat.depth_std) == ((91.094,), (61.873,))
-    assert (nyud.rgb_mean, nyud.rgb_std) == ((96.937, 77.621, 73.84), (68.86, 67.502, 70.053))
-    assert (nyud.depth_mean, nyud.depth_std) == ((149.204, 67.204, 110.043), (57.511, 37.118, 49.424))
-    spec(**dataclasses.asdict(nyud))
 
 
 def test_rgb_is_normalised_per_channel():

@@ -11,7 +11,6 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from test_augment import SIZE, SOURCE, VIEWS, WHOLE, batch, run
 
-from mmcl_core import augment
 from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.errors import ConfigError
@@ -39,9 +38,10 @@ def test_ranges_of_the_policies():
     table_4 = {"Cutout", "Rotate", "TranslateX", "ShearX", "ShearY", "Sharpness"}
     assert {op.name for op in depth_ops("sound", 1)} == set(DEPTH_SETS[1]) == table_4
     assert {op.name for op in depth_ops("paper", 2)} == {"Cutout", "Rotate"}
-    rows = augment.describe(AugmentConfig(policy="paper"), 128)
-    assert [row["op"] for row in rows if row["kind"] == "depth"] == ["Rotate", "Cutout"]
-    assert next(row["value"] for row in rows if row["op"] == "Rotate") == pytest.approx(4)
+    config = AugmentConfig(policy="paper")
+    operations = depth_policy(config, 128).ops
+    assert [op.name for op in operations] == ["Rotate", "Cutout"]
+    assert operations[0].value(config.depth_magnitude, 128) == pytest.approx(4)
 
 
 def apply_one(policy, name, magnitude, image, numbers):
@@ -218,7 +218,6 @@ def test_single_operation_settings():
         Augmenter(AugmentConfig(policy="none", depth_op="Cutout"), SIZE, VIEWS)
     with pytest.raises(ConfigError, match=r"depth_op_probability is 1\.5"):
         Augmenter(AugmentConfig(depth_op="Cutout", depth_op_probability=1.5), SIZE, VIEWS)
-    names = [row["op"] for row in augment.describe(AugmentConfig(depth_op="Speckle"), SIZE) if row["kind"] == "depth"]
-    assert names == ["Speckle"]
+    assert [op.name for op in depth_policy(AugmentConfig(depth_op="Speckle"), SIZE).ops] == ["Speckle"]
     offered = typing.get_args(typing.get_type_hints(AugmentConfig)["depth_op"])
     assert all(len(single_op(policy, name)) == 1 for policy in ("paper", "sound") for name in offered if name)

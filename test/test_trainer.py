@@ -293,14 +293,14 @@ def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
 def test_one_training_a_folder(data, tmp_path):
     """A second one would mix its log and its state with those of the first."""
     config, run = tiny.settings(data, "train.epochs=1"), tmp_path / "runs" / "run"
-    with runfolder.alone(run):
+    with runfolder.locked(run):
         for how in ({"resume": True}, {"overwrite": True}, {}):
             with pytest.raises(DataError, match="run is being written by another process"):
                 train(config, run, **how)
         assert not list(run.iterdir())
     assert not run.exists()
     train(config, run)  # the lock is gone
-    with runfolder.alone(run, main=False), runfolder.alone(run):
+    with runfolder.locked(run, main=False), runfolder.locked(run):
         pass
     assert runfolder.is_finished(run)
 
@@ -318,7 +318,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with runfolder.alone(tmp_path / "run"):
+    with runfolder.locked(tmp_path / "run"):
         (tmp_path / "run" / "config.yaml").touch()
     assert (tmp_path / "run" / "config.yaml").exists()
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.data.splits import apart, shuffled, split_indices
+from mmcl_core.data.splits import shuffled, split_indices, spread_repeats
 from mmcl_core.errors import DataError
 
 __all__ = ["Batch", "BatchSource", "ReadAhead", "split_indices"]
@@ -205,7 +205,7 @@ class BatchSource:
         if known is None or known[0] != epoch:
             order = self._epoch if epoch is None else self._epoch[shuffled(len(self._epoch), self._seed, epoch)]
             if epoch is not None and len(order) > len(self._indices):
-                order = apart(order, self._size)
+                order = spread_repeats(order, self._size)
             known = (epoch, order, torch.from_numpy(order).to(self.device) if self.resident else torch.empty(0))
             self._order = known
         return known[1:]

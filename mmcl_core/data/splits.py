@@ -19,7 +19,7 @@ from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["apart", "group_mask", "shuffled", "split_indices", "stratified_mask"]
+__all__ = ["group_mask", "shuffled", "split_indices", "spread_repeats", "stratified_mask"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def shuffled(count: int, *place: int) -> IndexArray:
     return np.argsort(bits, kind="stable").astype(np.int64)
 
 
-def apart(order: IndexArray, batch: int) -> IndexArray:
+def spread_repeats(order: IndexArray, batch: int) -> IndexArray:
     """An order in which no batch holds an item twice, where that can be.
 
     What is in a batch already waits for the next one; what waits at the end changes places with an item of an earlier

@@ -28,7 +28,7 @@ from mmcl_core.errors import TrainingError
 
 __all__ = [
     "Figures",
-    "apart",
+    "in_fresh_process",
     "measure_data",
     "measure_infer",
     "measure_loss",
@@ -45,7 +45,7 @@ GPU_STEPS = 10
 PRODUCT = 8192
 
 
-def apart(function: Callable[..., Figures], *arguments: Any) -> Figures:
+def in_fresh_process(function: Callable[..., Figures], *arguments: Any) -> Figures:
     """Run a measurement in a fresh process and return its figures, with the ``peak_memory_mb`` of the process.
 
     Raises:
@@ -141,7 +141,7 @@ def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> F
     """Time the contrastive loss, forward and backward, on random features of two modalities.
 
     Returns:
-        ``seconds`` a call; the peak memory is that of the process (:func:`apart`) or of the GPU.
+        ``seconds`` a call; the peak memory is that of the process (:func:`in_fresh_process`) or of the GPU.
     """
     from mmcl_core.engine.device import train_device
     from mmcl_core.methods.parts import make_nce

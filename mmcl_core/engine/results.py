@@ -20,16 +20,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mmcl_core import metrics
 from mmcl_core.atomic import write_text
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.sheet import colourise_depth
 from mmcl_core.engine.evaluation import Evaluation
 from mmcl_core.engine.figures import save_confusion
 from mmcl_core.modality import modality
 
-__all__ = ["depth_picture", "write_results"]
+__all__ = ["write_results"]
 
 TOP = 5
 EXAMPLES = 12  # shown of each kind, right and wrong
@@ -45,17 +45,6 @@ def write_results(evaluation: Evaluation, out: Path) -> None:
     save_confusion(out / "confusion.png", {n: figures[n]["confusion"] for n in figures}, evaluation.classes)
     # The file that the others are looked for by comes last.
     write_text(out / "metrics.json", json.dumps(evaluation.report, indent=1) + "\n")
-
-
-def depth_picture(depth: NDArray[Any]) -> NDArray[np.uint8]:
-    """Depth in mm [H, W] in colours for people, uint8 [H, W, 3] RGB: near is red, far is blue, no reading is grey."""
-    valid = depth > 0
-    if not valid.any():
-        return np.full((*depth.shape, 3), 90, np.uint8)
-    near, far = np.percentile(depth[valid], (2, 98))
-    level = np.clip((far - depth.astype(np.float64)) / max(far - near, 1.0), 0, 1)
-    colours = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.where(valid[..., None], colours, np.uint8(90)).astype(np.uint8)
 
 
 def _table(evaluation: Evaluation) -> str:
@@ -128,7 +117,7 @@ def _pictures(prepared: PreparedSet, row: int, evaluation: Evaluation) -> dict[s
             continue
         image = np.asarray(prepared.images[name][row])
         if modality(name).kind == "depth" and image.ndim == 2:
-            image = depth_picture(image)
+            image = colourise_depth(image)
         smaller = cv2.resize(image, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_AREA)
         _, code = cv2.imencode(".jpg", smaller[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         pictures[name] = base64.b64encode(code.tobytes()).decode()

@@ -33,11 +33,11 @@ from mmcl_core.errors import ConfigError
 __all__ = [
     "FREE_SETTINGS",
     "KEPT_FILES",
-    "alone",
     "default_folder",
     "differences",
     "flat",
     "is_finished",
+    "locked",
     "read_config",
     "remove_leftovers",
     "start_folder",
@@ -80,7 +80,7 @@ def read_config(run: Path) -> Config:
 
 
 @contextmanager
-def alone(run: Path, main: bool = True) -> Iterator[None]:
+def locked(run: Path, main: bool = True) -> Iterator[None]:
     """Keep other trainings out of a run folder, for the time of a ``with`` block.
 
     Args:

@@ -37,7 +37,7 @@ def min_score_figures(
 
     Returns:
         Lists by threshold, see :class:`mmcl_core.metrics.Acceptance` (``None`` for NaN), the numbers of samples
-        ``known`` and ``stranger``, and ``auroc``, see :func:`mmcl_core.metrics.separation`, of the probability of the
+        ``known`` and ``stranger``, and ``auroc``, see :func:`mmcl_core.metrics.auroc`, of the probability of the
         best class but ``unknown``.
     """
     named = np.array([name != UNKNOWN for name in classes])
@@ -50,7 +50,7 @@ def min_score_figures(
     surest = np.where(named, probabilities, 0).max(axis=1)
     figures = {name: [_number(value) for value in values] for name, values in found._asdict().items()}
     counts = {"known": int(known.sum()), "stranger": int((~known).sum())}
-    return figures | counts | {"auroc": _number(metrics.separation(surest[known], surest[~known]))}
+    return figures | counts | {"auroc": _number(metrics.auroc(surest[known], surest[~known]))}
 
 
 def _number(value: float) -> float | None:

@@ -90,7 +90,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
     precision = devices.pick_precision(config.train, device)
     with world(device.type == "cuda") as processes, devices.translate_errors(config.train, processes.size):
         check_settings(config, processes.size)
-        with runfolder.alone(run, processes.main):
+        with runfolder.locked(run, processes.main):
             if resume and runfolder.is_finished(run):
                 logger.info("%s is finished already", run)
                 metadata = read_metadata(run)
