@@ -334,7 +334,7 @@ def _shift(depth: Tensor, camera: Tensor, offset_m: Tensor) -> tuple[Tensor, Ten
 
 
 def _holes(numbers: Tensor, most: float, size: int) -> Tensor:
-    """Blobs, bool [B, 1, size, size], that cover a share of the picture drawn from 0..most (to within 1 %)."""
+    """Blobs, bool [B, 1, size, size], that cover a share of the picture drawn from 0..most (about: to within 5 %)."""
     share, *grids = numbers.split([1, *(side**2 for side in HOLE_GRIDS)], dim=1)
     field = torch.zeros(len(numbers), 1, size, size, device=numbers.device)
     for side, grid in zip(HOLE_GRIDS, grids, strict=True):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mmcl_core.errors import InputError
 
 __all__ = [
+    "CROP_SIZE",
     "LEAST_PLAUSIBLE_MM",
     "UNKNOWN",
     "check_cameras",
@@ -25,12 +26,15 @@ __all__ = [
     "check_rgb",
     "fit",
     "mirrored",
+    "resized",
     "resized_side",
     "uses_camera",
 ]
 
 #: The label of a crop that was not recognised, and the name of a class of crops that are none of the other classes.
 UNKNOWN = "unknown"
+#: Side of the crops of a training set unless it is known.
+CROP_SIZE = 128
 #: Encodings of depth (:mod:`mmcl_core.depth`) that differ with the camera even without metric size.
 _CAMERA_ENCODINGS = ("normals", "hha")
 #: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
@@ -152,13 +156,33 @@ def resized_side(size: int) -> int:
     return round(size * 146 / 128)
 
 
-def fit(crop: Array, size: int, camera: Sequence[float] | None = None) -> tuple[Array, NDArray[np.float32]]:
+def resized(picture: Array, side: int) -> Array:
+    """A square picture with another side, as the crops of prepared sets are made.
+
+    Depth takes the nearest reading; colours are averaged where the picture shrinks, and bicubic where it grows.
+
+    Args:
+        picture: uint8 [S, S, 3], or depth or a mask [S, S].
+        side: pixels.
+    """
+    if len(picture) == side:
+        return picture
+    smooth = cv2.INTER_AREA if len(picture) > side else cv2.INTER_CUBIC
+    how = cv2.INTER_NEAREST_EXACT if picture.ndim == 2 else smooth
+    return cv2.resize(picture, (side, side), interpolation=how)
+
+
+def fit(
+    crop: Array, size: int, camera: Sequence[float] | None = None, crop_size: int = 0
+) -> tuple[Array, NDArray[np.float32]]:
     """The network's picture of a crop.
 
     Args:
         crop: uint8 [H, W, 3] or float32 [H, W] with 0 = no reading.
         size: side of the network's input.
         camera: intrinsics (fx, fy, cx, cy) of the crop; ``None`` or zeros: unknown.
+        crop_size: side of the crops of the training set, which the crop is brought to first, as those were: otherwise
+            a large crop would show details, and a small one a coarseness, that training never saw. 0: as it is.
 
     Returns:
         The picture, [size, size, 3] or [size, size] of the same type, and its camera, float32 [4].
@@ -170,6 +194,7 @@ def fit(crop: Array, size: int, camera: Sequence[float] | None = None) -> tuple[
         around = (top, side - height - top, left, side - width - left)
         crop = cv2.copyMakeBorder(crop, *around, cv2.BORDER_REPLICATE)
     margin = round((target - size) / 2)
+    crop = resized(crop, crop_size or side)
     picture = _nearest(crop, target, size) if crop.ndim == 2 else _bicubic(crop, target, size)
     moved = np.zeros(4, np.float32)
     if camera is not None and np.any(camera):
@@ -195,14 +220,13 @@ def mirrored(pictures: Array, cameras: NDArray[np.float32]) -> tuple[Array, NDAr
 
 def _nearest(plane: Array, target: int, size: int) -> Array:
     """The pixel that the middle of each of the inner ``size`` of ``target`` output pixels lies in."""
-    index = ((np.arange(size) + round((target - size) / 2) + 0.5) * (len(plane) / target)).astype(np.intp)
+    steps = np.arange(size) + round((target - size) / 2)
+    index = (2 * steps + 1) * len(plane) // (2 * target)
     return plane[index[:, None], index]
 
 
 def _bicubic(image: Array, target: int, size: int) -> NDArray[np.uint8]:
     """The inner ``size`` pixels of a square picture that is resized to ``target``."""
-    if 2 * len(image) > 3 * target:  # larger pictures are averaged first: fewer products, and no visible difference
-        image = cv2.resize(image, (target * 3 // 2,) * 2, interpolation=cv2.INTER_AREA)
     side = len(image)
     weights = _weights(side, target, size)
     tall = (weights @ image.reshape(side, -1).astype(np.float32)).reshape(size, side, 3)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.crops import LEAST_PLAUSIBLE_MM, resized_side
+from mmcl_core.crops import LEAST_PLAUSIBLE_MM
 from mmcl_core.data.crops import CropRule, part_inside
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
@@ -105,8 +105,7 @@ def _crops(
         return {}
     if box is None or not images:
         return images
-    # The side that the recogniser resizes to: nothing is resized twice.
-    rule = CropRule(resized_side(recognizer.input_size), margin=0.1, context=True)
+    rule = CropRule(recognizer.crop_size, margin=0.1, context=True)
     cut = rule(images, None, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
     if cut is None:
         why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_core import models
-from mmcl_core.crops import UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
+from mmcl_core.crops import CROP_SIZE, UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import fuse, top_k
 
@@ -90,6 +90,7 @@ class Recognizer:
         modalities: what can be recognised: ``rgb``, ``depth``, or both.
         model_id: names settings and weights; equal for all back ends.
         input_size: side of the network's input in pixels.
+        crop_size: side of the crops that it was trained on, in pixels.
         metadata: what is stored with the model, see :mod:`mmcl_core.weights`.
         max_batch: crops that pass the network at once; more are worked off in parts.
         mirror: whether every crop is looked at twice, as it is and mirrored.
@@ -101,6 +102,7 @@ class Recognizer:
         self.classes: tuple[str, ...] = tuple(self.metadata["classes"])
         self.model_id = backend.model_id
         self.input_size = int(self.metadata["input"]["size"])
+        self.crop_size = int(self.metadata.get("crop_size", CROP_SIZE))
         self.max_batch, self.mirror = max_batch, mirror
         self._names: dict[str, str] = {}  # "rgb" or "depth" -> the model's name for it, such as rgb_right
         for name in sorted(self.metadata["trained_modalities"]):
@@ -266,7 +268,7 @@ class Recognizer:
                 depth_valid[row] = np.count_nonzero(array) / array.size
                 if depth_valid[row] == 0 or depth_valid[row] < least:
                     continue
-            picture, camera = fit(array, self.input_size, cameras[row])
+            picture, camera = fit(array, self.input_size, cameras[row], self.crop_size)
             if picture.ndim == 2 and not picture.any():  # what readings there are lie outside of what is looked at
                 continue
             rows.append(row)

@@ -24,8 +24,8 @@ class Axis:
 
     Attributes:
         size: pixels of the source.
-        low: [B], first pixel of the window (counted in the mirrored picture).
-        extent: [B], pixels of the window.
+        low: [B], first pixel of the window (counted in the mirrored picture), a whole number.
+        extent: [B], pixels of the window, a whole number.
         out: pixels of the output.
         mirrored: bool [B], or ``None`` for nowhere.
         total: pixels that the window is stretched over; ``None``: ``out``.
@@ -52,7 +52,10 @@ class Axis:
 
     def nearest(self) -> Tensor:
         """Index [B, out] of the source pixel that each output pixel's middle lies in."""
-        index = self.centres().long().clamp(0, self.size - 1)
+        steps = torch.arange(self.out, device=self.low.device) + self.offset
+        # In whole numbers: a middle may fall on the edge of a pixel, and rounding must not say on which side.
+        within = (2 * steps + 1) * self.extent.long()[:, None] // (2 * (self.total or self.out))
+        index = (self.low.long()[:, None] + within).clamp(0, self.size - 1)
         return index if self.mirrored is None else torch.where(self.mirrored[:, None], self.size - 1 - index, index)
 
     def weights(self) -> Tensor:

@@ -28,13 +28,14 @@ def hint(key: str, known: Mapping[str, Any]) -> str:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that comes twice, of which YAML itself drops the first."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """A mapping as it is written: keys that ``<<`` merges into it come later, and may be its own."""
+        node = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} comes twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key[1]!r} comes twice", node.start_mark)
+        return node
 
 
 def load_yaml(text: str) -> Any:

@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mmcl_core.crops import resized
+
 __all__ = ["Camera", "CropRule", "Region", "part_inside"]
 
 Array = npt.NDArray[Any]
@@ -118,11 +120,7 @@ class CropRule:
             unseen = self.context and image.ndim == 2
             how = cv2.BORDER_CONSTANT if unseen else cv2.BORDER_REPLICATE
             crop = cv2.copyMakeBorder(crop, top, bottom, left, right, how)
-        if region.side != self.size:
-            smooth = cv2.INTER_AREA if region.side > self.size else cv2.INTER_CUBIC
-            how = cv2.INTER_NEAREST_EXACT if crop.ndim == 2 else smooth
-            crop = cv2.resize(crop, (self.size, self.size), interpolation=how)
-        return np.ascontiguousarray(crop)
+        return np.ascontiguousarray(resized(crop, self.size))
 
     def move(self, camera: Camera | None, region: Region) -> Camera | None:
         """The camera of the crop of a picture with ``camera`` (fx, fy, cx, cy; pixel centres at integers)."""

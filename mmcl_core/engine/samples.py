@@ -52,7 +52,7 @@ class Samples:
         probing: training samples in order, for the online probes; with the labels of the set if the run hides all.
         labelled: whether any training sample has a label in this run; without one the classifier learns nothing.
         steps_per_epoch: updates in an epoch.
-        fingerprint: names the content of the set.
+        fingerprint: names the content of the set and, after a hyphen, which of its samples train and validate.
         incomplete: the modalities that some training samples lack.
 
     Args:
@@ -68,8 +68,9 @@ class Samples:
         self.config, self.device = config, device
         self.prepared = PreparedSet.open(config.data.root, verify=world.main)
         index = Path(config.data.root) / "index.json"
-        self.fingerprint = hashlib.sha256(index.read_bytes()).hexdigest()
         self.rows, val_rows, self.labels = split_indices(self.prepared, config.data, config.seed)
+        drawn = b"".join(hashlib.sha256(part.tobytes()).digest() for part in (self.rows, val_rows, self.labels))
+        self.fingerprint = "-".join(hashlib.sha256(content).hexdigest() for content in (index.read_bytes(), drawn))
         self.labelled = bool((self.labels >= 0).any())
         kind, classes = method_class(config.method), self.prepared.classes
         self.method = kind(config, classes, len(self.prepared), self.rows, self.labelled)
@@ -105,7 +106,7 @@ class Samples:
         others, batch = len(self.labels) - labelled, self.config.train.batch // self.config.train.accumulate
         # No sample twice in a batch: no more repeats than an epoch then has batches.
         most = max(1, others // (batch - labelled) - 1) if labelled < batch else max(given, others)
-        if given > most:
+        if given > most and not self.method.labels_alone:
             logger.warning(
                 "data.label_repeats=%d: with %d labels some batches of %d hold samples several times, which contrast "
                 "takes for negatives; at most %d spares that",
@@ -217,6 +218,10 @@ class Samples:
                 self.method.name,
             )
 
+    def described(self) -> dict[str, Any]:
+        """What a weights file tells of the set: its classes, and the side of its crops."""
+        return {"classes": list(self.prepared.classes), "crop_size": self.prepared.size}
+
     def labelled_keys(self) -> list[str]:
         """Keys of the training samples that have a label in this run."""
         return [self.prepared.keys[row] for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
@@ -226,22 +231,29 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
     """Refuse to go on with other samples than before; another number of processes or precision is told.
 
     Raises:
-        CheckpointError: the state belongs to another set.
+        CheckpointError: the state belongs to another set, or to other samples of it.
     """
-    if state["data"] != samples.fingerprint:
+    before, _, drawn_before = str(state["data"]).partition("-")
+    now, _, drawn = samples.fingerprint.partition("-")
+    if before != now:
         raise CheckpointError(
             f"{run} was trained on other data than {samples.config.data.root} holds now; "
             "point data.root to the set it was started with, or start a new run"
         )
-    if state["processes"] != processes:
-        before = state["processes"]
-        logger.warning(
-            "begun on %d process(es), goes on with %d: equal but for rounding and dropout", before, processes
+    if drawn_before not in ("", drawn):
+        raise CheckpointError(
+            f"{run} was begun by a version of this program that drew other samples for training and validation; "
+            "finish it with that version, or start a new run"
         )
-    if (before := state.get("precision", precision)) != precision:
+    if state["processes"] != processes:
+        logger.warning(
+            "begun on %d process(es), goes on with %d: equal but for rounding and dropout",
+            state["processes"], processes,
+        )  # fmt: skip
+    if (then := state.get("precision", precision)) != precision:
         logger.warning(
             "begun in %s, goes on in %s, which is this machine's choice (train.precision): the end is another one",
-            before, precision,
+            then, precision,
         )  # fmt: skip
 
 

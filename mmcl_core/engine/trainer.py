@@ -286,7 +286,7 @@ class Trainer:
             self.log.close()
             metadata = {
                 "method": self.config.method,
-                "classes": list(self.samples.prepared.classes),
+                **self.samples.described(),
                 "temperature": fit_temperatures(predictions, targets),
                 "seed": self.config.seed,
                 "config_hash": config_hash(self.config),
