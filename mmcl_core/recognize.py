@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import LEAST_PLAUSIBLE_MM
-from mmcl_core.data.crops import CropRule, part_inside
-from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, read_rgb
+from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
+from mmcl_core.data.pictures import FARTHEST_USUAL_M, alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.recognizer import Recognizer
 
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--depth", nargs="+", type=Path, default=[], metavar="FILE", help="depth pictures, 16 bit")
     parser.add_argument("--depth-unit", default="mm", metavar="UNIT", help="mm (default), 0.1mm, m/5000, ...")
     parser.add_argument("--box", metavar="X,Y,WIDTH,HEIGHT", help="the object in every picture (default: all of it)")
+    parser.add_argument(
+        "--camera", metavar="FX,FY,CX,CY", help="intrinsics of the pictures in pixels, for models that know metric size"
+    )
     parser.add_argument("--top-k", type=int, default=3, metavar="N", help="classes to list (default: 3)")
     parser.add_argument("--mirror", action="store_true", help="look at mirror images, too: twice the work")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -61,20 +66,22 @@ def _recognize(options: argparse.Namespace) -> None:
         )
     if options.top_k < 1:
         raise ConfigError(f"--top-k is {options.top_k}; 1 or more is expected")
-    scale = depth_scale(options.depth_unit)
+    scale, camera = depth_scale(options.depth_unit), parse_camera(options.camera)
     recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror, warm_up=False)
+    if "depth" in files and recognizer.uses_camera and camera is None:
+        logger.warning("this model knows the metric size of what it sees; without --camera its answers are worth less")
     pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
     width = max(len(str(next(iter(paths.values())))) for paths in pictures)
     answered = 0
     for start in range(0, len(pictures), AT_ONCE):
-        part = [(paths, _crops(paths, recognizer, scale, box)) for paths in pictures[start : start + AT_ONCE]]
-        part = [(paths, crops) for paths, crops in part if crops]
+        part = [(paths, *_crops(paths, recognizer, scale, box, camera)) for paths in pictures[start : start + AT_ONCE]]
+        part = [(paths, crops, moved) for paths, crops, moved in part if crops]
         if not part:
             continue
-        rgb, depth = ([crops.get(kind) for _, crops in part] if kind in files else None for kind in ("rgb", "depth"))
-        found = recognizer.recognize(rgb, depth, top_k=options.top_k)
+        rgb, depth = ([crops.get(kind) for _, crops, _ in part] if kind in files else None for kind in ("rgb", "depth"))
+        found = recognizer.recognize(rgb, depth, [moved for *_, moved in part], top_k=options.top_k)
         answered += len(part)
-        for (paths, _), modality, labels, scores, rejected in zip(
+        for (paths, *_), modality, labels, scores, rejected in zip(
             part, found.modality, found.top_labels, found.top_scores, found.rejected, strict=True
         ):
             best = "  ".join(f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True))
@@ -84,9 +91,13 @@ def _recognize(options: argparse.Namespace) -> None:
 
 
 def _crops(
-    paths: Mapping[str, Path], recognizer: Recognizer, scale: float, box: Sequence[float] | None
-) -> dict[str, Any]:
-    """The crops of one object by kind; files that cannot be used are warned of and left out."""
+    paths: Mapping[str, Path],
+    recognizer: Recognizer,
+    scale: float,
+    box: Sequence[float] | None,
+    camera: Camera | None,
+) -> tuple[dict[str, Any], Camera | None]:
+    """The crops of one object by kind, and their camera; files that cannot be used are warned of and left out."""
     images = {}
     for kind, path in paths.items():
         try:
@@ -96,22 +107,24 @@ def _crops(
                 raise DataError(f"has no reading beyond {depth.max():g} mm: is --depth-unit right?")
             else:
                 images[kind] = depth
+                if (median := np.median(depth[depth > 0]) / 1000 if depth.any() else 0) > FARTHEST_USUAL_M:
+                    logger.warning("%s: most of it is %.1f m away and more: is --depth-unit right?", path, median)
         except DataError as error:
             logger.warning("left out: %s %s", path, error)
     sizes = sorted({image.shape[1::-1] for image in images.values()})
     if len(sizes) > 1 and box is None and not alike(*sizes):
         shapes = " and ".join(map(str, sizes))
         logger.warning("left out: %s: of other proportions, no pair: %s", ", ".join(map(str, paths.values())), shapes)
-        return {}
+        return {}, None
     if box is None or not images:
-        return images
+        return images, camera
     rule = CropRule(recognizer.crop_size, margin=0.1, context=True)
-    cut = rule(images, None, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
+    cut = rule(images, camera, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
     if cut is None:
         why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"
         logger.warning("left out: %s: %s, %s", ", ".join(map(str, paths.values())), " and ".join(map(str, sizes)), why)
-        return {}
-    return cut[0]
+        return {}, None
+    return cut
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from mmcl_core.errors import ConfigError
+from mmcl_core.presets import preset_folder
 
 __all__ = ["build", "hint", "load_yaml", "read_file", "read_override"]
 
@@ -62,7 +63,9 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         loaded = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        known = preset_folder() if isinstance(error, FileNotFoundError) else None
+        where = f"; the presets are in {known}" if known else ""
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}{where}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if loaded is not None and not isinstance(loaded, Mapping):
@@ -104,7 +107,9 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T |
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), known)}")
+            sections = [name for name in known if key in getattr(hints[name], "__dataclass_fields__", ())]
+            words = f"; did you mean '{sections[0]}.{key}'?" if len(sections) == 1 else hint(str(key), known)
+            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{words}")
         wanted = hints[key]
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
             factory: Any = known[key].default_factory

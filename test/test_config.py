@@ -8,6 +8,7 @@ import yaml
 
 from mmcl_core.config import Config, DataConfig, OptimConfig, config_hash, from_dict, load, to_dict
 from mmcl_core.errors import ConfigError
+from mmcl_core.settings import load_yaml
 
 
 def write(tmp_path, text):
@@ -46,6 +47,7 @@ def test_no_file_is_the_defaults_and_a_file_changes_what_it_names(tmp_path):
         ("augment: {depth_set: true}", "augment.depth_set is True"),
         ("optim: {betas: [0.5]}", r"optim.betas takes 2 values, got \[0.5\]"),
         ("loss: {level_pairs: [1]}", "loss.level_pairs must be str, got 1"),
+        ("epochs: 5", "unknown setting 'epochs'; did you mean 'train.epochs'"),
         ("train: 5", "train must be a mapping, not 5"),
         ("[1, 2]", "holds a list; a mapping"),
         ("a: [", "not valid YAML"),
@@ -59,8 +61,15 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: No such file or directory; the presets are in /.*/config$"):
         load(tmp_path / "absent.yaml")
+
+
+def test_merged_keys_may_be_overridden_and_written_keys_come_once():
+    text = "base: &base {lr: 1}\nrows:\n  - a: &a {<<: *base, lr: 2}\n  - {<<: *a, k: 1}\n"
+    assert load_yaml(text)["rows"] == [{"a": {"lr": 2}}, {"lr": 2, "k": 1}]
+    with pytest.raises(yaml.YAMLError, match="the key 'lr' comes twice"):
+        load_yaml("a: {lr: 1, b: 2, lr: 3}")
 
 
 def test_values_that_yaml_reads_as_another_type(tmp_path):

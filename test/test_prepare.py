@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from conftest import shared_data
 from small_sets import files, write_crop, write_set
 
 from mmcl_core import cli
+from mmcl_core.config import DataConfig
 from mmcl_core.data import runner
 from mmcl_core.data.cache import PreparedSet, PreparedWriter
 from mmcl_core.data.sheet import colourise_depth, contact_sheet
 from mmcl_core.data.sources import data_sets
+from mmcl_core.data.splits import split_indices
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.prepare import main
 
@@ -79,6 +82,33 @@ def test_splits_classes_pairs_and_single_pictures(source, tmp_path, capfd):
     for text in ("21 samples of 2 classes", "without depth", "(unlabelled)", "next: python -m mmcl_core.train"):
         assert text in out
     assert (tmp_path / "set" / "sheet.png").is_file()
+
+
+def test_the_summary_tells_how_far_things_are_and_a_command_that_runs(source, tmp_path, capfd):
+    run(source, tmp_path / "set")
+    out = capfd.readouterr().out
+    assert "depth: the crops are 0." in out
+    assert "--depth-unit" not in out
+    assert out.rstrip().endswith("train.batch=14")
+    run(source, tmp_path / "far", "--depth-unit", "10mm")
+    assert " m); that is far: is --depth-unit right?" in capfd.readouterr().out
+    for path in source.rglob("*_depth.png"):
+        path.unlink()
+    (source / "train").rename(source / "Training")
+    run(source, tmp_path / "colour")
+    said = capfd.readouterr().out
+    assert said.rstrip().endswith("data.train_split=Training train.modalities=rgb method=amdim train.batch=14")
+    with pytest.raises(DataError, match=r"no split 'train'; it has Training, test; give data\.train_split=Training"):
+        split_indices(PreparedSet.open(tmp_path / "colour"), DataConfig(), 0)
+
+
+def test_frames_of_one_scene_in_several_splits_are_told(source, tmp_path, capfd):
+    crops = source / "train"
+    shutil.rmtree(crops / "unlabelled")
+    run(crops, tmp_path / "torn", "--split", "train=0.5,test=0.5")
+    assert "2 groups of samples, by name, lie in several splits, such as '0001'" in capfd.readouterr().err
+    run(crops, tmp_path / "whole", "--split", "train=0.5,test=0.5", "--keep-groups")
+    assert "groups of samples" not in capfd.readouterr().err
 
 
 def test_any_number_of_workers_and_any_shards_give_the_same_set(source, tmp_path):

@@ -51,6 +51,29 @@ def test_lines_are_the_recognisers_answers(model, pictures, capsys):
         assert len(lines) == 2
 
 
+def test_the_camera_goes_with_the_box(pictures, tmp_path, capsys):
+    model = tmp_path / "metric.safetensors"
+    save_model(model, depth_encoding="normals", metric_size=True)
+    recognizer = Recognizer.load(model, device="cpu")
+    words = ("--depth", "a_depth.png", "--box", "20,20,30,20", "--top-k", "3")
+    window = pictures[1][0][12:48, 17:53]
+    for more, camera in ((("--camera", "70,75,39,31"), (70, 75, 39 - 17, 31 - 12)), ((), None)):
+        lines, said = ask(capsys, model, *words, *more)
+        found = recognizer.recognize(depth=[window], camera=[camera], top_k=3)
+        best = [f"{n} {s:.2f}" for n, s in zip(found.top_labels[0], found.top_scores[0], strict=True)]
+        assert lines == ["  ".join(["a_depth.png", "depth", *best])]
+        assert ("without --camera" in said) == (camera is None)
+    _, said = ask(capsys, model, *words, "--camera", "0,1,2,3", status=2)
+    assert "--camera '0,1,2,3': four numbers" in said
+
+
+def test_a_wrong_unit_is_asked_about(model, pictures, capsys):
+    _, said = ask(capsys, model, "--depth", "a_depth.png", "--depth-unit", "10mm")
+    assert "m away and more: is --depth-unit right?" in said
+    _, said = ask(capsys, model, "--depth", "a_depth.png", "--depth-unit", "m", status=2)
+    assert "has no reading within 65.5 m: is --depth-unit right?" in said
+
+
 def test_a_box_is_seen_as_the_node_sees_it(model, pictures, capsys):
     """A box of 30 x 20 is seen in 36 x 36 pixels around it, the side that this network's pictures are resized to."""
     rgb, depth = pictures

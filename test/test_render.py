@@ -240,8 +240,8 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("size", "split", "command"),
     [
-        (64, "train=1", "train --config config/demo.yaml --data {}"),
-        (128, "train=1", "train --config config/small.yaml --data {}"),
+        (64, "train=1", "train --config config/demo.yaml --data {} train.batch=2"),
+        (128, "train=1", "train --config config/small.yaml --data {} train.batch=2"),
         (64, "test=1", "evaluate RUN --data {} --split test --out results"),
     ],
 )

@@ -1,6 +1,7 @@
 """The report page: well-formed, self-contained, and showing what the run folder holds."""
 
 import json
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,6 +10,7 @@ from test_recognizer import save_model
 
 from mmcl_core import metrics
 from mmcl_core.engine.charts import Series, heat_table, line_chart, ticks
+from mmcl_core.engine.figures import save_confusion
 from mmcl_core.engine.report import write_report
 from mmcl_core.errors import DataError
 
@@ -199,3 +201,10 @@ def test_heat_table_leaves_unused_classes_out():
     assert "never" not in table
     assert "a called b: 1 of 4" in table
     assert "--a:0.75" in table
+
+
+def test_names_that_the_font_of_the_figure_lacks_are_told_once(tmp_path, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_confusion(tmp_path / "confusion.png", {"rgb": [[2, 1], [0, 3]]}, ["T\u00e4sse", "\u5927"])
+    assert caplog.text.count("letters that its font lacks") == 1

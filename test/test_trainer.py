@@ -20,6 +20,7 @@ from mmcl_core import train as command
 from mmcl_core.config import OptimConfig, TrainConfig, to_dict
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine import runfolder
+from mmcl_core.engine.checkpoint import load_state, save_state
 from mmcl_core.engine.checks import check_data, check_settings
 from mmcl_core.engine.clock import Clock
 from mmcl_core.engine.device import prepare_device, translate_errors
@@ -249,6 +250,20 @@ def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
     lacking = train[prepared.labels[train] != 1]
     check_data(config, prepared, ("rgb",), lacking, test, len(lacking))
     assert f"classes have no sample to train on: {prepared.classes[1]}" in caplog.text
+    assert "of one class" not in caplog.text
+    alone = train[prepared.labels[train] == 1]
+    check_data(tiny.settings(data, f"train.batch={len(alone)}"), prepared, ("rgb",), alone, test, len(alone))
+    assert f"all labelled samples to train on are of one class, {prepared.classes[1]}" in caplog.text
+
+
+def test_training_without_validation_is_told_unless_it_is_meant(tmp_path, caplog):
+    data = tiny.make_set(tmp_path / "set")
+    prepared = PreparedSet.open(data)
+    train, none = prepared.select("train"), np.zeros(0, np.int64)
+    for split, told in (("", False), ("val", True)):
+        settings = tiny.settings(data, f"data.val_split={split}", "data.val_fraction=0", "train.keep=last")
+        check_data(settings, prepared, ("rgb",), train, none, len(train))
+        assert ("no samples in the split 'val': training goes on without validation" in caplog.text) == told
 
 
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
@@ -332,6 +347,13 @@ def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
     moved = tiny.make_set(tmp_path / "other", samples=43)
     with pytest.raises(CheckpointError, match="other data"):
         train(tiny.settings(moved, "method=toy"), run, resume=True)
+    state = load_state(run / "state.pt")
+    content, _, drawn = state["data"].partition("-")
+    for before in (f"{content}-{drawn[::-1]}", content):
+        save_state(run / "state.pt", state | {"data": before})
+        named = "drew other samples" if before != content else "is not finite"  # states of earlier versions go on
+        with pytest.raises((CheckpointError, TrainingError), match=named):
+            train(tiny.settings(data, "method=toy", "train.log_every=1"), run, resume=True)
 
 
 class Breaks(MultimodalContrastive):

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +43,7 @@ import numpy as np
 
 from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
 from mmcl_core.data.coco_places import SCENE, Places, find_depth, scene_of
-from mmcl_core.data.crops import Camera, CropRule, part_inside
+from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
 from mmcl_core.data.folder import UNLABELLED
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, probe, read_rgb
@@ -52,7 +51,7 @@ from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_emp
 from mmcl_core.data.sources import Plan, Skip, given_options
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import DataError
 
 __all__ = ["DATA_SET", "Coco", "Frame"]
 
@@ -141,7 +140,7 @@ class Coco:
     def plan(self, source: Path, options: argparse.Namespace) -> Plan:
         """List the frames with their boxes, depth files and splits (see the data set protocol)."""
         shares, pattern = parse_shares(options.split), group_pattern(options.group_pattern)
-        scale, camera = depth_scale(options.depth_unit), _camera(options.camera)
+        scale, camera = depth_scale(options.depth_unit), parse_camera(options.camera)
         rule = crop_rule(options)
         files, skips = find_annotations(source, options.annotations)
         splits = _named_splits(source, list(files))
@@ -310,15 +309,3 @@ def _add_depth(source: Path, frames: list[Frame], given: str | None, scale: floa
         hint = "; --depth none leaves depth out"
         probe(files, lambda path: depth_millimetres(path, scale), "depth", hint)
     return rule
-
-
-def _camera(text: str | None) -> Camera | None:
-    if text is None:
-        return None
-    try:
-        fx, fy, cx, cy = map(float, text.split(","))
-    except ValueError:
-        fx = fy = cx = cy = math.nan
-    if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
-        raise ConfigError(f"--camera {text!r}: four numbers FX,FY,CX,CY are expected, FX and FY above 0")
-    return fx, fy, cx, cy

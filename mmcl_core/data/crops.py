@@ -22,11 +22,29 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.crops import resized
+from mmcl_core.errors import ConfigError
 
-__all__ = ["Camera", "CropRule", "Region", "part_inside"]
+__all__ = ["Camera", "CropRule", "Region", "parse_camera", "part_inside"]
 
 Array = npt.NDArray[Any]
 Camera = tuple[float, float, float, float]
+
+
+def parse_camera(text: str | None) -> Camera | None:
+    """FX,FY,CX,CY of ``--camera``, in pixels; ``None`` stays ``None``.
+
+    Raises:
+        ConfigError: not four finite numbers, or a focal length that is not positive.
+    """
+    if text is None:
+        return None
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        fx = fy = cx = cy = math.nan
+    if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
+        raise ConfigError(f"--camera {text!r}: four numbers FX,FY,CX,CY are expected, FX and FY above 0")
+    return fx, fy, cx, cy
 
 
 def part_inside(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:

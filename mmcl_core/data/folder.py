@@ -293,6 +293,19 @@ def _draw_splits(crops: list[Crop], classes: list[str], shares: dict[str, float]
         for crop in unit:
             crop.split = split
     warn_of_empty(shares, drawn, counts[:, :-1], classes, "groups" if keep_groups else "samples")
+    _warn_of_torn_groups(crops)
+
+
+def _warn_of_torn_groups(crops: list[Crop]) -> None:
+    splits: dict[str, set[str]] = {}
+    for crop in crops:
+        splits.setdefault(crop.group, set()).add(crop.split)
+    if torn := sorted(group for group, names in splits.items() if group and len(names) > 1):
+        logger.warning(
+            "%d groups of samples, by name, lie in several splits, such as %r: if these are frames of one scene or "
+            "views of one object, figures of the test will be too good; --keep-groups keeps each in one split",
+            len(torn), torn[0],
+        )  # fmt: skip
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = [
+    "FARTHEST_USUAL_M",
     "STORED",
     "alike",
     "depth_millimetres",
@@ -30,6 +31,8 @@ Array = npt.NDArray[Any]
 
 #: The depth unit of pictures that are no metric depth (HHA).
 STORED = "stored"
+#: Median depth in metres beyond which own crops are asked about their unit.
+FARTHEST_USUAL_M = 5.0
 _JPEG = b"\xff\xd8\xff"
 #: In a JPEG the edge of a mask has left traces around it: what is nearer to black than to white is outside.
 _INSIDE = 128
@@ -130,14 +133,17 @@ def depth_millimetres(path: Path, scale: float) -> Array:
         scale: millimetres of one step, see :func:`depth_scale`.
 
     Raises:
-        DataError: as :func:`read_picture`, or another type or number of channels.
+        DataError: as :func:`read_picture`, another type or number of channels, or all readings too far or too near.
     """
     image = read_picture(path)
     if image.ndim != 2 or image.dtype != np.uint16:
         raise DataError(f"is {_kind(image)}; metric depth is 16 bit with 1 channel")
     if scale == 1:
         return image
-    return _millimetres(scale)[image]
+    depth = _millimetres(scale)[image]
+    if image.any() and not depth.any():
+        raise DataError("has no reading within 65.5 m: is --depth-unit right?")
+    return depth
 
 
 @functools.lru_cache(maxsize=8)

@@ -103,6 +103,11 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
         raise ConfigError(f"data.val_fraction is {data.val_fraction}; a share in [0, 1) is expected")
     if not 0 <= data.label_share <= 1:
         raise ConfigError(f"data.label_share is {data.label_share}; a share in [0, 1] is expected")
+    if data.train_split not in prepared.split_names:
+        like = [name for name in prepared.split_names if name.lower() in ("train", "training")]
+        hint = f"; give data.train_split={like[0]}" if like else " (data.train_split)"
+        names = ", ".join(prepared.split_names)
+        raise DataError(f"{prepared.path} has no split {data.train_split!r}; it has {names}{hint}")
     train = prepared.select(data.train_split)
     if data.val_split not in ("", DataConfig().val_split, *prepared.split_names):
         names = ", ".join(prepared.split_names)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from shlex import quote
 
+import numpy as np
+
+from mmcl_core.config import load
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.pictures import FARTHEST_USUAL_M
+from mmcl_core.errors import ConfigError
+from mmcl_core.presets import preset_file
 
 __all__ = ["next_command", "preset", "summary", "table"]
 
 #: Data sets of the paper that have a file of settings.
 PAPER = ("falling_things", "nyud", "scenenet")
+#: Crops whose depth is looked at for the summary.
+DEPTHS_SEEN = 256
 
 
 def table(rows: list[list[str]]) -> str:
@@ -27,33 +37,65 @@ def preset(prepared: PreparedSet) -> str:
 
     8-bit depth pictures need settings that take them as they are.
     """
-    source = str(prepared.index["description"].get("made_by", "")).rpartition(" ")[2]
+    source = _source(prepared)
     stored = any("stored" in entry["unit"] for entry in prepared.index["modalities"].values())
     encoding = " model.depth_encoding=stored" if stored else ""
     if source in PAPER:
-        own = f"config/paper_{source}.yaml"
+        own = preset_file(f"paper_{source}.yaml")
         if source == "falling_things" and "rgb_right" in prepared.modalities:
-            own = "config/protocols/stereo.yaml"
+            own = preset_file("protocols/stereo.yaml")
         if stored == (source != "falling_things"):
             return own
         return own + (encoding or " model.depth_encoding=hha")
-    return ("config/small.yaml" if prepared.size > 64 else "config/demo.yaml") + encoding
+    return preset_file("small.yaml" if prepared.size > 64 else "demo.yaml") + encoding
 
 
 def next_command(prepared: PreparedSet) -> str:
     """The command to go on with: training where there is a split for it, otherwise evaluation."""
-    names, place = prepared.split_names, quote(str(prepared.path))
-    if "train" in names:
-        return f"python -m mmcl_core.train --config {preset(prepared)} --data {place}"
-    return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(names[0])} --out results"
+    place = quote(str(prepared.path))
+    named = {name.lower(): name for name in reversed(prepared.split_names)}
+    train = next((named[word] for word in ("train", "training") if word in named), "")
+    if not train:
+        return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])} --out results"
+    settings = preset(prepared)
+    words = [f"python -m mmcl_core.train --config {settings} --data {place}"]
+    val = next((named[word] for word in ("val", "validation", "valid") if word in named), "val")
+    words += [f"data.{key}_split={quote(name)}" for key, name in (("train", train), ("val", val)) if name != key]
+    if len(prepared.modalities) == 1:
+        words.append(f"train.modalities={prepared.modalities[0]} method=amdim")
+    samples = len(prepared.select(train))
+    with suppress(ConfigError):
+        if samples < load(settings.partition(" ")[0]).train.batch:
+            words.append(f"train.batch={samples}")
+    return " ".join(words)
+
+
+def _source(prepared: PreparedSet) -> str:
+    return str(prepared.index["description"].get("made_by", "")).rpartition(" ")[2]
+
+
+def _distances(prepared: PreparedSet) -> Iterator[str]:
+    """A line for each modality of metric depth: how far things are."""
+    for column, name in enumerate(prepared.modalities):
+        rows = np.flatnonzero(prepared.present[:, column])
+        if not len(rows) or "mm" not in prepared.index["modalities"][name]["unit"]:
+            continue
+        looked = rows[np.linspace(0, len(rows) - 1, min(len(rows), DEPTHS_SEEN)).astype(int)]
+        readings = [image[image > 0] for image in (np.asarray(prepared.images[name][row]) for row in looked)]
+        medians = [float(np.median(some)) / 1000 for some in readings if len(some)]
+        if medians:
+            low, middle, high = np.percentile(medians, (5, 50, 95))
+            doubt = middle > FARTHEST_USUAL_M and _source(prepared) in ("folder", "coco")
+            text = f"{name}: the crops are {middle:.2f} m away (5 to 95 %: {low:.2f} to {high:.2f} m)"
+            yield text + ("; that is far: is --depth-unit right?" if doubt else "")
 
 
 def summary(prepared: PreparedSet) -> str:
     """Samples by split and class, missing modalities, what was skipped, and the command to go on with."""
     size = sum(entry["bytes"] for entry in prepared.index["files"].values())
-    pictures = " + ".join(prepared.modalities)
+    pictures, noun = " + ".join(prepared.modalities), "class" if len(prepared.classes) == 1 else "classes"
     lines = [
-        f"{prepared.path}: {len(prepared)} samples of {len(prepared.classes)} classes, {pictures}, {prepared.size} px, "
+        f"{prepared.path}: {len(prepared)} samples of {len(prepared.classes)} {noun}, {pictures}, {prepared.size} px, "
         f"{size / 1e6:.1f} MB"
     ]
     splits = prepared.index["splits"]
@@ -68,6 +110,7 @@ def summary(prepared: PreparedSet) -> str:
         rows.append([f"without {name}", *map(str, gone)])
     rows.append(["with a camera", *(str(int((prepared.camera[prepared.select(s), 0] > 0).sum())) for s in names)])
     lines.append(table(rows))
+    lines += _distances(prepared)
     skipped = prepared.index["skipped"]
     if skipped["samples"]:
         name, reason = skipped["first"][0]

@@ -194,9 +194,11 @@ def check_data(
         DataError: nothing to train on, as a whole or for a modality that is to be classified.
     """
     missing = [name for name in modalities if name not in prepared.modalities]
+    only = prepared.modalities[0]
+    alone = f"; give train.modalities={only} method=amdim" if len(prepared.modalities) == 1 else ""
     if missing:
         raise ConfigError(
-            f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}"
+            f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}{alone}"
         )
     if len(train) == 0:
         raise DataError(f"{config.data.root} has no samples in the split {config.data.train_split!r}")
@@ -212,10 +214,17 @@ def check_data(
                 f"{has} of {len(train)} training samples in {config.data.root} have {name}, which is to be classified; "
                 "add some, or leave it out of train.modalities and train.target"
             )
+    if not len(val) and config.data.val_split and not config.data.val_fraction:
+        logger.warning(
+            "%s has no samples in the split %r: training goes on without validation; data.val_fraction=0.1 holds some "
+            "back, data.val_split='' says that this is meant", config.data.root, config.data.val_split,
+        )  # fmt: skip
     taught = set(prepared.labels[train].tolist()) if config.data.label_share > 0 else {-1}
     if config.train.keep == "best":
         _check_choice(config, prepared.labels[val], taught != {-1})
     _check_depth(config, prepared, modalities)
+    if len(taught - {-1}) == 1 and taught != {-1}:
+        logger.warning("all labelled samples to train on are of one class, %s", prepared.classes[max(taught)])
     untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]
     if untaught and taught != {-1}:
         few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")

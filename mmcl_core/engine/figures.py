@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 __all__ = ["save_confusion"]
+
+logger = logging.getLogger(__name__)
 
 
 def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
@@ -38,7 +42,11 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
         axis.set_yticks(range(len(shown)), [classes[place] for place in shown], fontsize=8)
         axis.set_xlabel("predicted")
     axes[0].set_ylabel("true class")
-    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    if any("missing from" in str(warning.message) for warning in caught):
+        logger.warning("%s shows boxes for letters that its font lacks; the report page shows all names", path)
 
 
 def _draw(axis: Any, counts: np.ndarray, title: str) -> None:
