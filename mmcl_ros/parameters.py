@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -271,8 +270,10 @@ def _literal(value: Any) -> str:
 
 def main() -> None:
     """Print one of the two texts that follow from the table."""
-    parser = argparse.ArgumentParser(description="Print the parameter table.")
-    parser.add_argument("form", choices=("yaml", "markdown"))
+    from mmcl_core.cli import command_parser
+
+    parser = command_parser("mmcl_ros.parameters", __doc__)
+    parser.add_argument("form", choices=("yaml", "markdown"), help="of the table")
     print(as_yaml() if parser.parse_args().form == "yaml" else as_markdown(), end="")
 
 

@@ -1,7 +1,5 @@
 """Play a rosbag2 recording into a running recognizer, and print the labels and the latency of what comes back.
 
-    python -m mmcl_ros.play_bag --bag DIR [--truth boxes.csv] [--rate 1.0] --ros-args -r /camera/image_raw:=/rgb/image
-
 Needs rclpy and rosbags, not rosbag2: messages are published as they were recorded, byte for byte, and at the pace at
 which they were recorded, whatever their stamps say. It starts when somebody listens, so that nothing is missed, and
 ends when the answers have come.
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_core.cli import run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
 from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
 from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
@@ -41,6 +39,9 @@ PAUSE_S = 5.0  # longest pause between two messages, seconds of recorded time
 SETTLED_S = 2.0  # no more listeners are expected after so long without a new one
 QUIET_S = 1.5  # no more answers are expected after so long without one where all requests are answered
 PATIENT_S = 6.5  # where some are not: a recognizer that answers every picture waits five seconds for a sensor
+EXAMPLES = """\
+  python -m mmcl_ros.play_bag --bag DIR --truth boxes.csv
+  python -m mmcl_ros.play_bag --bag DIR --rate 0.5 --ros-args -r /camera/image_raw:=/rgb/image"""
 
 
 @dataclass
@@ -240,19 +241,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from mmcl_ros.process import start
 
-    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
+    parser = command_parser("mmcl_ros.play_bag", __doc__, EXAMPLES)
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
     parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions where the bag has none")
-    parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default 1)")
+    parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default: 1)")
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
-    parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default: 60)")
+    parser.add_argument("--summary", action="store_true", help="print the summary only")
+    add_logging_options(parser)
     line = list(sys.argv if arguments is None else ["play_bag", *arguments])
 
     def run() -> None:
         # Handlers of rclpy's own would take the graph down under the player before it can say how far it has come.
         start(line, signal_handler_options=SignalHandlerOptions.NO)
-        _run(parser.parse_args(remove_ros_args(line)[1:]))
+        options = parser.parse_args(remove_ros_args(line)[1:])
+        set_up_logging(options.log_level)
+        _run(options)
 
     try:
         return run_command(run)
@@ -268,7 +272,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ConfigError(f"--rate is {options.rate:g}; give a number above 0, such as 0.5 for half the speed")
     truths = read_truth(options.truth) if options.truth else []
     node = rclpy.create_node("play_bag")
-    listener = Listener(None if options.quiet else print)
+    listener = Listener(None if options.summary else print)
     node.create_subscription(
         message_class("mmcl_ros/msg/RecognitionArray"), "recognitions", listener.receive, profile(1000)
     )

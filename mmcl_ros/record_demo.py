@@ -1,9 +1,6 @@
 """Record a small bag of rendered scenes: pictures of both sensors, camera infos, detections, and the truth beside it.
 
-    python -m mmcl_ros.record_demo --out DIR [--objects household|DIR_OF_MESHES] [--frames N] [--seed S]
-
-Writes ``DIR/bag`` (rosbag2) and ``DIR/truth.csv``. No running ROS is needed. This is the one module of the ROS side
-that imports the renderer of the core, and only when it is run: a robot that recognises never does.
+Writes ``OUT/bag`` (rosbag2) and ``OUT/truth.csv``. No running ROS is needed.
 """
 
 from __future__ import annotations
@@ -19,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmcl_core.cli import run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bagfile import typestore
 from mmcl_ros.truth import TRUTH_COLUMNS
 
+# The one module of the ROS side that imports the renderer of the core, and only when it is run: a robot that recognises
+# never does.
 if TYPE_CHECKING:
     from mmcl_core.synth.crops import FolderStock, HouseholdStock
 
@@ -34,6 +33,10 @@ WIDTH, HEIGHT = 640, 480
 FRAME_ID = "camera_color_optical_frame"
 START_NS = 1_700_000_000_000_000_000
 LEAST_PIXELS, LEAST_SIDE = 500, 20
+EXAMPLES = """\
+  python -m mmcl_ros.record_demo --out demo/ros
+  python -m mmcl_ros.record_demo --out demo/mugs --classes mug bowl --frames 60 --seed 1
+  python -m mmcl_ros.record_demo --out demo/own --objects DIR_OF_MESHES"""
 DEMO_TOPICS = {
     "rgb": "/camera/color/image_raw",
     "rgb_info": "/camera/color/camera_info",
@@ -204,18 +207,17 @@ def _roi(types: Any, box: tuple[int, int, int, int]) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmcl_ros.record_demo", description="Record a small bag of rendered scenes."
-    )
+    parser = command_parser("mmcl_ros.record_demo", __doc__, EXAMPLES)
     parser.add_argument("--out", type=Path, required=True, help="folder for bag/ and truth.csv")
     parser.add_argument("--objects", default="household", help="household (built in), or a folder of meshes")
     parser.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
-    parser.add_argument("--frames", type=int, default=30, help="scenes, one a frame (default 30)")
-    parser.add_argument("--rate", type=float, default=10.0, help="frames a second of recorded time (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="what scenes and objects follow from (default 0)")
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default mcap)")
+    parser.add_argument("--frames", type=int, default=30, help="scenes, one a frame (default: 30)")
+    parser.add_argument("--rate", type=float, default=10.0, help="frames a second of recorded time (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="what scenes and objects follow from (default: 0)")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default: mcap)")
+    add_logging_options(parser)
     options = parser.parse_args(arguments)
-    return run_command(lambda: _run(options))
+    return run_command(lambda: _run(options), options.log_level)
 
 
 def _run(options: argparse.Namespace) -> None:
