@@ -24,8 +24,8 @@ import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import InputError, MmclError
+from mmcl_ros.constant_recognizer import ConstantRecognizer
 from mmcl_ros.shares import shared
-from mmcl_ros.stand_in import StandIn
 
 __all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image"]
 
@@ -358,7 +358,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mmcl_ros import recognizer_node
 
         real = "--real" in arguments
-        return recognizer_node.main(arguments, **({} if real else {"load": lambda path, **settings: StandIn()}))
+        return recognizer_node.main(
+            arguments, **({} if real else {"load": lambda path, **settings: ConstantRecognizer()})
+        )
     options = _parser().parse_args(arguments)
     name = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
     if PROFILE:

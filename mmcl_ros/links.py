@@ -10,7 +10,8 @@ from typing import Any
 from mmcl_core.errors import MmclError
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
-from mmcl_ros.qos import PICTURES, Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
+from mmcl_ros.message_types import IMAGE_TYPES
+from mmcl_ros.qos import Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
 
 __all__ = ["Links", "Source", "check_topics"]
 
@@ -89,7 +90,7 @@ class Links:
 
     def _with_advice(self, source: Source, link: Link) -> Link:
         """A link that cannot be made, with the topics that might be meant."""
-        if source.types[0] not in PICTURES:
+        if source.types[0] not in IMAGE_TYPES:
             return link
         used = {one.topic for one in self.sources.values() if one.link.state is State.ALIVE}
         elsewhere = pictures_elsewhere(published_pictures(self._node), used)

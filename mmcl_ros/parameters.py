@@ -12,7 +12,7 @@ from typing import Any
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["PARAMETERS", "PICTURES", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
+__all__ = ["OVERLAY_PARAMETERS", "PARAMETERS", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ TABLE: tuple[Parameter, ...] = (
 )
 PARAMETERS: dict[str, Parameter] = {row.name: row for row in TABLE}
 #: Those that the overlay goes by, too: they say where its pictures come from.
-PICTURES = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
+OVERLAY_PARAMETERS = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
 
 
 def check(name: str, value: Any) -> Any:

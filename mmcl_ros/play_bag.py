@@ -23,10 +23,11 @@ import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
-from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
+from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
 from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class, optional_class
+from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, RECOGNITIONS_TYPE, REGION_TYPES, REGIONS_TYPE
 from mmcl_ros.qos import own_answer, profile
 from mmcl_ros.truth import Truth, read_truth
 
@@ -169,8 +170,8 @@ def _publishers(node: Any, bag: Bag, reliable: bool, requests: Sequence[Any]) ->
     """Publishers by topic of the bag, and one for requests from elsewhere."""
     made = {}
     for topic, kind in bag.kinds.items():
-        if kind not in (*IMAGES, INFO, *REGIONS) or own_answer(topic):  # what one takes in, not what one has answered
-            continue
+        if kind not in (*IMAGE_TYPES, INFO_TYPE, *REGION_TYPES) or own_answer(topic):
+            continue  # what one takes in, not what one has answered
         found = optional_class(kind)
         if found is not None:
             made[topic] = node.create_publisher(found, topic, profile(100, reliable))
@@ -213,7 +214,7 @@ def truth_messages(truths: Sequence[Truth], picture: View) -> list[Any]:
 
     A recognizer of depth alone does not hear the colour picture, and could not tell what size the boxes are for.
     """
-    array, region = message_class("mmcl_ros/msg/RegionArray"), message_class("mmcl_ros/msg/Region")
+    array, region = message_class(REGIONS_TYPE), message_class("mmcl_ros/msg/Region")
     messages = []
     for truth in truths:
         message = array()
@@ -273,9 +274,7 @@ def _run(options: argparse.Namespace) -> None:
     truths = read_truth(options.truth) if options.truth else []
     node = rclpy.create_node("play_bag")
     listener = Listener(None if options.summary else print)
-    node.create_subscription(
-        message_class("mmcl_ros/msg/RecognitionArray"), "recognitions", listener.receive, profile(1000)
-    )
+    node.create_subscription(message_class(RECOGNITIONS_TYPE), "recognitions", listener.receive, profile(1000))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)

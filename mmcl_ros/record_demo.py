@@ -20,6 +20,7 @@ from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bagfile import typestore
+from mmcl_ros.message_types import IMAGE_TYPE, INFO_TYPE, REGIONS_TYPE
 from mmcl_ros.truth import TRUTH_COLUMNS
 
 # The one module of the ROS side that imports the renderer of the core, and only when it is run: a robot that recognises
@@ -27,7 +28,7 @@ from mmcl_ros.truth import TRUTH_COLUMNS
 if TYPE_CHECKING:
     from mmcl_core.synth.crops import FolderStock, HouseholdStock
 
-__all__ = ["DEMO_TOPICS", "View", "main", "record", "render_views"]
+__all__ = ["DEMO_TOPICS", "RenderedFrame", "main", "record", "render_views"]
 
 WIDTH, HEIGHT = 640, 480
 FRAME_ID = "camera_color_optical_frame"
@@ -47,7 +48,7 @@ DEMO_TOPICS = {
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedFrame:
     """One moment.
 
     Attributes:
@@ -63,7 +64,7 @@ class View:
     labels: tuple[str, ...]
 
 
-def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[View]:
+def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[RenderedFrame]:
     """Scenes of one to five objects, seen by a colour camera and a depth camera that is registered to it.
 
     Household objects are instances of their own, found in no rendered training set. ``classes``: these alone, if any.
@@ -78,7 +79,7 @@ def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = 
     return _views(stock, frames, seed)
 
 
-def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Iterator[View]:
+def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Iterator[RenderedFrame]:
     from mmcl_core.synth.background import TexturePool
     from mmcl_core.synth.crops import render_scene
     from mmcl_core.synth.scene import compose
@@ -98,7 +99,8 @@ def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Itera
         rgb, depth, camera = render_scene(whole, WIDTH, "xtion", rng)
         rows = slice(margin, margin + HEIGHT)
         intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy - margin)
-        yield View(np.ascontiguousarray(rgb[rows]), np.ascontiguousarray(depth[rows]), intrinsics, boxes, labels)
+        rgb, depth = np.ascontiguousarray(rgb[rows]), np.ascontiguousarray(depth[rows])
+        yield RenderedFrame(rgb, depth, intrinsics, boxes, labels)
 
 
 def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
@@ -120,7 +122,7 @@ def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
     return tuple(boxes), tuple(labels)
 
 
-def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
+def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
     """Write views as a bag and a table of truth.
 
     Args:
@@ -142,9 +144,8 @@ def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = 
     writer = Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()])
     rows = []
     with writer:
-        kinds = {"rgb": "Image", "depth": "Image", "rgb_info": "CameraInfo", "depth_info": "CameraInfo"}
-        types = {name: f"sensor_msgs/msg/{kind}" for name, kind in kinds.items()}
-        types["detections"] = "mmcl_ros/msg/RegionArray"
+        types = {"rgb": IMAGE_TYPE, "depth": IMAGE_TYPE, "rgb_info": INFO_TYPE, "depth_info": INFO_TYPE}
+        types["detections"] = REGIONS_TYPE
         channels = {
             name: writer.add_connection(DEMO_TOPICS[name], kind, typestore=store) for name, kind in types.items()
         }
@@ -163,7 +164,7 @@ def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = 
     return bag, table
 
 
-def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
+def _messages(store: Any, view: RenderedFrame, stamp: int) -> dict[str, Any]:
     types = store.types
     time = types["builtin_interfaces/msg/Time"](stamp // 1_000_000_000, stamp % 1_000_000_000)
     header = types["std_msgs/msg/Header"](time, FRAME_ID)
@@ -171,10 +172,10 @@ def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
 
     def image(values: np.ndarray, encoding: str) -> Any:
         data = values.reshape(-1).view(np.uint8)
-        return types["sensor_msgs/msg/Image"](header, height, width, encoding, 0, data.size // height, data)
+        return types[IMAGE_TYPE](header, height, width, encoding, 0, data.size // height, data)
 
     fx, fy, cx, cy = view.camera
-    info = types["sensor_msgs/msg/CameraInfo"](
+    info = types[INFO_TYPE](
         header=header,
         height=height,
         width=width,
@@ -194,7 +195,7 @@ def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
         "depth": image(view.depth, "16UC1"),
         "rgb_info": info,
         "depth_info": info,
-        "detections": types["mmcl_ros/msg/RegionArray"](header, width, height, regions),
+        "detections": types[REGIONS_TYPE](header, width, height, regions),
     }
 
 

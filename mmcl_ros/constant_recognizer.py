@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["StandIn"]
+__all__ = ["ConstantRecognizer"]
 
 
-class StandIn:
+class ConstantRecognizer:
     """A recogniser that answers the first class at no cost."""
 
     classes = ("one", "two")
