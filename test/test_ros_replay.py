@@ -285,7 +285,8 @@ def test_the_shipped_profile_is_found_where_only_its_share_is(tmp_path):
     shutil.copytree(ROOT / "config", share / "config")
     shutil.copytree(ROOT / "msg", share / "msg")
     asked = (
-        "from mmcl_ros.benchmark import PROFILE; from mmcl_ros.bagfile import typestore; print(PROFILE); "
+        "from mmcl_ros.benchmark import shipped_profile; print(shipped_profile()); "
+        "from mmcl_ros.bagfile import typestore; "
         "print('mmcl_ros/msg/RegionArray' in typestore().types)"
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "AMENT_PREFIX_PATH": f"/nowhere:{tmp_path / 'prefix'}"}
