@@ -25,8 +25,8 @@ from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
-from mmcl_ros.links import Links, Source
-from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, RECOGNITIONS_TYPE
+from mmcl_ros.links import Links, Source, picture_source
+from mmcl_ros.message_types import RECOGNITIONS_TYPE
 from mmcl_ros.parameters import OVERLAY_PARAMETERS, PARAMETERS, check
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
@@ -59,20 +59,10 @@ class OverlayNode(Node):
             check(name, value)
         self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
-        transport = values[f"{sensor}_transport"]
-        topic = self.resolve_topic_name(values[f"{sensor}_topic"])
-        kind = IMAGE_TYPE if transport == "raw" else COMPRESSED_TYPE
+        answers = self.resolve_topic_name("recognitions")
         self._sources = {
-            "image": (
-                topic if transport == "raw" else f"{topic}/{transport}",
-                kind,
-                self._on_image,
-            ),
-            "recognitions": (
-                self.resolve_topic_name("recognitions"),
-                RECOGNITIONS_TYPE,
-                self._on_recognitions,
-            ),
+            "image": (*picture_source(self, values, sensor), self._on_image),
+            "recognitions": (answers, RECOGNITIONS_TYPE, self._on_recognitions),
         }
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()

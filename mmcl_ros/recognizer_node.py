@@ -34,8 +34,8 @@ from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
-from mmcl_ros.links import Links, Source, check_topics
-from mmcl_ros.message_types import COMPRESSED_TYPE, DETECTIONS_TYPE, DIAGNOSTICS_TYPE, IMAGE_TYPE, INFO_TYPE
+from mmcl_ros.links import Links, Source, check_topics, picture_source
+from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
 from mmcl_ros.process import run_node
@@ -203,12 +203,7 @@ class RecognizerNode(LifecycleNode):
         depth = self.values["queue"] if self.values["policy"] == "every" else 5
         sources = {}
         for name in self.intake.wanted:
-            transport = self.values[f"{name}_transport"]
-            # Resolved first, so that a remapping of the plain name moves the compressed topics along.
-            topic = self.resolve_topic_name(self.values[f"{name}_topic"])
-            if transport != "raw":
-                topic += f"/{transport}"
-            kind = IMAGE_TYPE if transport == "raw" else COMPRESSED_TYPE
+            topic, kind = picture_source(self, self.values, name)
             info = self.resolve_topic_name(self.values[f"{name}_info_topic"])
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
             sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
