@@ -52,11 +52,11 @@ WATCH_S = 0.1
 EVERY_AT_LEAST = {"max_wait": 5.0, "stale_after": 5.0, "history": 5.0}
 
 
-def load_model(path: str, backend: Any = "auto", **settings: Any) -> RecognizerLike:
+def load_model(path: str, **settings: Any) -> RecognizerLike:
     """Load a model; PyTorch is imported only now."""
     from mmcl_core.recognizer import Recognizer
 
-    return Recognizer.load(path, backend=None if backend == "auto" else backend, **settings)
+    return Recognizer.load(path, **settings)
 
 
 class RecognizerNode(LifecycleNode):
