@@ -62,19 +62,16 @@ def set_up_logging(level: int = logging.INFO) -> None:
     show_progress(level <= logging.INFO)
 
 
-def command_parser(
-    command: str, description: str | None, examples: str = "", parser: type[argparse.ArgumentParser] | None = None
-) -> argparse.ArgumentParser:
-    """A parser for ``python -m mmcl_core.<command>`` whose texts keep their line breaks.
+def command_parser(module: str, description: str | None, examples: str = "") -> argparse.ArgumentParser:
+    """A parser for ``python -m <module>`` whose texts keep their line breaks.
 
     Args:
-        command: name of the command.
-        description: what it does.
+        module: full name of the command's module, such as ``mmcl_core.train``.
+        description: what the command does.
         examples: command lines shown at the end of the help.
-        parser: class to build; default :class:`argparse.ArgumentParser`.
     """
-    return (parser or argparse.ArgumentParser)(
-        prog=f"python -m mmcl_core.{command}",
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
         description=description,
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -131,7 +131,7 @@ def _min_scores(modalities: Mapping[str, Any]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("evaluate", __doc__)
+    parser = command_parser("mmcl_core.evaluate", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, weights file, or ycb21")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="prepared set")
     parser.add_argument(
@@ -141,16 +141,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="rgb, depth, and rgbd for the fusion (default: all that model and set have)",
     )
-    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument("--split", default="test", help="what of the set to look at (default: %(default)s)")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="default: RUN/evaluation/<data set>-<split>; of a weights file beside it, with its name in front",
+        help="folder of the results (default: RUN/evaluation/<data set>-<split>; of a weights file beside it, with "
+        "its name in front)",
     )
     parser.add_argument("--batch", type=int, default=64, help="samples at once (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="default: %(default)s")
+    parser.add_argument(
+        "--precision", choices=("float32", "bf16"), default="float32", help="of the network (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch chooses")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")

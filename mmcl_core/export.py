@@ -30,10 +30,14 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, see :mod:`mmcl_core.cli`."""
-    parser = command_parser("export", __doc__, EXAMPLES)
+    parser = command_parser("mmcl_core.export", __doc__, EXAMPLES)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, weights file, or ycb21")
-    parser.add_argument("--format", choices=("onnx", "safetensors"), default="onnx", help="default: %(default)s")
-    parser.add_argument("--modality", nargs="+", default=[], help="default: all that the model recognises")
+    parser.add_argument(
+        "--format", choices=("onnx", "safetensors"), default="onnx", help="of the files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--modality", nargs="+", default=[], help="what to export (default: all that the model recognises)"
+    )
     parser.add_argument("--int8", action="store_true", help="quantise; needs --data")
     parser.add_argument("--data", type=Path, metavar="DIR", help="prepared set whose training split calibrates --int8")
     parser.add_argument(

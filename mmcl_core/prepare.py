@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
-    parser = command_parser("prepare", __doc__, _EXAMPLES)
+    parser = command_parser("mmcl_core.prepare", __doc__, _EXAMPLES)
     commands = parser.add_subparsers(dest="what", required=True, metavar="DATASET")
     raw = argparse.RawDescriptionHelpFormatter
     for name, data_set in known.items():

@@ -39,11 +39,11 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, see :mod:`mmcl_core.cli`."""
-    parser = command_parser("recognize", __doc__, EXAMPLES)
+    parser = command_parser("mmcl_core.recognize", __doc__, EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="run folder, weights or .onnx file, or ycb21")
     parser.add_argument("--rgb", nargs="+", type=Path, default=[], metavar="FILE", help="colour pictures")
     parser.add_argument("--depth", nargs="+", type=Path, default=[], metavar="FILE", help="depth pictures, 16 bit")
-    parser.add_argument("--depth-unit", default="mm", metavar="UNIT", help="mm (default), 0.1mm, m/5000, ...")
+    parser.add_argument("--depth-unit", default="mm", metavar="UNIT", help="mm, 0.1mm, m/5000, ... (default: mm)")
     parser.add_argument("--box", metavar="X,Y,WIDTH,HEIGHT", help="the object in every picture (default: all of it)")
     parser.add_argument(
         "--camera", metavar="FX,FY,CX,CY", help="intrinsics of the pictures in pixels, for models that know metric size"

@@ -116,7 +116,7 @@ class Recognizer:
         cls,
         path: str | Path,
         device: str = "auto",
-        backend: Literal["torch", "onnx"] | None = None,
+        backend: Literal["auto", "torch", "onnx"] = "auto",
         *,
         precision: Literal["float32", "bf16"] = "float32",
         threads: int = 0,
@@ -131,7 +131,7 @@ class Recognizer:
                 name of a model of :mod:`mmcl_core.models`. A leading ``~`` is the home folder, as parameter files of a
                 robot have it.
             device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
-            backend: ``None`` goes by the file.
+            backend: ``auto`` goes by the file.
             precision: ``bf16`` is faster where the processor multiplies it (torch only).
             threads: CPU threads, for PyTorch of the whole process; 0 leaves the choice to the back end.
             max_batch: crops that pass the network at once.
@@ -148,7 +148,8 @@ class Recognizer:
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; 1 or more crops pass the network at once")
         path = models.located(os.path.expanduser(path))  # pathlib's raises where there is no such home
-        loaded = _load_backend(path, device, backend or _backend_of(path), precision, threads)
+        chosen = _backend_of(path) if backend == "auto" else backend
+        loaded = _load_backend(path, device, chosen, precision, threads)
         recognizer = cls(loaded, max_batch, mirror)
         if not recognizer.modalities:
             raise UntrainedModalityError(f"the model in {path} was not trained to classify any modality")
@@ -362,7 +363,7 @@ def _load_backend(path: Path, device: str, backend: str, precision: str, threads
             raise ConfigError("the onnx back end computes in float32; leave precision out, or load the weights file")
         return OnnxBackend(path, device, threads)
     if backend != "torch":
-        raise ConfigError(f"backend is {backend!r}; choose torch or onnx")
+        raise ConfigError(f"backend is {backend!r}; choose auto, torch or onnx")
     _require_torch()
     from mmcl_core.backend_torch import TorchBackend, set_threads
 

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("render", __doc__, _EXAMPLES)
+    parser = command_parser("mmcl_core.render", __doc__, _EXAMPLES)
     add = parser.add_argument
     add(
         "--objects",

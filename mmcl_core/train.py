@@ -123,7 +123,7 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("train", __doc__, EXAMPLES)
+    parser = command_parser("mmcl_core.train", __doc__, EXAMPLES)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML)")
     parser.add_argument("--data", metavar="DIR", help="the prepared set: short for data.root=DIR")

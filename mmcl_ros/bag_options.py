@@ -18,19 +18,20 @@ def add_bag_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     usual = FrameSettings()
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
-    parser.add_argument("--truth", type=Path, help="CSV of true boxes; without: classes of the bag's detections topic")
-    for name in ("rgb", "depth", "detections"):
-        parser.add_argument(f"--{name}-topic", default="", help="default: guessed from type and encoding")
+    parser.add_argument("--truth", type=Path, help="CSV of true boxes (default: classes of the bag's detections topic)")
+    for name, what in (("rgb", "colour pictures"), ("depth", "depth pictures"), ("detections", "regions")):
+        parser.add_argument(f"--{name}-topic", default="", help=f"{what} (default: guessed from type and encoding)")
     for name in ("rgb", "depth"):
-        parser.add_argument(f"--{name}-info-topic", default="", help="default: that beside the pictures, if any")
-    parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default 0.02)")
+        text = f"camera info of {name} (default: that beside the pictures, if any)"
+        parser.add_argument(f"--{name}-info-topic", default="", help=text)
+    parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default: 0.02)")
     parser.add_argument(
         "--box-scale", type=float, default=usual.box_scale,
-        help=f"side of the square window, in longer sides of the box; 0: as it is (default {usual.box_scale:g})",
+        help=f"side of the square window, in longer sides of the box; 0: as it is (default: {usual.box_scale:g})",
     )  # fmt: skip
     parser.add_argument(
         "--min-depth-valid", type=float, default=usual.min_depth_valid,
-        help=f"smallest share of a box with a depth reading for depth to be used (default {usual.min_depth_valid:g})",
+        help=f"smallest share of a box with a depth reading for depth to be used (default: {usual.min_depth_valid:g})",
     )  # fmt: skip
     parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
 

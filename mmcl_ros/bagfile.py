@@ -19,6 +19,7 @@ from mmcl_core.errors import DataError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
 from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
+from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, REGION_TYPES
 from mmcl_ros.pairing import nearest
 from mmcl_ros.qos import own_answer
 from mmcl_ros.shares import shared
@@ -27,9 +28,6 @@ __all__ = ["Bag", "Frame", "Topics", "typestore"]
 
 logger = logging.getLogger(__name__)
 
-IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-INFO = "sensor_msgs/msg/CameraInfo"
-REGIONS = ("mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray")
 STAMP = struct.Struct("<iI")
 STAMP_ENDS = 4 + STAMP.size
 
@@ -211,8 +209,8 @@ class Bag:
         if not self.topics.rgb and not self.topics.depth:
             stated = [f"{topic} says {encoding!r}" for topic, encoding in sorted(self._unknown.items())]
             raise DataError(
-                f"{self.path} holds no colour or depth pictures that can be read ({' or '.join(IMAGES)}, of a known "
-                f"encoding{': ' if stated else ''}{', '.join(stated)}); its topics: {self.listing()}"
+                f"{self.path} holds no colour or depth pictures that can be read ({' or '.join(IMAGE_TYPES)}, of a "
+                f"known encoding{': ' if stated else ''}{', '.join(stated)}); its topics: {self.listing()}"
             )
 
     def listing(self) -> str:
@@ -249,8 +247,8 @@ class Bag:
         pictures = {"rgb": given.rgb, "depth": given.depth}
         if given.rgb and given.rgb == given.depth:
             raise DataError(f"{self.path}: {given.rgb} was named for both rgb and depth; give each its own topic")
-        named = [(topic, IMAGES) for topic in pictures.values()] + [(given.detections, REGIONS)]
-        for topic, types in [*named, *((topic, (INFO,)) for topic in given.infos.values())]:
+        named = [(topic, IMAGE_TYPES) for topic in pictures.values()] + [(given.detections, REGION_TYPES)]
+        for topic, types in [*named, *((topic, (INFO_TYPE,)) for topic in given.infos.values())]:
             if topic and topic not in self.kinds:
                 raise DataError(f"{self.path} has no topic {topic}; it has {self.listing()}")
             if topic and self.kinds[topic] not in types:
@@ -266,13 +264,13 @@ class Bag:
         self._check(given)
         kinds: dict[str, list[str]] = {"rgb": [], "depth": []}
         for topic, kind in sorted(self.kinds.items()):
-            if kind in IMAGES and topic not in (given.rgb, given.depth) and not own_answer(topic):
+            if kind in IMAGE_TYPES and topic not in (given.rgb, given.depth) and not own_answer(topic):
                 kinds.get(self._modality(topic), []).append(topic)
         rgb = given.rgb or min(kinds["rgb"], key=_rgb_rank, default="")
         seen_from = self._frame(rgb) if rgb and len(kinds["depth"]) > 1 else ""
         apart = [topic for topic in kinds["depth"] if seen_from and self._frame(topic) != seen_from]
         depth = given.depth or min(kinds["depth"], key=lambda topic: _depth_rank(topic, topic in apart), default="")
-        regions = [topic for topic, kind in sorted(self.kinds.items()) if kind in REGIONS and not own_answer(topic)]
+        regions = [one for one, kind in sorted(self.kinds.items()) if kind in REGION_TYPES and not own_answer(one)]
         infos = {name: own for name, topic in (("rgb", rgb), ("depth", depth)) if (own := self._own_info(topic))}
         infos |= given.infos
         if rgb and depth and "rgb" in infos and "depth" not in infos and self._registered(rgb, depth):
@@ -298,9 +296,9 @@ class Bag:
         """The camera info of the sensor whose pictures a topic carries; empty: none, or only those of other sensors."""
         if not topic:
             return ""
-        pictures = {topic, *(one for one, kind in self.kinds.items() if kind in IMAGES)}
+        pictures = {topic, *(one for one, kind in self.kinds.items() if kind in IMAGE_TYPES)}
         own = []
-        for info in sorted(one for one, kind in self.kinds.items() if kind == INFO):
+        for info in sorted(one for one, kind in self.kinds.items() if kind == INFO_TYPE):
             sensor = info.rpartition("/")[0].removesuffix("/info")
             nearest_of_all = max(_nearness(info, picture) for picture in pictures)
             if topic.startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:

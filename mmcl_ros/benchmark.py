@@ -1,10 +1,5 @@
 """Measures of the running node, one JSON line a figure; real processes over real DDS.
 
-    python -m mmcl_ros.benchmark latency   [--model RUN] [--boxes 10] [--seconds 20]
-    python -m mmcl_ros.benchmark loss      [--frames 900] [--rate 30] [--best-effort]
-    python -m mmcl_ros.benchmark malformed [--count 10000]
-    python -m mmcl_ros.benchmark memory    [--minutes 10] [--rate 30]
-
 ``latency``: time from a picture's receipt to the answer's publication, apart from inference. ``loss``: pictures that
 get lost between two processes. ``malformed``: random nonsense instead of colour, depth and regions; the node has to
 live and to count it. ``memory``: growth of the node's resident memory. Without ``--model`` a recogniser takes its place
@@ -27,16 +22,25 @@ from typing import Any
 
 import numpy as np
 
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import InputError, MmclError
 from mmcl_ros.shares import shared
-from mmcl_ros.stand_in import StandIn
 
-__all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image"]
+__all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image", "shipped_profile"]
 
 WIDTH, HEIGHT = 640, 480
-PROFILE = shared("mmcl_ros", "config/fastdds.xml")
+EXAMPLES = """\
+  python -m mmcl_ros.benchmark latency --model RUN --boxes 10 --seconds 20
+  python -m mmcl_ros.benchmark loss --frames 900 --rate 30 --best-effort
+  python -m mmcl_ros.benchmark malformed --count 10000
+  python -m mmcl_ros.benchmark memory --minutes 10 --rate 30"""
 COLOUR_OR_NOT = ("rgb8", "bgr8", "mono8", "mono16", "yuv422", "bayer_rggb8", "32FC1", "", "rgb9", "\u00fc" * 9)
 DEPTH_OR_NOT = ("16UC1", "32FC1", "mono16", "rgb8", "", "16uc1", "64FC1", "\u00fc" * 9)
+
+
+def shipped_profile() -> Path | None:
+    """The profile of Fast DDS that comes with the package; None where its share is not found."""
+    return shared("mmcl_ros", "config/fastdds.xml")
 
 
 class Rig:
@@ -53,7 +57,7 @@ class Rig:
         environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
         given = {"model": model or "stand-in", "status_period": 0.2, "warn_period": 3600.0, **parameters}
         settings = [part for name, value in given.items() for part in ("-p", f"{name}:={value}")]
-        line = [sys.executable, "-m", "mmcl_ros.benchmark", "node", *(["--real"] if model else [])]
+        line = [sys.executable, "-m", "mmcl_ros.recognizer_node" if model else "mmcl_ros.constant_recognizer"]
         self.process = subprocess.Popen([*line, "--ros-args", "--log-level", "error", *settings], env=environment)
         rclpy.init()
         self.node = rclpy.create_node("benchmark")
@@ -226,7 +230,7 @@ def measure_loss(options: argparse.Namespace) -> dict[str, Any]:
         received, processed = made.status.received, made.status.processed
     return {
         "reliable": not options.best_effort,
-        "profile": "shipped" if str(PROFILE) in os.environ.values() else "other",
+        "profile": "shipped" if str(shipped_profile()) in os.environ.values() else "other",
         "sent": options.frames,
         "received": received,
         "answered": processed,
@@ -324,51 +328,46 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.benchmark", description=__doc__, formatter_class=raw)
+    parser = command_parser("mmcl_ros.benchmark", __doc__, EXAMPLES)
     commands = parser.add_subparsers(dest="measure", required=True, metavar="MEASURE")
     model = {"default": "", "metavar": "RUN", "help": "run folder or weights file (default: a stand-in)"}
-    rate = "pictures a second (default %(default)s)"
-    add = commands.add_parser("latency", help="from picture to answer").add_argument
+    rate = "pictures a second (default: %(default)s)"
+
+    def measure(name: str, run: Callable[[argparse.Namespace], dict[str, Any]], text: str) -> Callable[..., Any]:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        add_logging_options(command)
+        return command.add_argument
+
+    add = measure("latency", measure_latency, "from picture to answer")
     add("--model", **model)
-    add("--modality", default="rgbd", choices=["rgb", "depth", "rgbd"], help="what answers stand on (default rgbd)")
-    add("--boxes", type=int, default=10, help="in a picture (default 10)")
-    add("--seconds", type=float, default=20.0, help="how long (default 20)")
+    add("--modality", default="rgbd", choices=["rgb", "depth", "rgbd"], help="what answers stand on (default: rgbd)")
+    add("--boxes", type=int, default=10, help="in a picture (default: 10)")
+    add("--seconds", type=float, default=20.0, help="how long (default: 20)")
     add("--rate", type=float, default=15.0, help=rate)
-    add = commands.add_parser("loss", help="pictures lost between two processes").add_argument
-    add("--frames", type=int, default=900, help="pictures to send (default 900)")
+    add = measure("loss", measure_loss, "pictures lost between two processes")
+    add("--frames", type=int, default=900, help="pictures to send (default: 900)")
     add("--rate", type=float, default=30.0, help=rate)
     add("--best-effort", action="store_true", help="offer best effort, as many cameras do")
-    add = commands.add_parser("malformed", help="random nonsense, sent and counted").add_argument
-    add("--count", type=int, default=10000, help="messages to send (default 10000)")
-    add("--seed", type=int, default=0, help="of the nonsense (default 0)")
-    add = commands.add_parser("memory", help="growth of the resident memory").add_argument
+    add = measure("malformed", measure_malformed, "random nonsense, sent and counted")
+    add("--count", type=int, default=10000, help="messages to send (default: 10000)")
+    add("--seed", type=int, default=0, help="of the nonsense (default: 0)")
+    add = measure("memory", measure_memory, "growth of the resident memory")
     add("--model", **model)
-    add("--minutes", type=float, default=10.0, help="how long (default 10)")
+    add("--minutes", type=float, default=10.0, help="how long (default: 10)")
     add("--rate", type=float, default=30.0, help=rate)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    from mmcl_core.cli import run_command
-
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] == ["node"]:
-        from mmcl_ros import recognizer_node
-
-        real = "--real" in arguments
-        return recognizer_node.main(arguments, **({} if real else {"load": lambda path, **settings: StandIn()}))
     options = _parser().parse_args(arguments)
     name = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
-    if PROFILE:
-        os.environ.setdefault(f"{name}_DEFAULT_PROFILES_FILE", str(PROFILE))
-
-    def run() -> None:
-        measured = globals()[f"measure_{options.measure}"](options)
-        print(json.dumps({"measure": options.measure, **measured}))
-
-    return run_command(run)
+    if profile := shipped_profile():
+        os.environ.setdefault(f"{name}_DEFAULT_PROFILES_FILE", str(profile))
+    return run_command(
+        lambda: print(json.dumps({"measure": options.measure, **options.run(options)})), options.log_level
+    )
 
 
 if __name__ == "__main__":

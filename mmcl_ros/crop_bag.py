@@ -1,8 +1,5 @@
 """Training crops from recorded sensor data, cut as the recognizer node cuts them; needs no running ROS.
 
-    python -m mmcl_ros.crop_bag --bag DIR --truth boxes.csv --out my_crops
-    python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.2
-
 Writes ``<class>/<recording>_<stamp and number>_rgb.png`` and ``..._depth.png`` (16 bit, millimetres, 0 = no reading),
 and ``cameras.csv`` with the camera of each crop where it is known. Boxes without a label go to ``unlabelled``. Further
 recordings, each with a name of its own, may go to the same folder; crops of an earlier call for the same recording are
@@ -25,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmcl_core.cli import add_logging_options, run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
@@ -40,6 +37,9 @@ logger = logging.getLogger(__name__)
 CAMERAS, RECORDINGS = "cameras.csv", "recordings.csv"
 UNLABELLED = "unlabelled"
 _COLUMNS = ("key", "fx", "fy", "cx", "cy")
+EXAMPLES = """\
+  python -m mmcl_ros.crop_bag --bag DIR --truth boxes.csv --out my_crops
+  python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.2"""
 
 
 @dataclass
@@ -199,13 +199,11 @@ def _write_table(path: Path, columns: tuple[str, ...], rows: dict[str, tuple[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmcl_ros.crop_bag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("mmcl_ros.crop_bag", __doc__, EXAMPLES)
     add_bag_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the crops")
-    parser.add_argument("--split", default="", help="put the crops into this split; default: no level of splits")
-    parser.add_argument("--name", default="", help="of the recording; default: that of its folder or file")
+    parser.add_argument("--split", default="", help="put the crops into this split (default: no level of splits)")
+    parser.add_argument("--name", default="", help="of the recording (default: that of its folder or file)")
     add_logging_options(parser)
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options), options.log_level)

@@ -67,7 +67,7 @@ def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
     depth = decode_depth(message)
     metres = depth / 1000 if depth.dtype == np.uint16 else depth
     shades = (255 - np.clip(metres / FARTHEST_M, 0, 1) * 255).astype(np.uint8)
-    return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_JET)[..., ::-1] * (depth > 0)[..., None])
+    return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_TURBO)[..., ::-1] * (depth > 0)[..., None])
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Accuracy of a model on recorded sensor data, by sensor; needs no running ROS.
 
-    python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
-
 Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and for all of them
 ``metrics.json`` and ``answers.png``: some pictures with right answers in green, wrong ones in red, rejected in grey.
 The crops and their answers are made by the code that the node runs, with the nearest pictures of the whole recording.
@@ -26,7 +24,7 @@ import cv2
 import numpy as np
 
 from mmcl_core import metrics
-from mmcl_core.cli import run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
 from mmcl_ros.bagfile import Bag, Frame
@@ -41,6 +39,9 @@ __all__ = ["Evaluation", "evaluate", "main"]
 logger = logging.getLogger(__name__)
 
 SHOWN = 4  # pictures on the sheet, spread over the recording
+EXAMPLES = """\
+  python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
+  python -m mmcl_ros.evaluate_bag --bag DIR --model ycb21 --modality auto --drop depth:1.0-2.5 --out OUT"""
 
 COLUMNS = (
     *(
@@ -277,22 +278,21 @@ def parse_drop(text: str) -> tuple[str, tuple[float, float]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmcl_ros.evaluate_bag", description="Accuracy of a model on recorded sensor data, by sensor."
-    )
+    parser = command_parser("mmcl_ros.evaluate_bag", __doc__, EXAMPLES)
     add_bag_options(parser)
     parser.add_argument("--model", required=True, help="run folder, weights file, or ycb21")
     choices = ["rgb", "depth", "rgbd", "auto"]
     parser.add_argument(
-        "--modality", nargs="+", default=["auto"], choices=choices, help="one report each (default auto)"
+        "--modality", nargs="+", default=["auto"], choices=choices, help="one report each (default: auto)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor, as depth:1.0-2.5")
-    parser.add_argument("--min-score", type=float, default=0.0, help="answers below become unknown")
+    parser.add_argument("--min-score", type=float, default=0.0, help="answers below become unknown (default: 0)")
     parser.add_argument("--mirror", action="store_true", help="as the parameter of the node")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add_logging_options(parser)
     options = parser.parse_args(arguments)
-    return run_command(lambda: _run(options))
+    return run_command(lambda: _run(options), options.log_level)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -19,9 +19,9 @@ from mmcl_ros.health import Health, State, choose
 from mmcl_ros.images import stated_encoding
 from mmcl_ros.pairing import Group, Item, Pairer
 
-__all__ = ["Intake", "Job", "wanted_modalities"]
+__all__ = ["REGION_STREAM", "Intake", "Job", "wanted_modalities"]
 
-REGIONS = "detections"
+REGION_STREAM = "detections"  # name of the regions' stream, beside those of rgb and depth
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Intake:
         """Take in a message of regions."""
         self.detector_seen, self.silent, self._heard = True, 0.0, now
         request = read_request(message)
-        self._add(REGIONS, Item(request.stamp, request, now), request.stamp == 0)
+        self._add(REGION_STREAM, Item(request.stamp, request, now), request.stamp == 0)
 
     def _add(self, stream: str, item: Item, unstamped: bool) -> None:
         self._plan()
@@ -196,7 +196,7 @@ class Intake:
         if self.modality != "auto":
             partners = list(self.wanted)
             awaited = [name for name, flow in flows.items() if self._coming(name, flow)]
-        anchor = REGIONS if self.uses_detections else (alive or self.wanted)[0]
+        anchor = REGION_STREAM if self.uses_detections else (alive or self.wanted)[0]
         self.pairer.expect(anchor, partners or self.wanted, awaited or self.wanted)
 
     def _coming(self, modality: str, flow: State) -> bool:
@@ -208,7 +208,7 @@ class Intake:
     def _job(self, group: Group) -> Job:
         items = dict(group.partners)
         request = header = None
-        if group.stream == REGIONS:
+        if group.stream == REGION_STREAM:
             request, header = group.anchor.message, group.anchor.message.header
         else:
             items[group.stream] = group.anchor

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["DETECTION_TYPES", "message_class", "optional_class"]
+from mmcl_ros.message_types import REGION_TYPES
+
+__all__ = ["INSTALLED_REGION_TYPES", "message_class", "optional_class"]
 
 try:
     from mmcl_ros import msg as _msg  # noqa: F401
@@ -31,8 +33,4 @@ def optional_class(name: str) -> Any | None:
 
 
 #: What can be read from the detections topic here.
-DETECTION_TYPES = tuple(
-    name
-    for name in ("mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray")
-    if optional_class(name) is not None
-)
+INSTALLED_REGION_TYPES = tuple(name for name in REGION_TYPES if optional_class(name) is not None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmcl_ros.frames import FrameAnswer, Result
 from mmcl_ros.health import Health, Latencies, Rate, State
-from mmcl_ros.intake import REGIONS, Intake
+from mmcl_ros.intake import REGION_STREAM, Intake
 
 __all__ = ["Ledger", "find_problems"]
 
@@ -89,7 +89,7 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
             problems[f"{modality} {state.name.lower().replace('_', ' ')}"] = f"{modality}: {cause}"
         elif health.link[1]:
             problems[f"{modality} quality of service"] = health.link[1]
-    regions = links.get(REGIONS)
+    regions = links.get(REGION_STREAM)
     if intake.uses_detections and regions is not None and regions.link.cause:
         words = regions.link.cause
         if regions.link.state is State.NO_PUBLISHER:

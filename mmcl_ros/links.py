@@ -10,9 +10,10 @@ from typing import Any
 from mmcl_core.errors import MmclError
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
-from mmcl_ros.qos import PICTURES, Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
+from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES
+from mmcl_ros.qos import Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
 
-__all__ = ["Links", "Source", "check_topics"]
+__all__ = ["Links", "Source", "check_topics", "picture_source"]
 
 SETTLED_S = 0.5
 
@@ -30,6 +31,21 @@ def check_topics(node: Any, values: Mapping[str, Any]) -> None:
             except Exception as error:  # rclpy's own, of a private module
                 expected = "letters, digits, _ and / are expected"
                 raise MmclError(f"the parameter {name} is {value!r}, which is no topic name; {expected}") from error
+
+
+def picture_source(node: Any, values: Mapping[str, Any], sensor: str) -> tuple[str, str]:
+    """Where the pictures of a sensor come from, and how.
+
+    Args:
+        node: resolves the topic, before the transport is added: a remapping of the plain name moves the others along.
+        values: the parameters ``<sensor>_topic`` and ``<sensor>_transport``.
+        sensor: ``rgb`` or ``depth``.
+
+    Returns:
+        The topic with that of its transport, and its message type.
+    """
+    topic, transport = node.resolve_topic_name(values[f"{sensor}_topic"]), values[f"{sensor}_transport"]
+    return (topic, IMAGE_TYPE) if transport == "raw" else (f"{topic}/{transport}", COMPRESSED_TYPE)
 
 
 @dataclass
@@ -89,7 +105,7 @@ class Links:
 
     def _with_advice(self, source: Source, link: Link) -> Link:
         """A link that cannot be made, with the topics that might be meant."""
-        if source.types[0] not in PICTURES:
+        if source.types[0] not in IMAGE_TYPES:
             return link
         used = {one.topic for one in self.sources.values() if one.link.state is State.ALIVE}
         elsewhere = pictures_elsewhere(published_pictures(self._node), used)

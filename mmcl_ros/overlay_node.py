@@ -25,8 +25,9 @@ from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
-from mmcl_ros.links import Links, Source
-from mmcl_ros.parameters import PARAMETERS, PICTURES, check
+from mmcl_ros.links import Links, Source, picture_source
+from mmcl_ros.message_types import RECOGNITIONS_TYPE
+from mmcl_ros.parameters import OVERLAY_PARAMETERS, PARAMETERS, check
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.reports import Notices
@@ -53,25 +54,15 @@ class OverlayNode(Node):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("overlay", **arguments)
-        values = declare(self, [PARAMETERS[name] for name in PICTURES])
+        values = declare(self, [PARAMETERS[name] for name in OVERLAY_PARAMETERS])
         for name, value in values.items():
             check(name, value)
         self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
-        transport = values[f"{sensor}_transport"]
-        topic = self.resolve_topic_name(values[f"{sensor}_topic"])
-        kind = "Image" if transport == "raw" else "CompressedImage"
+        answers = self.resolve_topic_name("recognitions")
         self._sources = {
-            "image": (
-                topic if transport == "raw" else f"{topic}/{transport}",
-                f"sensor_msgs/msg/{kind}",
-                self._on_image,
-            ),
-            "recognitions": (
-                self.resolve_topic_name("recognitions"),
-                "mmcl_ros/msg/RecognitionArray",
-                self._on_recognitions,
-            ),
+            "image": (*picture_source(self, values, sensor), self._on_image),
+            "recognitions": (answers, RECOGNITIONS_TYPE, self._on_recognitions),
         }
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()
@@ -82,7 +73,7 @@ class OverlayNode(Node):
         self.create_timer(0.3, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _refuse(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        fixed = ", ".join(change.name for change in changes if change.name in PICTURES)
+        fixed = ", ".join(change.name for change in changes if change.name in OVERLAY_PARAMETERS)
         reason = f"{fixed}: taken at the start of the overlay alone; start it anew" if fixed else ""
         return SetParametersResult(successful=not fixed, reason=reason)
 
@@ -113,7 +104,9 @@ class OverlayNode(Node):
         if image.link.cause:
             found["no pictures"] = image.link.cause
         if image.link.state is State.NO_PUBLISHER:
-            found["no pictures"] += f"; the overlay goes by its own {', '.join(PICTURES)}, or those under /** of a file"
+            found["no pictures"] += (
+                f"; the overlay goes by its own {', '.join(OVERLAY_PARAMETERS)}, or those under /** of a file"
+            )
         elif self._undrawn >= UNDRAWN:
             found["pictures of other stamps"] = (
                 f"the pictures of the last {self._undrawn} answers did not come on {image.topic}; is it the topic that "

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["PARAMETERS", "PICTURES", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
+__all__ = ["OVERLAY_PARAMETERS", "PARAMETERS", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ TABLE: tuple[Parameter, ...] = (
 )
 PARAMETERS: dict[str, Parameter] = {row.name: row for row in TABLE}
 #: Those that the overlay goes by, too: they say where its pictures come from.
-PICTURES = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
+OVERLAY_PARAMETERS = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
 
 
 def check(name: str, value: Any) -> Any:
@@ -271,8 +270,10 @@ def _literal(value: Any) -> str:
 
 def main() -> None:
     """Print one of the two texts that follow from the table."""
-    parser = argparse.ArgumentParser(description="Print the parameter table.")
-    parser.add_argument("form", choices=("yaml", "markdown"))
+    from mmcl_core.cli import command_parser
+
+    parser = command_parser("mmcl_ros.parameters", __doc__)
+    parser.add_argument("form", choices=("yaml", "markdown"), help="of the table")
     print(as_yaml() if parser.parse_args().form == "yaml" else as_markdown(), end="")
 
 

@@ -1,7 +1,5 @@
 """Play a rosbag2 recording into a running recognizer, and print the labels and the latency of what comes back.
 
-    python -m mmcl_ros.play_bag --bag DIR [--truth boxes.csv] [--rate 1.0] --ros-args -r /camera/image_raw:=/rgb/image
-
 Needs rclpy and rosbags, not rosbag2: messages are published as they were recorded, byte for byte, and at the pace at
 which they were recorded, whatever their stamps say. It starts when somebody listens, so that nothing is missed, and
 ends when the answers have come.
@@ -23,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_core.cli import run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
-from mmcl_ros.bagfile import IMAGES, INFO, REGIONS, Bag
+from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
 from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class, optional_class
+from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, RECOGNITIONS_TYPE, REGION_TYPES, REGIONS_TYPE
 from mmcl_ros.qos import own_answer, profile
 from mmcl_ros.truth import Truth, read_truth
 
@@ -41,6 +40,9 @@ PAUSE_S = 5.0  # longest pause between two messages, seconds of recorded time
 SETTLED_S = 2.0  # no more listeners are expected after so long without a new one
 QUIET_S = 1.5  # no more answers are expected after so long without one where all requests are answered
 PATIENT_S = 6.5  # where some are not: a recognizer that answers every picture waits five seconds for a sensor
+EXAMPLES = """\
+  python -m mmcl_ros.play_bag --bag DIR --truth boxes.csv
+  python -m mmcl_ros.play_bag --bag DIR --rate 0.5 --ros-args -r /camera/image_raw:=/rgb/image"""
 
 
 @dataclass
@@ -168,8 +170,8 @@ def _publishers(node: Any, bag: Bag, reliable: bool, requests: Sequence[Any]) ->
     """Publishers by topic of the bag, and one for requests from elsewhere."""
     made = {}
     for topic, kind in bag.kinds.items():
-        if kind not in (*IMAGES, INFO, *REGIONS) or own_answer(topic):  # what one takes in, not what one has answered
-            continue
+        if kind not in (*IMAGE_TYPES, INFO_TYPE, *REGION_TYPES) or own_answer(topic):
+            continue  # what one takes in, not what one has answered
         found = optional_class(kind)
         if found is not None:
             made[topic] = node.create_publisher(found, topic, profile(100, reliable))
@@ -212,7 +214,7 @@ def truth_messages(truths: Sequence[Truth], picture: View) -> list[Any]:
 
     A recognizer of depth alone does not hear the colour picture, and could not tell what size the boxes are for.
     """
-    array, region = message_class("mmcl_ros/msg/RegionArray"), message_class("mmcl_ros/msg/Region")
+    array, region = message_class(REGIONS_TYPE), message_class("mmcl_ros/msg/Region")
     messages = []
     for truth in truths:
         message = array()
@@ -240,19 +242,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from mmcl_ros.process import start
 
-    parser = argparse.ArgumentParser(prog="python -m mmcl_ros.play_bag", description="Play a bag into a recognizer.")
+    parser = command_parser("mmcl_ros.play_bag", __doc__, EXAMPLES)
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
     parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions where the bag has none")
-    parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default 1)")
+    parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default: 1)")
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default 60)")
-    parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a recognizer (default: 60)")
+    parser.add_argument("--summary", action="store_true", help="print the summary only")
+    add_logging_options(parser)
     line = list(sys.argv if arguments is None else ["play_bag", *arguments])
 
     def run() -> None:
         # Handlers of rclpy's own would take the graph down under the player before it can say how far it has come.
         start(line, signal_handler_options=SignalHandlerOptions.NO)
-        _run(parser.parse_args(remove_ros_args(line)[1:]))
+        options = parser.parse_args(remove_ros_args(line)[1:])
+        set_up_logging(options.log_level)
+        _run(options)
 
     try:
         return run_command(run)
@@ -268,10 +273,8 @@ def _run(options: argparse.Namespace) -> None:
         raise ConfigError(f"--rate is {options.rate:g}; give a number above 0, such as 0.5 for half the speed")
     truths = read_truth(options.truth) if options.truth else []
     node = rclpy.create_node("play_bag")
-    listener = Listener(None if options.quiet else print)
-    node.create_subscription(
-        message_class("mmcl_ros/msg/RecognitionArray"), "recognitions", listener.receive, profile(1000)
-    )
+    listener = Listener(None if options.summary else print)
+    node.create_subscription(message_class(RECOGNITIONS_TYPE), "recognitions", listener.receive, profile(1000))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmcl_ros.health import State
+from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES
 
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
-__all__ = ["PICTURES", "Link", "Offer", "decide", "offers_of", "pictures_elsewhere", "profile", "published_pictures"]
+__all__ = ["Link", "Offer", "decide", "offers_of", "pictures_elsewhere", "profile", "published_pictures"]
 
-PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 LISTED = 4  # topics that are named, of those that might be meant
 
 
@@ -92,12 +92,12 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
         if topic in used or own_answer(topic):
             continue
         base, _, transport = topic.rpartition("/")
-        if PICTURES[0] in types:
+        if IMAGE_TYPE in types:
             found.append(f"{topic} (transport raw)")
-        elif PICTURES[1] in types and transport in ("compressed", "compressedDepth"):
+        elif COMPRESSED_TYPE in types and transport in ("compressed", "compressedDepth"):
             found.append(f"{base} (transport {transport})")
-        elif PICTURES[1] in types:
-            found.append(f"{topic} ({PICTURES[1]})")
+        elif COMPRESSED_TYPE in types:
+            found.append(f"{topic} ({COMPRESSED_TYPE})")
     more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
     return f"pictures are published on {', '.join(found[:LISTED])}{more}" if found else ""
 
@@ -105,7 +105,7 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
 def published_pictures(node: Any) -> dict[str, list[str]]:
     """Types by topic, of all topics on which somebody publishes pictures, as a node sees it."""
     listed = node.get_topic_names_and_types()
-    return {name: types for name, types in listed if {*types} & {*PICTURES} and node.count_publishers(name)}
+    return {name: types for name, types in listed if {*types} & {*IMAGE_TYPES} and node.count_publishers(name)}
 
 
 def offers_of(node: Any, topic: str) -> list[Offer]:

@@ -31,10 +31,11 @@ from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, RecognizerLike
 from mmcl_ros.health import Health, State
-from mmcl_ros.intake import REGIONS, Intake, Job, wanted_modalities
-from mmcl_ros.interfaces import DETECTION_TYPES, optional_class
+from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
+from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
-from mmcl_ros.links import Links, Source, check_topics
+from mmcl_ros.links import Links, Source, check_topics, picture_source
+from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
 from mmcl_ros.process import run_node
@@ -49,16 +50,13 @@ __all__ = ["RecognizerNode", "main"]
 WATCH_S = 0.1
 #: Least values of parameters under the policy every, seconds.
 EVERY_AT_LEAST = {"max_wait": 5.0, "stale_after": 5.0, "history": 5.0}
-DETECTIONS_2D = "vision_msgs/msg/Detection2DArray"
-DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
-IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
 
 
-def load_model(path: str, backend: Any = "auto", **settings: Any) -> RecognizerLike:
+def load_model(path: str, **settings: Any) -> RecognizerLike:
     """Load a model; PyTorch is imported only now."""
     from mmcl_core.recognizer import Recognizer
 
-    return Recognizer.load(path, backend=None if backend == "auto" else backend, **settings)
+    return Recognizer.load(path, **settings)
 
 
 class RecognizerNode(LifecycleNode):
@@ -81,7 +79,7 @@ class RecognizerNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers have to run before any /clock
         self._notices = reports.Notices(self.get_logger().warning, self.get_logger().info)
         self._status = self.create_publisher(msg.RecognizerStatus, "~/status", profile(1, latched=True))
-        diagnostics = optional_class(DIAGNOSTICS)
+        diagnostics = optional_class(DIAGNOSTICS_TYPE)
         self._diagnostics = self.create_publisher(diagnostics, "/diagnostics", profile(10)) if diagnostics else None
         self._labels = self.create_publisher(msg.LabelInfo, "~/labels", profile(1, latched=True))
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -128,7 +126,7 @@ class RecognizerNode(LifecycleNode):
         self._frames = FrameRecognizer(self.recognizer, self._frame_settings())
         queue = values["queue"] if values["policy"] == "every" else 10
         self._answers = self.create_lifecycle_publisher(msg.RecognitionArray, "recognitions", profile(queue))
-        two_d = optional_class(DETECTIONS_2D) if values["publish_detections"] else None
+        two_d = optional_class(DETECTIONS_TYPE) if values["publish_detections"] else None
         self._answers_2d = two_d and self.create_lifecycle_publisher(two_d, "recognitions_2d", profile(queue))
         model = self.recognizer
         info = {"labels": list(model.classes), "modalities": list(model.modalities)}
@@ -205,18 +203,13 @@ class RecognizerNode(LifecycleNode):
         depth = self.values["queue"] if self.values["policy"] == "every" else 5
         sources = {}
         for name in self.intake.wanted:
-            transport = self.values[f"{name}_transport"]
-            # Resolved first, so that a remapping of the plain name moves the compressed topics along.
-            topic = self.resolve_topic_name(self.values[f"{name}_topic"])
-            if transport != "raw":
-                topic += f"/{transport}"
-            kind = IMAGE if transport == "raw" else COMPRESSED
+            topic, kind = picture_source(self, self.values, name)
             info = self.resolve_topic_name(self.values[f"{name}_info_topic"])
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
-            sources[f"{name} info"] = Source(info, [INFO], functools.partial(self._on_info, name), depth)
+            sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
         if self.values["roi_source"] in ("auto", "detections"):
             topic = self.resolve_topic_name(self.values["detections_topic"])
-            sources[REGIONS] = Source(topic, DETECTION_TYPES, self._on_regions, max(depth, 10))
+            sources[REGION_STREAM] = Source(topic, INSTALLED_REGION_TYPES, self._on_regions, max(depth, 10))
         return sources
 
     def _on_picture(self, modality: str, message: Any) -> None:
@@ -338,7 +331,7 @@ class RecognizerNode(LifecycleNode):
                 health.link = (link.state, link.cause)
                 if self._links.sources[f"{name} info"].link.state is State.ALIVE:
                     self.intake.infos_expected.add(name)
-            regions = self._links.sources.get(REGIONS)
+            regions = self._links.sources.get(REGION_STREAM)
             if regions is not None and regions.link.state is State.ALIVE:
                 self.intake.detector_seen = True
 

@@ -1,9 +1,6 @@
 """Record a small bag of rendered scenes: pictures of both sensors, camera infos, detections, and the truth beside it.
 
-    python -m mmcl_ros.record_demo --out DIR [--objects household|DIR_OF_MESHES] [--frames N] [--seed S]
-
-Writes ``DIR/bag`` (rosbag2) and ``DIR/truth.csv``. No running ROS is needed. This is the one module of the ROS side
-that imports the renderer of the core, and only when it is run: a robot that recognises never does.
+Writes ``OUT/bag`` (rosbag2) and ``OUT/truth.csv``. No running ROS is needed.
 """
 
 from __future__ import annotations
@@ -19,21 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmcl_core.cli import run_command
+from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bagfile import typestore
+from mmcl_ros.message_types import IMAGE_TYPE, INFO_TYPE, REGIONS_TYPE
 from mmcl_ros.truth import TRUTH_COLUMNS
 
+# The one module of the ROS side that imports the renderer of the core, and only when it is run: a robot that recognises
+# never does.
 if TYPE_CHECKING:
     from mmcl_core.synth.crops import FolderStock, HouseholdStock
 
-__all__ = ["DEMO_TOPICS", "View", "main", "record", "render_views"]
+__all__ = ["DEMO_TOPICS", "RenderedFrame", "main", "record", "render_views"]
 
 WIDTH, HEIGHT = 640, 480
 FRAME_ID = "camera_color_optical_frame"
 START_NS = 1_700_000_000_000_000_000
 LEAST_PIXELS, LEAST_SIDE = 500, 20
+EXAMPLES = """\
+  python -m mmcl_ros.record_demo --out demo/ros
+  python -m mmcl_ros.record_demo --out demo/mugs --classes mug bowl --frames 60 --seed 1
+  python -m mmcl_ros.record_demo --out demo/own --objects DIR_OF_MESHES"""
 DEMO_TOPICS = {
     "rgb": "/camera/color/image_raw",
     "rgb_info": "/camera/color/camera_info",
@@ -44,7 +48,7 @@ DEMO_TOPICS = {
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedFrame:
     """One moment.
 
     Attributes:
@@ -60,7 +64,7 @@ class View:
     labels: tuple[str, ...]
 
 
-def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[View]:
+def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = ()) -> Iterator[RenderedFrame]:
     """Scenes of one to five objects, seen by a colour camera and a depth camera that is registered to it.
 
     Household objects are instances of their own, found in no rendered training set. ``classes``: these alone, if any.
@@ -75,7 +79,7 @@ def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = 
     return _views(stock, frames, seed)
 
 
-def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Iterator[View]:
+def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Iterator[RenderedFrame]:
     from mmcl_core.synth.background import TexturePool
     from mmcl_core.synth.crops import render_scene
     from mmcl_core.synth.scene import compose
@@ -95,7 +99,8 @@ def _views(stock: FolderStock | HouseholdStock, frames: int, seed: int) -> Itera
         rgb, depth, camera = render_scene(whole, WIDTH, "xtion", rng)
         rows = slice(margin, margin + HEIGHT)
         intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy - margin)
-        yield View(np.ascontiguousarray(rgb[rows]), np.ascontiguousarray(depth[rows]), intrinsics, boxes, labels)
+        rgb, depth = np.ascontiguousarray(rgb[rows]), np.ascontiguousarray(depth[rows])
+        yield RenderedFrame(rgb, depth, intrinsics, boxes, labels)
 
 
 def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
@@ -117,7 +122,7 @@ def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
     return tuple(boxes), tuple(labels)
 
 
-def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
+def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
     """Write views as a bag and a table of truth.
 
     Args:
@@ -139,9 +144,8 @@ def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = 
     writer = Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()])
     rows = []
     with writer:
-        kinds = {"rgb": "Image", "depth": "Image", "rgb_info": "CameraInfo", "depth_info": "CameraInfo"}
-        types = {name: f"sensor_msgs/msg/{kind}" for name, kind in kinds.items()}
-        types["detections"] = "mmcl_ros/msg/RegionArray"
+        types = {"rgb": IMAGE_TYPE, "depth": IMAGE_TYPE, "rgb_info": INFO_TYPE, "depth_info": INFO_TYPE}
+        types["detections"] = REGIONS_TYPE
         channels = {
             name: writer.add_connection(DEMO_TOPICS[name], kind, typestore=store) for name, kind in types.items()
         }
@@ -160,7 +164,7 @@ def record(out: Path, views: Iterator[View], rate: float = 10.0, storage: str = 
     return bag, table
 
 
-def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
+def _messages(store: Any, view: RenderedFrame, stamp: int) -> dict[str, Any]:
     types = store.types
     time = types["builtin_interfaces/msg/Time"](stamp // 1_000_000_000, stamp % 1_000_000_000)
     header = types["std_msgs/msg/Header"](time, FRAME_ID)
@@ -168,10 +172,10 @@ def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
 
     def image(values: np.ndarray, encoding: str) -> Any:
         data = values.reshape(-1).view(np.uint8)
-        return types["sensor_msgs/msg/Image"](header, height, width, encoding, 0, data.size // height, data)
+        return types[IMAGE_TYPE](header, height, width, encoding, 0, data.size // height, data)
 
     fx, fy, cx, cy = view.camera
-    info = types["sensor_msgs/msg/CameraInfo"](
+    info = types[INFO_TYPE](
         header=header,
         height=height,
         width=width,
@@ -191,7 +195,7 @@ def _messages(store: Any, view: View, stamp: int) -> dict[str, Any]:
         "depth": image(view.depth, "16UC1"),
         "rgb_info": info,
         "depth_info": info,
-        "detections": types["mmcl_ros/msg/RegionArray"](header, width, height, regions),
+        "detections": types[REGIONS_TYPE](header, width, height, regions),
     }
 
 
@@ -204,18 +208,17 @@ def _roi(types: Any, box: tuple[int, int, int, int]) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmcl_ros.record_demo", description="Record a small bag of rendered scenes."
-    )
+    parser = command_parser("mmcl_ros.record_demo", __doc__, EXAMPLES)
     parser.add_argument("--out", type=Path, required=True, help="folder for bag/ and truth.csv")
     parser.add_argument("--objects", default="household", help="household (built in), or a folder of meshes")
     parser.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="only these classes (default: all)")
-    parser.add_argument("--frames", type=int, default=30, help="scenes, one a frame (default 30)")
-    parser.add_argument("--rate", type=float, default=10.0, help="frames a second of recorded time (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="what scenes and objects follow from (default 0)")
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default mcap)")
+    parser.add_argument("--frames", type=int, default=30, help="scenes, one a frame (default: 30)")
+    parser.add_argument("--rate", type=float, default=10.0, help="frames a second of recorded time (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="what scenes and objects follow from (default: 0)")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of the bag (default: mcap)")
+    add_logging_options(parser)
     options = parser.parse_args(arguments)
-    return run_command(lambda: _run(options))
+    return run_command(lambda: _run(options), options.log_level)
 
 
 def _run(options: argparse.Namespace) -> None:

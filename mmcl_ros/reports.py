@@ -11,6 +11,7 @@ from mmcl_ros.health import Health, State, percentiles
 from mmcl_ros.intake import Intake
 from mmcl_ros.interfaces import message_class
 from mmcl_ros.ledger import Ledger
+from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE
 
 __all__ = ["Notices", "answers_message", "detections_message", "diagnostics", "fill_status", "latencies"]
 
@@ -43,7 +44,7 @@ def detections_message(header: Any, answers: Sequence[Answer]) -> Any:
     """The answers as ``vision_msgs/Detection2DArray``: one hypothesis per listed class; none for a rejected region."""
     detection_class = message_class("vision_msgs/msg/Detection2D")
     hypothesis_class = message_class("vision_msgs/msg/ObjectHypothesisWithPose")
-    array = message_class("vision_msgs/msg/Detection2DArray")()
+    array = message_class(DETECTIONS_TYPE)()
     if header is not None:
         array.header = header
     for answer in answers:
@@ -114,7 +115,7 @@ def diagnostics(status: Any, name: str, stamp: Any) -> Any:
     """A ``diagnostic_msgs/DiagnosticArray`` with one entry for the node and one per sensor in use."""
     status_class = message_class("diagnostic_msgs/msg/DiagnosticStatus")
     value_class = message_class("diagnostic_msgs/msg/KeyValue")
-    array = message_class("diagnostic_msgs/msg/DiagnosticArray")()
+    array = message_class(DIAGNOSTICS_TYPE)()
     array.header.stamp = stamp
 
     def entry(title: str, level: bytes, words: str, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from mmcl_ros.parameters import PICTURES
+from mmcl_ros.parameters import OVERLAY_PARAMETERS
 
 __all__ = ["misplaced", "reaches"]
 
@@ -54,7 +54,7 @@ def misplaced(file: Path, recognizer: str, overlay: str = "", given: Collection[
             f"name the section {recognizer}, or /** for all nodes"
         )
     seen = {key for name, values in found if reaches(name, overlay) for key in values}
-    lost = [key for key in PICTURES if key in own - seen and key not in given]
+    lost = [key for key in OVERLAY_PARAMETERS if key in own - seen and key not in given]
     if overlay and lost:
         words.append(
             f"{file} gives {', '.join(lost)} to {recognizer}, but not to {overlay}, which may look at other pictures "

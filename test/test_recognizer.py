@@ -337,6 +337,7 @@ def test_what_cannot_be_loaded(tmp_path):
             Recognizer.load(tmp_path, **wrong)
     with pytest.raises(CheckpointError, match=r"\.onnx"):
         Recognizer.load(tmp_path, backend="onnx")
+    assert Recognizer.load(tmp_path, device="cpu", backend="auto").backend == "torch"
 
 
 def test_a_path_below_the_home_folder(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag, Topics, typestore
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
 from mmcl_ros.frames import FrameSettings
-from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, View, record
+from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, RenderedFrame, record
 from mmcl_ros.truth import read_truth
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ def make_view(number):
     for half, place in ((slice(0, 70), first), (slice(70, 160), second)):
         rgb[:, half] = 20 + 100 * place
         depth[:, half] = 500 + 1000 * place
-    return View(rgb, depth, (100.0, 100.0, 79.5, 59.5), BOXES, (CLASSES[first], CLASSES[second]))
+    return RenderedFrame(rgb, depth, (100.0, 100.0, 79.5, 59.5), BOXES, (CLASSES[first], CLASSES[second]))
 
 
 def make_recording(out, storage="mcap"):

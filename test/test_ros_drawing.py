@@ -42,7 +42,9 @@ def test_depth_is_shown_as_colours_and_holes_as_black():
     values = np.full((60, 80), 500, np.uint16)
     picture = to_colour(image(values, "16UC1"), "depth")
     assert picture.shape == (60, 80, 3)
-    assert picture.any()
+    near, far = (to_colour(image(values * 0 + depth, "16UC1"), "depth")[0, 0] for depth in (200, 3900))
+    assert near[0] > near[2], "red"
+    assert far[0] < far[2], "blue"
     assert not to_colour(image(0 * values, "16UC1"), "depth").any()
     np.testing.assert_array_equal(to_colour(image(values, "16UC1")), picture)
     np.testing.assert_array_equal(to_colour(image((values / 1000).astype(np.float32), "32FC1")), picture)

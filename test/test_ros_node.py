@@ -24,6 +24,7 @@ from std_srvs.srv import SetBool
 from mmcl_core.errors import CheckpointError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros.health import State
+from mmcl_ros.parameters import PARAMETERS
 from mmcl_ros.recognizer_node import load_model
 
 pytestmark = pytest.mark.ros
@@ -337,15 +338,12 @@ def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(ben
     bench.wait(lambda: statuses[-1].state == "active", "the active state")
 
 
-def test_the_file_decides_what_runs_the_network_unless_it_is_stated(monkeypatch):
+@pytest.mark.parametrize("backend", PARAMETERS["backend"].choices)
+def test_what_runs_the_network_is_passed_on_as_the_parameter_has_it(monkeypatch, backend):
     asked = []
     monkeypatch.setattr(Recognizer, "load", lambda path, **settings: asked.append((path, settings)))
-    load_model("model.onnx", device="cpu", backend="auto")
-    load_model("run", device="cpu", backend="torch")
-    assert asked == [
-        ("model.onnx", {"device": "cpu", "backend": None}),
-        ("run", {"device": "cpu", "backend": "torch"}),
-    ]
+    load_model("run", device="cpu", backend=backend)
+    assert asked == [("run", {"device": "cpu", "backend": backend})]
 
 
 def test_a_topic_that_is_no_name_is_named_at_configuration(bench):

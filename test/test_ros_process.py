@@ -164,11 +164,11 @@ def test_overlay_says_why_it_draws_nothing(bench):
 SLOW_START = """
 import sys, time
 from mmcl_ros import recognizer_node
-from mmcl_ros.stand_in import StandIn
+from mmcl_ros.constant_recognizer import ConstantRecognizer
 def load(path, **settings):
     print("loading", flush=True)
     time.sleep(1.0)
-    return StandIn()
+    return ConstantRecognizer()
 sys.exit(recognizer_node.main(sys.argv[1:], load))
 """
 
@@ -223,8 +223,8 @@ def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
 SLOW_ANSWER = """
 import sys, time
 from mmcl_ros import recognizer_node
-from mmcl_ros.stand_in import StandIn
-class Slow(StandIn):
+from mmcl_ros.constant_recognizer import ConstantRecognizer
+class Slow(ConstantRecognizer):
     def recognize(self, **given):
         print("recognizing", flush=True)
         time.sleep(1.0)

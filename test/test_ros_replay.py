@@ -26,10 +26,11 @@ from test_ros_bag import BOXES, column, make_recording, tiny_model, write_bag
 from mmcl_core.errors import DataError, MmclError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros import play_bag
-from mmcl_ros.bagfile import REGIONS, Bag
+from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import View
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
+from mmcl_ros.message_types import REGION_TYPES
 from mmcl_ros.play_bag import Listener, drawn_in, play, truth_messages
 from mmcl_ros.qos import profile
 from mmcl_ros.record_demo import DEMO_TOPICS
@@ -137,7 +138,7 @@ def test_every_box_of_a_real_recording_gets_the_same_answer(bench, tmp_path, mod
 
 
 def test_regions_of_a_package_that_is_not_installed_are_left_out_and_named(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(play_bag, "optional_class", lambda kind: None if kind in REGIONS else object)
+    monkeypatch.setattr(play_bag, "optional_class", lambda kind: None if kind in REGION_TYPES else object)
     path, table = make_recording(tmp_path)
     publisher = SimpleNamespace(get_subscription_count=lambda: 1, topic_name="/x", publish=lambda raw: None)
     node = SimpleNamespace(create_publisher=lambda *_: publisher)
@@ -284,7 +285,8 @@ def test_the_shipped_profile_is_found_where_only_its_share_is(tmp_path):
     shutil.copytree(ROOT / "config", share / "config")
     shutil.copytree(ROOT / "msg", share / "msg")
     asked = (
-        "from mmcl_ros.benchmark import PROFILE; from mmcl_ros.bagfile import typestore; print(PROFILE); "
+        "from mmcl_ros.benchmark import shipped_profile; print(shipped_profile()); "
+        "from mmcl_ros.bagfile import typestore; "
         "print('mmcl_ros/msg/RegionArray' in typestore().types)"
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "AMENT_PREFIX_PATH": f"/nowhere:{tmp_path / 'prefix'}"}

@@ -117,7 +117,7 @@ class Coco:
         )
         parser.add_argument(
             "--depth-unit", default="mm", metavar="UNIT",
-            help="one step of the depth files: mm (default), 0.1mm, cm, m/5000, ...",
+            help="one step of the depth files: mm, 0.1mm, cm, m/5000, ... (default: mm)",
         )  # fmt: skip
         parser.add_argument(
             "--camera", metavar="FX,FY,CX,CY", help="of all colour pictures, in pixels (default: unknown)"

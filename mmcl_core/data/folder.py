@@ -108,8 +108,8 @@ class Folder:
         """Add the options of this data set."""
         parser.add_argument(
             "--depth-unit", default="mm", metavar="UNIT",
-            help="one step of the depth files: mm (default), 0.1mm, cm, m/5000, ...; "
-            f"{STORED}: 8-bit pictures of 3 channels such as HHA, kept as they are",
+            help="one step of the depth files: mm, 0.1mm, cm, m/5000, ...; "
+            f"{STORED}: 8-bit pictures of 3 channels such as HHA, kept as they are (default: mm)",
         )  # fmt: skip
         parser.add_argument(
             "--mask", choices=("ignore", "apply"), default="ignore",

@@ -1,4 +1,7 @@
-"""A recogniser that costs nothing, for measures of the node itself."""
+"""A recogniser that costs nothing, for measures of the node itself.
+
+``python -m mmcl_ros.constant_recognizer --ros-args ...`` runs the node with it, whatever the parameter ``model`` says.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["StandIn"]
+__all__ = ["ConstantRecognizer", "main"]
 
 
-class StandIn:
+class ConstantRecognizer:
     """A recogniser that answers the first class at no cost."""
 
     classes = ("one", "two")
@@ -36,3 +39,14 @@ class StandIn:
             top_labels=[["one", "two"][:top_k]] * count,
             top_scores=np.tile([0.9, 0.1], (count, 1))[:, :top_k],
         )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node with this recogniser until it is told to end."""
+    from mmcl_ros import recognizer_node
+
+    return recognizer_node.main(args, lambda path, **settings: ConstantRecognizer())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""What all commands have in common: their help, the options of the log, and errors as one line or with a traceback."""
+
+import importlib
+import logging
+import re
+
+import pytest
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.errors import ConfigError
+
+CORE = ("train", "evaluate", "prepare", "render", "export", "recognize", "sweep", "benchmark")
+ROS = ("evaluate_bag", "crop_bag", "record_demo", "play_bag", "benchmark")
+COMMANDS = [*(f"mmcl_core.{name}" for name in CORE), *(f"mmcl_ros.{name}" for name in ROS)]
+#: The commands of these take the options of the log, and may have further ones.
+GROUPS = {
+    "mmcl_core.prepare": ("folder", "coco", "falling_things", "washington", "merge", "show"),
+    "mmcl_ros.benchmark": ("latency", "loss", "malformed", "memory"),
+}
+
+
+def help_of(name, capsys, *words):
+    if name == "mmcl_ros.play_bag":
+        pytest.importorskip("mmcl_ros.msg", reason="the messages of mmcl_ros are not built")
+    module = importlib.import_module(name)
+    with pytest.raises(SystemExit) as end:
+        module.main([*words, "--help"])
+    assert end.value.code == 0
+    return module, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_names_the_command_and_says_what_its_module_says(name, capsys):
+    module, text = help_of(name, capsys)
+    assert text.startswith(f"usage: python -m {name} ")
+    assert module.__doc__.strip() in text
+    for words in GROUPS.get(name, [""]):
+        listed = help_of(name, capsys, *words.split())[1]
+        assert "--quiet" in listed
+        assert "--verbose" in listed
+        assert not re.search(r"\(default [^:]|\(default\)", " ".join(listed.split()))
+
+
+def parsed(*words):
+    parser = command_parser("mmcl_core.nothing", "Does nothing.", "  python -m mmcl_core.nothing")
+    add_logging_options(parser)
+    return parser, parser.parse_args(words)
+
+
+def test_a_parser_keeps_lines_and_shows_examples():
+    parser, options = parsed()
+    assert parser.prog == "python -m mmcl_core.nothing"
+    assert parser.format_help().endswith("examples:\n  python -m mmcl_core.nothing\n")
+    assert options.log_level == logging.INFO
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--verbose"])
+def test_an_error_is_one_line_and_shows_its_traceback_where_asked_for(flag, capsys):
+    def fail():
+        raise ConfigError("this cannot be")
+
+    assert run_command(fail, parsed(flag)[1].log_level) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("error: this cannot be\n")
+    assert ("Traceback" in said) == (flag == "--verbose")
