@@ -376,8 +376,8 @@ def test_jobs_that_number_their_samples_alike_keep_them_all(tmp_path, caplog):
     assert list(merge_sets(parts[:2], tmp_path / "one").keys) == ["0", "1", "2", "3"]
     with pytest.raises(DataError, match="name each part of one job once"):
         merge_sets([*parts, parts[0]], tmp_path / "out")
-    with pytest.raises(DataError, match="name each part of one job once"):
-        merge_sets([parts[0], write("other/near", (0,), 2)], tmp_path / "out")
+    alike = merge_sets([parts[0], write("other/near", (0,), 2)], tmp_path / "alike")
+    assert set(alike.keys) == {f"{tmp_path.name}/near/0", f"{tmp_path.name}/near/1", "other/near/0"}
 
 
 def test_sets_that_do_not_fit_are_not_merged(tmp_path):

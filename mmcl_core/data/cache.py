@@ -24,7 +24,7 @@ import heapq
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -184,10 +184,11 @@ def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]
     """What goes before the keys and groups of each set: nothing, unless keys of different jobs are the same.
 
     Raises:
-        DataError: a key occurs twice in a job, or in two jobs whose folders have the same name.
+        DataError: a key occurs twice in a job.
     """
     jobs = [descriptions.index(description) for description in descriptions]
-    names = [f"{sets[job].path.resolve().name}/" for job in jobs]
+    prefixes = _told_apart({job: sets[job].path.resolve() for job in jobs})
+    names = [prefixes[job] for job in jobs]
     seen: set[str] = set()
     owners: dict[str, PreparedSet] = {}
     shared = False
@@ -208,6 +209,15 @@ def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]
             "same scenes, make sure that these are in the same split of each"
         )
     return names if shared else [""] * len(sets)
+
+
+def _told_apart(folders: Mapping[int, Path]) -> dict[int, str]:
+    """A prefix for each job: the name of its folder, with those above it as far as they tell equal ones apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders.values()) + 1):
+        names = {job: "/".join(folder.parts[-depth:]).lstrip("/") + "/" for job, folder in folders.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 def _by_key(part: PreparedSet, prefix: str, strangers: bool, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:
