@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmcl_core import colour
 from mmcl_core.config import AugmentConfig
+from mmcl_core.crops import resized_side
 from mmcl_core.depth import NEAREST_MM, drop_background, reference_distance, valid_readings
 from mmcl_core.errors import ConfigError, InputError
 from mmcl_core.modality import modality
@@ -28,12 +29,10 @@ from mmcl_core.randaugment import RandAugment, depth_policy, sent
 from mmcl_core.resample import Axis, bicubic, moved_camera, nearest
 from mmcl_core.viewpoint import change_view, random_rotations
 
-__all__ = ["Augmenter", "Draws", "Picture", "mirrored", "refuse_distances", "test_transform"]
+__all__ = ["Augmenter", "Draws", "Picture", "eval_transform", "mirrored", "refuse_distances"]
 
 #: Attempts at a crop that lies inside the picture, as in torchvision's RandomResizedCrop.
 CROP_ATTEMPTS = 10
-#: Evaluation shows the middle 128 of 146 pixels (method of the paper), whatever the size.
-TEST_SIDE = 146 / 128
 #: Sides of the random grids that holes are made of: large blobs and small ones.
 HOLE_GRIDS = (4, 12)
 ERASE_AREA, ERASE_RATIO = (0.02, 0.25), (0.4, 2.5)
@@ -222,7 +221,7 @@ class Augmenter:
         return Picture(depth, camera)
 
 
-def test_transform(images: Mapping[str, Tensor], camera: Tensor, size: int) -> dict[str, Picture]:
+def eval_transform(images: Mapping[str, Tensor], camera: Tensor, size: int) -> dict[str, Picture]:
     """The transform of evaluation: shorter side to ``round(size * 146 / 128)``, then the middle ``size`` pixels.
 
     RGB and stored depth pictures bicubic, depth from the nearest pixel.
@@ -239,7 +238,7 @@ def test_transform(images: Mapping[str, Tensor], camera: Tensor, size: int) -> d
         InputError: pictures of another layout.
     """
     result = {}
-    shorter = round(size * TEST_SIDE)
+    shorter = resized_side(size)
     camera = camera.float()
     for name, image in images.items():
         _check_layout(name, image, modality(name).kind)
@@ -259,9 +258,6 @@ def mirrored(picture: Picture) -> Picture:
     fx, fy, cx, cy = picture.camera.unbind(1)
     camera = torch.stack([fx, fy, torch.where(fx > 0, width - 1 - cx, cx), cy], dim=1)
     return Picture(picture.image.flip(3), camera)
-
-
-test_transform.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest
 
 
 def _check(config: AugmentConfig) -> None:

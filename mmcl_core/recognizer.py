@@ -7,8 +7,8 @@
     answers.labels, answers.scores, answers.embeddings
 
 How metric depth becomes network input, and every other convention, comes with the model. Of the package this module
-needs :mod:`mmcl_core.errors`, :mod:`mmcl_core.crops`, :mod:`mmcl_core.metrics` and one back end; PyTorch is imported
-for weights files only, onnxruntime for ``.onnx`` files only.
+needs :mod:`mmcl_core.errors`, :mod:`mmcl_core.crops`, :mod:`mmcl_core.metrics`, :mod:`mmcl_core.models` and one back
+end; PyTorch is imported for weights files only, onnxruntime for ``.onnx`` files only.
 """
 
 from __future__ import annotations

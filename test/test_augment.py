@@ -351,7 +351,7 @@ def test_evaluation_transform_is_torchvisions(source, size):
     smooth = torch.nn.functional.interpolate(coarse, (source, source), mode="bilinear").to(torch.uint8)
     images, camera = batch(3, source)
     images["rgb"] = smooth.permute(0, 2, 3, 1).contiguous()
-    pictures = augment.test_transform(images, camera, size)
+    pictures = augment.eval_transform(images, camera, size)
     resized = TF.resize(smooth, [round(size * 146 / 128)], InterpolationMode.BICUBIC, antialias=True)
     difference = (pictures["rgb"].image.int() - TF.center_crop(resized, [size, size]).int()).abs()
     assert difference.max() <= 2
@@ -390,6 +390,6 @@ def test_wrong_layouts():
     with pytest.raises(InputError, match="draws for 15"):
         augmenter(images, camera, draws.rows(slice(0, 15)))
     with pytest.raises(InputError, match="depth in mm"):
-        augment.test_transform({"depth": images["depth"][..., None]}, camera, SIZE)
+        augment.eval_transform({"depth": images["depth"][..., None]}, camera, SIZE)
     with pytest.raises(ConfigError, match="thermal"):
         Augmenter(AugmentConfig(), SIZE, {"x": "thermal"})

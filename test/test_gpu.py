@@ -72,9 +72,9 @@ def test_pictures_are_those_of_the_cpu(policy, kind):
 def test_views_made_ahead_are_those_of_their_update(data, tmp_path):
     config = tiny.settings(data, "train.device=cuda", *FLOAT32)
     trainer = Trainer(config, tmp_path, World(0, 1), torch.device("cuda", 0), "float32")
-    trainer._enter(0, None)
+    trainer.enter(0, None)
     trainer.step = 1
-    with trainer._ready(0) as ready:
+    with trainer.ready(0) as ready:
         ahead = list(ready)
     assert len(ahead) == trainer.steps_per_epoch - 1
     with trainer.samples.epoch(0, 1) as batches:
@@ -106,9 +106,9 @@ def test_a_recorded_pass_is_the_pass(data, tmp_path, method):
     words = ("train.device=cuda", f"method={method}", "train.head_epochs=1", "model.dropout=0.2", *FLOAT32)
     trainer = Trainer(tiny.settings(data, *words), tmp_path, World(0, 1), torch.device("cuda", 0), "float32")
     for stage in range(len(trainer.stages)):
-        trainer._enter(stage, None)
+        trainer.enter(stage, None)
         recorded, update = trainer.recorded, trainer.stage.updates[0]
-        with trainer._ready(0) as ready:
+        with trainer.ready(0) as ready:
             batches = [views for ((_, views),) in ready]
         for number in range(WARM_UP + 3):
             batch, found = batches[number % len(batches)], []

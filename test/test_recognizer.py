@@ -82,7 +82,7 @@ def test_answers_are_those_of_the_network(loaded):
 @pytest.mark.parametrize("side", [SIZE, 24, 50, 90, 200])
 def test_crops_become_what_the_test_transform_makes_of_them(side):
     """Prepared crops are square; evaluation resizes them with tensors, the recogniser with OpenCV."""
-    from mmcl_core.augment import test_transform
+    from mmcl_core.augment import eval_transform
 
     generator = np.random.default_rng(1)
     smooth = generator.integers(0, 256, (2, 6, 6, 3), np.uint8)
@@ -90,7 +90,7 @@ def test_crops_become_what_the_test_transform_makes_of_them(side):
     depth = (500 + rgb[..., 0].astype(np.uint16) * 3) * (generator.random((2, side, side)) > 0.1).astype(np.uint16)
     camera = np.array([[60.0, 61.0, side / 2, side / 3], [0, 0, 0, 0]], np.float32)
     images = {"rgb": torch.from_numpy(rgb), "depth": torch.from_numpy(depth.astype(np.int32))}
-    expected = test_transform(images, torch.from_numpy(camera), SIZE)
+    expected = eval_transform(images, torch.from_numpy(camera), SIZE)
     for n in range(2):
         picture, _ = crops.fit(rgb[n], SIZE)
         reference = expected["rgb"].image[n].permute(1, 2, 0).numpy()
@@ -105,7 +105,7 @@ def test_crops_become_what_the_test_transform_makes_of_them(side):
 @pytest.mark.parametrize("side", [30, 64, 151, 470])
 def test_boxes_become_what_a_prepared_set_and_the_test_transform_make_of_them(side):
     """Details finer than the crops of the training set, and the coarseness of a small box, are as training saw them."""
-    from mmcl_core.augment import test_transform
+    from mmcl_core.augment import eval_transform
 
     generator = np.random.default_rng(2)
     rgb = generator.integers(0, 256, (side, side, 3), np.uint8)
@@ -114,7 +114,7 @@ def test_boxes_become_what_a_prepared_set_and_the_test_transform_make_of_them(si
     prepared, moved = CropRule(64)({"rgb": rgb, "depth": depth}, camera)
     images = {"rgb": prepared["rgb"], "depth": prepared["depth"].astype(np.int32)}
     images = {name: torch.from_numpy(image)[None] for name, image in images.items()}
-    expected = test_transform(images, torch.tensor([moved]), SIZE)
+    expected = eval_transform(images, torch.tensor([moved]), SIZE)
     picture, _ = crops.fit(rgb, SIZE, crop_size=64)
     assert np.abs(picture - expected["rgb"].image[0].permute(1, 2, 0).numpy().astype(np.float32)).max() <= 1
     picture, found = crops.fit(depth.astype(np.float32), SIZE, camera, crop_size=64)

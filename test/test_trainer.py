@@ -89,7 +89,7 @@ def test_run_folder(finished, data):
 
 
 def test_best_weights_are_deployed_and_load(finished):
-    from mmcl_core.augment import test_transform
+    from mmcl_core.augment import eval_transform
     from mmcl_core.data.batches import BatchSource, split_indices
     from mmcl_core.data.cache import PreparedSet
     from mmcl_core.engine.runfolder import read_config
@@ -109,7 +109,7 @@ def test_best_weights_are_deployed_and_load(finished):
         modalities=("rgb", "depth"), shuffle=False,
     )  # fmt: skip
     (batch,) = source.ordered()
-    pictures = test_transform(batch.images, batch.camera, 32)
+    pictures = eval_transform(batch.images, batch.camera, 32)
     for modality in ("rgb", "depth"):
         logits, _ = model(pictures[modality].image, modality, pictures[modality].camera)
         assert (logits.argmax(1) == batch.labels).float().mean() == pytest.approx(best[f"accuracy/{modality}"])

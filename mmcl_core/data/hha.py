@@ -15,7 +15,8 @@ channel  value                                                       at missing 
 
 All rounded and clipped to 0..255; a floor has angle 38, a wall 128, a ceiling 218. Axes are those of the camera: x to
 the right, y down, z away from it. This is the program for whole frames in NumPy, for preparing data sets;
-:func:`mmcl_core.depth.hha` does the same for batches of crops on the device of a network.
+:func:`mmcl_core.depth.hha` encodes batches of crops on the device of a network. A crop shows no ground, so that heights
+there are from its lowest reading, and its own estimate of gravity keeps less of the direction before.
 """
 
 from __future__ import annotations

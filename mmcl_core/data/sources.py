@@ -126,11 +126,16 @@ def given_options(data_set: DataSet, options: argparse.Namespace, names: Iterabl
     return [f"--{name.replace('_', '-')}" for name in chosen if getattr(options, name) != usual[name]]
 
 
-def show_folder(folder: Path, entries: int = 8) -> str:
+#: Names that an error message lists.
+_ENTRIES = 8
+
+
+def show_folder(folder: Path) -> str:
     """What lies in a folder, for error messages."""
     if not folder.exists():
         return "no such folder"
     if not folder.is_dir():
         return "a file"
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
-    return f"{', '.join(names[:entries]) or 'nothing'}{f' ... ({len(names)} entries)' if len(names) > entries else ''}"
+    more = f" ... ({len(names)} entries)" if len(names) > _ENTRIES else ""
+    return (", ".join(names[:_ENTRIES]) or "nothing") + more

@@ -45,14 +45,14 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a state.
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a state, its tensors into host memory.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another version.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no saved state at {path}") from error
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:

@@ -101,6 +101,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "train.head_epochs": (0, None),
     "train.batch": (2, None),
     "train.accumulate": (1, None),
+    "train.threads": (0, None),
     "train.log_every": (1, None),
     "train.save_every": (0, None),
     "train.validate_every": (0, None),
@@ -149,6 +150,8 @@ def _check_ranges(config: Config) -> None:
             raise ConfigError(f"{name} is {value}; it must be {span}")
     if config.seed < 0:
         raise ConfigError(f"seed is {config.seed}; it must be at least 0")
+    if config.optim.milestones and min(config.optim.milestones) < 0:
+        raise ConfigError(f"optim.milestones is {list(config.optim.milestones)}; each must be at least 0")
     for section in ("optim", "pix2pix", "admd"):
         betas = getattr(getattr(config, section), "betas", ())
         if not all(0 <= beta < 1 for beta in betas):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmcl_core import metrics
-from mmcl_core.augment import Picture, mirrored, test_transform
+from mmcl_core.augment import Picture, eval_transform, mirrored
 from mmcl_core.backend_torch import pick_device
 from mmcl_core.crops import uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
@@ -273,7 +273,7 @@ def _predict(
 
 def _pictures(batch: Batch, model: Network, settings: Settings) -> dict[str, Picture]:
     camera = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera
-    return test_transform(batch.images, camera, model.config.input_size)
+    return eval_transform(batch.images, camera, model.config.input_size)
 
 
 def _guesses(rows: Tensor, classes: int) -> Tensor:

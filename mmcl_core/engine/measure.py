@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from torch import Tensor
 from mmcl_core.config import Config
 from mmcl_core.engine.clock import Clock
 from mmcl_core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from mmcl_core.engine.samples import Parts
+    from mmcl_core.engine.trainer import Trainer
 
 __all__ = [
     "Figures",
@@ -81,7 +85,7 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
     """
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 64))
-        step = _plain_step(trainer) if plain else trainer._train_step
+        step = _plain_step(trainer) if plain else trainer.train_step
         batches, clock = _endless(trainer), Clock(trainer.device)
 
         def one() -> None:
@@ -261,7 +265,7 @@ def _count_flops(call: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def _trainer(config: Config, folder: Path, samples: int) -> Any:
+def _trainer(config: Config, folder: Path, samples: int) -> Trainer:
     """A trainer in its first stage, on random pictures."""
     from mmcl_core.engine.device import pick_precision, prepare_device, train_device
     from mmcl_core.engine.distributed import World
@@ -274,11 +278,11 @@ def _trainer(config: Config, folder: Path, samples: int) -> Any:
     precision = pick_precision(config.train, device)
     prepare_device(config.train, device, precision)
     trainer = Trainer(config, folder / "run", World(0, 1), device, precision)
-    trainer._enter(0, None)
+    trainer.enter(0, None)
     return trainer
 
 
-def _compile(trainer: Any) -> None:
+def _compile(trainer: Trainer) -> None:
     from mmcl_core.engine.device import compiles
 
     if compiles(trainer.config.train, trainer.device):
@@ -312,19 +316,23 @@ def _random_set(config: Config, root: Path, samples: int) -> None:
             writer.add(Sample(images=images, label=number % 21, split="train", key=f"{number:06d}"))
 
 
-def _endless(trainer: Any) -> Iterator[list[Any]]:
+def _endless(trainer: Trainer) -> Iterator[Parts]:
     """Batches without end. Whoever takes one counts ``trainer.step`` up."""
     while True:
-        with trainer._ready(trainer.step // trainer.steps_per_epoch) as batches:
+        with trainer.ready(trainer.step // trainer.steps_per_epoch) as batches:
             yield from batches
 
 
-def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
+def _plain_step(trainer: Trainer) -> Callable[[Parts], None]:
     """The same step as one would write it down first."""
     from mmcl_core import plain
     from mmcl_core.modality import to_network_input
+    from mmcl_core.nn.encoder import Encoder
+    from mmcl_core.nn.model import RecognitionModel
 
     model, config = trainer.method.deployed(trainer.system), trainer.config
+    assert isinstance(model, RecognitionModel)
+    assert isinstance(model.encoder, Encoder)
     optim = config.optim
     optimizer = torch.optim.Adam(
         model.parameters(), optim.lr, optim.betas, optim.eps, optim.weight_decay, foreach=False, fused=False
@@ -332,7 +340,7 @@ def _plain_step(trainer: Any) -> Callable[[list[Any]], None]:
     model.to(memory_format=torch.contiguous_format)
     views = trainer.method.views(trainer.stage)
 
-    def step(parts: list[Any]) -> None:
+    def step(parts: Parts) -> None:
         for _, batch in parts:
             features = {}
             for view, modality in views.items():

@@ -152,7 +152,7 @@ class Trainer:
                 module.compile()
         with self.signals:
             for index in range(self.index, len(self.stages)):
-                self._enter(index, state)
+                self.enter(index, state)
                 state = None
                 for epoch in range(self.step // self.steps_per_epoch, self.stage.epochs):
                     self._train_epoch(epoch)
@@ -160,7 +160,7 @@ class Trainer:
                 self._leave()
         return self._finish()
 
-    def _enter(self, index: int, state: dict[str, Any] | None) -> None:
+    def enter(self, index: int, state: dict[str, Any] | None) -> None:
         """Begin a stage, or take it up where the saved state left it."""
         self.index, self.stage = index, self.stages[index]
         self.first_epoch = sum(stage.epochs for stage in self.stages[:index])
@@ -195,9 +195,9 @@ class Trainer:
         bar = progress_bar(title=title, unit=" steps", total=total, done=self.step, leave=False)
         self.seen = 0
         self.clock.start()
-        with bar, self._ready(epoch) as batches:
+        with bar, self.ready(epoch) as batches:
             while self.step < first + self.steps_per_epoch:
-                self._train_step(self.clock.take(batches))
+                self.train_step(self.clock.take(batches))
                 self.step, self.seen = self.step + 1, self.seen + settings.batch
                 bar.update()
                 if (self.step - first) % self.steps_per_epoch == 0:
@@ -209,12 +209,12 @@ class Trainer:
                     self._save()
                 self._stop_if_asked()
 
-    def _ready(self, epoch: int) -> AbstractContextManager[Iterator[Parts]]:
+    def ready(self, epoch: int) -> AbstractContextManager[Iterator[Parts]]:
         """What is left of an epoch of the stage, augmented."""
         done = self.step - epoch * self.steps_per_epoch
         return self.samples.ready(self.first_epoch + epoch, done, self.augmenter, self.stage, self.index, self.step)
 
-    def _train_step(self, parts: Parts) -> None:
+    def train_step(self, parts: Parts) -> None:
         """One pass over the updates of the stage; their loss terms go into the window."""
         batches = [self.method.add_views(self.system, batch, views, self.stage) for batch, views in parts]
         record: dict[str, Tensor] = {}

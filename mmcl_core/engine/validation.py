@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcl_core.augment import Picture, test_transform
+from mmcl_core.augment import Picture, eval_transform
 from mmcl_core.data.batches import BatchSource
 
 __all__ = ["Outputs", "collect", "fit_temperature", "fit_temperatures", "scores"]
@@ -61,7 +61,7 @@ def collect(
     present: dict[str, list[Tensor]] = {name: [] for name in modalities}
     labels = []
     for batch in source.ordered():
-        pictures = test_transform(batch.images, batch.camera, size)
+        pictures = eval_transform(batch.images, batch.camera, size)
         for name in modalities:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 values[name].append(ask(pictures[name], name).float())

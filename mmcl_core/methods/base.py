@@ -121,7 +121,7 @@ class Method(ABC):
             complete samples, whatever the values are (:mod:`mmcl_core.engine.recording`).
 
     Raises:
-        ConfigError: see :meth:`check`, or a back end that is not among ``backbones``.
+        ConfigError: see :meth:`check`, or a ``model.backbone`` that is not among ``backbones``.
     """
 
     name: ClassVar[str]
