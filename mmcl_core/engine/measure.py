@@ -332,7 +332,8 @@ def _plain_step(trainer: Trainer) -> Callable[[Parts], None]:
 
     model, config = trainer.method.deployed(trainer.system), trainer.config
     assert isinstance(model, RecognitionModel)
-    assert isinstance(model.encoder, Encoder)
+    encoder = model.encoder
+    assert isinstance(encoder, Encoder)
     optim = config.optim
     optimizer = torch.optim.Adam(
         model.parameters(), optim.lr, optim.betas, optim.eps, optim.weight_decay, foreach=False, fused=False
@@ -346,7 +347,7 @@ def _plain_step(trainer: Trainer) -> Callable[[Parts], None]:
             for view, modality in views.items():
                 picture = batch.pictures[view]
                 pixels = to_network_input(picture.image, modality, picture.camera, model.inputs)
-                features[view] = plain.encode(model.encoder, pixels.contiguous(), modality)
+                features[view] = plain.encode(encoder, pixels.contiguous(), modality)
             cells = {view: batch.draws[view] for view in views}
             loss = config.loss
             weights = loss.clip, loss.regulariser, loss.direction_weight
