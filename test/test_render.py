@@ -19,7 +19,7 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.synth import crops as crop_module
 from mmcl_core.synth.background import TexturePool
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock, split_of_round
-from mmcl_core.synth.mesh import load_mesh
+from mmcl_core.synth.mesh_files import load_mesh
 from mmcl_core.synth.scene import compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 

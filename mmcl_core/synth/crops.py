@@ -19,7 +19,8 @@ import numpy as np
 from mmcl_core.data.sources import NOT_UTF8, printable
 from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool, background_texture
-from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
+from mmcl_core.synth.mesh import Mesh, object_files
+from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.raycast import Camera, cast
 from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
@@ -120,10 +121,11 @@ class FolderStock:
     def check(self) -> None:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
-        Warns of meshes that are left out, for their name or beside another one, and of material files that are missing.
+        Warns of meshes that are left out, for their name or beside another one, of material files that are missing, and
+        of colours that cannot be shown.
 
         Raises:
-            DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh.load_mesh`.
+            DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh_files.load_mesh`.
         """
         if self._left_out:
             first = self._left_out[0]
@@ -137,16 +139,18 @@ class FolderStock:
             odd = printable(str(self._misnamed[0]))
             logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
         used = [path for name, _, path in self._files if name in self.classes]
-        broken = []
+        broken, remarks = [], []
         for path in used:
             try:
-                load_mesh(path)
+                remarks += [(path, remark) for remark in load_mesh(path).remarks]
             except DataError as error:
                 broken.append(error)
         if len(broken) > 1:
             raise DataError(f"{len(broken)} of {len(used)} meshes cannot be used, the first: {broken[0]}")
         if broken:
             raise broken[0]
+        for path, remark in remarks:
+            logger.warning("colours of %s: %s", path, remark)
         plain = [(path, missing) for path in used if (missing := check_textures(path))]
         if plain:
             logger.warning(
