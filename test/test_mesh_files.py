@@ -36,6 +36,11 @@ def from_above(mesh):
     return seen.points[hits.owner == 0], seen.colour[hits.owner == 0]
 
 
+def plain_colours(mesh):
+    """The colours that are seen of a mesh from above."""
+    return {tuple(colour) for colour in from_above(mesh)[1].tolist()}
+
+
 def quads(*squares):
     """Lines of an .obj file: squares of 0.1 m in a row, each (material, uv of its lower left and upper right)."""
     lines, count = [], 0
@@ -54,10 +59,12 @@ def quads(*squares):
 
 @pytest.fixture
 def library(tmp_path):
-    """Materials: A red beside blue, B green beside blue, C plain yellow."""
+    """Materials: A red beside blue, B green beside blue, C plain yellow, D without any colour."""
     picture(RED, BLUE).save(tmp_path / "a.png")
     picture(GREEN, BLUE).save(tmp_path / "b.png")
-    (tmp_path / "m.mtl").write_text("newmtl A\nmap_Kd a.png\nnewmtl B\nmap_Kd b.png\nnewmtl C\nKd 1 1 0\n")
+    (tmp_path / "m.mtl").write_text(
+        "newmtl A\nmap_Kd a.png\nnewmtl B\nmap_Kd b.png\nnewmtl C\nKd 1 1 0\nnewmtl D\nNs 1\n"
+    )
     return tmp_path
 
 
@@ -115,13 +122,54 @@ def test_nodes_are_in_their_places_with_their_colours(tmp_path):
     np.testing.assert_array_equal(colours, np.array([RED, BLUE, GREEN])[box])
 
 
+def test_base_colours_multiply_pictures_in_linear_light(tmp_path):
+    half = [128, 128, 128, 255]  # 0.5 of the light, 188 in sRGB
+    white = picture((255,) * 3, (255,) * 3)
+    assert plain_colours(boxes(tmp_path / "a.glb", material(baseColorTexture=white, baseColorFactor=half))) == {
+        (188,) * 3
+    }
+    assert plain_colours(boxes(tmp_path / "b.glb", material(baseColorFactor=half))) == {(188,) * 3}
+    green = material(baseColorTexture=picture(YELLOW, RED), baseColorFactor=[0, 255, 0, 255])
+    assert plain_colours(boxes(tmp_path / "c.glb", green)) == {GREEN}
+    assert plain_colours(boxes(tmp_path / "d.glb", material())) == {(255,) * 3}  # by the standard
+
+
+def test_colours_of_vertices_come_before_that_of_a_material(library):
+    corners = "v 0 0 0 1 0 0\nv .1 0 0 1 0 0\nv 0 .1 0 1 0 0\nvt 0 0\n"
+    for name, text in (("a", f"mtllib m.mtl\n{corners}usemtl C\nf 1 2 3\n"), ("b", f"{corners}f 1/1 2/1 3/1\n")):
+        (library / f"{name}.obj").write_text(text)
+        assert plain_colours(load_mesh(library / f"{name}.obj")) == {RED}
+
+
+def test_without_a_colour_a_mesh_is_grey(library):
+    places = ((0, 0), (1, 1))
+    shape = trimesh.creation.box((0.1, 0.1, 0.1))
+    for name in ("a.ply", "a.stl", "a.off", "a.glb"):
+        shape.export(library / name)
+    for name, text in (
+        ("no library", quads(("A", places))),
+        ("missing library", "mtllib away.mtl\n" + quads(("A", places))),
+        ("without uv", "mtllib away.mtl\n" + quads(("A", None))),
+        ("colourless", "mtllib m.mtl\n" + quads(("D", places))),
+    ):
+        (library / f"{name}.obj").write_text(text)
+    for path in [p for p in library.iterdir() if p.suffix not in (".png", ".mtl")]:
+        assert plain_colours(load_mesh(path)) == {(150,) * 3}, path.name
+
+
 def test_colours_that_cannot_be_shown_are_told_by_name(library, caplog):
     (library / "set" / "card").mkdir(parents=True)
     for name in ("a.png", "m.mtl"):
         (library / name).rename(library / "set" / "card" / name)
     text = "mtllib m.mtl\n" + quads(("A", None), ("C", None))
     (library / "set" / "card" / "bare.obj").write_text(text)
+    both = material(baseColorTexture=picture(RED, BLUE))
+    both.vertex_attributes["color"] = np.full((8, 4), 128, np.uint8)
+    (library / "set" / "box").mkdir()
+    boxes(library / "set" / "box" / "both.glb", both)
     FolderStock(library / "set").check()
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert "bare.obj: A has a picture, but no place in it (uv)" in told[0]
+    assert len(told) == 2
+    assert "both.glb: " in told[0]
+    assert "the picture alone is shown" in told[0]
+    assert "bare.obj: A has a picture, but no place in it (uv)" in told[1]

@@ -1,7 +1,9 @@
 """Mesh files: their triangles, and the colours that their materials, pictures and vertices have.
 
 Lengths are metres and upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0,
-section 3.4). A face shows the picture of its material, or else the colours of its vertices or of its material.
+section 3.4). What a face shows is, in this order: the picture of its material, the colours of its vertices, the plain
+colour of its material, grey. In .glb and .gltf files the base colour of a material multiplies its picture or the
+colours of its vertices, and is linear light (section 3.9.2).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.shade import painted
 
 __all__ = ["check_textures", "load_mesh"]
 
@@ -102,23 +105,64 @@ def _coloured(shape: Any, name: str) -> _Part:
     """A geometry of a file as a part, with the colours that it has."""
     visual, vertices, faces = shape.visual, np.asarray(shape.vertices), np.asarray(shape.faces)
     if visual.kind != "texture":
-        return _Part(vertices, faces, np.asarray(visual.face_colors, np.uint8)[:, :3])
+        grey = np.full((len(faces), 3), _GREY, np.uint8)
+        colours = grey if visual.kind is None else np.asarray(visual.face_colors, np.uint8)[:, :3]
+        return _Part(vertices, faces, colours)
     material, uv = visual.material, visual.uv
-    picture = _picture(material)
+    picture, factor = _picture(material), getattr(material, "baseColorFactor", None)
+    tint = np.ones(3) if factor is None else np.asarray(factor, np.float64)[:3] / 255
+    of_vertices = visual.vertex_attributes.get("color", shape.vertex_attributes.get("color"))
+    if of_vertices is not None and len(of_vertices) != len(vertices):
+        of_vertices = None
     if picture is not None and uv is not None and len(uv) == len(vertices):
         uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
-        return _Part(vertices, faces, np.empty((0, 3), np.uint8), picture, uv)
-    plain = np.asarray(getattr(material, "main_color", (_GREY,) * 3), np.uint8)[:3]
+        part = _Part(vertices, faces, np.empty((0, 3), np.uint8), _tinted(picture, tint), uv)
+        if of_vertices is not None and "color" in visual.vertex_attributes and _bytes(of_vertices).min() < 255:
+            part.remark = f"{name} has colours of vertices that are to multiply its picture: the picture alone is shown"
+        return part
+    if of_vertices is not None:
+        colours = _bytes(of_vertices)[faces].mean(axis=1).astype(np.uint8)
+    else:
+        colours = np.tile(_plain(material), (len(faces), 1))
     remark = f"{name} has a picture, but no place in it (uv) for its faces: it is plain" if picture is not None else ""
-    return _Part(vertices, faces, np.tile(plain, (len(faces), 1)), remark=remark)
+    return _Part(vertices, faces, _tinted(colours, tint), remark=remark)
 
 
 def _picture(material: Any) -> np.ndarray | None:
     """The picture of a material, uint8 [H, W, 3]."""
+    from trimesh.visual.material import empty_material
+
     image = getattr(material, "image", None)
     if image is None:
         image = getattr(material, "baseColorTexture", None)
-    return None if image is None else np.array(image.convert("RGB"))
+    if image is None:
+        return None
+    found = np.array(image.convert("RGB"))
+    none = np.array(empty_material().image.convert("RGB"))  # what stands for no material at all
+    return None if np.array_equal(found, none) else found
+
+
+def _plain(material: Any) -> np.ndarray:
+    """The plain colour of a material, uint8 [3], before its base colour as a factor."""
+    if hasattr(material, "baseColorFactor"):
+        return np.full(3, 255, np.uint8)
+    stated = "kd" in getattr(material, "kwargs", {})
+    return np.asarray(material.main_color if stated else (_GREY,) * 3, np.uint8)[:3]
+
+
+def _bytes(colours: Any) -> np.ndarray:
+    """Colours as they are stored, in 0..1, 8 or 16 bits, as uint8 [N, 3]."""
+    found = np.asarray(colours)[:, :3]
+    if found.dtype.kind == "f":
+        return (np.clip(np.nan_to_num(found), 0, 1) * 255).round().astype(np.uint8)
+    return (found // 257 if found.dtype == np.uint16 else found).astype(np.uint8)
+
+
+def _tinted(colours: np.ndarray, tint: np.ndarray) -> np.ndarray:
+    """Colours uint8 [..., 3] times factors on linear light [3]."""
+    if (tint == 1).all():
+        return colours
+    return painted(colours.reshape(-1, 3), tint).reshape(colours.shape)
 
 
 def _skins(parts: Sequence[_Part]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
