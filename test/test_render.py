@@ -49,22 +49,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".png"}
 
 
+def words_of(meshes: Path, out: Path) -> list[str]:
+    """The usual options."""
+    return f"--objects {meshes} --out {out} --count 20 --size 48 --seed 3 --split {SPLIT}".split()
+
+
 def run(meshes: Path, out: Path, *more: str) -> int:
-    fixed = [
-        "--objects",
-        str(meshes),
-        "--out",
-        str(out),
-        "--count",
-        "20",
-        "--size",
-        "48",
-        "--seed",
-        "3",
-        "--split",
-        SPLIT,
-    ]
-    return render.main([*fixed, *more])
+    return render.main([*words_of(meshes, out), *more])
 
 
 @pytest.fixture(scope="module")
