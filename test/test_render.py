@@ -82,22 +82,9 @@ def test_set_is_as_asked(whole, capsys):
 
 @pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(meshes, whole, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "mmcl_core.render",
-        "--objects",
-        meshes,
-        "--out",
-        tmp_path / "two",
-        "--count",
-        "20",
-    ]
-    command += ["--size", "48", "--seed", "3", "--split", SPLIT, "--workers", "2"]
+    command = [sys.executable, "-m", "mmcl_core.render", *words_of(meshes, tmp_path / "two"), "--workers", "2"]
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [str(c) for c in command], cwd=root, env=os.environ, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "20 crops of 2 classes" in done.stdout
     assert "mmcl_core.train" in done.stdout
@@ -316,6 +303,32 @@ def test_rounds_are_dealt_evenly_to_the_splits():
         names = [split_of_round(k, {"train": 0.8, "val": 0.1, "test": 0.1}) for k in range(count)]
         assert abs(names.count("train") / count - 0.8) < 0.06
         assert min(names.count("val"), names.count("test")) >= 0.08 * count
+
+
+def test_light_and_textures_of_a_split_are_as_documented(meshes, monkeypatch, capsys):
+    """The first split that is named trains; the others see a wider range of light, small ones fewer textures."""
+    seen: dict[str, tuple[bool, int]] = {}
+
+    def scene(rng, target, neighbour, pool, wide, *more):
+        seen[split_of_round(len(seen), shares)] = (wide, pool.count)
+        raise LookupError
+
+    monkeypatch.setattr(crop_module, "compose", scene)
+    for text, expected in (
+        ("test=0.59,train=0.41", {"test": (False, 48), "train": (True, 48)}),
+        ("train=0.4,val=0.6", {"train": (False, 16), "val": (True, 48)}),
+        ("test", {"test": (False, 48)}),
+    ):
+        seen, shares = {}, parse_shares(text)
+        for turn in range(len(shares)):
+            with pytest.raises(LookupError):
+                CropMaker(FolderStock(meshes), 0, 32, shares)(2 * turn)
+        assert seen == expected
+    with pytest.raises(SystemExit):
+        render.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "first one counts as the training split, the others see a wider range of light" in told
+    assert "a share of 0.4 or less has 16 background textures of each kind instead of 48" in told
 
 
 def test_household_splits_share_no_instance():
