@@ -1,19 +1,20 @@
 """Render a prepared set of RGB-D crops: ``python -m mmcl_core.render --objects household|DIR --out DIR``.
 
 The set is the same, byte for byte, whatever the number of worker processes; ``--shard I/N`` renders every
-N-th sample, and ``python -m mmcl_core.prepare merge`` puts the shards together to what one run would have made.
+N-th sample, and ``python -m mmcl_core.prepare merge`` puts the shards together to what one run would have made. What
+was interrupted or killed goes on with ``--resume``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,17 +25,20 @@ import cv2
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.runner import SAVE_EVERY_S
 from mmcl_core.data.shares import parse_shard, parse_shares
 from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
-from mmcl_core.data.workers import interrupts_deferred
-from mmcl_core.errors import ConfigError, MmclError
+from mmcl_core.data.workers import end_with_parent, interrupts_deferred
+from mmcl_core.errors import ConfigError, DataError, MmclError
 from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
 __all__ = ["main", "make_stock", "render"]
+
+logger = logging.getLogger(__name__)
 
 _EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
   python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
@@ -81,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         default="train=0.8,val=0.1,test=0.1",
         metavar="NAME|NAME=SHARE,...",
-        help="a split, or splits and their shares (default: %(default)s)",
+        help="a split, or splits and their shares; the first one counts as the training split, the others see a wider "
+        "range of light; a split of a share of 0.4 or less has 16 background textures of each kind instead of 48 "
+        "(default: %(default)s)",
     )
     add(
         "--keep-instances",
@@ -90,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         "class needs as many meshes as there are splits (household: always so)",
     )
     add("--overwrite", action="store_true", help="replace the set that is in the output folder")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with what an interrupted run of the same command left in <out>.partial; the set is the same",
+    )
     _add_scene_options(parser.add_argument_group("scenes and cameras").add_argument)
     add_logging_options(parser)
     return parser
@@ -155,53 +166,106 @@ def render(
     paint: float = 0.0,
     overwrite: bool = False,
     keep_instances: bool = False,
+    resume: bool = False,
 ) -> str:
     """Render a set; the arguments are those of the command.
+
+    Whatever ends the work early, what was done stays in ``<out>.partial``, to go on from.
 
     Returns:
         A summary and the next command, ready to print.
 
     Raises:
         ConfigError: an option that makes no sense, or packages for rendering that are not installed.
-        DataError: no meshes, too few of a class to keep instances apart, or an output folder that is not empty.
+        DataError: no meshes, too few of a class to keep instances apart, an output folder that is not empty, or a part
+            to go on with that was made otherwise.
     """
     shares, (first, step) = parse_shares(split), parse_shard(shard)
     look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
     _check(count, workers, size, seed, look)
     apart = shares if keep_instances else None
     stock = make_stock(objects, seed, classes, apart)
-    if isinstance(stock, FolderStock):
-        stock.check()
+    meshes = stock.check() if isinstance(stock, FolderStock) else ""
     numbers = range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
-    description = {
-        "made_by": "mmcl_core.render",
-        "objects": objects if objects == "household" else printable(Path(objects).resolve().name),
-        **{"count": count, "seed": seed, "sensor": sensor, "shares": shares},
+    source = objects if objects == "household" else printable(Path(objects).resolve().name)
+    description = _description({"objects": source, "count": count, "seed": seed}, shares, look, stock.unseen)
+    part = {"shard": f"{first}/{step}", "keep-instances": keep_instances, "meshes": meshes}
+    kinds: dict[str, Any] = {"size": size, "modalities": ("rgb", "depth"), "description": description}
+    began = time.monotonic()
+    with PreparedWriter(out, classes=stock.classes, **kinds, overwrite=overwrite, resume=resume) as writer:
+        made = _fill(writer, (objects, seed, tuple(classes), apart, size, shares, look), numbers, count, workers, part)
+    rate = made / max(time.monotonic() - began, 1e-9)
+    return _summary(out, shares, rate, step)
+
+
+def _description(
+    source: Mapping[str, Any], shares: Mapping[str, float], look: Mapping[str, Any], unseen: str
+) -> dict[str, Any]:
+    """What the index tells of a set's making, the same for all shards."""
+    return {
+        **{"made_by": "mmcl_core.render", **source, "sensor": look["sensor"], "shares": shares},
         **{name: look[key] for key, (name, usual) in _SCENES.items() if look[key] != usual},
-        "unseen_in_other_splits": stock.unseen,
+        "unseen_in_other_splits": unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
     }
-    tally: Counter[str] = Counter()
-    began = time.monotonic()
-    with PreparedWriter(
-        out, classes=stock.classes, size=size, modalities=("rgb", "depth"), description=description, overwrite=overwrite
-    ) as writer:
-        crops = _all_crops(
-            (objects, seed, tuple(classes), apart, size, shares, look), numbers, min(workers, len(numbers))
+
+
+def _fill(
+    writer: PreparedWriter, arguments: tuple[Any, ...], numbers: range, count: int, workers: int, part: dict[str, Any]
+) -> int:
+    """Write the crops that the set does not hold yet, and note now and then how far it is.
+
+    Args:
+        arguments: of :func:`_start_worker`.
+        numbers, count: of the crops of this shard, and how many the whole set has.
+        part: what must be the same to go on, beside what the writer compares.
+
+    Returns:
+        How many crops those were.
+
+    Raises:
+        DataError: the part to go on with is another one.
+    """
+    other = [name for name, value in part.items() if writer.saved and writer.saved.get(name) != value]
+    if other:
+        names = " and ".join(name if name == "meshes" else f"--{name}" for name in other)
+        raise DataError(
+            f"{writer.out}.partial was made with other {names}; give the same to go on, or --overwrite to begin anew"
         )
-        bar = progress_bar(crops, title="render", unit=" crops", total=len(numbers), in_logs=True)
-        for number, crop in zip(numbers, bar, strict=True):
+    done = len(writer)
+    left, saved = numbers[done:], time.monotonic()
+    crops = _all_crops(arguments, left, min(workers, len(left)))
+    bar = progress_bar(crops, title="render", unit=" crops", total=len(numbers), done=done, in_logs=True)
+    try:
+        for number, crop in zip(left, bar, strict=True):
             writer.add(_sample(number, count, crop))
-            tally[crop.split] += 1
-    rate = len(numbers) / max(time.monotonic() - began, 1e-9)
-    sheet = contact_sheet(out, out / "sheet.png")
-    splits = ", ".join(f"{name} {tally[name]}" for name in shares)
-    head = f"{len(numbers)} crops of {len(stock.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
+            if time.monotonic() - saved >= SAVE_EVERY_S:
+                saved = time.monotonic()
+                writer.save(part)
+    except BaseException:
+        if writer.saved:
+            logger.warning("what was done is kept in %s.partial; the same command with --resume goes on", writer.out)
+        raise
+    return len(left)
+
+
+def _summary(out: Path, shares: Mapping[str, float], rate: float, step: int) -> str:
+    """What was made and what comes next.
+
+    Args:
+        out: the set.
+        shares: its splits.
+        rate: crops a second.
+        step: how many shards there are.
+    """
+    sheet, prepared = contact_sheet(out, out / "sheet.png"), PreparedSet.open(out, verify=False)
+    splits = ", ".join(f"{name} {int((prepared.splits == name).sum())}" for name in shares)
+    head = f"{len(prepared)} crops of {len(prepared.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
     following = (
         f"python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
-        if step > 1 else next_command(PreparedSet.open(out, verify=False))
+        if step > 1 else next_command(prepared)
     )  # fmt: skip
     return f"{head}\nlook at: {sheet}\nnext: {following}"
 
@@ -293,6 +357,7 @@ def _start_worker(
     global _maker
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
+        end_with_parent()
     cv2.setNumThreads(1)
     _maker = CropMaker(make_stock(objects, seed, classes, apart), seed, size, shares, **look)
 

@@ -7,7 +7,8 @@ import pytest
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.crops import FolderStock
-from mmcl_core.synth.mesh import Mesh, load_mesh, object_files, smooth_normals
+from mmcl_core.synth.mesh import Mesh, object_files, smooth_normals
+from mmcl_core.synth.mesh_files import load_mesh
 from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
 from mmcl_core.synth.scene import resting_rotations, yaw
 from mmcl_core.synth.shade import MeshSkin, Pyramid, surface

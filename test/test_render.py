@@ -19,7 +19,7 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.synth import crops as crop_module
 from mmcl_core.synth.background import TexturePool
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock, split_of_round
-from mmcl_core.synth.mesh import load_mesh
+from mmcl_core.synth.mesh_files import load_mesh
 from mmcl_core.synth.scene import compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
@@ -49,22 +49,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".png"}
 
 
+def words_of(meshes: Path, out: Path) -> list[str]:
+    """The usual options."""
+    return f"--objects {meshes} --out {out} --count 20 --size 48 --seed 3 --split {SPLIT}".split()
+
+
 def run(meshes: Path, out: Path, *more: str) -> int:
-    fixed = [
-        "--objects",
-        str(meshes),
-        "--out",
-        str(out),
-        "--count",
-        "20",
-        "--size",
-        "48",
-        "--seed",
-        "3",
-        "--split",
-        SPLIT,
-    ]
-    return render.main([*fixed, *more])
+    return render.main([*words_of(meshes, out), *more])
 
 
 @pytest.fixture(scope="module")
@@ -89,37 +80,11 @@ def test_set_is_as_asked(whole, capsys):
     assert (depth == 0).mean() < 0.5
 
 
-def test_cameras_give_the_objects_their_true_size(meshes):
-    """Points of exact depth, put back into space with the crop's camera, keep to the size of the things there."""
-    maker = CropMaker(FolderStock(meshes), 5, 64, {"train": 1.0}, sensor="none")
-    for number in range(0, 12, 2):  # the boxes, diagonal 19 cm
-        crop = maker(number)
-        fx, _, cx, _ = crop.camera
-        assert abs(cx - 31.5) < 5000
-        assert fx > 64
-        middle = np.median(crop.depth[24:40, 24:40]) / 1000
-        window = 64 / fx * middle  # metres the crop spans at the target
-        assert 0.05 < window < 0.19 * 1.5 * 1.3
-
-
 @pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(meshes, whole, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "mmcl_core.render",
-        "--objects",
-        meshes,
-        "--out",
-        tmp_path / "two",
-        "--count",
-        "20",
-    ]
-    command += ["--size", "48", "--seed", "3", "--split", SPLIT, "--workers", "2"]
+    command = [sys.executable, "-m", "mmcl_core.render", *words_of(meshes, tmp_path / "two"), "--workers", "2"]
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [str(c) for c in command], cwd=root, env=os.environ, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "20 crops of 2 classes" in done.stdout
     assert "mmcl_core.train" in done.stdout
@@ -338,6 +303,32 @@ def test_rounds_are_dealt_evenly_to_the_splits():
         names = [split_of_round(k, {"train": 0.8, "val": 0.1, "test": 0.1}) for k in range(count)]
         assert abs(names.count("train") / count - 0.8) < 0.06
         assert min(names.count("val"), names.count("test")) >= 0.08 * count
+
+
+def test_light_and_textures_of_a_split_are_as_documented(meshes, monkeypatch, capsys):
+    """The first split that is named trains; the others see a wider range of light, small ones fewer textures."""
+    seen: dict[str, tuple[bool, int]] = {}
+
+    def scene(rng, target, neighbour, pool, wide, *more):
+        seen[split_of_round(len(seen), shares)] = (wide, pool.count)
+        raise LookupError
+
+    monkeypatch.setattr(crop_module, "compose", scene)
+    for text, expected in (
+        ("test=0.59,train=0.41", {"test": (False, 48), "train": (True, 48)}),
+        ("train=0.4,val=0.6", {"train": (False, 16), "val": (True, 48)}),
+        ("test", {"test": (False, 48)}),
+    ):
+        seen, shares = {}, parse_shares(text)
+        for turn in range(len(shares)):
+            with pytest.raises(LookupError):
+                CropMaker(FolderStock(meshes), 0, 32, shares)(2 * turn)
+        assert seen == expected
+    with pytest.raises(SystemExit):
+        render.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "first one counts as the training split, the others see a wider range of light" in told
+    assert "a share of 0.4 or less has 16 background textures of each kind instead of 48" in told
 
 
 def test_household_splits_share_no_instance():

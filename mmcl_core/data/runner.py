@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
-from mmcl_core.data.workers import interrupts_deferred
+from mmcl_core.data.workers import end_with_parent, interrupts_deferred
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 from mmcl_core.progress import progress_bar
@@ -360,6 +360,7 @@ def _in_order(
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
+    end_with_parent()
     cv2.setNumThreads(1)
 
 

@@ -1,12 +1,32 @@
-"""Worker processes and Ctrl-C."""
+"""Worker processes: Ctrl-C, and the end of their parent."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Iterator
 
-__all__ = ["interrupts_deferred"]
+__all__ = ["end_with_parent", "interrupts_deferred"]
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker, end at once when its parent ends, however that ends.
+
+    A worker of a pool waits for work on a pipe that its fellows hold open, too: where the parent was killed, it would
+    wait for ever. Does nothing in a process that is no worker.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), name="end_with_parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 @contextlib.contextmanager

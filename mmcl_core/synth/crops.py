@@ -7,6 +7,7 @@ are dealt to the splits evenly at any length of the set.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ import numpy as np
 from mmcl_core.data.sources import NOT_UTF8, printable
 from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool, background_texture
-from mmcl_core.synth.mesh import Mesh, check_textures, load_mesh, object_files
+from mmcl_core.synth.mesh import Mesh, object_files
+from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.raycast import Camera, cast
 from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
@@ -117,13 +119,17 @@ class FolderStock:
                 self._split[mesh] = split
         self.unseen = "instances"
 
-    def check(self) -> None:
+    def check(self) -> str:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
-        Warns of meshes that are left out, for their name or beside another one, and of material files that are missing.
+        Warns of meshes that are left out, for their name or beside another one, of material files that are missing, and
+        of colours that cannot be shown.
+
+        Returns:
+            A checksum of the meshes and their names, hexadecimal.
 
         Raises:
-            DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh.load_mesh`.
+            DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh_files.load_mesh`.
         """
         if self._left_out:
             first = self._left_out[0]
@@ -137,22 +143,30 @@ class FolderStock:
             odd = printable(str(self._misnamed[0]))
             logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
         used = [path for name, _, path in self._files if name in self.classes]
-        broken = []
+        checksum = hashlib.sha256(repr([file[:2] for file in self._files if file[0] in self.classes]).encode())
+        broken, remarks = [], []
         for path in used:
             try:
-                load_mesh(path)
+                mesh = load_mesh(path)
+                remarks += [(path, remark) for remark in mesh.remarks]
+                for array in (mesh.vertices, mesh.faces, mesh.uv, mesh.shows, mesh.texture, *mesh.others):
+                    checksum.update(repr(array.shape).encode())
+                    checksum.update(np.ascontiguousarray(array).data)
             except DataError as error:
                 broken.append(error)
         if len(broken) > 1:
             raise DataError(f"{len(broken)} of {len(used)} meshes cannot be used, the first: {broken[0]}")
         if broken:
             raise broken[0]
+        for path, remark in remarks:
+            logger.warning("colours of %s: %s", path, remark)
         plain = [(path, missing) for path in used if (missing := check_textures(path))]
         if plain:
             logger.warning(
                 "meshes of plain colour, as their material file is not there: %d, such as %s (%s)",
                 len(plain), *plain[0],
             )  # fmt: skip
+        return checksum.hexdigest()
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """An object of a class."""

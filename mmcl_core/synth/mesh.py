@@ -3,28 +3,22 @@
 A folder of objects holds one sub-folder per class, named as the class. The mesh files lie in it, or in sub-folders of
 it; each is an instance of the class. Where a folder holds ``textured.*``, its other files are taken for the same object
 without texture (as in the downloads of YCB) and left out; of files that differ in their suffix only, the first by name
-is taken.
-
-Upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0, section 3.4).
+is taken. What is in the files: :mod:`mmcl_core.synth.mesh_files`.
 """
 
 from __future__ import annotations
 
-import io
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mmcl_core.errors import DataError
 
-__all__ = ["MESH_SUFFIXES", "Mesh", "check_textures", "load_mesh", "object_files", "smooth_normals"]
+__all__ = ["MESH_SUFFIXES", "Mesh", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
-_Y_UP = (".glb", ".gltf")
-_GREY = 150
 
 
 @dataclass
@@ -40,6 +34,10 @@ class Mesh:
         gloss: strength of the highlight in [0, 1]: 0 chalk, 0.3 printed board or plastic, 1 polished metal.
         normals: float32 [F, 3, 3], unit normals at the corners; left out, they are smoothed over edges
             flatter than 40 degrees.
+        others: further textures, each as ``texture``.
+        shows: int32 [F], the texture of each face: 0 is ``texture``, k is ``others[k - 1]``; left out, all show
+            ``texture``.
+        remarks: what of the colours of its file the mesh does not show, a short phrase each.
     """
 
     vertices: np.ndarray
@@ -48,6 +46,9 @@ class Mesh:
     texture: np.ndarray
     gloss: float = 0.25
     normals: np.ndarray = field(default_factory=lambda: np.empty((0, 3, 3), np.float32))
+    others: Sequence[np.ndarray] = ()
+    shows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.vertices = np.ascontiguousarray(self.vertices, np.float32)
@@ -55,12 +56,15 @@ class Mesh:
         self.uv = np.ascontiguousarray(self.uv, np.float32)
         if self.uv.ndim == 2:
             self.uv = self.uv[self.faces]
-        if self.texture.dtype != np.uint8 or self.texture.ndim != 3 or self.texture.shape[2] != 3:
-            raise DataError(f"a texture must be uint8 [H, W, 3], not {self.texture.dtype} {self.texture.shape}")
+        for picture in (self.texture, *self.others):
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise DataError(f"a texture must be uint8 [H, W, 3], not {picture.dtype} {picture.shape}")
         if self.uv.shape != (len(self.faces), 3, 2):
             raise DataError(
                 f"uv must have one pair per vertex or per corner; {self.uv.shape} for {len(self.faces)} faces"
             )
+        if len(self.shows) != len(self.faces):
+            self.shows = np.zeros(len(self.faces), np.int32)
         if len(self.normals) != len(self.faces):
             self.normals = smooth_normals(self.vertices, self.faces)
 
@@ -141,119 +145,5 @@ def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[
     return found, left_out
 
 
-def load_mesh(path: str | Path) -> Mesh:
-    """Load one mesh file with its texture. Vertex or plain colours serve where there is no texture; grey otherwise.
-
-    Args:
-        path: an .obj, .ply, .stl or .off file in metres with +z up, or a .glb or .gltf file, in which +y is up and
-            becomes +z.
-
-    Raises:
-        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it; or its texture is
-            missing, see :func:`check_textures`.
-    """
-    import trimesh
-
-    check_textures(path)
-    try:
-        loaded: Any = trimesh.load(str(path), process=False, force="mesh")
-    except Exception as error:
-        raise DataError(f"cannot read the mesh {path}: {error}") from error
-    if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
-        raise DataError(f"{path} holds no triangles")
-    loaded.remove_unreferenced_vertices()  # points of a scan that no triangle uses are no part of the object
-    extent = float(np.max(loaded.extents))
-    if not 0.002 < extent < 5.0:
-        raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
-    vertices, faces = np.asarray(loaded.vertices), np.asarray(loaded.faces)
-    if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
-        vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
-    visual: Any = loaded.visual
-    image, uv = _picture(visual), getattr(visual, "uv", None)
-    if image is not None and uv is not None and len(uv) == len(vertices):
-        uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
-        return Mesh(vertices, faces, uv, image)
-    if hasattr(visual, "face_colors"):
-        colours = np.asarray(visual.face_colors, np.uint8)[:, :3]
-    else:
-        plain = getattr(getattr(visual, "material", None), "main_color", (_GREY, _GREY, _GREY))
-        colours = np.tile(np.asarray(plain, np.uint8)[:3], (len(faces), 1))
-    return Mesh(vertices, faces, *_coloured_faces(colours))
-
-
-def check_textures(path: str | Path) -> str:
-    """Look for the textures of a mesh: those that the materials of an .obj file name as ``map_Kd``.
-
-    Args:
-        path: a mesh file; only .obj files are looked into.
-
-    Returns:
-        The name of the material file where that is missing, so that the mesh will be plain; otherwise empty.
-
-    Raises:
-        DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
-    """
-    if Path(path).suffix.lower() != ".obj" or not Path(path).is_file():
-        return ""
-    import trimesh
-
-    content = Path(path).read_bytes()
-    library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
-    used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
-    if library is None or not used:
-        return ""
-    resolver: Any = trimesh.resolvers.FilePathResolver(str(path))
-    material_file = _text(library[1])
-    try:
-        lines = resolver.get(material_file).splitlines()
-    except (OSError, ValueError):  # not there, or not below the folder of the mesh
-        return material_file
-    material = b""
-    for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
-        if key.lower() == b"newmtl":
-            material = value.strip()
-        elif key.lower() == b"map_kd" and material in used:
-            _check_picture(resolver, _text(value), f"the mesh {path} has the texture {_text(value)} ({material_file})")
-    return ""
-
-
-def _check_picture(resolver: Any, name: str, what: str) -> None:
-    from PIL import Image
-
-    try:
-        Image.open(io.BytesIO(resolver.get(name))).close()
-        return
-    except FileNotFoundError:
-        reason = "which is not there"
-    except ValueError:
-        reason = "which is not in the folder of the mesh"
-    except (OSError, Image.DecompressionBombError) as error:
-        reason = f"which cannot be read ({error})"
-    raise DataError(f"{what}, {reason}; put it there, or take its map_Kd line out for a mesh of plain colour")
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape").strip()
-
-
 def _mesh_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and p.is_file())
-
-
-def _picture(visual: Any) -> np.ndarray | None:
-    material = getattr(visual, "material", None)
-    image = getattr(material, "image", None)
-    if image is None:
-        image = getattr(material, "baseColorTexture", None)
-    return None if image is None else np.array(image.convert("RGB"))
-
-
-def _coloured_faces(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A texture with a block of 4 x 4 pixels for every face (reduced pictures stay clean), and its uv."""
-    side = int(np.ceil(np.sqrt(len(colours))))
-    grid = np.full((side * side, 3), _GREY, np.uint8)
-    grid[: len(colours)] = colours
-    texture = grid.reshape(side, side, 3).repeat(4, 0).repeat(4, 1)
-    row, column = np.divmod(np.arange(len(colours)), side)
-    centre = (np.stack([column, row], axis=1) + 0.5) / side
-    return np.repeat(centre[:, None], 3, axis=1), texture

@@ -69,18 +69,33 @@ def _runs(index: np.ndarray) -> list[np.ndarray]:
 
 
 class MeshSkin:
-    """What shading needs of a mesh: its texture pyramid and how dense the texture lies on each triangle."""
+    """What shading needs of a mesh: pyramids of its textures and how dense the texture lies on each triangle."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.pyramid = Pyramid(mesh.texture)
+        self.pyramids = [Pyramid(texture) for texture in (mesh.texture, *mesh.others)]
         corners = mesh.vertices[mesh.faces]
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         a, b = mesh.uv[:, 1] - mesh.uv[:, 0], mesh.uv[:, 2] - mesh.uv[:, 0]
-        width, height = self.pyramid.size
+        width, height = np.array([pyramid.size for pyramid in self.pyramids])[mesh.shows].T.astype(np.float32)
         texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) * width * height
         self.corners = np.concatenate([mesh.normals, mesh.uv], axis=2)  # [F, 3, 5]: one gather fetches both
         self.density = np.sqrt(texels / np.maximum(area, 1e-12)).astype(np.float32)  # pixels of the texture per metre
+
+    def sample(self, triangle: np.ndarray, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -> np.ndarray:
+        """8-bit colours [N, 3] of places on triangles.
+
+        Args:
+            triangle: int [N].
+            u, v, texels: float32 [N], see :meth:`Pyramid.sample`; the texture is that of the triangle.
+        """
+        if len(self.pyramids) == 1:
+            return self.pyramids[0].sample(u, v, texels)
+        shows, result = self.mesh.shows[triangle], np.empty((len(triangle), 3), np.uint8)
+        for k in np.unique(shows).tolist():
+            at = np.flatnonzero(shows == k)
+            result[at] = self.pyramids[k].sample(u[at], v[at], texels[at])
+        return result
 
 
 @dataclass
@@ -155,7 +170,7 @@ def surface(
             weights = np.stack([1 - u - v, u, v], axis=1)
             blend = np.einsum("nk,nkc->nc", weights, skin.corners[triangle])
             normal = _unit(blend[:, :3] @ placed[k].rotation.T.astype(np.float32))
-            u, v, density, pyramid = blend[:, 3], blend[:, 4], skin.density[triangle], skin.pyramid
+            u, v, density = blend[:, 3], blend[:, 4], skin.density[triangle]
             gloss[at] = min(skin.mesh.gloss * placed[k].shine, 1.0)
         else:
             panel = panels[k - len(placed)]
@@ -166,9 +181,12 @@ def surface(
         normals[at] = normal * np.sign(cosine)[:, None]
         facing[at] = np.abs(cosine)
         texels = density * pixel[at] / np.sqrt(np.maximum(facing[at], 0.15))
-        found = pyramid.sample(u.astype(np.float32), v.astype(np.float32), texels)
-        paint = placed[k].paint if k < len(placed) else None
-        colour[at] = found if paint is None else painted(found, paint)
+        u, v = u.astype(np.float32), v.astype(np.float32)
+        if k < len(placed):
+            found, paint = skin.sample(triangle, u, v, texels), placed[k].paint
+            colour[at] = found if paint is None else painted(found, paint)
+        else:
+            colour[at] = pyramid.sample(u, v, texels)
     return Surface(points, normals, colour, gloss, facing, view)
 
 

@@ -1,0 +1,259 @@
+"""Mesh files: their triangles, and the colours that their materials, pictures and vertices have.
+
+Lengths are metres and upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0,
+section 3.4). What a face shows is, in this order: the picture of its material, the colours of its vertices, the plain
+colour of its material, grey. In .glb and .gltf files the base colour of a material multiplies its picture or the
+colours of its vertices, and is linear light (section 3.9.2).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.errors import DataError
+from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.shade import painted
+
+__all__ = ["check_textures", "load_mesh"]
+
+_Y_UP = (".glb", ".gltf")
+_GREY = 150
+
+
+@dataclass
+class _Part:
+    """The faces of a file that share a material.
+
+    Attributes:
+        vertices: float64 [V, 3], metres.
+        faces: int [F, 3].
+        colours: uint8 [F, 3], of the faces where there is no picture.
+        picture, uv: texture uint8 [H, W, 3], and float64 [V, 2] with rows downwards; or None.
+        remark: what is left out; empty: nothing.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colours: np.ndarray
+    picture: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    remark: str = ""
+
+
+def load_mesh(path: str | Path) -> Mesh:
+    """Load one mesh file with its colours (see the module); nodes are put in their places.
+
+    Args:
+        path: an .obj, .ply, .stl or .off file in metres with +z up, or a .glb or .gltf file, in which +y is up and
+            becomes +z.
+
+    Returns:
+        The mesh; its ``remarks`` name what of the colours is not shown.
+
+    Raises:
+        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it; or its texture is
+            missing, see :func:`check_textures`.
+    """
+    check_textures(path)
+    try:
+        parts = _parts(path)
+    except Exception as error:
+        raise DataError(f"cannot read the mesh {path}: {error}") from error
+    if not parts:
+        raise DataError(f"{path} holds no triangles")
+    first = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    vertices = np.concatenate([part.vertices for part in parts])
+    faces = np.concatenate([part.faces + start for part, start in zip(parts, first, strict=False)])
+    extent = float(np.ptp(vertices, axis=0).max())
+    if not 0.002 < extent < 5.0:
+        raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
+    if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
+        vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
+    pictures, shows, uv = _skins(parts)
+    remarks = tuple(dict.fromkeys(part.remark for part in parts if part.remark))
+    return Mesh(vertices, faces, uv, pictures[0], others=pictures[1:], shows=shows, remarks=remarks)
+
+
+def _parts(path: str | Path) -> list[_Part]:
+    """The parts of a file, in its order, without points that no triangle uses."""
+    import trimesh
+
+    scene: Any = trimesh.load_scene(str(path), process=False)
+    found = []
+    for node in scene.graph.nodes_geometry:
+        transform, name = scene.graph[node]
+        shape = scene.geometry[name]
+        if isinstance(shape, trimesh.Trimesh) and len(shape.faces):
+            part = _coloured(shape, str(name))
+            used = np.zeros(len(shape.vertices), bool)
+            used[part.faces] = True  # points of a scan that no triangle uses are no part of the object
+            part.vertices = trimesh.transform_points(part.vertices, transform)[used]
+            part.faces = (np.cumsum(used) - 1)[part.faces]
+            part.uv = None if part.uv is None else part.uv[used]
+            found.append(part)
+    return found
+
+
+def _coloured(shape: Any, name: str) -> _Part:
+    """A geometry of a file as a part, with the colours that it has."""
+    visual, vertices, faces = shape.visual, np.asarray(shape.vertices), np.asarray(shape.faces)
+    if visual.kind != "texture":
+        grey = np.full((len(faces), 3), _GREY, np.uint8)
+        colours = grey if visual.kind is None else np.asarray(visual.face_colors, np.uint8)[:, :3]
+        return _Part(vertices, faces, colours)
+    material, uv = visual.material, visual.uv
+    picture, factor = _picture(material), getattr(material, "baseColorFactor", None)
+    tint = np.ones(3) if factor is None else np.asarray(factor, np.float64)[:3] / 255
+    of_vertices = visual.vertex_attributes.get("color", shape.vertex_attributes.get("color"))
+    if of_vertices is not None and len(of_vertices) != len(vertices):
+        of_vertices = None
+    if picture is not None and uv is not None and len(uv) == len(vertices):
+        uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
+        part = _Part(vertices, faces, np.empty((0, 3), np.uint8), _tinted(picture, tint), uv)
+        if of_vertices is not None and "color" in visual.vertex_attributes and _bytes(of_vertices).min() < 255:
+            part.remark = f"{name} has colours of vertices that are to multiply its picture: the picture alone is shown"
+        return part
+    if of_vertices is not None:
+        colours = _bytes(of_vertices)[faces].mean(axis=1).astype(np.uint8)
+    else:
+        colours = np.tile(_plain(material), (len(faces), 1))
+    remark = f"{name} has a picture, but no place in it (uv) for its faces: it is plain" if picture is not None else ""
+    return _Part(vertices, faces, _tinted(colours, tint), remark=remark)
+
+
+def _picture(material: Any) -> np.ndarray | None:
+    """The picture of a material, uint8 [H, W, 3]."""
+    from trimesh.visual.material import empty_material
+
+    image = getattr(material, "image", None)
+    if image is None:
+        image = getattr(material, "baseColorTexture", None)
+    if image is None:
+        return None
+    found = np.array(image.convert("RGB"))
+    none = np.array(empty_material().image.convert("RGB"))  # what stands for no material at all
+    return None if np.array_equal(found, none) else found
+
+
+def _plain(material: Any) -> np.ndarray:
+    """The plain colour of a material, uint8 [3], before its base colour as a factor."""
+    if hasattr(material, "baseColorFactor"):
+        return np.full(3, 255, np.uint8)
+    stated = "kd" in getattr(material, "kwargs", {})
+    return np.asarray(material.main_color if stated else (_GREY,) * 3, np.uint8)[:3]
+
+
+def _bytes(colours: Any) -> np.ndarray:
+    """Colours as they are stored, in 0..1, 8 or 16 bits, as uint8 [N, 3]."""
+    found = np.asarray(colours)[:, :3]
+    if found.dtype.kind == "f":
+        return (np.clip(np.nan_to_num(found), 0, 1) * 255).round().astype(np.uint8)
+    return (found // 257 if found.dtype == np.uint16 else found).astype(np.uint8)
+
+
+def _tinted(colours: np.ndarray, tint: np.ndarray) -> np.ndarray:
+    """Colours uint8 [..., 3] times factors on linear light [3]."""
+    if (tint == 1).all():
+        return colours
+    return painted(colours.reshape(-1, 3), tint).reshape(colours.shape)
+
+
+def _skins(parts: Sequence[_Part]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The textures of the parts, each once.
+
+    Returns:
+        The textures; which of them each face shows, int32 [F]; and uv, float [F, 3, 2].
+    """
+    pictures: list[np.ndarray] = []
+    shows = []
+    for part in parts:
+        if part.picture is None:
+            shows.append(-1)
+            continue
+        same = [k for k, known in enumerate(pictures) if np.array_equal(known, part.picture)]
+        if not same:
+            pictures.append(part.picture)
+        shows.append(same[0] if same else len(pictures) - 1)
+    uvs = [np.empty((len(part.faces), 3, 2)) if part.uv is None else part.uv[part.faces] for part in parts]
+    if -1 in shows:  # one texture for the colours of all faces without a picture
+        plain = [k for k, picture in enumerate(shows) if picture < 0]
+        uv, texture = _coloured_faces(np.concatenate([parts[k].colours for k in plain]))
+        pieces = np.split(uv, np.cumsum([len(parts[k].faces) for k in plain])[:-1])
+        for k, piece in zip(plain, pieces, strict=True):
+            uvs[k], shows[k] = piece, len(pictures)
+        pictures.append(texture)
+    counts = [len(part.faces) for part in parts]
+    return pictures, np.repeat(np.array(shows, np.int32), counts), np.concatenate(uvs)
+
+
+def _coloured_faces(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A texture with a block of 4 x 4 pixels for every face (reduced pictures stay clean), and its uv."""
+    side = int(np.ceil(np.sqrt(len(colours))))
+    grid = np.full((side * side, 3), _GREY, np.uint8)
+    grid[: len(colours)] = colours
+    texture = grid.reshape(side, side, 3).repeat(4, 0).repeat(4, 1)
+    row, column = np.divmod(np.arange(len(colours)), side)
+    centre = (np.stack([column, row], axis=1) + 0.5) / side
+    return np.repeat(centre[:, None], 3, axis=1), texture
+
+
+def check_textures(path: str | Path) -> str:
+    """Look for the textures of a mesh: those that the materials of an .obj file name as ``map_Kd``.
+
+    Args:
+        path: a mesh file; only .obj files are looked into.
+
+    Returns:
+        The name of the material file where that is missing, so that the mesh will be plain; otherwise empty.
+
+    Raises:
+        DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
+    """
+    if Path(path).suffix.lower() != ".obj" or not Path(path).is_file():
+        return ""
+    import trimesh
+
+    content = Path(path).read_bytes()
+    library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
+    used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
+    if library is None or not used:
+        return ""
+    resolver: Any = trimesh.resolvers.FilePathResolver(str(path))
+    material_file = _text(library[1])
+    try:
+        lines = resolver.get(material_file).splitlines()
+    except (OSError, ValueError):  # not there, or not below the folder of the mesh
+        return material_file
+    material = b""
+    for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
+        if key.lower() == b"newmtl":
+            material = value.strip()
+        elif key.lower() == b"map_kd" and material in used:
+            _check_picture(resolver, _text(value), f"the mesh {path} has the texture {_text(value)} ({material_file})")
+    return ""
+
+
+def _check_picture(resolver: Any, name: str, what: str) -> None:
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(resolver.get(name))).close()
+        return
+    except FileNotFoundError:
+        reason = "which is not there"
+    except ValueError:
+        reason = "which is not in the folder of the mesh"
+    except (OSError, Image.DecompressionBombError) as error:
+        reason = f"which cannot be read ({error})"
+    raise DataError(f"{what}, {reason}; put it there, or take its map_Kd line out for a mesh of plain colour")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape").strip()

@@ -1,0 +1,175 @@
+"""What is in mesh files comes into the mesh: every material, its picture and its repeats, nodes, and plain colours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmcl_core.synth.crops import FolderStock
+from mmcl_core.synth.mesh_files import load_mesh
+from mmcl_core.synth.raycast import Camera, Placed, Solid, cast
+from mmcl_core.synth.shade import MeshSkin, surface
+
+trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("embreex")
+
+RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+
+
+def picture(left, right):
+    """8 x 8 pixels of one colour beside another."""
+    from PIL import Image
+
+    pixels = np.empty((8, 8, 3), np.uint8)
+    pixels[:, :4], pixels[:, 4:] = left, right
+    return Image.fromarray(pixels)
+
+
+def from_above(mesh):
+    """What a camera high above sees of a mesh: points [N, 3] and colours [N, 3], 450 pixels a metre."""
+    (low, high), down = mesh.bounds, np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
+    centre = (low + high) / 2
+    camera = Camera(4500.0, 4500.0, 99.5, 99.5, down, np.array([centre[0], centre[1], high[2] + 10]))
+    rays, placed = camera.rays(200, 200), [Placed(Solid(mesh), np.eye(3), np.zeros(3))]
+    hits = cast(camera.position, rays, placed)
+    seen = surface(camera, rays, hits, placed, [MeshSkin(mesh)], [], [])
+    return seen.points[hits.owner == 0], seen.colour[hits.owner == 0]
+
+
+def plain_colours(mesh):
+    """The colours that are seen of a mesh from above."""
+    return {tuple(colour) for colour in from_above(mesh)[1].tolist()}
+
+
+def quads(*squares):
+    """Lines of an .obj file: squares of 0.1 m in a row, each (material, uv of its lower left and upper right)."""
+    lines, count = [], 0
+    for k, (material, places) in enumerate(squares):
+        x = k * 0.1
+        lines += [f"v {x + a} {b} 0" for a, b in ((0, 0), (0.1, 0), (0.1, 0.1), (0, 0.1))]
+        corners = [f"{4 * k + j + 1}" for j in range(4)]
+        if places is not None:
+            (u0, v0), (u1, v1) = places
+            lines += [f"vt {u0} {v0}", f"vt {u1} {v0}", f"vt {u1} {v1}", f"vt {u0} {v1}"]
+            corners = [f"{corner}/{count + j + 1}" for j, corner in enumerate(corners)]
+            count += 4
+        lines += [f"usemtl {material}", *("f " + " ".join(corners[j] for j in face) for face in ((0, 1, 2), (0, 2, 3)))]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def library(tmp_path):
+    """Materials: A red beside blue, B green beside blue, C plain yellow, D without any colour."""
+    picture(RED, BLUE).save(tmp_path / "a.png")
+    picture(GREEN, BLUE).save(tmp_path / "b.png")
+    (tmp_path / "m.mtl").write_text(
+        "newmtl A\nmap_Kd a.png\nnewmtl B\nmap_Kd b.png\nnewmtl C\nKd 1 1 0\nnewmtl D\nNs 1\n"
+    )
+    return tmp_path
+
+
+def test_every_material_keeps_its_picture_with_its_repeats(library):
+    path = library / "a.obj"
+    squares = (("A", ((0, 0), (4, 4))), ("B", ((1.25, -2), (2.25, -1))), ("C", None), ("A", ((5, 5), (6, 6))))
+    path.write_text("mtllib m.mtl\n" + quads(*squares))
+    points, colours = from_above(load_mesh(path))
+    square, along = np.floor(points[:, 0] / 0.1).astype(int), points[:, 0] / 0.1 % 1
+    assert np.bincount(square).tolist() == pytest.approx([2025] * 4, rel=0.05)
+    u = np.select([square == 0, square == 1, square == 3], [4 * along, along + 1.25, along])
+    clear = np.abs(u * 2 - np.round(u * 2)) > 0.26  # beyond the blend of one texel with the next
+    expected = np.where((u % 1 < 0.5)[:, None], np.where(square[:, None] == 1, GREEN, RED), BLUE)
+    expected[square == 2] = YELLOW
+    clear |= square == 2
+    assert clear.mean() > 0.4
+    np.testing.assert_array_equal(colours[clear], expected[clear])
+
+
+def test_parts_with_one_picture_share_it(library):
+    path = library / "a.obj"
+    path.write_text("mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1))), ("B", ((0, 0), (1, 1)))))
+    picture(RED, BLUE).save(library / "b.png")
+    mesh = load_mesh(path)
+    assert not mesh.others
+    assert not mesh.shows.any()
+
+
+def boxes(path, *visuals):
+    """A scene of boxes of 0.1 m, node k moved by 0.2 k m along x."""
+    scene = trimesh.Scene()
+    for k, visual in enumerate(visuals):
+        box = trimesh.creation.box((0.1, 0.1, 0.1))
+        box.visual = visual
+        scene.add_geometry(box, transform=trimesh.transformations.translation_matrix((0.2 * k, 0, 0)))
+    scene.export(path)
+    return load_mesh(path)
+
+
+def material(uv=True, **content):
+    place = np.full((8, 2), 0.25) if uv else None
+    return trimesh.visual.TextureVisuals(uv=place, material=trimesh.visual.material.PBRMaterial(**content))
+
+
+def test_nodes_are_in_their_places_with_their_colours(tmp_path):
+    mesh = boxes(
+        tmp_path / "a.glb",
+        material(baseColorTexture=picture(RED, BLUE)),
+        material(baseColorFactor=[0, 0, 255, 255]),
+        material(baseColorTexture=picture(GREEN, BLUE)),
+    )
+    np.testing.assert_allclose(mesh.bounds, [(-0.05, -0.05, -0.05), (0.45, 0.05, 0.05)], atol=1e-6)
+    points, colours = from_above(mesh)
+    box = np.round(points[:, 0] / 0.2).astype(int)
+    np.testing.assert_array_equal(colours, np.array([RED, BLUE, GREEN])[box])
+
+
+def test_base_colours_multiply_pictures_in_linear_light(tmp_path):
+    half = [128, 128, 128, 255]  # 0.5 of the light, 188 in sRGB
+    white = picture((255,) * 3, (255,) * 3)
+    assert plain_colours(boxes(tmp_path / "a.glb", material(baseColorTexture=white, baseColorFactor=half))) == {
+        (188,) * 3
+    }
+    assert plain_colours(boxes(tmp_path / "b.glb", material(baseColorFactor=half))) == {(188,) * 3}
+    green = material(baseColorTexture=picture(YELLOW, RED), baseColorFactor=[0, 255, 0, 255])
+    assert plain_colours(boxes(tmp_path / "c.glb", green)) == {GREEN}
+    assert plain_colours(boxes(tmp_path / "d.glb", material())) == {(255,) * 3}  # by the standard
+
+
+def test_colours_of_vertices_come_before_that_of_a_material(library):
+    corners = "v 0 0 0 1 0 0\nv .1 0 0 1 0 0\nv 0 .1 0 1 0 0\nvt 0 0\n"
+    for name, text in (("a", f"mtllib m.mtl\n{corners}usemtl C\nf 1 2 3\n"), ("b", f"{corners}f 1/1 2/1 3/1\n")):
+        (library / f"{name}.obj").write_text(text)
+        assert plain_colours(load_mesh(library / f"{name}.obj")) == {RED}
+
+
+def test_without_a_colour_a_mesh_is_grey(library):
+    places = ((0, 0), (1, 1))
+    shape = trimesh.creation.box((0.1, 0.1, 0.1))
+    for name in ("a.ply", "a.stl", "a.off", "a.glb"):
+        shape.export(library / name)
+    for name, text in (
+        ("no library", quads(("A", places))),
+        ("missing library", "mtllib away.mtl\n" + quads(("A", places))),
+        ("without uv", "mtllib away.mtl\n" + quads(("A", None))),
+        ("colourless", "mtllib m.mtl\n" + quads(("D", places))),
+    ):
+        (library / f"{name}.obj").write_text(text)
+    for path in [p for p in library.iterdir() if p.suffix not in (".png", ".mtl")]:
+        assert plain_colours(load_mesh(path)) == {(150,) * 3}, path.name
+
+
+def test_colours_that_cannot_be_shown_are_told_by_name(library, caplog):
+    (library / "set" / "card").mkdir(parents=True)
+    for name in ("a.png", "m.mtl"):
+        (library / name).rename(library / "set" / "card" / name)
+    text = "mtllib m.mtl\n" + quads(("A", None), ("C", None))
+    (library / "set" / "card" / "bare.obj").write_text(text)
+    both = material(baseColorTexture=picture(RED, BLUE))
+    both.vertex_attributes["color"] = np.full((8, 4), 128, np.uint8)
+    (library / "set" / "box").mkdir()
+    boxes(library / "set" / "box" / "both.glb", both)
+    FolderStock(library / "set").check()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "both.glb: " in told[0]
+    assert "the picture alone is shown" in told[0]
+    assert "bare.obj: A has a picture, but no place in it (uv)" in told[1]

@@ -1,0 +1,89 @@
+"""Worker processes end with the command that started them, even where that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_sets import write_crop
+
+POOL = """
+import multiprocessing, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from mmcl_core.data.workers import end_with_parent
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), end_with_parent)
+    list(pool.map(abs, range(2)))
+    open(sys.argv[1], "w").close()
+    time.sleep(600)
+"""
+
+
+def workers_of(parent):
+    """Process ids of the spawned workers of a process."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                f"PPid:\t{parent}\n" in (place / "status").read_text()
+                and b"spawn_main" in (place / "cmdline").read_bytes()
+            ):
+                found.append(int(place.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def alive(process):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+def start_and_kill(words, ready, number=signal.SIGKILL):
+    """Start a python command, kill it as soon as ``ready()``, and see that its two workers end, too."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.DEVNULL)
+    workers = []
+    try:
+        assert wait_for(lambda: process.poll() is not None or ready())
+        workers = workers_of(process.pid)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == -number
+        assert len(workers) == 2
+        assert wait_for(lambda: not any(map(alive, workers)), 30), "workers outlive the process that was killed"
+    finally:
+        process.kill()
+        for worker in filter(alive, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, number):
+    (tmp_path / "pool.py").write_text(POOL)
+    start_and_kill([tmp_path / "pool.py", tmp_path / "ready"], (tmp_path / "ready").exists, number)
+
+
+def test_workers_of_prepare_end_with_it(tmp_path):
+    write_crop(tmp_path / "crops" / "train" / "mug", "0")
+    for number in range(1, 4000):
+        os.link(
+            tmp_path / "crops" / "train" / "mug" / "0_rgb.png",
+            tmp_path / "crops" / "train" / "mug" / f"{number}_rgb.png",
+        )
+    words = ["-m", "mmcl_core.prepare", "folder", "--source", tmp_path / "crops", "--out", tmp_path / "set"]
+    made = tmp_path / "set.partial" / "rgb.u8"
+    start_and_kill([*words, "--workers", "2"], lambda: made.exists() and made.stat().st_size)
