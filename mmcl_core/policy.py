@@ -16,14 +16,7 @@ from dataclasses import dataclass
 
 from mmcl_core.errors import ConfigError
 
-__all__ = [
-    "DEPTH_SETS",
-    "MAX_MAGNITUDE",
-    "RGB_POLICIES",
-    "Op",
-    "depth_ops",
-    "single_op",
-]
+__all__ = ["CUTOUT_GREY", "DEPTH_SETS", "MAX_MAGNITUDE", "RGB_POLICIES", "Op", "depth_ops", "single_op"]
 
 MAX_MAGNITUDE = 30
 #: Pixel ranges are given for crops of this side and scale with it.

@@ -21,6 +21,7 @@ from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, 
 from mmcl_ros.images import decode_depth, decode_rgb
 
 __all__ = [
+    "DECODERS",
     "Answer",
     "FrameAnswer",
     "FrameCropper",

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["OVERLAY_PARAMETERS", "PARAMETERS", "TABLE", "Parameter", "as_markdown", "as_yaml", "check"]
+__all__ = ["OVERLAY_PARAMETERS", "PARAMETERS", "TABLE", "Parameter", "as_markdown", "as_yaml", "check", "check_change"]
 
 
 @dataclass(frozen=True)

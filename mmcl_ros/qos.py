@@ -16,7 +16,7 @@ from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
-__all__ = ["Link", "Offer", "decide", "offers_of", "pictures_elsewhere", "profile", "published_pictures"]
+__all__ = ["Link", "Offer", "decide", "offers_of", "own_answer", "pictures_elsewhere", "profile", "published_pictures"]
 
 LISTED = 4  # topics that are named, of those that might be meant
 

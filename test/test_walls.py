@@ -57,6 +57,26 @@ def test_no_floor_knows_one_above_it(path):
             assert FLOORS[other] <= FLOORS[own], f"{path.name} (floor {FLOORS[own]}) imports {name}"
 
 
+def listed(tree):
+    """What ``__all__`` lists; ``None`` without it."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+def test_what_modules_take_from_each_other_is_in_all():
+    paths = [*CORE.rglob("*.py"), *(ROOT / "mmcl_ros").rglob("*.py")]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    named = {".".join(path.relative_to(ROOT).with_suffix("").parts): listed(tree) for path, tree in trees.items()}
+    assert named["mmcl_core.recognizer"] == {"UNKNOWN", "Recognition", "Recognizer"}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (public := named.get(node.module)) is not None:
+                missing = {alias.name for alias in node.names} - public
+                assert not missing, f"{path.relative_to(ROOT)} takes {missing} from {node.module}"
+
+
 def closure(name, seen=None):
     """All parts of the core that a part imports, directly or not."""
     seen = set() if seen is None else seen

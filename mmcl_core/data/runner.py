@@ -29,7 +29,7 @@ from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 from mmcl_core.progress import progress_bar
 
-__all__ = ["Findings", "check_plan", "make_samples", "write_plan"]
+__all__ = ["SAVE_EVERY_S", "Findings", "check_plan", "make_samples", "write_plan"]
 
 logger = logging.getLogger(__name__)
 

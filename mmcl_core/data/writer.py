@@ -22,7 +22,7 @@ import numpy.typing as npt
 from mmcl_core.data.files import INDEX, PROGRESS, HashedFile, claim, publish, refuse_to_overwrite
 from mmcl_core.errors import DataError
 
-__all__ = ["FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
+__all__ = ["COLUMNS", "FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
 
 FORMAT_VERSION = 1
 COLUMNS = ("key", "group", "split", "source")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["Series", "heat_table", "line_chart", "reliability_chart"]
+__all__ = ["Series", "colour_of", "heat_table", "line_chart", "reliability_chart"]
 
 Points = Sequence[tuple[float, float]]
 

@@ -43,7 +43,7 @@ import torch
 from mmcl_core.atomic import write_text
 from mmcl_core.errors import CheckpointError
 
-__all__ = ["RunLog", "environment", "read_rows"]
+__all__ = ["Row", "RunLog", "environment", "read_rows"]
 
 logger = logging.getLogger(__name__)
 

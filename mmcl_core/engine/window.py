@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmcl_core.engine.distributed import sum_over_processes
 
-__all__ = ["TermWindow"]
+__all__ = ["TermWindow", "first_not_finite"]
 
 
 class TermWindow:

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmcl_core.config import AdmdConfig
+from mmcl_core.method_config import AdmdConfig
 from mmcl_core.methods.base import Update, ViewBatch
 from mmcl_core.methods.stand_in import HALLUCINATION, TaughtStandIn, constant, embedding
 from mmcl_core.nn.discriminator import EmbeddingDiscriminator, class_or_fake_loss

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmcl_core.config import HallucinationConfig
+from mmcl_core.method_config import HallucinationConfig
 from mmcl_core.methods.base import Update, ViewBatch
 from mmcl_core.methods.stand_in import HALLUCINATION, TaughtStandIn, answer
 from mmcl_core.nn.distillation import embedding_distance, soft_target_loss

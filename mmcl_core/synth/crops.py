@@ -27,7 +27,7 @@ from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
 from mmcl_core.synth.shade import SRGB_TO_LINEAR, lit, surface
 
-__all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "split_of_round"]
+__all__ = ["Crop", "CropMaker", "FolderStock", "HouseholdStock", "render_scene", "split_of_round"]
 
 logger = logging.getLogger(__name__)
 

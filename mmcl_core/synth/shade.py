@@ -15,7 +15,7 @@ import numpy as np
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.raycast import Camera, Hits, Panel, Placed, blocked
 
-__all__ = ["Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "painted", "srgb", "surface"]
+__all__ = ["SRGB_TO_LINEAR", "Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "painted", "srgb", "surface"]
 
 _x = np.arange(256) / 255.0
 _ROW = 32000  # most columns of a picture that OpenCV's remap takes
