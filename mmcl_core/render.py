@@ -261,7 +261,10 @@ def _summary(out: Path, shares: Mapping[str, float], rate: float, step: int) -> 
         step: how many shards there are.
     """
     sheet, prepared = contact_sheet(out, out / "sheet.png"), PreparedSet.open(out, verify=False)
-    splits = ", ".join(f"{name} {int((prepared.splits == name).sum())}" for name in shares)
+    made = {name: int((prepared.splits == name).sum()) for name in shares}
+    if step == 1 and (empty := [name for name, number in made.items() if not number]):
+        logger.warning("--split: %s got no crop at all; a greater --count gives some to each", " and ".join(empty))
+    splits = ", ".join(f"{name} {number}" for name, number in made.items())
     head = f"{len(prepared)} crops of {len(prepared.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
     following = (
         f"python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"

@@ -210,10 +210,16 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
         (64, "test=1", "evaluate RUN --data {} --split test --out results"),
     ],
 )
-def test_the_next_command_fits_the_set(meshes, tmp_path, size, split, command):
+def test_the_next_command_fits_the_set(meshes, tmp_path, caplog, size, split, command):
     text = render.render(str(meshes), tmp_path / "my set", count=2, size=size, split=split)
+    assert "no crop at all" not in caplog.text
     place = f"'{tmp_path / 'my set'}'"  # can be copied
     assert text.endswith(f"next: python -m mmcl_core.{command.format(place)}")
+
+
+def test_a_split_without_a_crop_is_told(meshes, tmp_path, caplog):
+    render.render(str(meshes), tmp_path / "set", count=2, size=32, split="train=0.9,val=0.1")
+    assert "--split: val got no crop at all" in caplog.text
 
 
 def test_other_seeds_give_other_pictures(meshes):
