@@ -306,7 +306,9 @@ def fake_results(plan, out, figures, modality="rgb"):
         (folder / "sweep.jsonl").write_text(json.dumps(cost) + "\n")
 
 
-def test_figures_by_hand(write, tmp_path):
+@pytest.fixture
+def by_hand(write, tmp_path):
+    """A table whose figures are made up, one run of it failed, and its summary."""
     text = TABLE + "evaluate: [{name: real, set: tiny, split: train}]\n"
     text += "compare: [{title: gain, rows: [multi, ce]}, {title: given, rows: [ce, multi], paper: {rgb: -3}}]\n"
     plan = make_plan(read_table(write(text)), [0, 1, 2, 3])
@@ -319,7 +321,11 @@ def test_figures_by_hand(write, tmp_path):
         },
     )  # fmt: skip
     broken = plan.keys[Place("multi", "rgb", None, 3)]
-    summary = summarise(plan, tmp_path, {broken: Outcome("failed", "no | memory")})
+    return plan, summarise(plan, tmp_path, {broken: Outcome("failed", "no | memory")})
+
+
+def test_figures_by_hand(by_hand, tmp_path):
+    plan, summary = by_hand
     ce, multi = summary.lines
     found = summary.mean(multi, "rgb")
     assert found is not None
@@ -342,6 +348,9 @@ def test_figures_by_hand(write, tmp_path):
     assert summary.cost(ce).seconds == 4 * 1800
     assert summary.cost(ce).cpu_hours == pytest.approx(4)
 
+
+def test_pages_of_figures_by_hand(by_hand, tmp_path):
+    _, summary = by_hand
     table = pages.markdown(summary)
     assert "| ce | 47.50 ± 26.30 | 92.5 | … | 79.2 ± 0.5 | 0 of 4 | 2 h 00 min | 4.00 CPU-h |" in table
     assert "| Multi | 63.00 ± 12.00 (3 of 4) | 94.4 |" in table
@@ -355,7 +364,6 @@ def test_figures_by_hand(write, tmp_path):
     runs = list(csv.DictReader(pages.csv_of_runs(summary).splitlines()))
     assert len(runs) == 16
     assert [r["state"] for r in runs if r["row"] == "multi" and r["column"] == "rgb"] == [*["done"] * 3, "failed"]
-
     plots = save_plots(summary, tmp_path)
     assert [path.name for path in plots] == ["plot.png", "plot-real.png"]
     page = pages.html_page(summary, plots, {"commands": ["<b>"]})

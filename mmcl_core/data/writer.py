@@ -90,25 +90,18 @@ class PreparedWriter:
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
-        self.out = Path(out)
-        self.classes, self.size, self.modalities = tuple(classes), int(size), tuple(modalities)
-        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise DataError(f"{out}: modalities are {self.modalities}; one or more different names are expected")
-        if len(set(self.classes)) < len(self.classes):
-            raise DataError(f"{out}: a class is named twice in {self.classes}")
         from mmcl_core.modality import modality  # here, so that workers that only make samples need no torch
 
+        self.out = Path(out)
+        self.classes, self.size, self.modalities = tuple(classes), int(size), tuple(modalities)
+        self._description = dict(description or {})
+        self._check_arguments()
         kinds = {name: modality(name) for name in self.modalities}
         self._metric = {name: m.kind == "depth" and name not in stored for name, m in kinds.items()}
         self._units = {
             name: "stored depth picture" if m.kind == "depth" and name in stored else m.unit
             for name, m in kinds.items()
         }
-        self._description = dict(description or {})
-        try:  # now rather than after hours of work
-            json.dumps([self.classes, self._description], ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{out}: a class or the description is no valid Unicode text: {error}") from error
         # Where a link points to: the work may have to stay on the disk that was chosen by it.
         self._target = self.out.resolve()
         refuse_to_overwrite(self._target, overwrite)
@@ -126,17 +119,31 @@ class PreparedWriter:
         self._skip_count = 0
         self.saved: dict[str, Any] = {}
         self._lock = claim(self._partial, keep=resume and unfinished)
-        names = [self._file(m) for m in self.modalities] + ["labels.i64", "camera.f32", "present.u1", "samples.csv"]
         try:
-            kept = self._read_progress() if resume and unfinished else {}
-            self._files = {name: HashedFile(self._partial / name, kept.get(name, 0)) for name in names}
-            if kept:
-                self._restore()
-            else:
-                self._write_row(COLUMNS)
+            self._open(self._read_progress() if resume and unfinished else {})
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments that cannot be written, now rather than after hours of work."""
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise DataError(f"{self.out}: modalities are {self.modalities}; one or more different names are expected")
+        if len(set(self.classes)) < len(self.classes):
+            raise DataError(f"{self.out}: a class is named twice in {self.classes}")
+        try:
+            json.dumps([self.classes, self._description], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{self.out}: a class or the description is no valid Unicode text: {error}") from error
+
+    def _open(self, kept: Mapping[str, int]) -> None:
+        """Begin the files, or go on after so many bytes of each."""
+        names = [self._file(m) for m in self.modalities] + ["labels.i64", "camera.f32", "present.u1", "samples.csv"]
+        self._files = {name: HashedFile(self._partial / name, kept.get(name, 0)) for name in names}
+        if kept:
+            self._restore()
+        else:
+            self._write_row(COLUMNS)
 
     def __len__(self) -> int:
         return len(self._keys)

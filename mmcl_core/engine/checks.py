@@ -217,21 +217,11 @@ def check_data(
                 f"{has} of {len(train)} training samples in {config.data.root} have {name}, which is to be classified; "
                 "add some, or leave it out of train.modalities and train.target"
             )
-    if not len(val) and config.data.val_split and not config.data.val_fraction:
-        logger.warning(
-            "%s has no samples in the split %r: training goes on without validation; data.val_fraction=0.1 holds some "
-            "back, data.val_split='' says that this is meant", config.data.root, config.data.val_split,
-        )  # fmt: skip
     taught = set(prepared.labels[train].tolist()) if config.data.label_share > 0 else {-1}
     if config.train.keep == "best":
         _check_choice(config, prepared.labels[val], taught != {-1})
     _check_depth(config, prepared, modalities)
-    if len(taught - {-1}) == 1 and taught != {-1}:
-        logger.warning("all labelled samples to train on are of one class, %s", prepared.classes[max(taught)])
-    untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]
-    if untaught and taught != {-1}:
-        few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
-        logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
+    _warn_of_gaps(config, prepared, val, taught)
     steps = epoch // config.train.batch * config.train.epochs
     if config.optim.warmup_steps > steps / 2:
         logger.warning(
@@ -240,6 +230,21 @@ def check_data(
             config.optim.warmup_steps,
             steps,
         )
+
+
+def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int64], taught: set[int]) -> None:
+    """Tell what a set lacks that may have been meant to be there: validation, and samples of classes."""
+    if not len(val) and config.data.val_split and not config.data.val_fraction:
+        logger.warning(
+            "%s has no samples in the split %r: training goes on without validation; data.val_fraction=0.1 holds some "
+            "back, data.val_split='' says that this is meant", config.data.root, config.data.val_split,
+        )  # fmt: skip
+    if len(taught - {-1}) == 1 and taught != {-1}:
+        logger.warning("all labelled samples to train on are of one class, %s", prepared.classes[max(taught)])
+    untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]
+    if untaught and taught != {-1}:
+        few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
+        logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
 
 
 def _check_depth(config: Config, prepared: PreparedSet, modalities: Sequence[str]) -> None:
