@@ -204,6 +204,23 @@ def test_causes_name_what_helps():
     assert "raise max_wait" in find_problems(robot.intake, links)["not paired"]
 
 
+def test_a_detector_that_has_just_appeared_is_not_silent_yet():
+    """What counts is the time since it is there, each time that it comes."""
+    robot = Robot("rgb", roi_source="auto", wanted=("rgb",))
+    links = {"detections": SimpleNamespace(topic="/detections", link=Link(State.ALIVE))}
+    for _ in range(2):
+        robot.intake.detector(False)
+        robot.run(60, "rgb", rate=5)
+        robot.intake.detector(True)
+        assert robot.intake.uses_detections
+        assert "no regions" not in find_problems(robot.intake, links)
+        robot.run(4, "rgb")
+        robot.intake.detector(True)
+        assert "no regions" not in find_problems(robot.intake, links)
+        robot.run(3, "rgb")
+        assert "no regions have come for 7 s" in find_problems(robot.intake, links)["no regions"]
+
+
 HOUR_S = 3600
 
 
