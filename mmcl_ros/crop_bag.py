@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 CAMERAS, RECORDINGS = "cameras.csv", "recordings.csv"
 UNLABELLED = "unlabelled"
 _COLUMNS = ("key", "fx", "fy", "cx", "cy")
+_RECORDING_COLUMNS = ("name", "recording", "topics")  # earlier versions wrote no topics
 EXAMPLES = """\
   python -m mmcl_ros.crop_bag --bag DIR --truth boxes.csv --out my_crops
   python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.2"""
@@ -90,7 +91,7 @@ def crop_bag(
         _check_name(given, what)
     known = _read_table(out / CAMERAS, _COLUMNS)
     topics = " ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic)
-    if _enter(out / RECORDINGS, name, (str(bag.path.resolve()), topics)):
+    if _enter(out / RECORDINGS, name, str(bag.path.resolve()), topics):
         _remove_crops(out, name, known)
     result, cropper = Cropped(), FrameCropper(settings)
     remember_colour(bag, [cropper])
@@ -120,19 +121,18 @@ def crop_bag(
     return result
 
 
-def _enter(path: Path, name: str, recording: tuple[str, str]) -> bool:
+def _enter(path: Path, name: str, recording: str, topics: str) -> bool:
     """Note whose crops bear a name: crops of two recordings would take each other's place; whether it was known."""
-    columns = ("name", "recording", "topics")
-    known = _read_table(path, columns)
-    other = known.get(name, recording)
-    if other != recording:
-        held = ", ".join(other)
+    known = _read_table(path, _RECORDING_COLUMNS, least=2)
+    held, listed = known.get(name, (recording, topics))
+    if held != recording or listed not in ("", topics):  # topics of an earlier version are not known
+        words = f"{held}, {listed}" if listed else held
         raise DataError(
-            f"{path.parent} holds crops of another recording, or of other topics, named {name!r} ({held}); "
+            f"{path.parent} holds crops of another recording, or of other topics, named {name!r} ({words}); "
             "give --name NAME"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_table(path, columns, {**known, name: recording})
+    _write_table(path, _RECORDING_COLUMNS, {**known, name: (recording, topics)})
     return name in known
 
 
@@ -177,15 +177,25 @@ def _camera(region: RegionCrops) -> tuple[float, ...] | None:
     return region.camera
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The rows of a table by their first value; none where there is no file."""
+def _read_table(path: Path, columns: tuple[str, ...], least: int | None = None) -> dict[str, tuple[str, ...]]:
+    """The rows of a table by their first value, none where there is no file; what its columns lack is empty.
+
+    Args:
+        path: the table.
+        columns: as this version writes them.
+        least: how many of these an earlier version wrote; None: all.
+    """
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        if tuple(next(rows, ())) != columns:
-            raise DataError(f"{path} was not written by this command; take another --out")
-        return {key: tuple(values) for key, *values in rows}
+        head = tuple(next(rows, ()))
+        if head not in (columns, columns[:least]):
+            raise DataError(
+                f"{path} has the columns {', '.join(head) or '(none)'}; this command writes "
+                f"{', '.join(columns)}: move the file away, or take another --out"
+            )
+        return {key: (*values, *[""] * (len(columns) - 1 - len(values))) for key, *values in filter(None, rows)}
 
 
 def _write_table(path: Path, columns: tuple[str, ...], rows: dict[str, tuple[str, ...]]) -> None:

@@ -168,3 +168,31 @@ def test_a_folder_of_other_crops_and_cameras_is_not_written_over(recording, tmp_
     (tmp_path / "cameras.csv").write_text("fx,fy\n1,2\n", encoding="utf-8")
     command(bag, table, tmp_path, status=2)
     assert (tmp_path / "cameras.csv").read_text(encoding="utf-8") == "fx,fy\n1,2\n"
+
+
+def test_recordings_of_an_earlier_version_go_on(recording, tmp_path, capsys):
+    """It noted no topics: whatever they are, the recording is the same, and from now on they are known."""
+    bag, table = recording
+    names = tmp_path / "recordings.csv"
+    names.write_text(f"name,recording\n{bag.name},{bag.resolve()}\nother,/bags/other\n", encoding="utf-8")
+    command(bag, table, tmp_path, "--name", "other", status=2)
+    assert "of other topics, named 'other' (/bags/other); give --name" in capsys.readouterr().err
+    command(bag, table, tmp_path)
+    with names.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["name", "recording", "topics"]
+    assert rows[1][:2] == [bag.name, str(bag.resolve())]
+    assert rows[1][2].startswith("/")
+    assert rows[2] == ["other", "/bags/other", ""]
+    command(bag, table, tmp_path)
+    with Bag(bag) as opened:
+        opened.topics.depth = ""
+        with pytest.raises(DataError, match="or of other topics"):
+            crop_bag(opened, read_truth(table), tmp_path, FrameSettings())
+
+
+def test_a_table_of_other_columns_is_named_with_what_to_do(recording, tmp_path, capsys):
+    bag, table = recording
+    (tmp_path / "recordings.csv").write_text("who,what\n1,2\n", encoding="utf-8")
+    command(bag, table, tmp_path, status=2)
+    assert "recordings.csv has the columns who, what; this command writes name, recording" in capsys.readouterr().err
