@@ -1,19 +1,17 @@
 """Training crops from recorded sensor data, cut as the recognizer node cuts them; needs no running ROS.
 
 Writes ``<class>/<recording>_<stamp and number>_rgb.png`` and ``..._depth.png`` (16 bit, millimetres, 0 = no reading),
-and ``cameras.csv`` with the camera of each crop where it is known. Boxes without a label go to ``unlabelled``. Further
-recordings, each with a name of its own, may go to the same folder; crops of an earlier call for the same recording are
-replaced. With ``--split test`` the crops lie in ``test/<class>``: whole recordings in one split, so that no test crop
-shows what a training crop shows.
+``cameras.csv`` with the camera of each crop where it is known, and ``crops.csv`` with all crops and their recordings.
+Boxes without a label go to ``unlabelled``. Further recordings, each with a name of its own, may go to the same folder.
+A second call for a recording takes the place of the first: what that one wrote and this one did not is removed when
+the new crops are there. Crops that a person has put elsewhere stay, and are named. With ``--split test`` the crops lie
+in ``test/<class>``: whole recordings in one split, so that no test crop shows what a training crop shows.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import glob
 import logging
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
 from mmcl_ros.bagfile import Bag
+from mmcl_ros.crop_folder import Written, enter, replace_crops
 from mmcl_ros.frames import FrameCropper, FrameSettings, RegionCrops
 from mmcl_ros.truth import Truth
 
@@ -34,9 +33,7 @@ __all__ = ["Cropped", "crop_bag", "main"]
 
 logger = logging.getLogger(__name__)
 
-CAMERAS, RECORDINGS = "cameras.csv", "recordings.csv"
 UNLABELLED = "unlabelled"
-_COLUMNS = ("key", "fx", "fy", "cx", "cy")
 EXAMPLES = """\
   python -m mmcl_ros.crop_bag --bag DIR --truth boxes.csv --out my_crops
   python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.2"""
@@ -88,64 +85,29 @@ def crop_bag(
     name = name or bag.path.resolve().name.removesuffix(".bag")
     for given, what in ((name, "--name"), (split, "--split"), *((one, "label") for t in truths for one in t.labels)):
         _check_name(given, what)
-    known = _read_table(out / CAMERAS, _COLUMNS)
-    topics = " ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic)
-    if _enter(out / RECORDINGS, name, (str(bag.path.resolve()), topics)):
-        _remove_crops(out, name, known)
+    enter(out, name, str(bag.path.resolve()), " ".join(filter(None, (bag.topics.rgb, bag.topics.depth))))
     result, cropper = Cropped(), FrameCropper(settings)
+    written: dict[str, Written] = {}
     remember_colour(bag, [cropper])
-    missing = f"no picture within {window:g} s"
     frames = bag.frames([truth.request for truth in truths], window)
     pairs = progress_bar(
         zip(truths, frames, strict=True), title="crop", unit=" pictures", total=len(truths), in_logs=True
     )
     for truth, frame in pairs:
-        regions, answer = cropper.crops(truth.request, frame.pictures, frame.infos, missing)
+        regions, answer = cropper.crops(truth.request, frame.pictures, frame.infos, f"no picture within {window:g} s")
         result.boxes += len(truth.labels)
         result.problems.update(f"{modality}: {words}" for modality, (_, words) in answer.problems.items())
         found = {region.index for region in regions}
         result.reasons.update(one.reason for n, one in enumerate(answer.answers) if n not in found)
         for region in regions:
             label = truth.labels[region.index] or UNLABELLED
-            key = f"{name}_{truth.request.stamp}{region.index:03d}"
-            folder = out / split / label
-            _write(folder, key, region, result.pictures)
-            place = f"{split}/{label}/{key}" if split else f"{label}/{key}"
-            camera = _camera(region)
-            if camera:
-                known[place] = tuple(f"{value:.6g}" for value in camera)
+            key = "/".join(filter(None, (split, label, f"{name}_{truth.request.stamp}{region.index:03d}")))
+            written[key] = Written(_camera(region), _write(out / key, region))
+            result.pictures.update(list(region.crops))
             result.classes[label] += 1
-    if known or (out / CAMERAS).exists():
-        _write_table(out / CAMERAS, _COLUMNS, known)
+    if written:
+        replace_crops(out, name, written)
     return result
-
-
-def _enter(path: Path, name: str, recording: tuple[str, str]) -> bool:
-    """Note whose crops bear a name: crops of two recordings would take each other's place; whether it was known."""
-    columns = ("name", "recording", "topics")
-    known = _read_table(path, columns)
-    other = known.get(name, recording)
-    if other != recording:
-        held = ", ".join(other)
-        raise DataError(
-            f"{path.parent} holds crops of another recording, or of other topics, named {name!r} ({held}); "
-            "give --name NAME"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_table(path, columns, {**known, name: recording})
-    return name in known
-
-
-def _remove_crops(out: Path, name: str, cameras: dict[str, tuple[str, ...]]) -> None:
-    """Remove the crops that an earlier call made of a recording: their labels, split or cut may have changed."""
-    own = re.compile(rf"{re.escape(name)}_\d+")
-    found = [path for path in out.rglob(f"{glob.escape(name)}_*.png") if own.fullmatch(path.stem.rpartition("_")[0])]
-    for path in found:
-        path.unlink()
-    for key in [key for key in cameras if own.fullmatch(key.rpartition("/")[2])]:
-        del cameras[key]
-    if found:
-        logger.info("%d pictures of an earlier call for the recording %r in %s are replaced", len(found), name, out)
 
 
 def _check_name(name: str, what: str) -> None:
@@ -153,13 +115,16 @@ def _check_name(name: str, what: str) -> None:
         raise DataError(f"{what} {name!r} cannot be the name of a folder of crops: no /, \\, and no . or __ in front")
 
 
-def _write(folder: Path, key: str, region: RegionCrops, count: Counter[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(place: Path, region: RegionCrops) -> list[Path]:
+    """Write the pictures of a crop; their files."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    files = []
     for modality, crop in region.crops.items():
         values = crop[..., ::-1] if modality == "rgb" else _millimetres(crop)
         encoded = cv2.imencode(".png", np.ascontiguousarray(values))[1]
-        (folder / f"{key}_{modality}.png").write_bytes(encoded.tobytes())
-        count[modality] += 1
+        files.append(place.with_name(f"{place.name}_{modality}.png"))
+        files[-1].write_bytes(encoded.tobytes())
+    return files
 
 
 def _millimetres(depth: np.ndarray) -> np.ndarray:
@@ -175,26 +140,6 @@ def _camera(region: RegionCrops) -> tuple[float, ...] | None:
     if len({crop.shape[:2] for crop in region.crops.values()}) > 1 or not any(region.camera):
         return None
     return region.camera
-
-
-def _read_table(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The rows of a table by their first value; none where there is no file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        if tuple(next(rows, ())) != columns:
-            raise DataError(f"{path} was not written by this command; take another --out")
-        return {key: tuple(values) for key, *values in rows}
-
-
-def _write_table(path: Path, columns: tuple[str, ...], rows: dict[str, tuple[str, ...]]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows((key, *values) for key, values in sorted(rows.items()))
-    part.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

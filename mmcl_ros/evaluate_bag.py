@@ -25,6 +25,7 @@ import numpy as np
 
 from mmcl_core import metrics
 from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
 from mmcl_ros.bagfile import Bag, Frame
@@ -32,7 +33,7 @@ from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
 from mmcl_ros.frames import Answer, FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
 from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
-from mmcl_ros.truth import Truth
+from mmcl_ros.truth import Truth, is_stranger
 
 __all__ = ["Evaluation", "evaluate", "main"]
 
@@ -69,7 +70,7 @@ class Evaluation:
 
     Attributes:
         rows: one per true box, of :data:`COLUMNS`.
-        labels: index of the true class of each box, -1 where the model does not know it.
+        labels: index of the true class of each box, -1 where it has no label and where it is a stranger.
         probabilities: of each box; None where it was not answered.
         problems: what was wrong with pictures as a whole, such as ``depth: ...``, and how often.
         shown: some of the pictures with the answers drawn on them, uint8 [H, W, 3]; None where there was no picture.
@@ -93,13 +94,14 @@ class Evaluation:
         self.problems.update(f"{name}: {words}" for told in (problems, found.remarks) for name, words in told.items())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
+            counts = bool(label) and not is_stranger(label, self.classes)
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
             valid = f"{answer.depth_valid:.4f}" if answer.depth_valid >= 0 else ""
             self.rows.append(
                 (
                     *(truth.request.stamp, index, answer.id, *answer.roi, label, answer.label, f"{answer.score:.6f}"),
                     *(
-                        int(bool(label) and best == label),
+                        int(best == label) if counts else "",
                         answer.result.name.lower(),
                         answer.modality,
                         answer.reason,
@@ -108,7 +110,7 @@ class Evaluation:
                     ),
                 )
             )
-            self.labels.append(self.classes.index(label) if label in self.classes else -1)
+            self.labels.append(self.classes.index(label) if counts else -1)
             self.probabilities.append(answer.probabilities)
 
     def show(self, truth: Truth, pictures: Mapping[str, Any], found: FrameAnswer) -> None:
@@ -121,24 +123,27 @@ class Evaluation:
                 self.shown[-1] = draw(to_colour(pictures[sensor], sensor), marks, found.size)
 
     @property
-    def strangers(self) -> int:
-        """True boxes whose label the model does not know."""
-        named = (row[COLUMNS.index("truth")] for row in self.rows)
-        return sum(bool(truth) and label < 0 for truth, label in zip(named, self.labels, strict=True))
+    def counted(self) -> list[tuple]:
+        """The rows that accuracy is taken of: those with a label, but for strangers."""
+        return [row for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
+
+    @property
+    def strangers(self) -> list[tuple]:
+        """The rows of boxes that are of no class which the model names, see :func:`mmcl_ros.truth.is_stranger`."""
+        return [row for row in self.rows if is_stranger(row[COLUMNS.index("truth")], self.classes)]
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``metrics.json``."""
         results = Counter(row[COLUMNS.index("result")] for row in self.rows)
-        labelled = [row for row in self.rows if row[COLUMNS.index("truth")]]
-        right = [row[COLUMNS.index("correct")] for row in labelled]
-        accepted = [hit for hit, row in zip(right, labelled, strict=True) if row[COLUMNS.index("result")] == "accepted"]
+        right = [row[COLUMNS.index("correct")] for row in self.counted]
+        accepted = [row[COLUMNS.index("correct")] for row in self.counted if _accepted(row)]
         pairs = zip(self.labels, self.probabilities, strict=True)
         known = [(label, answer) for label, answer in pairs if label >= 0 and answer is not None]
         figures: dict[str, Any] = {
             "boxes": len(self.rows),
-            "unlabelled": len(self.rows) - len(labelled),
+            "unlabelled": sum(not row[COLUMNS.index("truth")] for row in self.rows),
             "frames": self.frames,
-            "accuracy": float(np.mean(right)),
+            "accuracy": float(np.mean(right)) if right else None,
             "accuracy_of_accepted": float(np.mean(accepted)) if accepted else None,
             "rejected": {name: count for name, count in sorted(results.items()) if name != "accepted"},
             "problems": dict(self.problems.most_common(20)),
@@ -147,7 +152,8 @@ class Evaluation:
             "answered_from": dict(
                 sorted(Counter(row[COLUMNS.index("modality")] or "nothing" for row in self.rows).items())
             ),
-            "truth_unknown_to_model": self.strangers,
+            "strangers": len(self.strangers),
+            "strangers_answered": sum(map(_accepted, self.strangers)),
         }
         if known:
             labels = np.array([label for label, _ in known])
@@ -160,6 +166,10 @@ class Evaluation:
             stage: dict(zip(("p50", "p90", "p99"), values, strict=True)) for stage, values in stages.items()
         }
         return figures
+
+
+def _accepted(row: tuple) -> bool:
+    return bool(row[COLUMNS.index("result")] == "accepted")
 
 
 def _mark(answer: Answer, label: str) -> Mark:
@@ -243,7 +253,7 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
     truth = [str(row[COLUMNS.index("truth")]) for row in labelled]
     answer = [str(row[COLUMNS.index("label")]) for row in labelled]
     rows = sorted(set(truth))
-    columns = [*sorted((set(truth) | set(answer)) - {"unknown"}), "unknown"]
+    columns = [*sorted((set(truth) | set(answer)) - {UNKNOWN}), UNKNOWN]
     counts = np.zeros((len(rows), len(columns)), int)
     for true, said in zip(truth, answer, strict=True):
         counts[rows.index(true), columns.index(said)] += 1
@@ -259,7 +269,8 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
-    axes.set_title(f"{title}: {np.mean([row[COLUMNS.index('correct')] for row in labelled]):.3f} of {len(truth)} right")
+    right = [row[COLUMNS.index("correct")] for row in result.counted]
+    axes.set_title(f"{title}: {np.mean(right):.3f} of {len(right)} right" if right else f"{title}: strangers alone")
     figure.savefig(path, dpi=120)
 
 
@@ -322,9 +333,12 @@ def _run(options: argparse.Namespace) -> None:
     _warn(found, options.window)
     for name, figures in report["modalities"].items():
         rejected = sum(figures["rejected"].values())
-        labelled = figures["boxes"] - figures["unlabelled"]
-        without = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
-        print(f"{name:6} accuracy {figures['accuracy']:.3f} of {labelled} boxes{without}, {rejected} rejected")
+        counted = figures["boxes"] - figures["unlabelled"] - figures["strangers"]
+        more = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
+        if figures["strangers"]:
+            more += f", {figures['strangers_answered']} of {figures['strangers']} strangers answered"
+        accuracy = f"accuracy {figures['accuracy']:.3f}" if counted else "no accuracy"
+        print(f"{name:6} {accuracy} of {counted} boxes{more}, {rejected} rejected")
     print(f"figures:  {options.out / 'metrics.json'}\npictures: {options.out / 'answers.png'}")
 
 
@@ -336,8 +350,15 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
             logger.warning(words, name, result.unpaired, result.frames, window)
         for problem, count in result.problems.most_common(3):
             logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
-    if unknown := next(iter(found.values())).strangers:
-        logger.warning("%d boxes have a true label that the model does not know; they count as wrong", unknown)
+    result = next(iter(found.values()))
+    if strangers := result.strangers:
+        names = sorted({row[COLUMNS.index("truth")] for row in strangers})
+        words = "%d boxes are of no class that the model names (%s); they are left out of accuracy"
+        logger.warning(words, len(strangers), ", ".join(names[:10]))
+    if not result.counted:
+        logger.warning(
+            "no box is of a class of the model: there is no accuracy; it names %s", ", ".join(result.classes)
+        )
 
 
 if __name__ == "__main__":

@@ -381,7 +381,9 @@ class FrameRecognizer(FrameCropper):
 
     def _decide(self, answer: Answer) -> None:
         answer.score = answer.scores[0]
-        if answer.score < self.settings.min_score:
+        if answer.labels[0] == UNKNOWN:
+            answer.result, answer.reason = Result.LOW_SCORE, f"the best class is {UNKNOWN!r}: none that the model names"
+        elif answer.score < self.settings.min_score:
             answer.result = Result.LOW_SCORE
             answer.reason = f"score {answer.score:.3f} is below min_score {self.settings.min_score:g}"
         else:

@@ -84,7 +84,7 @@ class Intake:
         cameras: camera infos by modality.
         infos_expected: modalities whose camera info somebody publishes.
         events: by kind, the last thing that was odd about a stamp.
-        silent: for how long pictures have come and no regions, seconds.
+        silent: for how long pictures have come and no regions since somebody publishes some, seconds.
     """
 
     wanted: tuple[str, ...]
@@ -101,6 +101,7 @@ class Intake:
     silent: float = 0.0
     _heard: float | None = None
     _patient: bool = True
+    _detector_alive: bool = False
 
     @property
     def uses_detections(self) -> bool:
@@ -124,6 +125,13 @@ class Intake:
         health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
         # Without a stamp the time of receipt is the best guess there is.
         self._add(modality, Item(stamp or ros_now, message, now), stamp == 0)
+
+    def detector(self, alive: bool) -> None:
+        """Take note whether somebody publishes regions at this moment; silence counts from when that began."""
+        if alive and not self._detector_alive:
+            self.silent, self._heard = 0.0, None
+        self._detector_alive = alive
+        self.detector_seen |= alive
 
     def info(self, modality: str, message: Any) -> None:
         """Take in a camera info."""

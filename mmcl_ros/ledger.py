@@ -103,8 +103,8 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
     counters, window = intake.pairer.counters, intake.pairer.window
     if counters.lonely >= LONELY:
         gap = "no partner was ever seen"
-        if counters.smallest_gap is not None:
-            gap = f"the smallest difference of stamps seen is {counters.smallest_gap:.3f} s"
+        if counters.gaps:  # the sensor that lacks is the one that never came near
+            gap = f"the smallest difference of stamps seen is {max(counters.gaps.values()):.3f} s"
         ever = "paired before" if counters.paired else "never paired"
         cause = f"{gap}, pair_window is {window:g} s; synchronise the sensors, or widen the window"
         if counters.slow:

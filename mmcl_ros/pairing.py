@@ -20,6 +20,10 @@ from typing import Any
 __all__ = ["Group", "Item", "PairCounters", "Pairer", "nearest"]
 
 JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time itself jumped
+# What lies farther off is not late, its clock is another one: the largest values of the parameters history, max_wait.
+LATEST_S, SLOWEST_S = 60.0, 10.0
+FEW_WAITS, LEAST_SLOW_S = 3, 0.5  # nor is it late by delivery where more than so many waits, and seconds, are missing
+REMEMBERED = 5000  # most stamps of messages that are not kept any more
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class Group:
         stream: name of the anchor's stream.
         partners: by stream; a stream without a partner is absent.
         gap: smallest distance in seconds to a message of any wanted stream that has none within the window.
-        late: where its partner may have been forgotten, how far its stamp lies behind the newest there, seconds.
-        slow: whether a stream that is alive had not come as far as the anchor when the wait was over.
+        late: of one that only asks: where its partner came and was forgotten, how far its stamp lies behind the newest
+            there, seconds.
+        slow: whether a stream that is alive had not come as far as the anchor when the wait was over, but nearly.
     """
 
     stream: str
@@ -58,7 +63,7 @@ class PairCounters:
     Attributes:
         paired: all wanted partners were found. one_sided: only some. unpaired: none though some were wanted.
         lonely: anchors in a row that lacked a partner whose stream was alive.
-        smallest_gap: smallest distance in stamps to a partner seen so far, seconds; None: none was seen.
+        gaps: by stream, the smallest distance in stamps to one of its messages seen so far, seconds.
         late, slow: of the last anchor that lacked a partner, see :class:`Group`.
         time_jumps: how often the stamps of a stream of pictures jumped back.
     """
@@ -67,10 +72,15 @@ class PairCounters:
     one_sided: int = 0
     unpaired: int = 0
     lonely: int = 0
-    smallest_gap: float | None = None
+    gaps: dict[str, float] = field(default_factory=dict)
     late: float | None = None
     slow: bool = False
     time_jumps: int = 0
+
+    @property
+    def smallest_gap(self) -> float | None:
+        """Smallest distance in stamps to a partner seen so far, seconds; None: none was seen."""
+        return min(self.gaps.values(), default=None)
 
 
 @dataclass
@@ -80,7 +90,7 @@ class _Stream:
     stamps: list[int] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     past: list[Item] = field(default_factory=list)
-    forgotten: int = 0  # the latest stamp since the jump that is not kept any more
+    gone: list[int] = field(default_factory=list)  # stamps since the jump whose messages are not kept any more
     latest: int = 0  # the latest stamp since the jump
     jumped: float = -math.inf  # when the first message after the jump was received, seconds
 
@@ -94,7 +104,7 @@ class _Stream:
     def start_over(self) -> None:
         """Put all messages apart: a new run begins."""
         self.past = sorted([*self.past, *self.items], key=lambda item: item.stamp)
-        self.stamps, self.items, self.forgotten = [], [], 0
+        self.stamps, self.items, self.gone = [], [], []
 
     def find(self, stamp: int, window: float) -> tuple[Item | None, float]:
         """The message nearest to a stamp and its distance in seconds: of this run if within the window, else of all."""
@@ -108,6 +118,17 @@ class _Stream:
                 if found[-1][1] <= window:
                     return found[-1]
         return min(found, key=lambda one: one[1], default=(None, 0.0))
+
+    def forget(self, count: int) -> None:
+        """Drop the messages of the first stamps; the stamps are remembered as long as any history could be."""
+        self.gone = sorted([*self.gone, *self.stamps[:count]])[-REMEMBERED:]
+        del self.gone[: bisect.bisect_left(self.gone, self.latest - int(LATEST_S * 1e9))]
+        del self.stamps[:count], self.items[:count]
+
+    def forgot(self, stamp: int, window: float) -> bool:
+        """Whether there was a message for this stamp that is not kept any more."""
+        index = nearest(self.gone, stamp)
+        return index is not None and abs(self.gone[index] - stamp) <= window * 1e9
 
 
 def nearest(stamps: list[int], stamp: int) -> int | None:
@@ -172,8 +193,8 @@ class Pairer:
         while oldest < len(place.items) and place.items[oldest].received < aged:
             oldest += 1
         oldest = min(max(oldest, len(place.stamps) - self.capacity), len(place.stamps) - 1)
-        place.forgotten = max([place.forgotten, *place.stamps[:oldest]])
-        del place.stamps[:oldest], place.items[:oldest]
+        if oldest:
+            place.forget(oldest)
         if place.past:
             place.past = [item for item in place.past if item.received >= aged][-self.capacity :]
 
@@ -238,21 +259,26 @@ class Pairer:
                 return None
             if found is None:
                 continue
-            if distance > self.window and name in self._awaited and place.latest < anchor.stamp:
-                slow = True  # its nearest picture may be yet to come: this distance says nothing
-            elif anchor.stamp:
-                smallest = self.counters.smallest_gap
-                self.counters.smallest_gap = distance if smallest is None else min(smallest, distance)
+            if anchor.stamp:
+                self.counters.gaps[name] = min(distance, self.counters.gaps.get(name, distance))
             if distance <= self.window:
                 partners[name] = found
-            else:
-                gap = distance if gap is None else min(gap, distance)
-                if 0 < anchor.stamp - self.window * 1e9 <= place.forgotten:
-                    late = max(late or 0.0, (place.latest - anchor.stamp) / 1e9)
+                continue
+            gap = distance if gap is None else min(gap, distance)
+            # A picture that is yet to come may be nearer than what has come; an hour off it is of another clock.
+            slow |= name in self._awaited and place.latest < anchor.stamp and distance <= self._slowest()
+            if place.forgot(anchor.stamp, self.window):
+                late = max(late or 0.0, (place.latest - anchor.stamp) / 1e9)
+        if partners or stream in self._partners:
+            late = None  # a request that is late is late for all pictures, and a picture asks for none of long ago
         self._count(stream, wanted, partners)
         if gap is not None:
             self.counters.late, self.counters.slow = late, slow
         return Group(stream, anchor, partners, gap, late, slow)
+
+    def _slowest(self) -> float:
+        """How far, in seconds, what comes late by its delivery may lie behind when the wait is over."""
+        return min(max(FEW_WAITS * self.wait, LEAST_SLOW_S), SLOWEST_S - self.wait)
 
     def _passed(self, place: _Stream, stream: str, anchor: Item, distance: float) -> bool:
         """Whether no nearer partner than the one found can come, as its stream is further than the anchor."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
+from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
@@ -29,7 +30,7 @@ from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class, optional_class
 from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, RECOGNITIONS_TYPE, REGION_TYPES, REGIONS_TYPE
 from mmcl_ros.qos import own_answer, profile
-from mmcl_ros.truth import Truth, read_truth
+from mmcl_ros.truth import Truth, is_stranger, read_truth
 
 __all__ = ["Listener", "drawn_in", "main", "play", "truth_messages"]
 
@@ -50,14 +51,22 @@ class Listener:
     """Collects answers: by stamp the message, and the seconds since the last message of that stamp was sent.
 
     Attributes:
+        classes: of the model; empty: not heard.
         sent: when messages of a stamp were sent last, seconds of a steady clock.
         answers, latencies: by stamp.
     """
 
     tell: Callable[[str], Any] | None = None
+    classes: Sequence[str] = ()
     sent: dict[int, float] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
     latencies: dict[int, float] = field(default_factory=dict)
+
+    def listen(self, node: Any) -> None:
+        """Subscribe to the answers, and to the classes of a recognizer of the usual name."""
+        node.create_subscription(message_class(RECOGNITIONS_TYPE), "recognitions", self.receive, profile(1000))
+        labels = message_class("mmcl_ros/msg/LabelInfo")
+        node.create_subscription(labels, "recognizer/labels", self.learn, profile(1, latched=True))
 
     def receive(self, message: Any) -> None:
         """Take in a ``RecognitionArray``."""
@@ -69,19 +78,27 @@ class Listener:
             listed = [f"{one.label} {one.score:.2f}" for one in message.recognitions]
             self.tell(f"{stamp / 1e9:.3f}  {', '.join(listed) or 'nothing to recognise'}")
 
+    def learn(self, message: Any) -> None:
+        """Take in a ``LabelInfo``."""
+        self.classes = tuple(message.labels)
+
     def summary(self, truths: Sequence[Truth] = ()) -> str:
-        """The latency, and with the truth the accuracy, in words."""
+        """The latency, and with the truth the accuracy, in words; strangers as in ``evaluate_bag``."""
         words = f"{len(self.answers)} answers"
         if self.latencies:
             p50, p99 = np.percentile(list(self.latencies.values()), [50, 99]) * 1e3
             words += f"; from the last message sent to the answer received: median {p50:.1f} ms, 99 % {p99:.1f} ms"
-        right = count = 0
+        right, strange = [], []
         for truth in truths:
             answer = self.answers.get(truth.request.stamp)
             for box, label in zip(truth.request.boxes, truth.labels, strict=True):
-                count += bool(label)
-                right += bool(label) and answer is not None and _said(answer, box) == label
-        return f"{words}; {right} of {count} labels right" if count else words
+                said = "" if answer is None else _said(answer, box)
+                if is_stranger(label, self.classes):
+                    strange.append(said not in ("", UNKNOWN))
+                elif label:
+                    right.append(said == label)
+        words += f"; {sum(right)} of {len(right)} labels right" if right else ""
+        return words + (f"; {sum(strange)} of {len(strange)} strangers answered" if strange else "")
 
 
 def _said(answer: Any, box: Box) -> str:
@@ -274,7 +291,7 @@ def _run(options: argparse.Namespace) -> None:
     truths = read_truth(options.truth) if options.truth else []
     node = rclpy.create_node("play_bag")
     listener = Listener(None if options.summary else print)
-    node.create_subscription(message_class(RECOGNITIONS_TYPE), "recognitions", listener.receive, profile(1000))
+    listener.listen(node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)

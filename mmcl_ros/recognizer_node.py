@@ -332,8 +332,8 @@ class RecognizerNode(LifecycleNode):
                 if self._links.sources[f"{name} info"].link.state is State.ALIVE:
                     self.intake.infos_expected.add(name)
             regions = self._links.sources.get(REGION_STREAM)
-            if regions is not None and regions.link.state is State.ALIVE:
-                self.intake.detector_seen = True
+            if regions is not None:
+                self.intake.detector(regions.link.state is State.ALIVE)
 
     def problems(self) -> dict[str, str]:
         """What is wrong at this moment: words by kind, the most important first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mmcl_core.crops import UNKNOWN
 from mmcl_ros import msg
 from mmcl_ros.frames import Answer, FrameAnswer
 from mmcl_ros.health import Health, State, percentiles
@@ -41,7 +42,10 @@ def answers_message(header: Any, model_id: str, answer: FrameAnswer, embeddings:
 
 
 def detections_message(header: Any, answers: Sequence[Answer]) -> Any:
-    """The answers as ``vision_msgs/Detection2DArray``: one hypothesis per listed class; none for a rejected region."""
+    """The answers as ``vision_msgs/Detection2DArray``: one hypothesis per listed class; none for a rejected region.
+
+    A class ``unknown`` of the model is no hypothesis.
+    """
     detection_class = message_class("vision_msgs/msg/Detection2D")
     hypothesis_class = message_class("vision_msgs/msg/ObjectHypothesisWithPose")
     array = message_class(DETECTIONS_TYPE)()
@@ -56,6 +60,8 @@ def detections_message(header: Any, answers: Sequence[Answer]) -> Any:
         if hasattr(one, "id"):
             one.id = answer.id
         for label, score in zip(answer.labels, answer.scores, strict=True) if not answer.result else ():
+            if label == UNKNOWN:
+                continue
             hypothesis = hypothesis_class()
             inner = getattr(hypothesis, "hypothesis", hypothesis)
             inner.class_id, inner.score = label, score

@@ -8,15 +8,17 @@ names the box, optional ``width, height`` state the size of the picture it was d
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import DataError
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import Box, Request, read_request
 
-__all__ = ["TRUTH_COLUMNS", "Truth", "read_topic", "read_truth"]
+__all__ = ["TRUTH_COLUMNS", "Truth", "is_stranger", "read_topic", "read_truth"]
 
 TRUTH_COLUMNS = ("stamp_ns", "x_min", "y_min", "x_max", "y_max", "label")
 
@@ -27,6 +29,16 @@ class Truth:
 
     request: Request
     labels: tuple[str, ...]
+
+
+def is_stranger(label: str, classes: Collection[str]) -> bool:
+    """Whether a true label is of no class that a model names: such boxes are left out of accuracy.
+
+    Args:
+        label: of a box; empty: not known, which is no stranger.
+        classes: the model's; none: not known.
+    """
+    return label == UNKNOWN or bool(label and classes and label not in classes)
 
 
 def read_truth(path: Path) -> list[Truth]:

@@ -53,8 +53,10 @@ class FakeRecognizer:
 
     backend, device = "fake", "cpu"
 
-    def __init__(self, modalities=("rgb", "depth"), model_id="fake", takes_distances=True, uses_camera=False):
-        self.classes = list(CLASSES)
+    def __init__(
+        self, modalities=("rgb", "depth"), model_id="fake", takes_distances=True, uses_camera=False, classes=CLASSES
+    ):
+        self.classes = list(classes)
         self.modalities = list(modalities)
         self.model_id = model_id
         self.takes_distances, self.uses_camera = takes_distances, uses_camera
@@ -70,7 +72,7 @@ class FakeRecognizer:
             raise InputError("not trained")
         count = len(given[used[0]])
         self.calls.append(SimpleNamespace(rgb=rgb, depth=depth, camera=camera))
-        probabilities = np.full((count, len(CLASSES)), 0.2 / len(CLASSES))
+        probabilities = np.full((count, len(self.classes)), 0.2 / len(self.classes))
         modality = []
         for row in range(count):
             seen = [name for name in used if given[name][row] is not None]
@@ -82,7 +84,7 @@ class FakeRecognizer:
             probabilities=probabilities,
             embeddings=np.tile(np.eye(4)[0], (count, 1)),
             modality=modality,
-            top_labels=[[CLASSES[place] for place in row] for row in best],
+            top_labels=[[self.classes[place] for place in row] for row in best],
             top_scores=np.take_along_axis(probabilities, best, 1),
         )
 

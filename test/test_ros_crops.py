@@ -117,7 +117,9 @@ def test_split_and_boxes_without_label(recording, tmp_path):
         lines[number] = ",".join(values)
     (tmp_path / "boxes.csv").write_text("\n".join(lines), encoding="utf-8")
     command(bag, tmp_path / "boxes.csv", tmp_path / "crops", "--split", "test")
-    assert {path.name for path in (tmp_path / "crops").iterdir()} == {"test", "cameras.csv", "recordings.csv"}
+    assert {path.name for path in (tmp_path / "crops").iterdir()} == {
+        *("test", "cameras.csv", "crops.csv", "recordings.csv")
+    }
     assert len(list((tmp_path / "crops/test/unlabelled").glob("*_rgb.png"))) == 2
     line = ["folder", "--source", tmp_path / "crops", "--out", tmp_path / "set", "--size", "32", "--quiet"]
     assert prepare.main([*map(str, line)]) == 0
@@ -168,3 +170,92 @@ def test_a_folder_of_other_crops_and_cameras_is_not_written_over(recording, tmp_
     (tmp_path / "cameras.csv").write_text("fx,fy\n1,2\n", encoding="utf-8")
     command(bag, table, tmp_path, status=2)
     assert (tmp_path / "cameras.csv").read_text(encoding="utf-8") == "fx,fy\n1,2\n"
+
+
+def test_recordings_of_an_earlier_version_go_on(recording, tmp_path, capsys):
+    """It noted no topics: whatever they are, the recording is the same, and from now on they are known."""
+    bag, table = recording
+    names = tmp_path / "recordings.csv"
+    names.write_text(f"name,recording\n{bag.name},{bag.resolve()}\nother,/bags/other\n", encoding="utf-8")
+    command(bag, table, tmp_path, "--name", "other", status=2)
+    assert "of other topics, named 'other' (/bags/other); give --name" in capsys.readouterr().err
+    command(bag, table, tmp_path)
+    with names.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["name", "recording", "topics"]
+    assert rows[1][:2] == [bag.name, str(bag.resolve())]
+    assert rows[1][2].startswith("/")
+    assert rows[2] == ["other", "/bags/other", ""]
+    command(bag, table, tmp_path)
+    with Bag(bag) as opened:
+        opened.topics.depth = ""
+        with pytest.raises(DataError, match="or of other topics"):
+            crop_bag(opened, read_truth(table), tmp_path, FrameSettings())
+
+
+def test_a_table_of_other_columns_is_named_with_what_to_do(recording, tmp_path, capsys):
+    bag, table = recording
+    (tmp_path / "recordings.csv").write_text("who,what\n1,2\n", encoding="utf-8")
+    command(bag, table, tmp_path, status=2)
+    assert "recordings.csv has the columns who, what; this command writes name, recording" in capsys.readouterr().err
+
+
+def pictures(out):
+    return {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+
+
+def without_cameras(out):
+    """The folder as an earlier version left it, of a recording whose cameras are not known."""
+    for name in ("cameras.csv", "crops.csv"):
+        (out / name).unlink()
+
+
+def test_crops_that_cannot_be_replaced_stay(recording, tmp_path):
+    """A call that finds no picture for any box, as one with a wrong table does, costs nothing."""
+    bag, table = recording
+    out = tmp_path / "crops"
+    command(bag, table, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    moved = [f"{int(row.split(',')[0]) + 10**12},{row.split(',', 1)[1]}" for row in rows]
+    (tmp_path / "boxes.csv").write_text("\n".join([header, *moved]), encoding="utf-8")
+    command(bag, tmp_path / "boxes.csv", out, status=2)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_what_a_person_has_moved_stays_and_is_named(recording, tmp_path, capsys, earlier):
+    """Also into a folder that the command uses; masks are the person's, too."""
+    bag, table = recording
+    out = tmp_path / "crops"
+    command(bag, table, out)
+    before = pictures(out)
+    if earlier:
+        (out / "crops.csv").unlink()
+    first, second = sorted(out.glob("dark/*_rgb.png"))[:2]
+    kept = [out / "sorted" / first.name, out / "middle" / second.name, out / "dark" / "bag_1_mask.png"]
+    for path, content in zip(kept, (first.read_bytes(), second.read_bytes(), b"mask"), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    first.unlink()
+    command(bag, table, out)
+    assert pictures(out) == before | {path.relative_to(out).as_posix() for path in kept}
+    words = "2 pictures of the recording 'bag' lie where no call has put them, and stay: "
+    assert f"{words}middle/{second.name}, sorted/{first.name}\n" in capsys.readouterr().err
+
+
+def test_crops_without_cameras_are_replaced_too(recording, tmp_path):
+    """Those of an earlier version in the folders of this call, those of this version wherever it has put them."""
+    bag, table = recording
+    out = tmp_path / "crops"
+    command(bag, table, out)
+    without_cameras(out)
+    text = table.read_text(encoding="utf-8")
+    corrected = tmp_path / "boxes.csv"
+    corrected.write_text(text.replace(",dark,", ",middle,", 1), encoding="utf-8")
+    command(bag, corrected, out)
+    assert len(pictures(out)) == 2 * 40
+    (out / "cameras.csv").unlink()
+    command(bag, table, out, "--split", "test")
+    assert len(pictures(out)) == 2 * 40
+    assert {name.split("/")[0] for name in pictures(out)} == {"test"}

@@ -117,6 +117,20 @@ def test_never_paired(bench):
     assert found.paired == 0
 
 
+def test_a_detector_that_has_just_appeared_is_not_called_silent(bench):
+    """Pictures have come for long when it does."""
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="auto")
+    rgb = bench.publisher(Image, "/rgb/image")
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: node.intake.health["rgb"].received, "a picture")
+    node.intake._heard -= 100
+    rgb.publish(rgb_message(1))
+    bench.wait(lambda: node.intake.silent > 90, "the second picture")
+    bench.publisher(RegionArray, "/detections")
+    bench.wait(lambda: node.intake.uses_detections, "the detector")
+    assert "no regions" not in node.problems()
+
+
 def broken(**changes):
     def make(number):
         message = rgb_message(number)

@@ -78,6 +78,16 @@ def test_top_k_and_min_score():
     assert answer.reason == "score 0.867 is below min_score 0.9"
 
 
+def test_an_answer_unknown_is_none():
+    """Whatever its score; the crop of another class is answered."""
+    model = FakeRecognizer(classes=("dark", "middle", "unknown"))
+    left, right = ask(rgb=colour(), recognizer=model, min_score=0.5).answers
+    assert (left.label, left.result) == ("dark", Result.ACCEPTED)
+    assert (right.label, right.result, right.labels[0]) == ("unknown", Result.LOW_SCORE, "unknown")
+    assert right.score == pytest.approx(0.8 + 0.2 / 3)
+    assert right.reason == "the best class is 'unknown': none that the model names"
+
+
 def test_box_partly_outside_is_cut():
     answer = ask([(60, 50, 100, 100)], rgb=colour()).answers[0]
     assert answer.roi == (60, 50, 20, 10)

@@ -5,6 +5,7 @@ Not tested here: failures (test_ros_failures.py), accuracy (test_ros_bag.py), sp
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +18,18 @@ from mmcl_ros.msg import LabelInfo, ModalityHealth, Recognition, RecognitionArra
 from mmcl_ros.srv import RecognizeOnce
 from rclpy.parameter import Parameter
 from ros_bench import depth_message, info_message, region_message, rgb_message, stamped
-from ros_fakes import CLASSES, FakeRecognizer
+from ros_fakes import CLASSES, FakeRecognizer, image, regions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from mmcl_core.errors import CheckpointError
 from mmcl_core.recognizer import Recognizer
+from mmcl_ros import reports
+from mmcl_ros.detections import read_request
+from mmcl_ros.drawing import GREEN, GREY
+from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings
 from mmcl_ros.health import State
+from mmcl_ros.overlay_node import marks
 from mmcl_ros.parameters import PARAMETERS
 from mmcl_ros.recognizer_node import load_model
 
@@ -240,6 +246,29 @@ def test_detections_of_vision_msgs_in_and_out(bench):
     assert also[0].detections[0].bbox == message.detections[0].bbox
     assert [one.hypothesis.class_id for one in also[0].detections[0].results] == ["bright", "dark", "middle"]
     assert also[0].detections[1].results == []
+
+
+def test_a_class_unknown_is_no_hypothesis_and_not_drawn_as_an_answer(monkeypatch):
+    """Of a model that has it: on neither place of the list; the overlay shows the region as rejected."""
+    fakes = {
+        "Detection2D": lambda **given: SimpleNamespace(
+            **given, bbox=SimpleNamespace(center=SimpleNamespace(position=SimpleNamespace())), results=[]
+        ),
+        "ObjectHypothesisWithPose": lambda: SimpleNamespace(hypothesis=SimpleNamespace()),
+        "Detection2DArray": lambda: SimpleNamespace(header=None, detections=[]),
+    }
+    monkeypatch.setattr(reports, "message_class", lambda kind: fakes[kind.split("/")[-1]])
+    model = FakeRecognizer(classes=("dark", "middle", "unknown"))
+    answerer = FrameRecognizer(model, FrameSettings(box_scale=0.0))
+    found = []
+    for value in (20, 230):
+        picture = image(np.full((60, 80, 3), value, np.uint8), "rgb8")
+        found += answerer(read_request(regions([(0, 0, 40, 60)])), {"rgb": picture}).answers
+    listed = reports.detections_message(None, found).detections
+    assert [[one.hypothesis.class_id for one in region.results] for region in listed] == [["dark", "middle"], []]
+    drawn = marks(reports.answers_message(None, "fake", FrameAnswer(found), False).recognitions)
+    assert [mark.colour for mark in drawn] == [GREEN, GREY]
+    assert drawn[1].words.startswith("unknown 0.87")
 
 
 # services and lifecycle

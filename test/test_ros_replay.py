@@ -19,7 +19,7 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 from conftest import shared_data
 from mmcl_ros.msg import RecognitionArray, RegionArray
 from ros_bench import depth_message, region_message, rgb_message
-from ros_fakes import FakeRecognizer
+from ros_fakes import CLASSES, FakeRecognizer
 from sensor_msgs.msg import Image
 from test_ros_bag import BOXES, column, make_recording, tiny_model, write_bag
 
@@ -32,7 +32,6 @@ from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.message_types import REGION_TYPES
 from mmcl_ros.play_bag import Listener, drawn_in, play, truth_messages
-from mmcl_ros.qos import profile
 from mmcl_ros.record_demo import DEMO_TOPICS
 from mmcl_ros.truth import Truth, read_truth
 
@@ -43,7 +42,7 @@ pytestmark = pytest.mark.ros
 def replay(bench, model, path, truths, modality, **settings):
     """Play a bag into a node; what came back."""
     listener = Listener()
-    bench.client.create_subscription(RecognitionArray, "recognitions", listener.receive, profile(100))
+    listener.listen(bench.client)
     with Bag(path) as bag:
         topics = {"rgb_topic": bag.topics.rgb, "depth_topic": bag.topics.depth}
         topics |= {f"{name}_info_topic": topic for name, topic in bag.topics.infos.items()}
@@ -71,6 +70,7 @@ def test_same_labels_over_dds_as_offline(bench, tmp_path):
     assert [one.label for one in answers(listener, truths)] == column(offline, "label")
     assert {one.modality for one in answers(listener, truths)} == {"rgbd"}
     assert "40 of 40 labels right" in listener.summary(truths)
+    assert listener.classes == CLASSES
     assert all(latency > 0 for latency in listener.latencies.values())
 
 
@@ -90,6 +90,21 @@ def test_answers_are_compared_with_the_true_box_that_they_are_of(tmp_path):
     assert listener.summary(truths).endswith("39 of 40 labels right")
     blank = [Truth(truth.request, ("", truth.labels[1])) for truth in truths]
     assert listener.summary(blank).endswith("19 of 20 labels right")
+
+
+def test_strangers_count_apart_from_the_labels_that_are_right(tmp_path):
+    """Boxes of the label ``unknown``, and of classes that the model lacks once these have been heard."""
+    truths = read_truth(make_recording(tmp_path)[1])[:1]
+    truths[0] = Truth(truths[0].request, ("unknown", "gloomy"))
+    listener = Listener()
+    said = [
+        SimpleNamespace(label=label, score=1.0, roi=SimpleNamespace(x_offset=x, y_offset=y, width=w, height=h))
+        for (x, y, w, h), label in zip(BOXES, ("unknown", "bright"), strict=True)
+    ]
+    listener.answers[truths[0].request.stamp] = SimpleNamespace(recognitions=said, width=160, height=120)
+    assert listener.summary(truths).endswith("; 0 of 1 labels right; 0 of 1 strangers answered")
+    listener.learn(SimpleNamespace(labels=list(CLASSES)))
+    assert listener.summary(truths).endswith("1 answers; 1 of 2 strangers answered")
 
 
 def test_a_last_answer_that_was_waited_for_is_heard():
