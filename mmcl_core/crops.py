@@ -33,7 +33,7 @@ __all__ = [
 
 #: The label of a crop that was not recognised, and the name of a class of crops that are none of the other classes.
 UNKNOWN = "unknown"
-#: Side of the crops of a training set unless it is known.
+#: Side of the crops of a prepared set unless another is asked for.
 CROP_SIZE = 128
 #: Encodings of depth (:mod:`mmcl_core.depth`) that differ with the camera even without metric size.
 _CAMERA_ENCODINGS = ("normals", "hha")
@@ -182,7 +182,8 @@ def fit(
         size: side of the network's input.
         camera: intrinsics (fx, fy, cx, cy) of the crop; ``None`` or zeros: unknown.
         crop_size: side of the crops of the training set, which the crop is brought to first, as those were: otherwise
-            a large crop would show details, and a small one a coarseness, that training never saw. 0: as it is.
+            a large crop would show details, and a small one a coarseness, that training never saw. 0, not known: those
+            larger than :data:`CROP_SIZE` are brought to that.
 
     Returns:
         The picture, [size, size, 3] or [size, size] of the same type, and its camera, float32 [4].
@@ -194,7 +195,7 @@ def fit(
         around = (top, side - height - top, left, side - width - left)
         crop = cv2.copyMakeBorder(crop, *around, cv2.BORDER_REPLICATE)
     margin = round((target - size) / 2)
-    crop = resized(crop, crop_size or side)
+    crop = resized(crop, crop_size or min(side, CROP_SIZE))
     picture = _nearest(crop, target, size) if crop.ndim == 2 else _bicubic(crop, target, size)
     moved = np.zeros(4, np.float32)
     if camera is not None and np.any(camera):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.crops import LEAST_PLAUSIBLE_MM
+from mmcl_core.crops import CROP_SIZE, LEAST_PLAUSIBLE_MM
 from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
 from mmcl_core.data.pictures import FARTHEST_USUAL_M, alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
@@ -118,7 +118,7 @@ def _crops(
         return {}, None
     if box is None or not images:
         return images, camera
-    rule = CropRule(recognizer.crop_size, margin=0.1, context=True)
+    rule = CropRule(recognizer.crop_size or CROP_SIZE, margin=0.1, context=True)
     cut = rule(images, camera, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
     if cut is None:
         why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"

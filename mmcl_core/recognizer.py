@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_core import models
-from mmcl_core.crops import CROP_SIZE, UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
+from mmcl_core.crops import UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import fuse, top_k
 
@@ -90,7 +90,7 @@ class Recognizer:
         modalities: what can be recognised: ``rgb``, ``depth``, or both.
         model_id: names settings and weights; equal for all back ends.
         input_size: side of the network's input in pixels.
-        crop_size: side of the crops that it was trained on, in pixels.
+        crop_size: side of the crops that it was trained on, in pixels; 0 where that is not known.
         metadata: what is stored with the model, see :mod:`mmcl_core.weights`.
         max_batch: crops that pass the network at once; more are worked off in parts.
         mirror: whether every crop is looked at twice, as it is and mirrored.
@@ -102,7 +102,7 @@ class Recognizer:
         self.classes: tuple[str, ...] = tuple(self.metadata["classes"])
         self.model_id = backend.model_id
         self.input_size = int(self.metadata["input"]["size"])
-        self.crop_size = int(self.metadata.get("crop_size", CROP_SIZE))
+        self.crop_size = int(self.metadata.get("crop_size", 0))
         self.max_batch, self.mirror = max_batch, mirror
         self._names: dict[str, str] = {}  # "rgb" or "depth" -> the model's name for it, such as rgb_right
         for name in sorted(self.metadata["trained_modalities"]):

@@ -14,7 +14,7 @@ The header of the file holds one JSON text under the key ``mmcl_core``:
                          without this entry it is a :class:`mmcl_core.nn.model.RecognitionModel`
 ``feature_heads``        levels whose embedding heads are in the file
 ``classes``              names, in the order of the outputs
-``crop_size``            side of the crops of the training set; without this entry :data:`mmcl_core.crops.CROP_SIZE`
+``crop_size``            side of the crops of the training set; files of earlier versions lack it
 ``temperature``          by modality: what class scores are divided by before the softmax; ``rgbd``: of the fusion
 ``config_hash``          of the training's settings, see :func:`mmcl_core.config.config_hash`
 ``seed``, ``method``     of the training

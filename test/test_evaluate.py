@@ -17,7 +17,7 @@ from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine import evaluation, strangers
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
-from mmcl_core.weights import save_weights
+from mmcl_core.weights import build_model, save_weights
 
 CLASSES = ("mug", "ball", "pen")  # the model's
 
@@ -276,6 +276,24 @@ def test_answers_of_the_class_unknown_are_no_answers():
     assert (found["answered"][at], found["right"][at], found["strangers"][at]) == (0.5, 1.0, 0.5)
     assert (found["answered"][0], found["strangers"][0]) == (0.5, 0.5)
     assert found["auroc"] == 0.25  # 0.6 and 0.3 of the known against 0.7 and 0.4
+
+
+def test_samples_of_the_class_unknown_are_in_no_other_figure(trained, tmp_path):
+    """A model that knows such a class; its answers by that name are wrong for things that have one."""
+    classes = ("mug", "unknown", "pen")
+    model, metadata = build_model(trained)
+    (tmp_path / "run").mkdir()
+    save_weights(tmp_path / "run" / "weights.safetensors", model, metadata | {"classes": list(classes)})
+    run_command(tmp_path / "run", "--data", write_set(tmp_path / "set", classes=classes))
+    report, lines = read(tmp_path / "run" / "evaluation" / "set-test")
+    lines = [line for line in lines if line["modality"] == "rgb"]
+    figures = report["modalities"]["rgb"]
+    assert {line["class"] for line in lines} == {"mug", "pen"}
+    assert len(lines) == figures["samples"] == figures["min_score"]["known"] == 15
+    assert (figures["min_score"]["stranger"], report["data"]["left_out"]["unknown_classes"]) == (8, {"unknown": 8})
+    right = [line["predicted"] == line["class"] for line in lines]
+    assert figures["top1"]["value"] == pytest.approx(np.mean(right))
+    assert any(line["predicted"] == "unknown" for line in lines)
 
 
 def test_a_modality_that_no_sample_of_the_split_has_is_left_out(run, tmp_path, capsys):

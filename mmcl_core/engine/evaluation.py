@@ -18,7 +18,7 @@ from torch import Tensor
 from mmcl_core import metrics
 from mmcl_core.augment import Picture, eval_transform, mirrored
 from mmcl_core.backend_torch import pick_device
-from mmcl_core.crops import uses_camera
+from mmcl_core.crops import UNKNOWN, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.engine.strangers import min_score_figures
@@ -189,12 +189,12 @@ def _modalities(
 def _usable(
     prepared: PreparedSet, settings: Settings, classes: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Any]]:
-    """Rows to look at, their labels in the model's classes (-1: a class it does not know), and what was left out.
+    """Rows to look at, their labels in the model's classes (-1: none of them, or ``unknown``), and what was left out.
 
     Under the authors' protocol strangers are not looked at: statistics are taken on what is.
     """
     split = settings.split
-    number = {name: place for place, name in enumerate(classes)}
+    number = {name: place for place, name in enumerate(classes) if name != UNKNOWN}
     to_model = np.array([number.get(name, -1) for name in prepared.classes] + [-1], np.int64)
     if split not in prepared.split_names:
         names = ", ".join(prepared.split_names)
@@ -210,7 +210,7 @@ def _usable(
         )
     if unknown:
         logger.warning(
-            "%d samples of classes the model does not know %s: %s",
+            "%d samples of none of the model's classes %s: %s",
             unknown.total(),
             "are left out" if settings.legacy else "count for min_score alone",
             ", ".join(f"{name} ({count})" for name, count in unknown.items()),

@@ -158,7 +158,9 @@ def _samples(prepared: PreparedSet, name: str, size: int, stored: bool) -> Feed:
     pictures, cameras = [], []
     for row in rows:
         image = np.asarray(prepared.images[name][row])
-        picture, camera = fit(image.astype(np.float32) if image.ndim == 2 else image, size, prepared.camera[row])
+        picture, camera = fit(
+            image.astype(np.float32) if image.ndim == 2 else image, size, prepared.camera[row], prepared.size
+        )
         pictures.append(picture)
         cameras.append(camera)
     return {"image": np.stack(pictures), "camera": np.stack(cameras)}

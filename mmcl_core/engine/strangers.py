@@ -2,8 +2,7 @@
 
 A robot shows its model whatever its detector finds. An evaluation set may therefore hold *strangers*: samples of
 classes that the model does not know, or of the class ``unknown``, which stands for whatever is none of the others.
-Accuracy is taken without those that the model does not know; here all of them are told from the known by the scores of
-their answers.
+Accuracy is taken without them; here they are told from the known by the scores of their answers.
 """
 
 from __future__ import annotations
