@@ -1,4 +1,4 @@
-"""Where the settings that come with the package are: ``config/`` of the checkout, or of what was installed."""
+"""Where the files of a package lie that are no Python: the presets of this one, and messages of ROS packages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["preset_file", "preset_folder"]
+__all__ = ["preset_file", "preset_folder", "shared"]
+
+
+def shared(package: str, name: str) -> Path | None:
+    """A file or folder of a package's share, None where there is none.
+
+    Looked for in the checkout that this module is of, then in the sourced workspaces, then in the environment.
+
+    Args:
+        package: such as ``mmcl_ros``.
+        name: relative to the share, such as ``config/fastdds.xml``.
+    """
+    places = [Path(__file__).resolve().parents[1]] if package == "mmcl_ros" else []
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    places += [Path(prefix, "share", package) for prefix in prefixes if prefix]
+    return next((found for place in places if (found := place / name).exists()), None)
 
 
 def preset_folder() -> Path | None:
     """The folder of ``demo.yaml`` and the others; ``None`` where they were not installed."""
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    shares = [Path(prefix, "share", "mmcl_ros") for prefix in prefixes if prefix]
-    places = [place / "config" for place in (Path(__file__).resolve().parents[1], *shares)]
-    return next((place for place in places if (place / "demo.yaml").is_file()), None)
+    found = shared("mmcl_ros", "config/demo.yaml")
+    return found.parent if found else None
 
 
 def preset_file(name: str) -> str:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.errors import DataError
+from mmcl_core.presets import shared
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request
 from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
 from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, REGION_TYPES
 from mmcl_ros.pairing import nearest
 from mmcl_ros.qos import own_answer
-from mmcl_ros.shares import shared
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
 

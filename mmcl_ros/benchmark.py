@@ -24,7 +24,7 @@ import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import InputError, MmclError
-from mmcl_ros.shares import shared
+from mmcl_core.presets import shared
 
 __all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image", "shipped_profile"]
 
