@@ -85,7 +85,9 @@ def crop_bag(
     name = name or bag.path.resolve().name.removesuffix(".bag")
     for given, what in ((name, "--name"), (split, "--split"), *((one, "label") for t in truths for one in t.labels)):
         _check_name(given, what)
-    enter(out, name, str(bag.path.resolve()), " ".join(filter(None, (bag.topics.rgb, bag.topics.depth))))
+    topics = " ".join(filter(None, (bag.topics.rgb, bag.topics.depth)))
+    planned = [key for truth in truths for key in _keys(truth, name, split)]
+    before = enter(out, name, str(bag.path.resolve()), topics, planned)
     result, cropper = Cropped(), FrameCropper(settings)
     written: dict[str, Written] = {}
     remember_colour(bag, [cropper])
@@ -100,14 +102,18 @@ def crop_bag(
         found = {region.index for region in regions}
         result.reasons.update(one.reason for n, one in enumerate(answer.answers) if n not in found)
         for region in regions:
-            label = truth.labels[region.index] or UNLABELLED
-            key = "/".join(filter(None, (split, label, f"{name}_{truth.request.stamp}{region.index:03d}")))
+            key = _keys(truth, name, split)[region.index]
             written[key] = Written(_camera(region), _write(out / key, region))
             result.pictures.update(list(region.crops))
-            result.classes[label] += 1
-    if written:
-        replace_crops(out, name, written)
+            result.classes[truth.labels[region.index] or UNLABELLED] += 1
+    replace_crops(out, name, written, before)
     return result
+
+
+def _keys(truth: Truth, name: str, split: str) -> list[str]:
+    """The key of the crop of each box: ``[split/]label/name_stampNNN``."""
+    folders = ["/".join(filter(None, (split, label or UNLABELLED))) for label in truth.labels]
+    return [f"{folder}/{name}_{truth.request.stamp}{index:03d}" for index, folder in enumerate(folders)]
 
 
 def _check_name(name: str, what: str) -> None:

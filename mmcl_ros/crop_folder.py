@@ -23,7 +23,7 @@ from typing import NamedTuple
 from mmcl_core.atomic import write_text
 from mmcl_core.errors import DataError
 
-__all__ = ["Written", "enter", "replace_crops"]
+__all__ = ["Before", "Written", "enter", "replace_crops"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +43,24 @@ class Written(NamedTuple):
     files: list[Path]
 
 
-def enter(out: Path, name: str, recording: str, topics: str) -> None:
+class Before(NamedTuple):
+    """What a folder had of a recording: whether its name was known, and the keys that calls meant to write."""
+
+    known: bool
+    noted: set[str]
+
+
+def enter(out: Path, name: str, recording: str, topics: str, planned: Collection[str]) -> Before:
     """Note whose crops bear a name: crops of two recordings would take each other's place.
+
+    What is to be written is noted, too, so that a later call removes what this one leaves if it is stopped.
 
     Args:
         out: folder of the crops.
         name: in front of the names of the recording's crops.
         recording: path of the recording.
         topics: of its pictures.
+        planned: keys of the crops that may come.
 
     Raises:
         DataError: another recording, or other topics of this one, have the name, or a table is of something else.
@@ -64,31 +74,37 @@ def enter(out: Path, name: str, recording: str, topics: str) -> None:
             f"{out} holds crops of another recording, or of other topics, named {name!r} ({words}); give --name NAME"
         )
     out.mkdir(parents=True, exist_ok=True)
+    crops = tables["crops.csv"]
     _write(out / "recordings.csv", {**known, name: (recording, topics)})
+    _write(out / "crops.csv", crops | dict.fromkeys(planned, (name,)))
+    return Before(name in known, {key for key, (owner,) in crops.items() if owner == name})
 
 
-def replace_crops(out: Path, name: str, written: Mapping[str, Written]) -> None:
-    """Remove what earlier calls wrote of a recording and this one did not, and note what there is now.
+def replace_crops(out: Path, name: str, written: Mapping[str, Written], before: Before) -> None:
+    """Remove what earlier calls wrote of a recording and this one did not, if it wrote any; note what there is now.
 
     Args:
         out: folder of the crops.
         name: of the recording.
         written: by key, all crops of this call; they lie in the folder already.
+        before: of :func:`enter`.
     """
-    crops, cameras = _read(out / "crops.csv"), _read(out / "cameras.csv")
-    own = re.compile(rf"{re.escape(name)}_\d+")
-    noted = {key for key, (recording,) in crops.items() if recording == name}
-    with_camera = {key for key in cameras if own.fullmatch(key.rpartition("/")[2])}
-    if noted:
-        _remove_old(out, name, written, noted, set())
-    else:  # an earlier version noted crops with a camera alone: others lie where it, or this call, has put some
-        _remove_old(out, name, written, with_camera, {key.rpartition("/")[0] for key in (*with_camera, *written)})
-    cameras = {key: camera for key, camera in cameras.items() if key not in with_camera}
+    others = {key: owner for key, owner in _read(out / "crops.csv").items() if owner != (name,)}
+    _write(out / "crops.csv", others | dict.fromkeys(written or before.noted, (name,)))
+    if not written:
+        return
+    cameras = _read(out / "cameras.csv")
+    earlier, folders = before.noted, set[str]()
+    if before.known and not earlier:
+        # An earlier version noted crops with a camera alone: others lie where it, or this call, has put some.
+        own = re.compile(rf"{re.escape(name)}_\d+")
+        earlier = {key for key in cameras if own.fullmatch(key.rpartition("/")[2])}
+        folders = {key.rpartition("/")[0] for key in (*earlier, *written)}
+    _remove_old(out, name, written, earlier, folders)
+    cameras = {key: camera for key, camera in cameras.items() if key not in earlier}
     cameras |= {key: tuple(f"{value:.6g}" for value in one.camera) for key, one in written.items() if one.camera}
     if cameras or (out / "cameras.csv").exists():
         _write(out / "cameras.csv", cameras)
-    others = {key: recording for key, recording in crops.items() if key not in noted}
-    _write(out / "crops.csv", others | dict.fromkeys(written, (name,)))
 
 
 def _remove_old(

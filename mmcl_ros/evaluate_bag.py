@@ -332,7 +332,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"topics:   {', '.join(topics.values())}")
     _warn(found, options.window)
     for name, figures in report["modalities"].items():
-        rejected = sum(figures["rejected"].values())
+        rejected = sum(figures["rejected"].values()) - figures["strangers"] + figures["strangers_answered"]
         counted = figures["boxes"] - figures["unlabelled"] - figures["strangers"]
         more = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
         if figures["strangers"]:

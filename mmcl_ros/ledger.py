@@ -9,6 +9,7 @@ from typing import Any
 from mmcl_ros.frames import FrameAnswer, Result
 from mmcl_ros.health import Health, Latencies, Rate, State
 from mmcl_ros.intake import REGION_STREAM, Intake
+from mmcl_ros.pairing import SLOWEST_S
 
 __all__ = ["Ledger", "find_problems"]
 
@@ -107,6 +108,8 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
             gap = f"the smallest difference of stamps seen is {max(counters.gaps.values()):.3f} s"
         ever = "paired before" if counters.paired else "never paired"
         cause = f"{gap}, pair_window is {window:g} s; synchronise the sensors, or widen the window"
+        if 0 < max(counters.gaps.values(), default=0.0) <= SLOWEST_S:  # neither stamps nor receipt tell which it is
+            cause += "; or, where that sensor's pictures are delivered late, raise max_wait"
         if counters.slow:
             cause = (
                 f"its pictures come later than max_wait = {intake.pairer.wait:g} s after those that are answered; "

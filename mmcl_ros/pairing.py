@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Group", "Item", "PairCounters", "Pairer", "nearest"]
+__all__ = ["SLOWEST_S", "Group", "Item", "PairCounters", "Pairer", "nearest"]
 
 JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time itself jumped
 # What lies farther off is not late, its clock is another one: the largest values of the parameters history, max_wait.
@@ -63,7 +63,8 @@ class PairCounters:
     Attributes:
         paired: all wanted partners were found. one_sided: only some. unpaired: none though some were wanted.
         lonely: anchors in a row that lacked a partner whose stream was alive.
-        gaps: by stream, the smallest distance in stamps to one of its messages seen so far, seconds.
+        smallest_gap: smallest distance in stamps to a partner seen so far, seconds; None: none was seen.
+        gaps: by stream, the smallest such distance of these lonely anchors.
         late, slow: of the last anchor that lacked a partner, see :class:`Group`.
         time_jumps: how often the stamps of a stream of pictures jumped back.
     """
@@ -72,15 +73,11 @@ class PairCounters:
     one_sided: int = 0
     unpaired: int = 0
     lonely: int = 0
+    smallest_gap: float | None = None
     gaps: dict[str, float] = field(default_factory=dict)
     late: float | None = None
     slow: bool = False
     time_jumps: int = 0
-
-    @property
-    def smallest_gap(self) -> float | None:
-        """Smallest distance in stamps to a partner seen so far, seconds; None: none was seen."""
-        return min(self.gaps.values(), default=None)
 
 
 @dataclass
@@ -260,7 +257,9 @@ class Pairer:
             if found is None:
                 continue
             if anchor.stamp:
-                self.counters.gaps[name] = min(distance, self.counters.gaps.get(name, distance))
+                counters = self.counters
+                counters.gaps[name] = min(distance, counters.gaps.get(name, distance))
+                counters.smallest_gap = min(distance, distance if (least := counters.smallest_gap) is None else least)
             if distance <= self.window:
                 partners[name] = found
                 continue
@@ -269,7 +268,8 @@ class Pairer:
             slow |= name in self._awaited and place.latest < anchor.stamp and distance <= self._slowest()
             if place.forgot(anchor.stamp, self.window):
                 late = max(late or 0.0, (place.latest - anchor.stamp) / 1e9)
-        if partners or stream in self._partners:
+        current = any(self._streams[name].latest - anchor.stamp < self.history / 2 * 1e9 for name in partners)
+        if current or stream in self._partners:
             late = None  # a request that is late is late for all pictures, and a picture asks for none of long ago
         self._count(stream, wanted, partners)
         if gap is not None:
@@ -298,3 +298,5 @@ class Pairer:
             self.counters.unpaired += 1
         missing = [name for name in wanted if name in self._awaited and name not in partners]
         self.counters.lonely = self.counters.lonely + 1 if missing else 0
+        if not missing:
+            self.counters.gaps.clear()

@@ -1,6 +1,7 @@
 """Crops cut from recorded bags: what the node looks at, in the layout that ``prepare folder`` reads."""
 
 import csv
+import importlib
 
 import cv2
 import numpy as np
@@ -242,6 +243,38 @@ def test_what_a_person_has_moved_stays_and_is_named(recording, tmp_path, capsys,
     assert pictures(out) == before | {path.relative_to(out).as_posix() for path in kept}
     words = "2 pictures of the recording 'bag' lie where no call has put them, and stay: "
     assert f"{words}middle/{second.name}, sorted/{first.name}\n" in capsys.readouterr().err
+
+
+def test_pictures_of_other_hands_stay_where_no_call_was_before(recording, tmp_path, capsys):
+    """They have the names that prepare asks for, and the recording is called as they are."""
+    bag, table = recording
+    own = tmp_path / "own" / "dark" / "bag_000_rgb.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    for _ in range(2):
+        command(bag, table, tmp_path / "own")
+        assert own.read_bytes() == b"mine"
+        assert "and stay: dark/bag_000_rgb.png" in capsys.readouterr().err
+
+
+def test_what_a_stopped_call_has_written_is_replaced(recording, tmp_path, monkeypatch):
+    bag, table = recording
+    out = tmp_path / "crops"
+    command(bag, table, out, "--split", "train")
+    module = importlib.import_module("mmcl_ros.crop_bag")
+    before, write, left = pictures(out), module._write, iter(range(3))
+
+    def stopped(place, region):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return write(place, region)
+
+    monkeypatch.setattr(module, "_write", stopped)
+    command(bag, table, out, "--split", "test", status=130)
+    assert len(pictures(out)) > len(before)
+    monkeypatch.undo()
+    command(bag, table, out, "--split", "train")
+    assert pictures(out) == before
 
 
 def test_crops_without_cameras_are_replaced_too(recording, tmp_path):

@@ -269,6 +269,40 @@ def test_a_region_of_a_picture_that_has_its_colour_is_not_late_for_depth():
     assert "the smallest difference of stamps seen is 9.000 s" in told(robot)
 
 
+@pytest.mark.parametrize("setting", ["auto", "rgbd"])
+def test_a_detector_is_late_though_the_later_sensor_still_has_the_picture(setting):
+    """Regions come after 1.1 s, pictures are kept for 1 s, and depth is delivered 0.2 s after colour."""
+    robot = Robot(setting, roi_source="detections")
+    for number in range(200):
+        robot.now += 0.05
+        robot.send("rgb")
+        robot.send("depth", stamp=round((robot.now - 0.2) * 1e9))
+        if number > 80:
+            robot.detect(stamp=round((robot.now - 1.1) * 1e9))
+    assert "came 1.1 s after its picture" in told(robot)
+
+
+def test_a_gap_that_either_may_explain_names_both():
+    """Depth that is delivered 0.7 s late and depth of a clock that far behind look the same."""
+    robot = Robot("rgbd")
+    for _ in range(200):
+        robot.now += 0.05
+        robot.send("rgb")
+        robot.send("depth", stamp=round((robot.now - 0.7) * 1e9))
+    assert "the smallest difference of stamps seen is 0.650 s" in told(robot)
+    assert "delivered late, raise max_wait" in told(robot)
+
+
+def test_the_gap_told_is_that_of_the_trouble_not_of_the_good_time_before():
+    robot = Robot("rgbd")
+    for number in range(300):
+        robot.now += 0.05
+        robot.send("rgb")
+        robot.send("depth", stamp=round((robot.now + (HOUR_S if number > 100 else 0)) * 1e9))
+    assert "the smallest difference of stamps seen is 359" in told(robot)
+    assert "raise max_wait" not in told(robot)
+
+
 def test_a_slow_detector_and_late_delivery_are_still_told():
     robot = Robot("rgb", roi_source="detections", wanted=("rgb",))
     for _ in range(200):
