@@ -91,7 +91,7 @@ def table(report: Mapping[str, Any]) -> str:
     left = data["left_out"]
     if left["unlabelled"] or left["unknown_classes"]:
         others = sum(left["unknown_classes"].values())
-        lines.append(f"left out: {left['unlabelled']} unlabelled, {others} of none of the model's classes")
+        lines.append(f"left out: {left['unlabelled']} unlabelled, {others} of things that the model has no name for")
     columns = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
     lines.append("".join([f"{'':10}{'samples':>8}", *(f"{title:>24}" for title in columns.values())]))
     for name, figures in report["modalities"].items():

@@ -68,6 +68,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_merged_keys_may_be_overridden_and_written_keys_come_once():
     text = "base: &base {lr: 1}\nrows:\n  - a: &a {<<: *base, lr: 2}\n  - {<<: *a, k: 1}\n"
     assert load_yaml(text)["rows"] == [{"a": {"lr": 2}}, {"lr": 2, "k": 1}]
+    assert load_yaml("a: &a {k: 1}\nb: &b {j: 2}\nc:\n  <<: *a\n  <<: *b\n")["c"] == {"k": 1, "j": 2}
     with pytest.raises(yaml.YAMLError, match="the key 'lr' comes twice"):
         load_yaml("a: {lr: 1, b: 2, lr: 3}")
 

@@ -452,9 +452,9 @@ def test_methods_with_adversaries_memory_and_stages(data, tmp_path, monkeypatch)
     kept = {}
 
     class Watched(module.Trainer):
-        def _train_step(self, batches):
+        def train_step(self, batches):
             before = {key: value.clone() for key, value in self.system.state_dict().items()}
-            super()._train_step(batches)
+            super().train_step(batches)
             after = self.system.state_dict()
             kept.setdefault(self.stage.name, []).append({k for k in after if not torch.equal(after[k], before[k])})
             kept["system"] = self.system

@@ -32,22 +32,22 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def preset(prepared: PreparedSet) -> str:
-    """The settings to begin with: those of the paper for its data sets, otherwise by the size of the crops.
+def preset(prepared: PreparedSet) -> tuple[str, list[str]]:
+    """The file of settings to begin with, and what to change in it.
 
-    8-bit depth pictures need settings that take them as they are.
+    The paper's for its data sets, otherwise by the size of the crops. 8-bit depth pictures need settings that take them
+    as they are.
     """
     source = _source(prepared)
     stored = any("stored" in entry["unit"] for entry in prepared.index["modalities"].values())
-    encoding = " model.depth_encoding=stored" if stored else ""
+    encoding = ["model.depth_encoding=stored"] if stored else []
     if source in PAPER:
-        own = preset_file(f"paper_{source}.yaml")
+        own = f"paper_{source}.yaml"
         if source == "falling_things" and "rgb_right" in prepared.modalities:
-            own = preset_file("protocols/stereo.yaml")
-        if stored == (source != "falling_things"):
-            return own
-        return own + (encoding or " model.depth_encoding=hha")
-    return preset_file("small.yaml" if prepared.size > 64 else "demo.yaml") + encoding
+            own = "protocols/stereo.yaml"
+        usual = stored == (source != "falling_things")
+        return preset_file(own), [] if usual else encoding or ["model.depth_encoding=hha"]
+    return preset_file("small.yaml" if prepared.size > 64 else "demo.yaml"), encoding
 
 
 def next_command(prepared: PreparedSet) -> str:
@@ -57,17 +57,17 @@ def next_command(prepared: PreparedSet) -> str:
     train = next((named[word] for word in ("train", "training") if word in named), "")
     if not train:
         return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])} --out results"
-    settings = preset(prepared)
-    words = [f"python -m mmcl_core.train --config {settings} --data {place}"]
+    file, changes = preset(prepared)
     val = next((named[word] for word in ("val", "validation", "valid") if word in named), "val")
-    words += [f"data.{key}_split={quote(name)}" for key, name in (("train", train), ("val", val)) if name != key]
-    if len(prepared.modalities) == 1:
-        words.append(f"train.modalities={prepared.modalities[0]} method=amdim")
-    samples = len(prepared.select(train))
+    words = [f"data.{key}_split={quote(name)}" for key, name in (("train", train), ("val", val)) if name != key]
     with suppress(ConfigError):
-        if samples < load(settings.partition(" ")[0]).train.batch:
+        settings, samples = load(file).train, len(prepared.select(train))
+        if not set(settings.modalities) <= set(prepared.modalities):
+            several, names = len(prepared.modalities) > 1, ",".join(prepared.modalities)
+            words.append(quote(f"train.modalities=[{names}]") if several else f"train.modalities={names} method=amdim")
+        if 2 <= samples < settings.batch:
             words.append(f"train.batch={samples}")
-    return " ".join(words)
+    return " ".join([f"python -m mmcl_core.train --config {quote(file)} --data {place}", *changes, *words])
 
 
 def _source(prepared: PreparedSet) -> str:

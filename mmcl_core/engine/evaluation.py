@@ -205,12 +205,12 @@ def _usable(
     unknown = Counter(prepared.classes[label] for label in theirs[(theirs >= 0) & (ours < 0)])
     if not (ours >= 0).any():
         raise DataError(
-            f"split {split!r} of {prepared.path} has no sample of the model's classes ({', '.join(classes)}); its "
+            f"split {split!r} of {prepared.path} has no sample of the model's classes ({', '.join(number)}); its "
             f"classes are {', '.join(prepared.classes)}"
         )
     if unknown:
         logger.warning(
-            "%d samples of none of the model's classes %s: %s",
+            "%d samples of things that the model has no name for %s: %s",
             unknown.total(),
             "are left out" if settings.legacy else "count for min_score alone",
             ", ".join(f"{name} ({count})" for name, count in unknown.items()),

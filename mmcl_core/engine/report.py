@@ -190,7 +190,7 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"{left['unlabelled']} samples without a label are left out."
     for name, count in left["unknown_classes"].items():
         how = "are left out" if report["settings"]["legacy"] else "count for min_score alone"
-        yield f"{count} samples of class {name}, none of the model's, {how}."
+        yield f"{count} samples of {name}, which the model has no name for, {how}."
     for name, figures in report["modalities"].items():
         if figures["missing"]:
             yield f"{figures['missing']} samples do not have {name}."
