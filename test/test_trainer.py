@@ -29,6 +29,7 @@ from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, set_mode
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
 from mmcl_core.engine.recording import batch_tensors, can_record
+from mmcl_core.engine.report import try_report
 from mmcl_core.engine.runlog import RunLog, read_rows
 from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import Trainer, train
@@ -322,7 +323,7 @@ def test_one_training_a_folder(data, tmp_path):
 
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path, caplog):
     (tmp_path / "report").touch()
-    command._write_report(tmp_path)
+    try_report(tmp_path)
     (record,) = caplog.records
     assert "the report could not be written" in record.getMessage()
     assert record.exc_info is None
