@@ -115,7 +115,8 @@ def test_page_of_a_run(tmp_path):
         "my run", f"{100 * top1:.1f} %", "LEGACY PROTOCOL", "MIT & co", "f00d", "optim.lr", "0.003", "2.9",
         "Stages: train, heads", "<b>pen",
         "ECE: expected calibration error",
-        "5 samples of kite, which the model has no name for", "3 samples do not have rgb", "class rgb", "Calibration, depth",
+        "5 samples of kite, which the model has no name for", "3 samples do not have rgb", "class rgb",
+        "Calibration, depth",
     ):  # fmt: skip
         assert expected in text, expected
     assert page.tags.count("img") == 2 * 3 * 2
