@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 
 def hint(key: str, known: Mapping[str, Any]) -> str:
-    """The end of a message about an unknown key: the known one it resembles, or all of them."""
+    """The end of a message about an unknown key: the section that has it, the known one it is like, or all of them."""
+    sections = [name for name, inner in known.items() if isinstance(inner, Mapping) and key in inner]
+    if len(sections) == 1:
+        return f"; did you mean '{sections[0]}.{key}'?"
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
@@ -110,9 +113,8 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T |
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            sections = [name for name in known if key in getattr(hints[name], "__dataclass_fields__", ())]
-            words = f"; did you mean '{sections[0]}.{key}'?" if len(sections) == 1 else hint(str(key), known)
-            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{words}")
+            inner = {name: getattr(hints[name], "__dataclass_fields__", None) for name in known}
+            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), inner)}")
         wanted = hints[key]
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
             factory: Any = known[key].default_factory
