@@ -34,6 +34,7 @@ from mmcl_core.data.workers import end_with_parent, interrupts_deferred
 from mmcl_core.errors import ConfigError, DataError, MmclError
 from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
+from mmcl_core.synth.scene import VERSION
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
 
 __all__ = ["main", "make_stock", "render"]
@@ -85,9 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         default="train=0.8,val=0.1,test=0.1",
         metavar="NAME|NAME=SHARE,...",
-        help="a split, or splits and their shares; the first one counts as the training split, the others see a wider "
-        "range of light; a split of a share of 0.4 or less has 16 background textures of each kind instead of 48 "
-        "(default: %(default)s)",
+        help="a split, or splits and their shares; all but train (or the first, where none is named so) see a wider "
+        "range of light and fewer background textures (default: %(default)s)",
     )
     add(
         "--keep-instances",
@@ -205,7 +205,7 @@ def _description(
 ) -> dict[str, Any]:
     """What the index tells of a set's making, the same for all shards."""
     return {
-        **{"made_by": "mmcl_core.render", **source, "sensor": look["sensor"], "shares": shares},
+        **{"made_by": "mmcl_core.render", "scenes": VERSION, **source, "sensor": look["sensor"], "shares": shares},
         **{name: look[key] for key, (name, usual) in _SCENES.items() if look[key] != usual},
         "unseen_in_other_splits": unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",

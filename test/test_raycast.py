@@ -9,8 +9,8 @@ from mmcl_core.errors import DataError
 from mmcl_core.synth.crops import FolderStock
 from mmcl_core.synth.mesh import Mesh, object_files, smooth_normals
 from mmcl_core.synth.mesh_files import load_mesh
+from mmcl_core.synth.placing import resting_rotations, yaw
 from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
-from mmcl_core.synth.scene import resting_rotations, yaw
 from mmcl_core.synth.shade import MeshSkin, Pyramid, surface
 
 trimesh = pytest.importorskip("trimesh")

@@ -22,8 +22,9 @@ from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool, background_texture
 from mmcl_core.synth.mesh import Mesh, object_files
 from mmcl_core.synth.mesh_files import check_textures, load_mesh
+from mmcl_core.synth.placing import Item
 from mmcl_core.synth.raycast import Camera, cast
-from mmcl_core.synth.scene import IMAGER, Item, Scene, compose
+from mmcl_core.synth.scene import IMAGER, Scene, compose
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
 from mmcl_core.synth.shade import SRGB_TO_LINEAR, lit, surface
 
@@ -214,7 +215,8 @@ class CropMaker:
         stock: where objects come from.
         seed: the set's seed.
         size: side of the crops in pixels.
-        shares: splits and their shares; the first is for training, the others see a wider range of light.
+        shares: splits and their shares. The split ``train``, or the first where none is named so, is for training: it
+            has 48 background textures of each kind; the others have 16 and see a wider range of light.
         sensor: kind of depth camera; ``any``: each crop by another; ``none``: exact depth.
         neighbours: objects beside the target, at most.
         spread: how many times as wide as usual the properties of both cameras are drawn.
@@ -238,6 +240,7 @@ class CropMaker:
         self.stock, self.seed, self.size, self.sensor, self.neighbours = stock, seed, size, sensor, neighbours
         self.spread, self.piles, self.paint = spread, piles, paint
         self.shares = dict(shares)
+        self._training = "train" if "train" in shares else next(iter(shares))
         self._pools: dict[str, TexturePool] = {}
         self._distractors: dict[tuple[str, int], Item] = {}
 
@@ -249,15 +252,15 @@ class CropMaker:
         window = turn // _WINDOW
         target = self.stock.item(label, split, window, rng)
         if split not in self._pools:
-            self._pools[split] = TexturePool(self._split_seed(split), 48 if self.shares[split] > 0.4 else 16)
+            self._pools[split] = TexturePool(self._split_seed(split), 48 if split == self._training else 16)
 
         def neighbour(source: np.random.Generator) -> Item:
             if source.random() < 0.2:
                 return self._distractor(split, int(source.integers(_DISTRACTORS)))
             return self.stock.item(int(source.integers(len(self.stock.classes))), split, window, source)
 
-        held_back = split != next(iter(self.shares))
-        scene = compose(rng, target, neighbour, self._pools[split], held_back, self.neighbours, self.piles)
+        wide = split != self._training
+        scene = compose(rng, target, neighbour, self._pools[split], wide, self.neighbours, self.piles)
         if self.paint:
             brush = np.random.default_rng([self.seed, number, 1])  # its own: the scene stays what it is
             for thing in scene.placed:
@@ -311,7 +314,7 @@ def render_scene(
     rgb = photo if grid == size else cv2.resize(photo, (size, size), interpolation=cv2.INTER_LINEAR)
     square = (grid, grid)
     if sensor == "none":
-        z = cv2.resize(hits.z.reshape(square), (size, size), interpolation=cv2.INTER_NEAREST)
+        z = cv2.resize(hits.z.reshape(square), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
         depth = to_millimetres(z, np.isfinite(z))
     else:
         brightness = SRGB_TO_LINEAR[np.maximum.reduce(seen.colour.T)].reshape(square)

@@ -1,6 +1,6 @@
 """Compose a scene: a target on a support, neighbours, a room, lamps, a camera and the window of the crop.
 
-The support is the plane z = 0 under the target and the target stands at the origin. All lengths are metres.
+The support is the plane z = 0 under the target. All lengths are metres.
 """
 
 from __future__ import annotations
@@ -11,31 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmcl_core.synth.background import TexturePool
-from mmcl_core.synth.mesh import Mesh
-from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, cast
-from mmcl_core.synth.shade import Lamp, Lighting, MeshSkin, Pyramid
+from mmcl_core.synth.placing import Item, pile, place, turn_to, yaw
+from mmcl_core.synth.raycast import Camera, Panel, Placed, cast
+from mmcl_core.synth.shade import Lamp, Lighting, Pyramid
 
-__all__ = ["IMAGER", "Item", "Scene", "compose", "random_pose", "resting_rotations", "yaw"]
+__all__ = ["IMAGER", "VERSION", "Scene", "compose"]
+
+VERSION = 2  # of what a seed draws: raised with every change of scenes, as sets of one seed are no longer the same then
 
 IMAGER = (640, 480)  # width and height of the virtual picture
 MIN_VISIBLE = 0.45
 _PROBE = 40  # rays on a side of the grid that measures visibility
-
-
-class Item:
-    """One object, ready to be placed and shaded: its solid, its skin, and how it comes to rest."""
-
-    def __init__(self, name: str, instance: str, mesh: Mesh) -> None:
-        self.name, self.instance = name, instance
-        self.solid, self.skin = Solid(mesh), MeshSkin(mesh)
-        self._resting: np.ndarray | None = None
-
-    @property
-    def resting(self) -> np.ndarray:
-        """Rotations [P, 3, 3] in which it lies still on a table."""
-        if self._resting is None:
-            self._resting = resting_rotations(self.solid.outline)
-        return self._resting
 
 
 @dataclass
@@ -87,145 +73,18 @@ def compose(
         count = min(most_neighbours, int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))
         neighbours = [draw_neighbour(rng) for _ in range(count)]
         azimuth = float(rng.uniform(-np.pi, np.pi))
-        placed, items = _place(rng, target, neighbours if attempt < 8 else [], azimuth)
+        placed, items = place(rng, target, neighbours if attempt < 8 else [], azimuth)
         if piles and rng.random() < piles and attempt < 8:
-            _pile(rng, placed, items, draw_neighbour(rng))
+            pile(rng, placed, items, draw_neighbour(rng))
         camera = _aim(rng, placed[0], azimuth)
         found = _visible(camera, placed)
         if found is None or found[0] < MIN_VISIBLE:
             continue
         left, top, side = _window(rng, *found[1:])
-        panels, textures = _room(rng, pool, azimuth, min(float(thing.outline[:, 2].min()) for thing in placed))
+        panels, textures = _room(rng, pool, azimuth, np.concatenate([thing.outline for thing in placed]))
         lighting = _lighting(rng, textures[0].mean(), wide)
         return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
     raise AssertionError(f"no view of {target.instance} shows enough of it")
-
-
-def yaw(angle: float) -> np.ndarray:
-    """Rotation about +z, float64 [3, 3]."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
-
-
-def resting_rotations(outline: np.ndarray, count: int = 16) -> np.ndarray:
-    """Rotations in which a body lies still: its centre is as low as it gets by rolling.
-
-    The height of the centre above the lowest point is the support function of the body; rolling follows
-    its slope from ``count`` evenly spread starts.
-
-    Args:
-        outline: float [M, 3], its outermost points.
-        count: rotations wanted (some repeat).
-
-    Returns:
-        float64 [count, 3, 3].
-    """
-    points = outline.astype(np.float64) - (outline.min(0) + outline.max(0)) / 2
-    k = np.arange(count) + 0.5
-    z, angle = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
-    down = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], axis=1)
-    size = np.linalg.norm(points, axis=1).max()
-    for step in np.geomspace(0.25, 0.003, 90):
-        lowest = points[(down @ points.T).argmax(axis=1)]
-        slope = lowest - np.einsum("ij,ij->i", lowest, down)[:, None] * down
-        slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-3 * size)
-        down -= step * slope
-        down /= np.linalg.norm(down, axis=1, keepdims=True)
-    return np.stack([_turn(d, np.array([0.0, 0.0, -1.0])) for d in down])
-
-
-def random_pose(rng: np.random.Generator, item: Item) -> np.ndarray:
-    """Rotation of an object on its support: 45 % upright, 25 % on a side, 15 % at rest in some way, 15 % any."""
-    pick = rng.random()
-    turn = yaw(float(rng.uniform(-np.pi, np.pi)))
-    if pick < 0.45:
-        return turn
-    if pick < 0.70:
-        side = (
-            np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
-            if rng.random() < 0.5
-            else np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-        )
-        return turn @ (side if rng.random() < 0.5 else side.T)
-    if pick < 0.85:
-        return turn @ item.resting[int(rng.integers(len(item.resting)))]
-    q = rng.standard_normal(4)
-    w, x, y, z = q / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The smallest rotation that takes one unit vector to another."""
-    c = float(start @ end)
-    if c < -0.999999:
-        return np.diag([1.0, -1.0, -1.0]) if abs(start[0]) < 0.9 else np.diag([-1.0, -1.0, 1.0])
-    v = np.cross(start, end)
-    k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + k + k @ k / (1 + c)
-
-
-def _stand(item: Item, rotation: np.ndarray, x: float, y: float, z: float = 0.0) -> Placed:
-    """Put an object down at (x, y): its box centred there, its lowest point on height z."""
-    outline = item.solid.outline @ rotation.T.astype(np.float32)
-    low, high = outline.min(0), outline.max(0)
-    return Placed(item.solid, rotation, np.array([x, y, z]) - [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
-
-
-def _place(
-    rng: np.random.Generator, target: Item, neighbours: Sequence[Item], azimuth: float
-) -> tuple[list[Placed], list[Item]]:
-    """The target at the origin and its neighbours around it, without running into each other."""
-    placed, items = [_stand(target, random_pose(rng, target), 0, 0)], [target]
-    for item in neighbours:
-        rotation = random_pose(rng, item)
-        for _ in range(4):
-            towards = rng.normal(0, 0.7) if rng.random() < 0.4 else rng.uniform(-np.pi, np.pi)  # 40 % in front
-            direction = np.array([np.cos(azimuth + towards), np.sin(azimuth + towards), 0], np.float32)
-            thing = _stand(item, rotation, 0, 0)
-            apart = (placed[0].outline @ direction).max() - (thing.outline @ direction).min()
-            x, y = direction[:2] * (apart + rng.exponential(0.04))
-            thing = _stand(item, rotation, float(x), float(y))
-            if all(_separate(thing, other) for other in placed):
-                placed.append(thing)
-                items.append(item)
-                break
-    for thing in placed:
-        thing.shine = float(np.exp(rng.normal(0, 0.7)))
-    return placed, items
-
-
-def _pile(rng: np.random.Generator, placed: list[Placed], items: list[Item], item: Item) -> None:
-    """Put one more object under the target, or on one of the things that are there."""
-    rotation, shine = random_pose(rng, item), float(np.exp(rng.normal(0, 0.7)))
-    base = 0 if rng.random() < 0.5 else int(rng.integers(len(placed)))
-    outline = placed[base].outline
-    low, high = outline.min(0), outline.max(0)
-    x, y = ((low + high) / 2 + rng.uniform(-0.35, 0.35, 3) * (high - low))[:2]
-    if base == 0 and rng.random() < 0.5:
-        thing = _stand(item, rotation, float(x), float(y))
-        rise = np.array([0, 0, float(thing.outline[:, 2].max())])
-        placed[0] = Placed(placed[0].solid, placed[0].rotation, placed[0].position + rise, placed[0].shine)
-    else:
-        thing = _stand(item, rotation, float(x), float(y), float(high[2]))
-    thing.shine = shine
-    placed.append(thing)
-    items.append(item)
-
-
-def _separate(a: Placed, b: Placed) -> bool:
-    """Whether a vertical plane across the line between their centres, or along an axis, parts two things."""
-    first, second = a.outline, b.outline
-    line = (second.min(0) + second.max(0) - first.min(0) - first.max(0))[:2]
-    length = float(np.linalg.norm(line))
-    axes = np.array([line / max(length, 1e-6), [1, 0], [0, 1]], np.float32).T
-    p, q = first[:, :2] @ axes, second[:, :2] @ axes
-    return bool(((p.max(0) <= q.min(0)) | (q.max(0) <= p.min(0))).any())
 
 
 def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
@@ -255,7 +114,7 @@ def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
     roll = rng.normal(0, np.deg2rad(4))
     basis = np.stack([right, np.cross(-away, right), -away], axis=1) @ yaw(float(roll))
     ray = np.array([(u - cx) / focal, (v - cy) / focal, 1.0])
-    rotation = basis @ _turn(ray / np.linalg.norm(ray), np.array([0.0, 0.0, 1.0]))
+    rotation = basis @ turn_to(ray / np.linalg.norm(ray), np.array([0.0, 0.0, 1.0]))
     return Camera(float(focal), float(focal), float(cx), float(cy), rotation, position)
 
 
@@ -295,10 +154,17 @@ def _window(rng: np.random.Generator, visible: np.ndarray, whole: np.ndarray) ->
 
 
 def _room(
-    rng: np.random.Generator, pool: TexturePool, azimuth: float, ground: float
+    rng: np.random.Generator, pool: TexturePool, azimuth: float, things: np.ndarray
 ) -> tuple[list[Panel], list[Pyramid]]:
-    """Support, floor, wall and things lying flat; the first texture is that of the support."""
-    back = np.array([-np.cos(azimuth), -np.sin(azimuth), 0.0])  # away from the camera
+    """Support, floor, wall and things lying flat; the first texture is that of the support.
+
+    Args:
+        rng: what they are drawn from.
+        pool: background textures.
+        azimuth: direction of the camera.
+        things: float [N, 3], outermost points of all that stands on the support: the table is under and the wall behind
+            them.
+    """
     textures = [pool.get(kind, int(rng.integers(pool.count))) for kind in ("table", "floor", "wall")]
     up, infinite = np.array([0, 0, 1.0]), (np.inf, np.inf)
     turn = yaw(float(rng.uniform(-np.pi, np.pi)))
@@ -311,23 +177,44 @@ def _room(
         textures[0] = textures[1]
         panels = [Panel(np.zeros(3), u, v, infinite, 0, scale, offset, gloss)]
     else:
-        half = (float(rng.uniform(0.3, 1.0)), float(rng.uniform(0.25, 0.6)))
-        reach = rng.uniform(-1, 1, 2) * (np.array(half) - 0.08)
-        panels = [Panel(u * reach[0] + v * reach[1], u, v, half, 0, scale, offset, gloss, rng.random() < 0.12)]
+        half = np.array([rng.uniform(0.3, 1.0), rng.uniform(0.25, 0.6)])
+        middle, disc = rng.uniform(-1, 1, 2) * (half - 0.08), bool(rng.random() < 0.12)
+        half, middle = _table(half, middle, things @ turn[:, :2], disc)
+        extent = (float(half[0]), float(half[1]))
+        panels = [Panel(turn[:, :2] @ middle, u, v, extent, 0, scale, offset, gloss, disc)]
         floor = np.array([0, 0, -rng.uniform(0.45, 0.8)])
         panels.append(Panel(floor, u, v, infinite, 1, float(rng.uniform(0.3, 1.0)), offset, 0.05))
     distance = rng.uniform(0.25, 0.8) if rng.random() < 0.25 else rng.uniform(0.8, 3.5)
-    facing = yaw(float(rng.normal(0, 0.5))) @ back
+    facing = yaw(float(rng.normal(0, 0.5))) @ np.array([-np.cos(azimuth), -np.sin(azimuth), 0.0])  # from the camera
+    distance = max(distance, float((things @ facing).max()) + 0.002)
     across = np.cross(up, facing)
     panels.append(Panel(facing * distance, across, -up, infinite, 2, float(rng.uniform(0.8, 2.5)), offset, 0.05))
-    for _ in range(int(rng.choice(4, p=[0.55, 0.2, 0.15, 0.1]))):
+    for layer in range(int(rng.choice(4, p=[0.55, 0.2, 0.15, 0.1]))):
         textures.append(pool.get("print", int(rng.integers(pool.count))))
-        turn = yaw(float(rng.uniform(-np.pi, np.pi)))
-        size = np.exp(rng.uniform(np.log(0.03), np.log(0.3), 2))
-        place = np.array([*rng.uniform(-0.4, 0.4, 2), 0.0004 + ground])
-        half = (float(size[0]) / 2, float(size[1]) / 2)
-        panels.append(Panel(place, turn[:, 0], turn[:, 1], half, len(textures) - 1, float(size.max()), (0.5, 0.5), 0.1))
+        panels.append(_sheet(rng, panels[0], len(textures) - 1, 0.0004 * (layer + 1)))
     return panels, textures
+
+
+def _table(half: np.ndarray, middle: np.ndarray, things: np.ndarray, disc: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Half sides and middle [2] of a table, changed as little as puts it under points [N, 2] of its own axes."""
+    low, high = things.min(0), things.max(0)
+    inner = 1 / np.sqrt(2) if disc else 1.0  # the rectangle inside an ellipse
+    half = np.maximum(half, (high - low) / 2 / inner)
+    return half, np.clip(middle, high - half * inner, low + half * inner)
+
+
+def _sheet(rng: np.random.Generator, table: Panel, texture: int, height: float) -> Panel:
+    """A sheet of paper or the like that lies on the table, ``height`` above it."""
+    turn = yaw(float(rng.uniform(-np.pi, np.pi)))
+    size = np.exp(rng.uniform(np.log(0.03), np.log(0.3), 2))
+    place = np.array([*rng.uniform(-0.4, 0.4, 2), height])
+    if np.isfinite(table.half[0]):
+        room = np.array(table.half) * (1 / np.sqrt(2) if table.round else 1.0) - float(np.hypot(*size)) / 2
+        axes = np.stack([table.u, table.v], axis=1)
+        along = np.clip((place - table.centre) @ axes, -np.maximum(room, 0), np.maximum(room, 0))
+        place[:2] = (table.centre + axes @ along)[:2]
+    half = (float(size[0]) / 2, float(size[1]) / 2)
+    return Panel(place, turn[:, 0], turn[:, 1], half, texture, float(size.max()), (0.5, 0.5), 0.1)
 
 
 def _lighting(rng: np.random.Generator, ground_colour: np.ndarray, wide: bool) -> Lighting:

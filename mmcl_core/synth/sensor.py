@@ -360,10 +360,10 @@ def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generat
     """Resize depth and validity: interpolated inside surfaces, nearest at steps, so that nothing is made up."""
     if z.shape[0] == size:
         return z, valid
-    nearest = cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST)
+    nearest = cv2.resize(z, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
     linear = cv2.resize(z, (size, size), interpolation=cv2.INTER_LINEAR)
     even = cv2.dilate(z, _SQUARE) - cv2.erode(z, _SQUARE) < 0.04 * z
-    smooth = cv2.resize(even.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
+    smooth = cv2.resize(even.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
     share = cv2.resize(valid.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     ragged = share + rng.standard_normal((size, size), np.float32) * 0.06 > 0.5
     return np.where(smooth, linear, nearest), ragged
