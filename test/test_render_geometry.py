@@ -49,10 +49,10 @@ def test_points_of_a_crop_lie_where_they_are_in_the_scene(meshes, monkeypatch, s
         np.testing.assert_allclose(seen, np.stack([x, y], -1).reshape(-1, 2)[read] - 0.5, atol=1e-3)
 
         # along: what lies on the table has height 0. Depth of a window smaller than the crop is cast at the window's
-        # pixels and enlarged by the nearest, which is up to (scale + 1) / 2 pixels of the crop off
+        # pixels and enlarged by the nearest, which is up to scale / 2 pixels of the crop off
         scale = max(size / round(scene.side), 1.0)
         enlarged += scale > 1
-        off = (-(scale + 1) / 2, scale / 2) if scale > 1 else (0.0, 0.0)
+        off = (-scale / 2, scale / 2) if scale > 1 else (0.0, 0.0)
         rays = imager_rays(scene, column, row, size)
         hits = cast(position, rays.astype(np.float32), scene.placed, scene.panels)
         edge = np.ones((2 * int(np.ceil(scale)) + 1,) * 2)
