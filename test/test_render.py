@@ -309,7 +309,6 @@ def test_light_and_textures_of_a_split_are_as_documented(meshes, monkeypatch, ca
         render.main(["--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert "all but train (or the first, where none is named so) see a wider range of light" in told
-    assert "a share of 0.4 or less has 16 background textures of each kind instead of 48" in told
 
 
 def test_household_splits_share_no_instance():
