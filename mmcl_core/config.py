@@ -14,15 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmcl_core import method_config
 from mmcl_core.errors import ConfigError
-from mmcl_core.method_config import (
-    AdmdConfig,
-    CmcConfig,
-    HallucinationConfig,
-    InputDropoutConfig,
-    ModDropConfig,
-    Pix2PixConfig,
-)
 from mmcl_core.settings import build, hint, read_file, read_override
 
 __all__ = [
@@ -307,12 +300,13 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    pix2pix: Pix2PixConfig = field(default_factory=Pix2PixConfig)
-    admd: AdmdConfig = field(default_factory=AdmdConfig)
-    hallucination: HallucinationConfig = field(default_factory=HallucinationConfig)
-    cmc: CmcConfig = field(default_factory=CmcConfig)
-    input_dropout: InputDropoutConfig = field(default_factory=InputDropoutConfig)
-    moddrop: ModDropConfig = field(default_factory=ModDropConfig)
+    amdim: method_config.AmdimConfig = field(default_factory=method_config.AmdimConfig)
+    pix2pix: method_config.Pix2PixConfig = field(default_factory=method_config.Pix2PixConfig)
+    admd: method_config.AdmdConfig = field(default_factory=method_config.AdmdConfig)
+    hallucination: method_config.HallucinationConfig = field(default_factory=method_config.HallucinationConfig)
+    cmc: method_config.CmcConfig = field(default_factory=method_config.CmcConfig)
+    input_dropout: method_config.InputDropoutConfig = field(default_factory=method_config.InputDropoutConfig)
+    moddrop: method_config.ModDropConfig = field(default_factory=method_config.ModDropConfig)
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -11,6 +11,7 @@ from typing import Literal
 
 __all__ = [
     "AdmdConfig",
+    "AmdimConfig",
     "CmcConfig",
     "HallucinationConfig",
     "InputDropoutConfig",
@@ -18,6 +19,18 @@ __all__ = [
     "Pix2PixConfig",
     "TeacherConfig",
 ]
+
+
+@dataclass(frozen=True)
+class AmdimConfig:
+    """The method ``amdim``: two augmentations of one picture, contrasted.
+
+    Attributes:
+        classify_both: classify both of them (mean of the two losses), which shows the classifier twice as many views;
+            the authors' program classifies the first alone.
+    """
+
+    classify_both: bool = False
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def plain_terms(method, system, batch, stage):
             of = f" {views[group[0]]}" if apart and name == "regulariser" else ""
             terms[name + of] = loss.contrastive_weight * value
     for target, group in () if stage.name == "contrast" else of_target.items():
-        scores = [system.classifier(features[view].f1, target) for view in group]
+        seen = group[:1] if apart and not method.config.amdim.classify_both else group
+        scores = [system.classifier(features[view].f1, target) for view in seen]
         for head in ("linear", "mlp"):
             settings = (batch.labels, loss.logit_clip, loss.logit_regulariser)
             parts = [plain.classify(getattr(one, head), *settings) for one in scores]
@@ -101,13 +102,14 @@ def plain_terms(method, system, batch, stage):
 
 
 @pytest.mark.parametrize("target", ["depth", "both"])
-@pytest.mark.parametrize("name", ["mmcl", "amdim", "two_step"])
+@pytest.mark.parametrize("name", ["mmcl", "amdim", "amdim amdim.classify_both=true", "two_step"])
 def test_terms_are_those_of_the_plain_formulation_with_the_settings_of_the_run(name, target):
     settings = (
         "level_pairs=[1-5, 5-5]", "clip=2", "regulariser=0.2", "direction_weight=0.7", "contrastive_weight=0.5",
         "classification_weight=2", "logit_clip=4", "logit_regulariser=0.01",
     )  # fmt: skip
-    method, system = build(f"method={name}", f"train.target={target}", *(f"loss.{text}" for text in settings))
+    words = f"method={name} train.target={target}".split()
+    method, system = build(*words, *(f"loss.{text}" for text in settings))
     with torch.no_grad():  # so large that clip and penalty show
         system.classifier.linear.weight *= 10
         system.classifier.output.weight *= 10

@@ -18,7 +18,7 @@ def two_views(modality: str) -> dict[str, str]:
 
 
 class UnimodalContrastive(Method):
-    """Two augmentations of a picture are contrasted, and both are classified (mean of the two losses).
+    """Two augmentations of a picture are contrasted, and the first is classified, or both.
 
     With ``train.target: both`` every modality is contrasted with itself; modalities never meet.
     """
@@ -46,7 +46,8 @@ class UnimodalContrastive(Method):
             encoded = encode(model, batch, two_views(target), self.feature_heads())
             for name, value in contrast(make_nce(loss), encoded, batch, loss.contrastive_weight).items():
                 terms[f"{name} {target}" if name == "regulariser" else name] = value
-            parts = [classify(model, part, target, batch.labels, loss) for part in encoded.values()]
+            views = list(encoded.values()) if self.config.amdim.classify_both else [next(iter(encoded.values()))]
+            parts = [classify(model, view, target, batch.labels, loss) for view in views]
             for head in parts[0]:
                 terms[f"class {target} {head}"] = torch.stack([part[head] for part in parts]).mean()
         return terms
