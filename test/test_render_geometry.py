@@ -48,7 +48,7 @@ def test_points_of_a_crop_lie_where_they_are_in_the_scene(meshes, monkeypatch, s
         x, y = (scene.left + (column + 0.5) * scene.side / size, scene.top + (row + 0.5) * scene.side / size)
         np.testing.assert_allclose(seen, np.stack([x, y], -1).reshape(-1, 2)[read] - 0.5, atol=1e-3)
 
-        # along: what lies on the table has height 0. Depth of a window smaller than the crop is cast at the window's
+        # along: the table has the height of its panel. Depth of a window smaller than the crop is cast at the window's
         # pixels and enlarged by the nearest, which is up to scale / 2 pixels of the crop off
         scale = max(size / round(scene.side), 1.0)
         enlarged += scale > 1
@@ -61,8 +61,11 @@ def test_points_of_a_crop_lie_where_they_are_in_the_scene(meshes, monkeypatch, s
         points_on_table += int(table.sum())
         up = rays[:, 2]
         shifted = np.stack([imager_rays(scene, column + a, row + b, size)[:, 2] for a in off for b in off])
-        bound = position[2] * np.abs(up / shifted - 1).max(0) + 0.0006 * np.abs(up)  # depth is rounded to a millimetre
-        assert (np.abs(points[:, 2]) <= bound)[table].all()
+        height = scene.panels[0].centre[2]
+        bound = (position[2] - height) * np.abs(up / shifted - 1).max(0) + 0.0006 * np.abs(
+            up
+        )  # depth is rounded to a millimetre
+        assert (np.abs(points[:, 2] - height) <= bound)[table].all()
         if scale == 1:  # and everything else is where it is
             near = np.abs(hits.z - z.reshape(-1)) < 0.0006
             assert near[read].mean() > 0.999

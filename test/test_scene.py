@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from test_render import meshes
 
+from mmcl_core.synth import scene as scene_module
 from mmcl_core.synth.background import TexturePool
 from mmcl_core.synth.crops import FolderStock
-from mmcl_core.synth.placing import pile
+from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.placing import Item, pile
 from mmcl_core.synth.raycast import Placed
 from mmcl_core.synth.scene import compose
 
@@ -17,6 +19,13 @@ pytest.importorskip("embreex")
 
 __all__ = ["meshes"]  # a fixture
 TABLE, WALL, FIRST_SHEET = 0, 2, 3  # textures
+# fmt: off
+DRAWN = (  # of three scenes: camera, side of the window, the object of the pile, the table
+    0.1916, -1.5333, 1.171, 71.1542, 0.1529, -0.3512, 0.1396, 0.0, 0.0, -0.0003,
+    -0.5123, 0.1648, 0.7919, 113.4993, -0.0009, 0.0383, 0.21, -0.2414, 0.3267, -0.0003,
+    0.321, -1.0209, 1.0602, 154.2193, -0.0395, -0.0179, 0.04, 0.4692, 0.0983, -0.0003,
+)
+# fmt: on
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +76,29 @@ def test_tables_are_under_all_that_stands_on_them(scenes):
     for scene, table in zip(scenes, tables, strict=True):
         for thing in scene.placed:
             assert is_on(table, thing.outline)
-        wall = next(panel for panel in scene.panels if panel.texture == WALL)
-        assert min(((thing.outline - wall.centre) @ wall.normal).min() for thing in scene.placed) > 0
+
+
+def test_walls_are_behind_all_things():
+    moved = 0
+    for seed in range(30):
+        things = np.array([[0.0, 0, 0], [0.1, 0.1, 0.2], [-1.0, 0, 0]])  # the last one far behind, seen along -x
+        panels, _ = scene_module._room(np.random.default_rng(seed), TexturePool(0, 1), 0.0, things)
+        wall = next(panel for panel in panels if panel.texture == WALL)
+        before = (things - wall.centre) @ wall.normal
+        assert before.min() > 0
+        moved += before.min() < 0.003
+    assert 5 <= moved <= 25
+
+
+def test_a_round_table_that_holds_all_stays_where_it_is():
+    half, middle = np.array([0.5, 0.3]), np.array([0.1, 0.0])
+    corner = middle + half * [0.9, 0.2]  # inside the ellipse, beside the rectangle in it
+    same = scene_module._table(half, middle, np.array([[0.0, 0.0], corner]), disc=True)
+    assert np.array_equal(same[0], half)
+    assert np.array_equal(same[1], middle)
+    outside = np.array([[0.0, 0.0], middle + half * [0.9, 0.9]])
+    half, middle = scene_module._table(half, middle, outside, disc=True)
+    assert (((outside - middle) / half) ** 2).sum(axis=1).max() <= 1 + 1e-9
 
 
 def test_sheets_lie_on_the_table_one_over_the_other(scenes):
@@ -125,3 +155,76 @@ def test_of_several_places_one_is_taken_where_the_upper_thing_would_tip_least(me
     assert len(beside) >= 20
     assert max(beside) <= 0.0281
     assert np.median(beside) < 0.008
+
+
+def plates(*quads, name):
+    """An item of rectangles without thickness, each four corners [4, 3] in metres."""
+    corners = np.array(quads, float).reshape(-1, 3)
+    faces = [[4 * k + i for i in triangle] for k in range(len(quads)) for triangle in ((0, 1, 2), (0, 2, 3))]
+    return Item(
+        name, name, Mesh(corners, np.array(faces), np.zeros((len(corners), 2)), np.full((2, 2, 3), 90, np.uint8))
+    )
+
+
+def test_walls_without_thickness_carry_and_are_carried(monkeypatch):
+    """Faces seen edge-on by all vertical rays: an open box (0.1 m), a card (0.15 m high) and a board."""
+    s = 0.05
+    ring = [(-s, -s), (s, -s), (s, s), (-s, s)]
+    sides = [[(*a, 0), (*b, 0), (*b, 0.1), (*a, 0.1)] for a, b in zip(ring, ring[1:] + ring[:1], strict=True)]
+    box = plates([(x, y, 0) for x, y in ring], *sides, name="open box")
+    card = plates([(-s, 0, 0), (s, 0, 0), (s, 0, 0.15), (-s, 0, 0.15)], name="card")
+    board = plates([(2 * x, 2 * y, 0) for x, y in ring], name="board")
+    monkeypatch.setattr("mmcl_core.synth.placing.random_pose", lambda rng, item: np.eye(3))
+    for lower, upper, height in ((box, board, 0.1), (card, board, 0.15), (card, box, 0.15)):
+        heights = []
+        for seed in range(12):
+            placed, items = [Placed(lower.solid, np.eye(3), np.zeros(3))], [lower]
+            pile(np.random.default_rng(seed), placed, items, upper)
+            if placed[0].outline[:, 2].min() == 0:  # the new thing is not under the old one
+                heights.append(float(placed[1].outline[:, 2].min()))
+        assert len(heights) >= 5
+        np.testing.assert_allclose(heights, height, atol=2e-3)
+
+
+def test_a_raised_target_is_in_no_third_thing(meshes, monkeypatch):
+    """A long board is put on a low box beside a high one, which then carries it."""
+    monkeypatch.setattr("mmcl_core.synth.placing.random_pose", lambda rng, item: np.eye(3))
+    board = plates([(-0.2, -0.02, 0), (0.2, -0.02, 0), (0.2, 0.02, 0), (-0.2, 0.02, 0)], name="board")
+    box = FolderStock(meshes).item(0, "train", 0, np.random.default_rng(0))  # 0.06 x 0.1 x 0.15 m
+    square = [(-0.01, -0.01), (0.01, -0.01), (0.01, 0.01), (-0.01, 0.01)]
+    low = plates([(x, y, 0) for x, y in square], [(x, y, 0.02) for x, y in square], name="low")
+    carried = 0
+    for seed in range(12):
+        beside = Placed(
+            box.solid, np.eye(3), np.array([0.18, 0, 0]) - [*box.solid.centre[:2], box.solid.outline[:, 2].min()]
+        )
+        placed, items = [Placed(board.solid, np.eye(3), np.zeros(3)), beside], [board, box]
+        pile(np.random.default_rng(seed), placed, items, low)
+        if placed[0].outline[:, 2].min() > 0:
+            carried += 1
+            assert placed[0].outline[:, 2].min() == pytest.approx(0.15, abs=1e-3)
+    assert carried >= 2
+
+
+def test_every_scene_that_is_to_have_a_pile_has_one(meshes):
+    stock, draw = FolderStock(meshes), np.random.default_rng(0)
+    items = [stock.item(label, "train", 0, draw) for label in (0, 1)]
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        placed, things = scene_module.place(rng, items[0], [items[1]] * 3, 0.0)
+        count = len(placed)
+        pile(rng, placed, things, items[seed % 2])
+        assert len(placed) == len(things) == count + 1
+        assert max(thing.outline[:, 2].min() for thing in placed) > 0.001
+
+
+def test_another_scene_is_another_version(meshes):
+    """Poses and cameras of a few scenes, to a millimetre: who changes them raises ``VERSION``, and this."""
+    pool, stock, draw = TexturePool(0, 4), FolderStock(meshes), np.random.default_rng(0)
+    items = [stock.item(label, "train", 0, draw) for label in (0, 1)]
+    drawn = []
+    for seed in range(3):
+        scene = compose(np.random.default_rng(seed), items[0], lambda _: items[1], pool, piles=1.0)
+        drawn += [*scene.camera.position, scene.side, *scene.placed[-1].position, *scene.panels[TABLE].centre]
+    assert scene_module.VERSION == 3
+    np.testing.assert_allclose(drawn, DRAWN, atol=1e-3)

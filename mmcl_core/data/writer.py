@@ -216,8 +216,8 @@ class PreparedWriter:
             raise DataError(f"{path} is damaged ({error!r}); --overwrite begins anew") from error
         if not same:
             raise DataError(
-                f"{self._partial} was made with other options or from another source; give the same ones to go on, or "
-                "--overwrite to begin anew"
+                f"{self._partial} was made with other options, from another source or by another version; give the "
+                "same to go on, or --overwrite to begin anew"
             )
         return kept
 

@@ -36,6 +36,7 @@ _GOLDEN = 0.6180339887498949
 _KEEP = 192  # objects a process holds, those used last
 _WINDOW = 2  # rounds of a split that share their instances
 _DISTRACTORS = 10
+_LARGE = 1.5  # metres: larger meshes are warned of
 
 
 @dataclass
@@ -145,11 +146,12 @@ class FolderStock:
             logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
         used = [path for name, _, path in self._files if name in self.classes]
         checksum = hashlib.sha256(repr([file[:2] for file in self._files if file[0] in self.classes]).encode())
-        broken, remarks = [], []
+        broken, remarks, large = [], [], []
         for path in used:
             try:
                 mesh = load_mesh(path)
                 remarks += [(path, remark) for remark in mesh.remarks]
+                large += [path] if np.ptp(mesh.bounds, axis=0).max() > _LARGE else []
                 for array in (mesh.vertices, mesh.faces, mesh.uv, mesh.shows, mesh.texture, *mesh.others):
                     checksum.update(repr(array.shape).encode())
                     checksum.update(np.ascontiguousarray(array).data)
@@ -161,6 +163,12 @@ class FolderStock:
             raise broken[0]
         for path, remark in remarks:
             logger.warning("colours of %s: %s", path, remark)
+        if large:
+            logger.warning(
+                "meshes above %.1f m: %d, such as %s; to be seen whole they are so far away that depth cameras, which "
+                "end at 3 to 8 m, often read nothing of them",
+                _LARGE, len(large), large[0],
+            )  # fmt: skip
         plain = [(path, missing) for path in used if (missing := check_textures(path))]
         if plain:
             logger.warning(
@@ -249,18 +257,17 @@ class CropMaker:
         label, turn = number % len(self.stock.classes), number // len(self.stock.classes)
         split = split_of_round(turn, self.shares)
         rng = np.random.default_rng([self.seed, number])
-        window = turn // _WINDOW
+        window, training = turn // _WINDOW, split == self._training
         target = self.stock.item(label, split, window, rng)
         if split not in self._pools:
-            self._pools[split] = TexturePool(self._split_seed(split), 48 if split == self._training else 16)
+            self._pools[split] = TexturePool(self._split_seed(split), 48 if training else 16)
 
         def neighbour(source: np.random.Generator) -> Item:
             if source.random() < 0.2:
                 return self._distractor(split, int(source.integers(_DISTRACTORS)))
             return self.stock.item(int(source.integers(len(self.stock.classes))), split, window, source)
 
-        wide = split != self._training
-        scene = compose(rng, target, neighbour, self._pools[split], wide, self.neighbours, self.piles)
+        scene = compose(rng, target, neighbour, self._pools[split], not training, self.neighbours, self.piles)
         if self.paint:
             brush = np.random.default_rng([self.seed, number, 1])  # its own: the scene stays what it is
             for thing in scene.placed:

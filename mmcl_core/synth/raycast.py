@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ class Solid:
         mesh: the mesh.
         centre, radius: bounding sphere in the frame of the mesh, metres.
         outline: float32 [M, 3], the vertices that lie outermost in some direction: enough for boxes and support.
+        edges: float32 [N, 3], points along the edges of the faces, evenly spread, 2 mm apart or more; with ``outline``.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -83,6 +85,11 @@ class Solid:
         self.radius = float(np.linalg.norm(mesh.vertices - self.centre, axis=1).max())
         self.outline = _outermost(mesh.vertices - self.centre) + self.centre
         self._scene = _embree_scene(mesh)
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """See the class; worked out when first asked for."""
+        return np.concatenate([self.outline, _along_edges(self.mesh)])
 
     def hit(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
         """Nearest hits in the mesh's frame: embreex's geomID (-1: none), primID, u, v, tfar per ray [N, 3]."""
@@ -272,3 +279,15 @@ def _outermost(points: np.ndarray, directions: int = 400) -> np.ndarray:
     axes = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
     far = (points @ np.concatenate([sphere, axes]).T).argmax(axis=0)
     return np.asarray(points[np.unique(far)])
+
+
+def _along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:
+    """Points [N, 3], at most ``count``, at even distances along all edges laid end to end."""
+    pairs = np.unique(np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
+    start, way = mesh.vertices[pairs[:, 0]], mesh.vertices[pairs[:, 1]] - mesh.vertices[pairs[:, 0]]
+    length = np.linalg.norm(way, axis=1)
+    ends = np.cumsum(length, dtype=np.float64)
+    place = np.linspace(0, ends[-1], min(count, int(ends[-1] / 0.002) + 1), endpoint=False)
+    edge = np.searchsorted(ends, place, side="right")
+    share = 1 - (ends[edge] - place) / np.maximum(length[edge], 1e-12)
+    return np.asarray(start[edge] + share[:, None] * way[edge], np.float32)

@@ -1,6 +1,6 @@
 """Compose a scene: a target on a support, neighbours, a room, lamps, a camera and the window of the crop.
 
-The support is the plane z = 0 under the target. All lengths are metres.
+Things stand on the plane z = 0, a hair above the table and the sheets on it. All lengths are metres.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from mmcl_core.synth.shade import Lamp, Lighting, Pyramid
 
 __all__ = ["IMAGER", "VERSION", "Scene", "compose"]
 
-VERSION = 2  # of what a seed draws: raised with every change of scenes, as sets of one seed are no longer the same then
+VERSION = 3  # of what a seed draws: raised with every change of scenes, as sets of one seed are no longer the same then
 
 IMAGER = (640, 480)  # width and height of the virtual picture
 MIN_VISIBLE = 0.45
+_SUPPORT = -3e-4  # height of the table or floor: below the things, so that it hides nothing that is flat
+_LAYER = 5e-5  # height of a sheet of paper above what is under it
 _PROBE = 40  # rays on a side of the grid that measures visibility
 
 
@@ -81,8 +83,9 @@ def compose(
         if found is None or found[0] < MIN_VISIBLE:
             continue
         left, top, side = _window(rng, *found[1:])
-        panels, textures = _room(rng, pool, azimuth, np.concatenate([thing.outline for thing in placed]))
-        lighting = _lighting(rng, textures[0].mean(), wide)
+        things = np.concatenate([thing.outline for thing in placed])
+        panels, textures = _room(rng, pool, azimuth, things)
+        lighting = _lighting(rng, textures[0].mean(), wide, float(np.linalg.norm(things, axis=1).max()))
         return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
     raise AssertionError(f"no view of {target.instance} shows enough of it")
 
@@ -102,7 +105,9 @@ def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
     middle = (outline.min(0) + outline.max(0)) / 2
     extent = 2 * float(np.linalg.norm(outline - middle, axis=1).max())
     distance = rng.uniform(0.5, 1.25) if rng.random() < 0.75 else rng.uniform(0.4, 2.0)
-    distance = float(np.clip(distance, extent * focal / 420, max(extent * focal / 52, 0.4)))  # 52 to 420 pixels
+    distance = float(
+        np.clip(distance, extent * focal / 420, max(extent * focal / 52, 0.4))
+    )  # 52 to 420 pixels, tiny things fewer
     width, height = IMAGER
     cx, cy = width / 2 + rng.normal(0, 8) - 0.5, height / 2 + rng.normal(0, 8) - 0.5
     edge = -0.02 if rng.random() < 0.1 else 0.2
@@ -175,13 +180,14 @@ def _room(
     gloss = float(rng.choice([0.0, 0.1, 0.4]))
     if on_floor:
         textures[0] = textures[1]
-        panels = [Panel(np.zeros(3), u, v, infinite, 0, scale, offset, gloss)]
+        panels = [Panel(np.array([0, 0, _SUPPORT]), u, v, infinite, 0, scale, offset, gloss)]
     else:
         half = np.array([rng.uniform(0.3, 1.0), rng.uniform(0.25, 0.6)])
         middle, disc = rng.uniform(-1, 1, 2) * (half - 0.08), bool(rng.random() < 0.12)
         half, middle = _table(half, middle, things @ turn[:, :2], disc)
         extent = (float(half[0]), float(half[1]))
-        panels = [Panel(turn[:, :2] @ middle, u, v, extent, 0, scale, offset, gloss, disc)]
+        place = turn[:, :2] @ middle + np.array([0, 0, _SUPPORT])
+        panels = [Panel(place, u, v, extent, 0, scale, offset, gloss, disc)]
         floor = np.array([0, 0, -rng.uniform(0.45, 0.8)])
         panels.append(Panel(floor, u, v, infinite, 1, float(rng.uniform(0.3, 1.0)), offset, 0.05))
     distance = rng.uniform(0.25, 0.8) if rng.random() < 0.25 else rng.uniform(0.8, 3.5)
@@ -191,12 +197,14 @@ def _room(
     panels.append(Panel(facing * distance, across, -up, infinite, 2, float(rng.uniform(0.8, 2.5)), offset, 0.05))
     for layer in range(int(rng.choice(4, p=[0.55, 0.2, 0.15, 0.1]))):
         textures.append(pool.get("print", int(rng.integers(pool.count))))
-        panels.append(_sheet(rng, panels[0], len(textures) - 1, 0.0004 * (layer + 1)))
+        panels.append(_sheet(rng, panels[0], len(textures) - 1, _SUPPORT + _LAYER * (layer + 1)))
     return panels, textures
 
 
 def _table(half: np.ndarray, middle: np.ndarray, things: np.ndarray, disc: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Half sides and middle [2] of a table, changed as little as puts it under points [N, 2] of its own axes."""
+    """Half sides and middle [2] of a table, moved and enlarged only where points [N, 2] of its own axes are off it."""
+    if disc and (((things - middle) / half) ** 2).sum(axis=1).max() <= 1:
+        return half, middle
     low, high = things.min(0), things.max(0)
     inner = 1 / np.sqrt(2) if disc else 1.0  # the rectangle inside an ellipse
     half = np.maximum(half, (high - low) / 2 / inner)
@@ -204,7 +212,7 @@ def _table(half: np.ndarray, middle: np.ndarray, things: np.ndarray, disc: bool)
 
 
 def _sheet(rng: np.random.Generator, table: Panel, texture: int, height: float) -> Panel:
-    """A sheet of paper or the like that lies on the table, ``height`` above it."""
+    """A sheet of paper or the like that lies on the table, at ``height``."""
     turn = yaw(float(rng.uniform(-np.pi, np.pi)))
     size = np.exp(rng.uniform(np.log(0.03), np.log(0.3), 2))
     place = np.array([*rng.uniform(-0.4, 0.4, 2), height])
@@ -217,8 +225,11 @@ def _sheet(rng: np.random.Generator, table: Panel, texture: int, height: float) 
     return Panel(place, turn[:, 0], turn[:, 1], half, texture, float(size.max()), (0.5, 0.5), 0.1)
 
 
-def _lighting(rng: np.random.Generator, ground_colour: np.ndarray, wide: bool) -> Lighting:
-    """Ambient light and one to three lamps above; the support throws its own colour back up."""
+def _lighting(rng: np.random.Generator, ground_colour: np.ndarray, wide: bool, reach: float) -> Lighting:
+    """Ambient light and one to three lamps above; the support throws its own colour back up.
+
+    ``reach``: metres from the origin within which all things are, and no lamp.
+    """
     warmth = rng.normal(0, 0.07 if wide else 0.05)
     white = np.array([1 + warmth, 1.0, 1 - warmth], np.float32)
     key = float(rng.uniform(0.15, 1.4) if wide else rng.uniform(0.25, 1.1))
@@ -226,7 +237,7 @@ def _lighting(rng: np.random.Generator, ground_colour: np.ndarray, wide: bool) -
     lamps = []
     for k in range(int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
         azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(lowest, 88))
-        distance = rng.uniform(1.2, 3.0)
+        distance = rng.uniform(1.2, 3.0) * max(1.0, reach)
         direction = np.array(
             [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
         )
