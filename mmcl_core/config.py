@@ -156,8 +156,8 @@ class AugmentConfig:
     """Augmentation of training crops (paper, Section III-D).
 
     Attributes:
-        policy: ``paper`` takes the paper's RandAugment ranges, ``sound`` repairs those that destroy the picture,
-            ``none`` crops and flips only.
+        policy: ``paper`` takes the paper's RandAugment ranges and the authors' forms, ``sound`` repairs those that
+            destroy the picture, ``none`` crops and flips only.
         flip: probability of the horizontal flip, shared by all modalities of a sample.
         scale, ratio: area share and aspect ratio of the random resized crop, drawn per modality.
         rgb_ops, rgb_magnitude: N and M of RandAugment for RGB; N = 0 switches it off.

@@ -18,6 +18,8 @@ from mmcl_core.errors import ConfigError
 
 __all__ = ["main", "table"]
 
+#: Samples at once where answers do not depend on it.
+BATCH = 64
 #: Values of min_score that are printed; metrics.json and the report have more.
 SHOWN_SCORES = (0.0, 0.5, 0.7, 0.8, 0.9)
 
@@ -42,7 +44,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.engine.results import write_results
     from mmcl_core.weights import WEIGHTS_NAME
 
-    if options.batch < 1 or options.resamples < 1 or min(options.threads, options.seed) < 0:
+    batch = _batch(options)
+    if batch < 1 or options.resamples < 1 or min(options.threads, options.seed) < 0:
         raise ConfigError("--batch and --resamples must be at least 1, --threads and --seed at least 0")
     if options.threads:
         from mmcl_core.backend_torch import set_threads
@@ -51,7 +54,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     settings = Settings(
         split=options.split,
         modalities=tuple(options.modality),
-        batch=options.batch,
+        batch=batch,
         device=options.device,
         precision=options.precision,
         legacy=options.legacy_protocol,
@@ -76,6 +79,17 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
         logger.warning("the report of the run could not be written (%s) and is put beside the figures", error)
         page = write_report(out, [out])
     return out, page, evaluation.report
+
+
+def _batch(options: argparse.Namespace) -> int:
+    """What ``--batch`` says; by default, under the authors' protocol, that of the training, where its settings are."""
+    from mmcl_core.engine.runfolder import read_config
+    from mmcl_core.weights import weights_file
+
+    if options.batch is not None or not options.legacy_protocol:
+        return BATCH if options.batch is None else int(options.batch)
+    run = weights_file(options.run).parent
+    return read_config(run).train.batch if (run / "config.yaml").exists() else BATCH
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -149,7 +163,9 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the results (default: RUN/evaluation/<data set>-<split>; of a weights file beside it, with "
         "its name in front)",
     )
-    parser.add_argument("--batch", type=int, default=64, help="samples at once (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, help=f"samples at once (default: {BATCH}, and with --legacy-protocol that of the training)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument(
         "--precision", choices=("float32", "bf16"), default="float32", help="of the network (default: %(default)s)"

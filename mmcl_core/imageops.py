@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "add_then_solarize_table",
     "affine",
     "autocontrast_table",
     "brightness_table",
@@ -106,9 +107,15 @@ def solarize_table(threshold: Tensor) -> Tensor:
 
 
 def solarize_add_table(amount: Tensor, threshold: int = 128) -> Tensor:
-    """Add ``amount`` [n], cut to an integer, to the levels below ``threshold``."""
+    """Add ``amount`` [n], cut to an integer, to the levels below ``threshold``: the published form."""
     levels = _levels(amount)
     return _to_uint8(torch.where(levels < threshold, levels + _column(amount).trunc(), levels))
+
+
+def add_then_solarize_table(amount: Tensor, threshold: int = 128) -> Tensor:
+    """Add ``amount`` [n], in levels, to all levels, clip, and invert those from ``threshold`` on: the authors' form."""
+    added = (_levels(amount) + _column(amount)).clamp_(0, 255).trunc()
+    return torch.where(added < threshold, added, 255 - added).to(torch.uint8)
 
 
 def brightness_table(factor: Tensor) -> Tensor:
@@ -228,7 +235,7 @@ def affine(image: Tensor, matrix: Tensor) -> Tensor:
     return image.flatten(2).gather(2, index).view_as(image).mul_(inside[:, None].to(image.dtype))
 
 
-def cutout(image: Tensor, centre: Tensor, side: Tensor, fill: tuple[int, ...]) -> Tensor:
+def cutout(image: Tensor, centre: Tensor, side: Tensor, fill: tuple[int, ...], *, inclusive: bool = False) -> Tensor:
     """Overwrite a square that the border may cut.
 
     Args:
@@ -236,13 +243,15 @@ def cutout(image: Tensor, centre: Tensor, side: Tensor, fill: tuple[int, ...]) -
         centre: [n, 2], y and x as shares of the height and width.
         side: [n], pixels.
         fill: one value or one a channel.
+        inclusive: whether the pixel at the far end belongs to it, one more than ``side``, as in rectangles of PIL.
     """
     height, width = image.shape[-2:]
+    beyond = side.floor()[:, None] + inclusive
     hit = []
     for length, share in ((height, centre[:, 0]), (width, centre[:, 1])):
         low = (share * length - side / 2).clamp(min=0).floor()[:, None]
         place = torch.arange(length, device=image.device)
-        hit.append((place >= low) & (place < low + side[:, None].floor()))
+        hit.append((place >= low) & (place < low + beyond))
     mask = (hit[0].to(image.dtype)[:, :, None] * hit[1].to(image.dtype)[:, None, :])[:, None]
     covered = torch.cat([mask * value for value in fill], dim=1)
     return (image * (1 - mask)).add_(covered)

@@ -21,7 +21,7 @@ __all__ = ["CUTOUT_GREY", "DEPTH_SETS", "MAX_MAGNITUDE", "RGB_POLICIES", "Op", "
 MAX_MAGNITUDE = 30
 #: Pixel ranges are given for crops of this side and scale with it.
 REFERENCE_SIZE = 128
-#: What :func:`mmcl_core.imageops.cutout` leaves in RGB: about the mean colour of photographs.
+#: What cutout leaves in RGB: about the mean colour of photographs. The authors' program leaves it in depth, too.
 CUTOUT_GREY = (125, 123, 114)
 
 
@@ -34,6 +34,10 @@ class Op:
         low, high: its value at magnitude 0 and 30.
         unit: of the value; ``px`` is for crops of 128 pixels and scales with the crop; ``change`` means 1 + value.
         signed: whether the sign of the value is drawn too.
+        authors: whether 8-bit pictures get the form of the authors' program, where that is not the published one:
+            ``SolarizeAdd`` adds to all levels, clips, and inverts those from 128 on (published: it adds to those below
+            128); the last row and column of ``Cutout`` are one pixel farther, and in a depth picture it leaves
+            :data:`CUTOUT_GREY`, not 0. Metric depth gets a hole of the side itself in either form.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Op:
     high: float = 0.0
     unit: str = ""
     signed: bool = False
+    authors: bool = False
 
     def value(self, magnitude: float, size: int) -> float:
         """The value at a magnitude, for crops of ``size`` pixels, without its sign."""
@@ -55,7 +60,7 @@ _PAPER = (
     Op("Invert"),
     Op("Posterize", 0, 4, "bits"),
     Op("Solarize", 0, 256, "level"),
-    Op("SolarizeAdd", 0, 110, "level"),
+    Op("SolarizeAdd", 0, 110, "level", authors=True),
     Op("Contrast", 0.1, 1.9, "factor"),
     Op("Brightness", 0.1, 1.9, "factor"),
     Op("Rotate", 0, 30, "degrees", signed=True),
@@ -65,14 +70,16 @@ _PAPER = (
     Op("TranslateY", 0, 100, "px", signed=True),
     Op("Color", 0.1, 1.9, "factor"),
     Op("Sharpness", 0.1, 1.9, "factor"),
-    Op("Cutout", 0, 40, "px"),
+    Op("Cutout", 0, 40, "px", authors=True),
 )
 
-#: What ``sound`` has instead: a larger magnitude always changes more, and nothing blackens the picture. ``Invert`` is
-#: left out, as it knows no magnitude and turns every colour into its opposite.
+#: What ``sound`` has instead: a larger magnitude always changes more, nothing blackens the picture, and operations have
+#: their published form. ``Invert`` is left out, as it knows no magnitude and turns every colour into its opposite.
 _REPAIRED = {
     "Posterize": Op("Posterize", 8, 4, "bits"),
     "Solarize": Op("Solarize", 256, 0, "level"),
+    "SolarizeAdd": Op("SolarizeAdd", 0, 110, "level"),
+    "Cutout": Op("Cutout", 0, 40, "px"),
     "Speckle": Op("Speckle", 0, 1, "deviation"),
     **{name: Op(name, 0, 0.9, "change", signed=True) for name in ("Contrast", "Brightness", "Color", "Sharpness")},
 }
@@ -91,7 +98,9 @@ DEPTH_SETS: dict[int, tuple[str, ...]] = {
 }
 
 #: Operations that only the study of single ones has. The authors' program multiplies with a factor of mean 1 and
-#: standard deviation 1, whatever the magnitude; ``sound`` lets the deviation grow with it.
+#: standard deviation 1, whatever the magnitude; ``sound`` lets the deviation grow with it. Their product is neither
+#: clipped nor 8 bit any more, so that their program does not divide it by 255 as it does test pictures: the network was
+#: trained on another scale than it was tested on. That is not imitated; here the product is clipped to 0..255.
 _EXTRA = (Op("Speckle", 1, 1, "deviation"),)
 
 

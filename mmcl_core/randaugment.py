@@ -15,7 +15,7 @@ from mmcl_core import imageops
 from mmcl_core.config import AugmentConfig
 from mmcl_core.depth import NEAREST_MM, valid_readings
 from mmcl_core.errors import ConfigError
-from mmcl_core.policy import MAX_MAGNITUDE, Op, depth_ops, single_op
+from mmcl_core.policy import CUTOUT_GREY, MAX_MAGNITUDE, Op, depth_ops, single_op
 
 __all__ = ["RandAugment", "depth_policy", "sent"]
 
@@ -33,11 +33,12 @@ def depth_policy(config: AugmentConfig, size: int, range_m: tuple[float, float] 
     Raises:
         ConfigError: a setting out of its range, or an operation without one.
     """
+    fill = CUTOUT_GREY if config.policy == "paper" else (0,)
     if not config.depth_op:
         ops = depth_ops(config.policy, config.depth_set)
-        return RandAugment(ops, config.depth_ops, config.depth_magnitude, size, range_m=range_m)
+        return RandAugment(ops, config.depth_ops, config.depth_magnitude, size, fill, range_m=range_m)
     ops, share = single_op(config.policy, config.depth_op), config.depth_op_probability
-    return RandAugment(ops, 1, config.depth_magnitude, size, range_m=range_m, probability=share)
+    return RandAugment(ops, 1, config.depth_magnitude, size, fill, range_m=range_m, probability=share)
 
 
 def sent(numbers: Tensor, device: torch.device | str) -> Tensor:
@@ -55,7 +56,7 @@ class RandAugment:
         count: N, drawn for every sample.
         magnitude: M, in 0..30.
         size: side of the pictures.
-        fill: what cutout leaves, one value or one a channel.
+        fill: what cutout leaves in 8-bit pictures, one value or one a channel; in metric depth it leaves no reading.
         range_m: the distances in metres whose levels are 0 and 255, for metric depth.
         probability: of each of the N draws to be applied, in 0..1.
 
@@ -168,7 +169,9 @@ class RandAugment:
             assert noise is not None
             return self._speckle(image, noise, values)
         if op.name == "Cutout":
-            return imageops.cutout(image, centre, values, self.fill)
+            picture = image.dtype == torch.uint8
+            fill = self.fill if picture else (0,)
+            return imageops.cutout(image, centre, values, fill, inclusive=op.authors and picture)
         if op.name == "Color":
             return imageops.color(image, values)
         assert op.name == "Sharpness", op.name
@@ -226,7 +229,7 @@ class RandAugment:
             for number, op in enumerate(self.ops):
                 known = op.name in _TABLES - _LOOKING
                 values = self._values(torch.full((1, 2), number), numbers)[0]
-                tables.append(_fixed_table(op.name, values) if known else torch.zeros(2, 1, 256, dtype=torch.uint8))
+                tables.append(_fixed_table(op, values) if known else torch.zeros(2, 1, 256, dtype=torch.uint8))
             self._fixed_tables = torch.cat(tables).to(device)
         return self._fixed_tables
 
@@ -252,8 +255,8 @@ def _table_of(name: str, image: Tensor, values: Tensor, use: Tensor | None) -> T
     return imageops.autocontrast_table(image, use) if name == "AutoContrast" else imageops.equalize_table(image, use)
 
 
-def _fixed_table(name: str, values: Tensor) -> Tensor:
-    match name:
+def _fixed_table(op: Op, values: Tensor) -> Tensor:
+    match op.name:
         case "Invert":
             return imageops.invert_table(values)
         case "Posterize":
@@ -261,8 +264,8 @@ def _fixed_table(name: str, values: Tensor) -> Tensor:
         case "Solarize":
             return imageops.solarize_table(values)
         case "SolarizeAdd":
-            return imageops.solarize_add_table(values)
-    assert name == "Brightness", name
+            return (imageops.add_then_solarize_table if op.authors else imageops.solarize_add_table)(values)
+    assert op.name == "Brightness", op.name
     return imageops.brightness_table(values)
 
 

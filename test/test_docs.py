@@ -79,6 +79,15 @@ def test_every_set_and_run_was_made_by_a_command_before():
         made |= {option(words, "--out")} if "--out" in words else set()
 
 
+def test_the_papers_sets_are_prepared_with_256_pixels():
+    """Half as many, the side of the network's input, would lose what the authors' program crops from."""
+    pages = [ROOT / "docs/data_sets.md", *(ROOT / "config").rglob("*.yaml")]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if re.search(r"mmcl_core\.prepare (falling_things|nyud|scenenet) ", line)]
+    assert len(found) >= 10
+    assert [line for line in found if "--size 256" not in line] == []
+
+
 def test_every_data_set_and_protocol_has_its_place():
     for name in data_sets():
         assert f"`{name}`" in PAGE

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmcl_core import plain
 from mmcl_core.config import ModelConfig
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
+from mmcl_core.nn.authors import load_authors_state
 from mmcl_core.nn.encoder import Encoder, ResidualUnit
 from mmcl_core.nn.heads import Classifier
 from mmcl_core.nn.model import RecognitionModel, encoder_settings
@@ -247,6 +248,31 @@ def test_transfer_from_a_weights_file(tmp_path):
         assert torch.equal(value, fresh[key] if new else source.state_dict()[key]), key
     with pytest.raises(CheckpointError, match=r"made with model.ndf=4; this model has model.ndf=8"):
         RecognitionModel(ModelConfig(input_size=32, ndf=8, nrkhs=8, depth=1), BOTH, 3).init_from(tmp_path)
+
+
+def test_the_authors_encoder_for_32_px_is_refused(tmp_path):
+    """All its weights but those of the unit after the first convolution have a place in ours."""
+    config = ModelConfig(input_size=32, ndf=4, nrkhs=24, depth=1)
+    places = {
+        "stem.0.": "0.conv.", "to7.0.": "2.layer_list.", "to7.1.": "3.layer_list.", "to5.": "5.layer_list.",
+        "to3.": "6.layer_list.", "to1.": "7.",
+    }  # fmt: skip
+    model = RecognitionModel(config, BOTH, 3, feature_heads=False)
+    ours = {key.removeprefix("encoder."): value for key, value in model.encoder.state_dict().items()}
+    state = {
+        f"encoder.module.layer_list.{theirs}{key.removeprefix(prefix)}": value
+        for prefix, theirs in places.items()
+        for key, value in ours.items()
+        if key.startswith(prefix)
+    }
+    bias = torch.zeros(24)
+    state |= {f"encoder.module.layer_list.8.bn.{name}": bias for name in ("weight", "bias", "running_mean")}
+    torch.save(state, tmp_path / "without.pth")
+    assert len(load_authors_state(tmp_path / "without.pth")) == len(state) + 1
+    unit = {f"encoder.module.layer_list.1.conv{n}.weight": torch.zeros(4, 4, 1, 1) for n in (1, 2)}
+    torch.save(unit | state, tmp_path / "authors.pth")
+    with pytest.raises(CheckpointError, match=r"authors' encoder for 32 px.*those for 64 and 128 px can be read"):
+        model.init_from(tmp_path / "authors.pth")
 
 
 @pytest.mark.parametrize("unit_norm", [False, True])

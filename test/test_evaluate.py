@@ -348,6 +348,23 @@ def test_legacy_protocol_is_marked_and_uses_the_test_statistics(run, tmp_path, c
     assert (run / "weights.safetensors").read_bytes() == before
 
 
+def test_legacy_protocol_has_the_batch_of_the_training(run, tmp_path):
+    data = write_set(tmp_path / "set")
+    common = [str(run), "--data", str(data), "--modality", "rgb", "--resamples", "50", "--quiet"]
+    legacy = [*common, "--legacy-protocol"]
+    assert (
+        evaluate.main(legacy) == 2
+    )  # settings of the training are not known, and 23 samples do not fill a batch of 64
+    (run / "config.yaml").write_text("train: {batch: 9}\n")
+    cases = ((legacy, "9", 18), ([*legacy, "--batch", "5"], "5", 20), (common, "64", 23))
+    for number, (line, batch, samples) in enumerate(cases):
+        assert evaluate.main([*line, "--out", str(tmp_path / str(number))]) == 0
+        report, _ = read(tmp_path / str(number))
+        assert report["settings"]["batch"] == int(batch)
+        assert report["modalities"]["rgb"]["samples"] == samples
+        assert (f"TEST batches of {batch} " in report["protocol"]) == (line != common)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

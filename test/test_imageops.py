@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from mmcl_core import imageops
 
@@ -130,12 +130,24 @@ def test_posterize_to_no_bits_is_black():
     assert imageops.lookup(pictures(), imageops.posterize_table(torch.zeros(5))).max() == 0
 
 
-def test_solarize_add():
+AMOUNTS = [0.0, 14.67, 60.0, 110.0, 127.9]
+
+
+def test_solarize_add_as_published():
     batch = pictures()
-    amounts = [0.0, 14.67, 60.0, 110.0, 127.9]
-    result = imageops.lookup(batch, imageops.solarize_add_table(torch.tensor(amounts)))
-    for image, amount, out in zip(batch.int(), amounts, result.int(), strict=True):
+    result = imageops.lookup(batch, imageops.solarize_add_table(torch.tensor(AMOUNTS)))
+    for image, amount, out in zip(batch.int(), AMOUNTS, result.int(), strict=True):
         assert torch.equal(out, torch.where(image < 128, (image + int(amount)).clamp(max=255), image))
+
+
+def test_solarize_add_of_the_authors():
+    """All levels are raised and clipped; the upper half is inverted after that."""
+    batch = pictures()
+    result = imageops.lookup(batch, imageops.add_then_solarize_table(torch.tensor(AMOUNTS)))
+    for image, amount, out in zip(batch, AMOUNTS, result, strict=True):
+        raised = np.clip(image.permute(1, 2, 0).numpy() + amount, 0, 255).astype(np.uint8)
+        expected = np.asarray(ImageOps.solarize(Image.fromarray(raised), 128))
+        np.testing.assert_array_equal(out.permute(1, 2, 0).numpy(), expected)
 
 
 def test_cutout_as_erase():
@@ -147,6 +159,19 @@ def test_cutout_as_erase():
         top, left = int(max(0, y * 40 - length / 2)), int(max(0, x * 40 - length / 2))
         expected = TF.erase(image, top, left, int(length), int(length), torch.tensor([125, 123, 114]).view(3, 1, 1))
         assert torch.equal(out, expected)
+
+
+def test_cutout_as_a_rectangle_of_pil():
+    batch = pictures(40)
+    centre = torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.01, 0.02], [0.7, 0.2], [0.5, 0.5]])
+    side = torch.tensor([10.0, 12.0, 4 / 30 * 40, 1.0, 0.0])
+    result = imageops.cutout(batch, centre, side, (125, 123, 114), inclusive=True)
+    for image, (y, x), length, out in zip(batch, centre.tolist(), side.tolist(), result, strict=True):
+        expected = Image.fromarray(image.permute(1, 2, 0).numpy())
+        top, left = int(max(0, y * 40 - length / 2)), int(max(0, x * 40 - length / 2))
+        corners = (left, top, min(40, left + length), min(40, top + length))
+        ImageDraw.Draw(expected).rectangle(corners, (125, 123, 114))
+        np.testing.assert_array_equal(out.permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
 def test_depth_sharpness_leaves_holes_and_their_neighbours():

@@ -310,7 +310,8 @@ def test_two_step_stages():
     method, system = build("method=two_step", "train.head_epochs=30", "optim.milestones=[50]")
     first, second = method.stages()
     assert (first.self_supervised, first.validates, second.validates) == (True, False, True)
-    assert second.updates[0].optim.milestones == (15, 25)
+    assert second.updates[0].optim.milestones == (16, 26)  # the authors' program steps after epochs 15 and 25
+    assert second.updates[0].optim.warmup_steps == method.config.optim.warmup_steps
     assert not any(name.startswith("class") for name in losses(method, system, first))
     assert set(losses(method, system, second)) == {
         f"class {m} {h}" for m in ("rgb", "depth") for h in ("linear", "mlp")

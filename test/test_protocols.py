@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import yaml
 
 from mmcl_core import evaluate, prepare, train
 from mmcl_core.config import load
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.runfolder import read_config
 from mmcl_core.errors import ConfigError
+from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import load_weights
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -72,7 +74,9 @@ def test_a_protocol_says_only_what_differs_from_its_preset():
         made = load(path)
         assert made.model == base.model
         assert made.optim == base.optim, "a protocol has the schedule of its preset, from the start"
-    assert load(CONFIG / "protocols/semi_supervised.yaml").data.label_share == 0.1
+    few = load(CONFIG / "protocols/semi_supervised.yaml")
+    table = yaml.safe_load((CONFIG / "tables/figure3.yaml").read_text())
+    assert (few.data.label_share, few.augment.policy) == (0.1, table["settings"]["augment.policy"])
     assert load(CONFIG / "protocols/unsupervised_pretraining.yaml").data.label_share == 0
 
 
@@ -94,14 +98,15 @@ def test_base_is_laid_under_and_never_goes_round(tmp_path):
         load(tmp_path / "c.yaml")
 
 
-def crops(root, classes, *, stored):
-    """A set as ``prepare`` makes it: metric depth, or 8-bit depth pictures."""
+def crops(root, classes, *, stored, enlarged=1):
+    """A set as ``prepare`` makes it: metric depth, or 8-bit depth pictures; crops of 32 pixels times ``enlarged``."""
     rng = np.random.default_rng(1)
     with PreparedWriter(
-        root, classes=classes, size=32, modalities=("rgb", "depth"), stored=("depth",) if stored else ()
+        root, classes=classes, size=32 * enlarged, modalities=("rgb", "depth"), stored=("depth",) if stored else ()
     ) as writer:
         for number in range(24):
             rgb, depth = tiny.picture(number % 3, rng)
+            rgb, depth = (image.repeat(enlarged, axis=0).repeat(enlarged, axis=1) for image in (rgb, depth))
             if stored:
                 depth = np.repeat((depth // 5).astype(np.uint8)[..., None], 3, axis=2)
             split = "train" if number < 16 else "test"
@@ -134,6 +139,26 @@ def test_unlabelled_pretraining_then_transfer_to_other_classes(tmp_path, capsys)
     assert evaluate.main([str(after), "--data", str(target), "--resamples", "10"]) == 0
     figures = json.loads((after / "evaluation/nyud-test/metrics.json").read_text())
     assert figures["modalities"]["rgb"]["samples"] == 8
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_crops_of_twice_the_side_of_the_network(tmp_path, stored):
+    """As the paper's sets of 256 px: trained on, tested on, and recognised as they were tested."""
+    data = crops(tmp_path / "set", ("bed", "sofa"), stored=stored, enlarged=2)
+    protocol = "transfer" if stored else "semi_supervised"
+    out = run(protocol, data, tmp_path / "run", "train.target=both", "data.label_share=1")
+    assert load_weights(out)[1]["crop_size"] == 64
+    assert evaluate.main([str(out), "--data", str(data), "--resamples", "10", "--modality", "rgb", "depth"]) == 0
+    lines = (out / "evaluation/set-test/predictions.csv").read_text().splitlines()
+    lines = list(csv.DictReader(lines))
+    prepared = PreparedSet.open(data)
+    recognizer = Recognizer.load(out, device="cpu")
+    for name in ("rgb", "depth"):
+        pictures = [np.asarray(prepared.images[name][row]) for row in prepared.select("test")]
+        assert pictures[0].shape[:2] == (64, 64)
+        scores = recognizer.recognize(**{name: pictures}).scores
+        tested = [float(line["score"]) for line in lines if line["modality"] == name]
+        np.testing.assert_allclose(scores, tested, atol=1e-3)
 
 
 def test_few_labels_and_one_depth_operation(tmp_path):

@@ -67,6 +67,37 @@ def test_paper_blackens_and_sound_does_not():
             assert torch.equal(apply_one("sound", op.name, 0, image, numbers), image), f"{op.name} at magnitude 0"
 
 
+def test_solarize_add_of_the_paper_is_that_of_the_authors():
+    image = torch.arange(0, 192, dtype=torch.uint8).view(1, 3, 8, 8)
+    numbers = torch.zeros(1, 1, 3)
+    authors = torch.arange(192) + 14  # 4 / 30 x 110, without its fraction
+    authors = torch.where(authors < 128, authors, 255 - authors)
+    assert torch.equal(apply_one("paper", "SolarizeAdd", 4, image, numbers).flatten().long(), authors)
+    published = torch.arange(192)
+    published = torch.where(published < 128, published + 14, published)
+    assert torch.equal(apply_one("sound", "SolarizeAdd", 4, image, numbers).flatten().long(), published)
+
+
+@pytest.mark.parametrize(("policy", "side", "left"), [("paper", 6, (125, 123, 114)), ("sound", 5, (0, 0, 0))])
+def test_cutout_in_8_bit_pictures_and_in_metric_depth(policy, side, left):
+    """The authors' program cuts 6 x 6 pixels to grey at M = 4; distances become a hole of 5 x 5."""
+    config = AugmentConfig(policy=policy, depth_op="Cutout", depth_op_probability=1.0)
+    in_depth = depth_policy(config, 128)
+    in_colour = Augmenter(config, 128, VIEWS)._policies["rgb"]
+    alone = RandAugment((named(policy, "Cutout"),), 1, 4, 128, in_colour.fill)
+    picture, distances = torch.full((1, 3, 128, 128), 200, dtype=torch.uint8), torch.full((1, 1, 128, 128), 700.0)
+    drawn = {"ops": torch.zeros(1, 1, dtype=torch.int64), "numbers": torch.full((1, 1, 3), 0.5)}
+    for cut, image, length, values in (
+        (alone, picture, side, (125, 123, 114)),
+        (in_depth, picture, side, left),
+        (in_depth, distances, 5, (0,)),
+    ):
+        out, _ = cut(image.clone(), torch.zeros(1, 4), **drawn)
+        expected = image.clone()
+        expected[..., 61 : 61 + length, 61 : 61 + length] = torch.tensor(values, dtype=image.dtype).view(1, -1, 1, 1)
+        assert torch.equal(out, expected)
+
+
 def test_operations_are_applied_in_turn():
     """Against one sample and one operation at a time."""
     images, _ = batch(12, SIZE)

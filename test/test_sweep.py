@@ -271,6 +271,21 @@ def test_every_row_of_the_committed_tables_can_be_run(path):
     assert all(run.config.train.keep == "last" for run in plan.runs.values())
 
 
+@pytest.mark.parametrize("name", ["table1", "table2", "table4"])
+def test_schedules_and_numbers_of_operations_are_those_of_the_authors(name):
+    """CE only has a schedule of its own; depth alone has two operations of RandAugment, beside RGB it has three."""
+    plan = make_plan(read_table(ROOT / f"config/tables/{name}.yaml"), [0], dry=True)
+    drawn = set()
+    for place, key in plan.keys.items():
+        config = plan.runs[key].config
+        if config.method in ("supervised", "mmcl", "amdim"):
+            schedule = ((61, 91), 0) if config.method == "supervised" else ((31, 46), 500)
+            assert (config.optim.milestones, config.optim.warmup_steps) == schedule, place
+        if config.augment.policy == "paper" and "depth" in config.train.modalities and not config.augment.depth_op:
+            drawn.add((len(config.train.modalities), config.augment.depth_ops))
+    assert drawn == ({(1, 2)} if name == "table4" else {(1, 2), (2, 3)})
+
+
 @pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4", "figure3"])
 def test_the_papers_figures_are_the_same_wherever_they_stand(name):
     """In the table on the paper's data set, and in that table on rendered crops."""

@@ -118,7 +118,7 @@ class FallingThings:
     help = "Falling Things: 21 YCB objects, rendered stereo frames with exact depth"
     description = _HELP
     examples = """\
-  python -m mmcl_core.prepare falling_things --source fat --out data_sets/falling_things
+  python -m mmcl_core.prepare falling_things --source fat --size 256 --out data_sets/falling_things
   python -m mmcl_core.prepare falling_things --source fat --out data_sets/fat_stereo --stereo --subset single mixed
   python -m mmcl_core.prepare falling_things --source fat --out data_sets/fat_3 --test-scenes 1 --val-scenes kitchen_2
   python -m mmcl_core.prepare falling_things --source fat_crops --out data_sets/fat_crops

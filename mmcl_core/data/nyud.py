@@ -88,7 +88,7 @@ class NyuD:
     help = "NYU-D: crop folders of 19 classes with HHA, or the labelled NYU Depth V2 file with metric depth"
     description = _HELP
     examples = f"""\
-  python -m mmcl_core.prepare nyud --source nyud_crops --out data_sets/nyud
+  python -m mmcl_core.prepare nyud --source nyud_crops --size 256 --out data_sets/nyud
   python -m mmcl_core.prepare nyud --source nyud_crops --check
   python -m mmcl_core.prepare nyud --source {FILE} --splits splits.mat --out data_sets/nyud_metric
   python -m mmcl_core.prepare nyud --source {FILE} --splits splits.mat --depth hha --out data_sets/nyud_hha"""

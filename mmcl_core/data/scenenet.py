@@ -125,7 +125,7 @@ class SceneNet:
     help = "SceneNet RGB-D: objects of 16 classes in rendered rooms"
     description = _HELP
     examples = """\
-  python -m mmcl_core.prepare scenenet --source SceneNetRGBD --out data_sets/scenenet --depth hha
+  python -m mmcl_core.prepare scenenet --source SceneNetRGBD --size 256 --out data_sets/scenenet --depth hha
   python -m mmcl_core.prepare scenenet --source SceneNetRGBD --out data_sets/part0 --max-per-class 20000 --shard 0/8
   python -m mmcl_core.prepare scenenet --source SceneNetRGBD --splits val --check --every-frame 100"""
 

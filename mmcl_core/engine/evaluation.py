@@ -37,7 +37,7 @@ FUSED = "rgbd"
 LEGACY_BATCHES = 50
 LEGACY_NOTE = (
     "LEGACY PROTOCOL, for comparison only: BatchNorm statistics re-estimated on up to "
-    f"{LEGACY_BATCHES} shuffled TEST batches (dropout active), test samples shuffled, last incomplete batch dropped"
+    f"{LEGACY_BATCHES} shuffled TEST batches of {{}} (dropout active), test set shuffled, last incomplete batch dropped"
 )
 
 
@@ -48,7 +48,7 @@ class Settings:
     Attributes:
         split: of the prepared set.
         modalities: names, ``rgbd`` for the fusion; empty: all that the model and the set have.
-        batch: samples at once.
+        batch: samples at once; answers under the authors' protocol depend on it: their program takes that of training.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``float32`` or ``bf16``.
         legacy: whether to follow the authors' protocol, see :data:`LEGACY_NOTE`.
@@ -329,8 +329,9 @@ def _report(
 ) -> dict[str, Any]:
     """The content of ``metrics.json``."""
     classes, inputs = metadata["classes"], metadata["input"]
+    clean = "clean: every test sample once, statistics from training"
     return {
-        "protocol": LEGACY_NOTE if settings.legacy else "clean: every test sample once, statistics from training",
+        "protocol": LEGACY_NOTE.format(settings.batch) if settings.legacy else clean,
         "model": {"path": str(run), "model_id": model_id(run)}
         | {key: metadata.get(key) for key in ("method", "seed", "selection", "classes", "temperature")}
         | {"uses_camera": uses_camera(inputs)},

@@ -14,15 +14,17 @@ from mmcl_core.nn.losses import draw_cells
 
 __all__ = ["TwoStep"]
 
-#: Epochs of the second stage at whose start its rate falls to a fifth, as in the authors' program.
-HEAD_MILESTONES = (15, 25)
+#: Epochs of the second stage at whose start its rate falls to a fifth: the authors' program says 15 and 25, and steps
+#: after these epochs.
+HEAD_MILESTONES = (16, 26)
 
 
 class TwoStep(Method):
     """``contrast``: all pairs of ``train.modalities``, or two augmentations of a single one. ``heads``: the classifier.
 
-    The second stage runs ``train.head_epochs`` epochs at a rate that is multiplied by ``optim.gamma`` at epochs 15 and
-    25. The encoder is frozen in it, running statistics included.
+    The second stage runs ``train.head_epochs`` epochs at a rate that is multiplied by ``optim.gamma`` at epochs 16 and
+    26, counted from 0, and warms up over ``optim.warmup_steps`` updates as the first does (that of the authors' program
+    does not). The encoder is frozen in it, running statistics included.
     """
 
     name = "two_step"

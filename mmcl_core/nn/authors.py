@@ -3,7 +3,7 @@
 The program stores a ``state_dict``, alone or inside a dictionary, with or without the ``module.`` of a
 data-parallel wrapper. Its encoder is a flat list of layers; BatchNorms that are switched off are stored
 all the same and left out here. It keeps one set of running statistics for both modalities: that set is
-copied to every modality.
+copied to every modality. Its encoder for 32 px is refused: it has a unit more than this project's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def load_authors_state(path: str | Path, modalities: Sequence[str] = ("rgb", "de
         them, ``classifier. ...``.
 
     Raises:
-        CheckpointError: no such file, not readable without executing it, or no weights of the authors' encoder.
+        CheckpointError: no such file, not readable without executing it, no weights of the authors' encoder, or those
+            of an encoder that this project has not (see :func:`convert_authors_state`).
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -68,9 +69,14 @@ def convert_authors_state(state: Mapping[str, Tensor], modalities: Sequence[str]
 
     Raises:
         CheckpointError: the BatchNorms inside the residual units were on, which this project's encoder would
-            place differently.
+            place differently; or a residual unit follows the first convolution, as in the authors' encoder for 32 px.
     """
     state = _shorten(state)
+    if "layer_list.1.conv1.weight" in state:
+        raise CheckpointError(
+            "the checkpoint is of the authors' encoder for 32 px, with a residual unit after the first convolution "
+            "that this project's encoder for 32 px has not; those for 64 and 128 px can be read"
+        )
     names = {**_layer_names(state), **_FIXED_NAMES}
     converted: dict[str, Tensor] = {}
     for key, value in state.items():

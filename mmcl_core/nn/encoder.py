@@ -1,7 +1,8 @@
 """The encoder: one residual network for every modality, with feature maps of 7 x 7, 5 x 5 and 1 x 1.
 
 Source: paper, Section III-B and Algorithm 1. The second convolution is printed there as 5 x 5 with stride 2,
-which gives no 7 x 7 map; 3 x 3 with stride 1 does and is what the authors' program computes.
+which gives no 7 x 7 map; 3 x 3 with stride 1 does and is what the authors' program computes. The stacks for 128 and
+64 px are the authors'; that for 32 px is not: theirs has one more residual unit, of 1 x 1, after the first convolution.
 """
 
 from __future__ import annotations
