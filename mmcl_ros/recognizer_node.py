@@ -34,7 +34,7 @@ from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
-from mmcl_ros.links import Links, Source, check_topics, picture_source
+from mmcl_ros.links import Links, Source, check_topics, info_topic, picture_source
 from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
@@ -204,7 +204,7 @@ class RecognizerNode(LifecycleNode):
         sources = {}
         for name in self.intake.wanted:
             topic, kind = picture_source(self, self.values, name)
-            info = self.resolve_topic_name(self.values[f"{name}_info_topic"])
+            info = info_topic(self, self.values, name)
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
             sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
         if self.values["roi_source"] in ("auto", "detections"):
@@ -254,9 +254,10 @@ class RecognizerNode(LifecycleNode):
         ended = time.monotonic()
         answer.seconds |= {"wait": started - job.received, "publish": ended - answered, "total": ended - job.received}
         answer.seconds["overhead"] = answer.seconds["total"] - answer.seconds["inference"]
+        causes = links.info_causes() if answer.remarks and (links := self._links) else None
         with self._changed:
             if self.intake is not None:
-                self.ledger.account(answer, job.pictures, self.intake.health, ended)
+                self.ledger.account(answer, job.pictures, self.intake.health, ended, causes)
 
     # services, parameters, reports
 

@@ -12,7 +12,7 @@ from mmcl_ros.srv import RecognizeOnce
 from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from test_ros_node import change, keep_sending, modality, status_of, wait_cause
 
@@ -68,6 +68,47 @@ def test_quality_of_service_that_cannot_be_matched(bench):
     bench.publisher(Image, "/rgb/image", subscribers=0, reliable=False)
     status = wait_cause(bench, status_of(bench), "/client publishes best effort", "set qos to auto")
     assert modality(status, "rgb").state == ModalityHealth.MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("qos", "kind", "says"),
+    [
+        ("auto", String, "/detections carries std_msgs/msg/String by /client"),
+        ("reliable", RegionArray, "/detections: /client publishes best effort, but qos asks for reliable"),
+    ],
+)
+def test_a_detector_that_cannot_be_heard_is_named_though_none_is_asked_for(bench, qos, kind, says):
+    """With the default of roi_source, where none at all is no fault."""
+    bench.recognizer(FakeRecognizer(), modality="rgb", qos=qos)
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    keep_sending(bench, statuses, lambda status: found and not status.cause, (rgb, rgb_message))
+    detector = bench.publisher(kind, "/detections", subscribers=0, reliable=False)
+    status = keep_sending(bench, statuses, lambda status: says in status.cause, (rgb, rgb_message))
+    assert status.cause.endswith("until that is right, regions are the node's own")
+    assert found[-1].recognitions[0].id == "center"
+    bench.client.destroy_publisher(detector)
+    keep_sending(bench, statuses, lambda status: not status.cause, (rgb, rgb_message))
+
+
+@pytest.mark.parametrize(
+    ("qos", "kind", "says"),
+    [
+        ("auto", String, "/cam/camera_info carries std_msgs/msg/String by /client"),
+        ("reliable", CameraInfo, "/cam/camera_info: /client publishes best effort"),
+        ("auto", None, "nobody publishes /cam/camera_info (sensor_msgs/msg/CameraInfo); name it (depth_info_topic)"),
+    ],
+)
+def test_why_the_camera_is_not_known_is_said(bench, qos, kind, says):
+    model = FakeRecognizer(uses_camera=True)
+    bench.recognizer(model, modality="depth", roi_source="center", qos=qos, depth_topic="/cam/image")
+    statuses = status_of(bench)
+    depth = bench.publisher(Image, "/cam/image")
+    if kind:
+        bench.publisher(kind, "/cam/camera_info", subscribers=0, reliable=False)
+    status = keep_sending(bench, statuses, lambda status: says in status.cause, (depth, depth_message))
+    assert status.cause.startswith("depth: no usable camera info, by which this model goes")
+    assert ("name it" in status.cause) == (kind is None)
 
 
 def test_a_publisher_that_comes_back_with_another_quality_is_followed(bench):
