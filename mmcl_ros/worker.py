@@ -78,7 +78,8 @@ class Worker(threading.Thread):
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        self.join()
+        if self.is_alive():  # else it was never started
+            self.join()
         for single in self._singles:
             single.done(None)
 

@@ -1,5 +1,6 @@
 """Failures of the node over real DDS: each has a state, a cause in words, and one line in the log."""
 
+import threading
 import time
 
 import pytest
@@ -241,6 +242,31 @@ def test_inference_errors_do_not_end_the_loop(bench):
     rgb.publish(rgb_message(1))
     bench.wait(lambda: len(found) == 2, "the next answer")
     assert found[1].recognitions[0].label == "dark"
+
+
+def test_the_count_of_dropped_requests_goes_on_after_a_pause(bench):
+    gate = threading.Event()
+    model = FakeRecognizer()
+    original = model.recognize
+    model.recognize = lambda **given: gate.wait(10) and original(**given)
+    node = bench.recognizer(model, modality="rgb", roi_source="full_image", policy="every", queue=1)
+    said = []
+    node._notices._warn = said.append
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in range(6):
+        rgb.publish(rgb_message(number))
+        bench.wait(lambda number=number: node.intake.received == number + 1, "receipt")
+    gate.set()
+    bench.wait(lambda: statuses and statuses[-1].dropped == 4, "the count")
+    for label in ("deactivate", "activate"):
+        assert change(bench, label)
+        first = len(statuses)
+        bench.wait(lambda first=first: len(statuses) > first + 2, "the status thereafter")
+        assert {status.dropped for status in statuses[first + 1 :]} == {4}
+    dropped = [words for words in said if "dropped" in words]
+    assert dropped
+    assert all(words[0] in "1234" for words in dropped)
 
 
 def test_whoever_asked_for_an_answer_that_is_lost_is_told(bench):
