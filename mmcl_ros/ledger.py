@@ -74,6 +74,21 @@ class Ledger:
             if one.result in REGION_FAULTS:
                 self.events[one.result.name.lower().replace("_", " ")] = f"region {one.id!r}: {one.reason}"
 
+    def lose(self, reason: str, now: float, counts: bool = True) -> None:
+        """Enter a request whose answer was lost to a defect: it failed, whatever regions it had.
+
+        Args:
+            reason: in words.
+            now: seconds of the clock by which rates are measured.
+            counts: no, for one that only a service has asked for.
+        """
+        self.processed += counts
+        self.failed += counts
+        if counts:
+            self.active = ""
+            self.rate.tick(now)
+        self.events["answer lost"] = reason
+
     def take_events(self) -> dict[str, str]:
         """The events since the last call."""
         events, self.events = self.events, {}

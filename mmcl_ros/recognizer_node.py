@@ -28,7 +28,7 @@ from mmcl_core.errors import MmclError
 from mmcl_ros import msg, reports
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
-from mmcl_ros.frames import FrameRecognizer, FrameSettings, RecognizerLike
+from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
@@ -37,7 +37,7 @@ from mmcl_ros.links import Links, Source, check_topics, info_topic, picture_sour
 from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
-from mmcl_ros.process import run_node
+from mmcl_ros.process import forward_logs, run_node
 from mmcl_ros.qos import profile
 from mmcl_ros.transitions import GuardedNode
 from mmcl_ros.worker import Single, Worker
@@ -68,6 +68,7 @@ class RecognizerNode(GuardedNode):
 
     def __init__(self, load: Callable[..., RecognizerLike] = load_model, **arguments: Any) -> None:
         super().__init__("recognizer", **arguments)
+        forward_logs(self)
         self._load = load
         self._changed = Condition()
         self.enabled = True
@@ -97,6 +98,7 @@ class RecognizerNode(GuardedNode):
         self._worker: Worker | None = None
         self._answers: Any = None
         self._answers_2d: Any = None
+        self._sent: Job | None = None  # the last one whose answer was published
         self._dropped = self._reported = 0  # by the workers that have ended; in all when the status was last reported
         self.ledger = Ledger()
 
@@ -141,7 +143,7 @@ class RecognizerNode(GuardedNode):
         assert self.intake is not None
         self.intake.start_over()  # what came before the last deactivation is past
         every, queue = self.values["policy"] == "every", self.values["queue"]
-        self._worker = Worker(self.intake, self._changed, self._process, every, queue, self.context.ok)
+        self._worker = Worker(self.intake, self._changed, self._process, self._on_lost, every, queue, self.context.ok)
         self._worker.enabled = self.enabled
         self._links = Links(self, self._sources(), self.values["qos"])
         self._worker.start()
@@ -233,9 +235,7 @@ class RecognizerNode(GuardedNode):
         if job.done is not None:
             job.done(message)
             return
-        self._answers.publish(message)
-        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
-            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        self._send(job, answer, message)
         ended = time.monotonic()
         answer.seconds |= {"wait": started - job.received, "publish": ended - answered, "total": ended - job.received}
         answer.seconds["overhead"] = answer.seconds["total"] - answer.seconds["inference"]
@@ -243,6 +243,25 @@ class RecognizerNode(GuardedNode):
         with self._changed:
             if self.intake is not None:
                 self.ledger.account(answer, job.pictures, self.intake.health, ended, causes)
+
+    def _send(self, job: Job, answer: FrameAnswer, message: Any) -> None:
+        self._answers.publish(message)
+        self._sent = job
+        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
+            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+
+    def _on_lost(self, job: Job, error: Exception) -> None:
+        """A request on which the work broke off is answered, too."""
+        assert self.recognizer is not None
+        assert self._frames is not None
+        reason = f"answer lost: {type(error).__name__}: {error}"
+        with self._changed:
+            self.ledger.lose(reason, time.monotonic(), counts=job.done is None)
+        if job.done is None and job is not self._sent:
+            _, answer = self._frames.crops(job.request, {}, missing=reason)
+            for one in answer.answers:
+                one.result = Result.FAILED
+            self._send(job, answer, reports.answers_message(job.header, self.recognizer.model_id, answer, False))
 
     # services, parameters, reports
 

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
+from diagnostic_msgs.msg import DiagnosticArray
 from mmcl_ros.msg import ModalityHealth, Recognition, RecognitionArray, RegionArray
 from mmcl_ros.srv import RecognizeOnce
 from ros_bench import depth_message, region_message, rgb_message, stamped
@@ -242,6 +244,60 @@ def test_inference_errors_do_not_end_the_loop(bench):
     rgb.publish(rgb_message(1))
     bench.wait(lambda: len(found) == 2, "the next answer")
     assert found[1].recognitions[0].label == "dark"
+
+
+def test_a_defect_loses_no_answer_without_a_word(bench, monkeypatch):
+    """An error that the frames do not expect, as of a library that runs out of memory: all are answered and counted."""
+    from mmcl_ros.frames import DECODERS
+
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every", warn_period=60.0)
+    said = []
+    node._notices._warn = said.append
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    told = bench.collect(DiagnosticArray, "/diagnostics")
+    rgb = bench.publisher(Image, "/rgb/image")
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer")
+
+    def defect(message):
+        raise MemoryError("a defect")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(DECODERS, "rgb", defect)
+        for number in range(1, 4):
+            rgb.publish(rgb_message(number))
+        bench.wait(lambda: len(found) == 4, "an answer to each")
+    words = "answer lost: MemoryError: a defect"
+    for number, answer in enumerate(found[1:], 1):
+        (one,) = answer.recognitions
+        assert (answer.header, answer.model_id) == (stamped(number), "fake")
+        assert (one.id, one.label, one.result, one.reason) == ("image", "unknown", Recognition.FAILED, words)
+    bench.wait(lambda: statuses[-1].failed == 3, "the count")
+    assert statuses[-1].processed == 4
+    assert words in [status.cause for status in statuses]
+    bench.wait(lambda: words in [one.status[0].message for one in told], "the diagnosis")
+    assert said.count(words) == 1
+    rgb.publish(rgb_message(4))
+    bench.wait(lambda: len(found) == 5, "the next answer")
+    assert found[-1].recognitions[0].label == "dark"
+
+
+def test_an_answer_that_was_sent_is_not_sent_anew_when_what_follows_breaks(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
+
+    def defect():
+        raise RuntimeError("a defect")
+
+    node._answers_2d = SimpleNamespace(get_subscription_count=defect)
+    rgb.publish(rgb_message(0))
+    regions.publish(region_message(0))
+    bench.wait(lambda: statuses and statuses[-1].failed == 1, "the count")
+    node._answers_2d = None
+    regions.publish(region_message(0))
+    bench.wait(lambda: len(found) > 1, "the next answer")
+    assert [one.label for answer in found for one in answer.recognitions] == ["dark", "dark"]
 
 
 def test_the_count_of_dropped_requests_goes_on_after_a_pause(bench):
