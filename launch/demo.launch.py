@@ -24,9 +24,7 @@ from launch import LaunchContext, LaunchDescription
 
 CAMERA = {
     "rgb_topic": "/camera/color/image_raw",
-    "rgb_info_topic": "/camera/color/camera_info",
     "depth_topic": "/camera/aligned_depth_to_color/image_raw",
-    "depth_info_topic": "/camera/aligned_depth_to_color/camera_info",
 }
 
 

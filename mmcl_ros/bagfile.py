@@ -22,7 +22,7 @@ from mmcl_ros.detections import Request
 from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
 from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, REGION_TYPES
 from mmcl_ros.pairing import nearest
-from mmcl_ros.qos import own_answer
+from mmcl_ros.qos import own_answer, without_transport
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
 
@@ -345,7 +345,7 @@ def _stamp(raw: Any) -> int:
 
 def _nearness(info: str, picture: str) -> tuple[int, int]:
     """How near a camera info and a picture are by name: leading words they share, then by how little is left."""
-    picture = picture.removesuffix("/compressed").removesuffix("/compressedDepth")
+    picture = without_transport(picture)
     count = 0
     for left, right in zip(re.split("[/_]", info), re.split("[/_]", picture), strict=False):
         if left != right:

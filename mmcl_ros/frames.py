@@ -22,6 +22,7 @@ from mmcl_ros.images import decode_depth, decode_rgb
 
 __all__ = [
     "DECODERS",
+    "NAME_IT",
     "Answer",
     "FrameAnswer",
     "FrameCropper",
@@ -35,7 +36,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
-NO_CAMERA = "no usable camera info, by which this model goes: answers are worse without; name it (depth_info_topic)"
+NAME_IT = "; name it (depth_info_topic)"
+NO_CAMERA = f"no usable camera info, by which this model goes: answers are worse without{NAME_IT}"
 DECODERS = {"rgb": decode_rgb, "depth": decode_depth}
 
 

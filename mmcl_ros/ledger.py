@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmcl_ros.frames import FrameAnswer, Result
+from mmcl_ros.frames import NAME_IT, FrameAnswer, Result
 from mmcl_ros.health import Health, Latencies, Rate, State
 from mmcl_ros.intake import REGION_STREAM, Intake
 from mmcl_ros.pairing import SLOWEST_S
@@ -34,7 +34,14 @@ class Ledger:
     latencies: Latencies = field(default_factory=Latencies)
     rate: Rate = field(default_factory=Rate)
 
-    def account(self, answer: FrameAnswer, used: Mapping[str, Any], health: Mapping[str, Health], now: float) -> None:
+    def account(
+        self,
+        answer: FrameAnswer,
+        used: Mapping[str, Any],
+        health: Mapping[str, Health],
+        now: float,
+        infos: Mapping[str, str] | None = None,
+    ) -> None:
         """Enter one answered frame.
 
         Args:
@@ -42,6 +49,7 @@ class Ledger:
             used: the pictures it was made from, by modality.
             health: of the sensors; told whether their picture was good.
             now: seconds of the clock by which rates are measured.
+            infos: by modality, in words why its camera info does not come, where that is known.
         """
         self.processed += 1
         self.active = answer.modality
@@ -57,12 +65,29 @@ class Ledger:
             if words:
                 self.events[f"{modality} {'bad pictures' if bad else 'unregistered'}"] = f"{modality}: {words}"
         for modality, words in answer.remarks.items():
+            if infos and modality in infos:
+                words = f"{words.removesuffix(NAME_IT)}; {infos[modality]}"
             self.events[f"{modality} remark"] = f"{modality}: {words}"
         self.failed += bool(answer.answers) and not answer.modality
         for one in answer.answers:
             self.malformed += one.result is Result.BAD_REGION
             if one.result in REGION_FAULTS:
                 self.events[one.result.name.lower().replace("_", " ")] = f"region {one.id!r}: {one.reason}"
+
+    def lose(self, reason: str, now: float, counts: bool = True) -> None:
+        """Enter a request whose answer was lost to a defect: it failed, whatever regions it had.
+
+        Args:
+            reason: in words.
+            now: seconds of the clock by which rates are measured.
+            counts: no, for one that only a service has asked for.
+        """
+        self.processed += counts
+        self.failed += counts
+        if counts:
+            self.active = ""
+            self.rate.tick(now)
+        self.events["answer lost"] = reason
 
     def take_events(self) -> dict[str, str]:
         """The events since the last call."""
@@ -90,17 +115,7 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
             problems[f"{modality} {state.name.lower().replace('_', ' ')}"] = f"{modality}: {cause}"
         elif health.link[1]:
             problems[f"{modality} quality of service"] = health.link[1]
-    regions = links.get(REGION_STREAM)
-    if intake.uses_detections and regions is not None and regions.link.cause:
-        words = regions.link.cause
-        if regions.link.state is State.NO_PUBLISHER:
-            words += "; without a detector set roi_source to center or full_image"
-        problems["no regions"] = words
-    elif intake.uses_detections and regions is not None and intake.silent > SILENT_S:
-        problems["no regions"] = (
-            f"{regions.topic} has a publisher, and no regions have come for {intake.silent:.0f} s of pictures; without "
-            "a detector set roi_source to center or full_image"
-        )
+    problems |= _region_problems(intake, links.get(REGION_STREAM))
     counters, window = intake.pairer.counters, intake.pairer.window
     if counters.lonely >= LONELY:
         gap = "no partner was ever seen"
@@ -128,3 +143,25 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
             f"{dropped} requests dropped since the last report: the queue is full, recognition is slower than the data"
         )
     return problems
+
+
+def _region_problems(intake: Intake, regions: Any | None) -> dict[str, str]:
+    """What is wrong with the detector, if anything; with ``auto`` it is no fault that there is none."""
+    if regions is None:
+        return {}
+    state, words = regions.link.state, regions.link.cause
+    if words and not intake.uses_detections and state is State.MISMATCH:
+        return {"no regions": f"{words}; until that is right, regions are the node's own"}
+    if not intake.uses_detections:
+        return {}
+    if words:
+        if state is State.NO_PUBLISHER:
+            words += "; without a detector set roi_source to center or full_image"
+        return {"no regions": words}
+    if intake.silent > SILENT_S:
+        words = (
+            f"{regions.topic} has a publisher, and no regions have come for {intake.silent:.0f} s of pictures; without "
+            "a detector set roi_source to center or full_image"
+        )
+        return {"no regions": words}
+    return {}

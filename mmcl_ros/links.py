@@ -8,24 +8,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmcl_core.errors import MmclError
+from mmcl_ros.frames import NAME_IT
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
 from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES
-from mmcl_ros.qos import Link, decide, offers_of, pictures_elsewhere, profile, published_pictures
+from mmcl_ros.qos import Link, decide, info_beside, offers_of, pictures_elsewhere, profile, published_pictures
 
-__all__ = ["Links", "Source", "check_topics", "picture_source"]
+__all__ = ["Links", "Source", "check_topics", "info_topic", "picture_source"]
 
 SETTLED_S = 0.5
 
 
 def check_topics(node: Any, values: Mapping[str, Any]) -> None:
-    """Refuse a parameter ``*_topic`` that is no name: rclpy tells nobody why an activation failed.
+    """Refuse a parameter ``*_topic`` that is no name; that of a camera info may be empty.
 
     Raises:
         MmclError: naming the parameter.
     """
     for name, value in values.items():
-        if name.endswith("_topic"):
+        if name.endswith("_topic") and (value or not name.endswith("_info_topic")):
             try:
                 node.resolve_topic_name(value)
             except Exception as error:  # rclpy's own, of a private module
@@ -46,6 +47,27 @@ def picture_source(node: Any, values: Mapping[str, Any], sensor: str) -> tuple[s
     """
     topic, transport = node.resolve_topic_name(values[f"{sensor}_topic"]), values[f"{sensor}_transport"]
     return (topic, IMAGE_TYPE) if transport == "raw" else (f"{topic}/{transport}", COMPRESSED_TYPE)
+
+
+def info_topic(node: Any, values: Mapping[str, Any], sensor: str) -> str:
+    """Where the camera info of a sensor comes from.
+
+    Args:
+        node: resolves the topics.
+        values: the parameters ``<sensor>_info_topic`` and ``<sensor>_topic``.
+        sensor: ``rgb`` or ``depth``.
+
+    Returns:
+        What the parameter names; else what ``<sensor>/camera_info`` is remapped to; else ``camera_info`` beside the
+        pictures.
+    """
+    if values[f"{sensor}_info_topic"]:
+        return str(node.resolve_topic_name(values[f"{sensor}_info_topic"]))
+    plain = f"{sensor}/camera_info"
+    remapped = str(node.resolve_topic_name(plain))
+    if remapped != node.resolve_topic_name(plain, only_expand=True):
+        return remapped
+    return str(node.resolve_topic_name(info_beside(node.resolve_topic_name(values[f"{sensor}_topic"]))))
 
 
 @dataclass
@@ -110,6 +132,15 @@ class Links:
         used = {one.topic for one in self.sources.values() if one.link.state is State.ALIVE}
         elsewhere = pictures_elsewhere(published_pictures(self._node), used)
         return replace(link, cause=f"{link.cause}; {elsewhere}") if elsewhere else link
+
+    def info_causes(self) -> dict[str, str]:
+        """By modality, in words why its camera info does not come, where the reason is on the graph."""
+        found = {}
+        for name, source in self.sources.items():
+            if name.endswith(" info") and source.link.cause and source.link.state is not State.ALIVE:
+                advice = NAME_IT if source.link.state is State.NO_PUBLISHER else ""
+                found[name.removesuffix(" info")] = source.link.cause + advice
+        return found
 
     def close(self) -> None:
         """End all subscriptions."""

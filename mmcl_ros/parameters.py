@@ -84,9 +84,9 @@ TABLE: tuple[Parameter, ...] = (
         "center_size", 0.5, "Side of the centre region, as a share of the picture's shorter side.", low=0.05, high=1
     ),
     Parameter("rgb_topic", "rgb/image", "Colour pictures; remapping works for compressed transports too."),
-    Parameter("rgb_info_topic", "rgb/camera_info", "Camera info of the colour pictures; optional."),
+    Parameter("rgb_info_topic", "", "Camera info of the colour pictures; empty: camera_info beside them. Optional."),
     Parameter("depth_topic", "depth/image", "Depth pictures."),
-    Parameter("depth_info_topic", "depth/camera_info", "Camera info of the depth pictures; optional."),
+    Parameter("depth_info_topic", "", "Camera info of the depth pictures; empty: camera_info beside them. Optional."),
     Parameter("detections_topic", "detections", "Regions: mmcl_ros/RegionArray or vision_msgs/Detection2DArray."),
     Parameter(
         "rgb_transport",

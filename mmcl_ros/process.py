@@ -12,12 +12,67 @@ from typing import Any
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
+from rclpy.logging import LoggingSeverity
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["run_node", "start"]
+__all__ = ["forward_logs", "run_node", "start"]
 
 logger = logging.getLogger(__name__)
+
+PACKAGES = ("mmcl_ros", "mmcl_core")
+
+
+class LogBridge(logging.Handler):
+    """Hands what the modules of this package log to the log of ROS, which has levels of its own (``--log-level``).
+
+    Attributes:
+        target: logger of rclpy; that of a node puts it on ``/rosout`` as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.target = rclpy.logging.get_logger(PACKAGES[0])
+        self._kept = {name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in PACKAGES}
+
+    def __enter__(self) -> LogBridge:
+        for name in PACKAGES:
+            source = logging.getLogger(name)
+            source.addHandler(self)
+            source.setLevel(logging.DEBUG)  # the levels of ROS may change at any time
+            source.propagate = False  # else it is printed twice where there is another handler
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, (level, propagate) in self._kept.items():
+            source = logging.getLogger(name)
+            source.removeHandler(self)
+            source.setLevel(level)
+            source.propagate = propagate
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a record at the level of ROS nearest below its own."""
+        # A line of code that has spoken at one level may not speak at another: rclpy tells by the line.
+        try:
+            if record.levelno >= logging.CRITICAL:
+                self.target.fatal(self.format(record))
+            elif record.levelno >= logging.ERROR:
+                self.target.error(self.format(record))
+            elif record.levelno >= logging.WARNING:
+                self.target.warning(self.format(record))
+            elif record.levelno >= logging.INFO:
+                self.target.info(self.format(record))
+            elif self.target.is_enabled_for(LoggingSeverity.DEBUG):
+                self.target.debug(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def forward_logs(node: Any) -> None:
+    """Have what the modules log said by a node from now on; nothing changes outside :func:`run_node`."""
+    for handler in logging.getLogger(PACKAGES[0]).handlers:
+        if isinstance(handler, LogBridge):
+            handler.target = node.get_logger()
 
 
 def start(args: list[str] | None = None, **options: Any) -> None:
@@ -44,7 +99,7 @@ def start(args: list[str] | None = None, **options: Any) -> None:
 def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str | None = None) -> int:
     """Make a node and spin it until the process is told to end (SIGINT, SIGTERM).
 
-    ``--help`` prints ``about`` and ends; ROS itself would start the node.
+    ``--help`` prints ``about`` and ends; ROS itself would start the node. What the modules log goes to the log of ROS.
 
     The signal may come while the node is still being made, for loading a model takes its time. From then on rclpy
     refuses whatever is asked of it; that is no fault of the node.
@@ -56,10 +111,16 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
         print(f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md; of a running node: ros2 param describe.")
         return 0
+    with LogBridge():
+        return _run(make, args)
+
+
+def _run(make: Callable[[], Any], args: list[str] | None) -> int:
     node, status = None, 0
     try:
         start(args)
         node = make()
+        forward_logs(node)
         if rclpy.ok():
             rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -11,13 +11,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmcl_ros.health import State
-from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES
+from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES, REGION_TYPES
 
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
-__all__ = ["Link", "Offer", "decide", "offers_of", "own_answer", "pictures_elsewhere", "profile", "published_pictures"]
+__all__ = [
+    "Link",
+    "Offer",
+    "decide",
+    "info_beside",
+    "offers_of",
+    "own_answer",
+    "pictures_elsewhere",
+    "profile",
+    "published_pictures",
+    "without_transport",
+]
 
+TRANSPORTS = ("compressed", "compressedDepth")
 LISTED = 4  # topics that are named, of those that might be meant
 
 
@@ -64,7 +76,11 @@ def decide(topic: str, offers: Sequence[Offer], types: Sequence[str], reliabilit
     chosen = next((name for name in types if any(offer.type == name for offer in offers)), None)
     if chosen is None:
         found = ", ".join(sorted({f"{offer.type} by {offer.node}" for offer in offers}))
-        return Link(State.MISMATCH, f"{topic} carries {found}; {' or '.join(types)} is needed")
+        words = f"{topic} carries {found}; {' or '.join(types)} is needed"
+        for kind in REGION_TYPES if set(types) & set(REGION_TYPES) else ():
+            if any(offer.type == kind for offer in offers):  # of a package that is not there
+                words += f", or install {kind.partition('/')[0]} for the Python that runs this node, which reads {kind}"
+        return Link(State.MISMATCH, words)
     fitting = [offer for offer in offers if offer.type == chosen]
     weak = sorted({offer.node for offer in fitting if not offer.reliable})
     latched = all(offer.latched for offer in fitting)
@@ -78,6 +94,20 @@ def decide(topic: str, offers: Sequence[Offer], types: Sequence[str], reliabilit
 def own_answer(topic: str) -> bool:
     """Whether a topic carries what this package answers: the overlay's picture, or the answers as detections."""
     return f"/{topic}".endswith(("/overlay/image", "/recognitions_2d"))
+
+
+def info_beside(topic: str) -> str:
+    """The camera info topic that belongs to a picture topic by the rule of image_transport: ``camera_info`` beside it.
+
+    The name of a transport at the end of the topic is no part of it.
+    """
+    return f"{without_transport(topic).rpartition('/')[0]}/camera_info"
+
+
+def without_transport(topic: str) -> str:
+    """A picture topic without the name of a transport at its end."""
+    above, _, name = topic.rpartition("/")
+    return above if name in TRANSPORTS else topic
 
 
 def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[str]) -> str:
@@ -94,7 +124,7 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
         base, _, transport = topic.rpartition("/")
         if IMAGE_TYPE in types:
             found.append(f"{topic} (transport raw)")
-        elif COMPRESSED_TYPE in types and transport in ("compressed", "compressedDepth"):
+        elif COMPRESSED_TYPE in types and transport in TRANSPORTS:
             found.append(f"{base} (transport {transport})")
         elif COMPRESSED_TYPE in types:
             found.append(f"{topic} ({COMPRESSED_TYPE})")

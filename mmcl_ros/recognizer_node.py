@@ -20,7 +20,6 @@ from typing import Any
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.task import Future
 from std_srvs.srv import SetBool
@@ -29,17 +28,18 @@ from mmcl_core.errors import MmclError
 from mmcl_ros import msg, reports
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
-from mmcl_ros.frames import FrameRecognizer, FrameSettings, RecognizerLike
+from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
-from mmcl_ros.links import Links, Source, check_topics, picture_source
+from mmcl_ros.links import Links, Source, check_topics, info_topic, picture_source
 from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
-from mmcl_ros.process import run_node
+from mmcl_ros.process import forward_logs, run_node
 from mmcl_ros.qos import profile
+from mmcl_ros.transitions import GuardedNode
 from mmcl_ros.worker import Single, Worker
 
 # The generated services come into being with the messages, whose absence reports has spoken of by now.
@@ -59,7 +59,7 @@ def load_model(path: str, **settings: Any) -> RecognizerLike:
     return Recognizer.load(path, **settings)
 
 
-class RecognizerNode(LifecycleNode):
+class RecognizerNode(GuardedNode):
     """See the module.
 
     Args:
@@ -68,10 +68,9 @@ class RecognizerNode(LifecycleNode):
 
     def __init__(self, load: Callable[..., RecognizerLike] = load_model, **arguments: Any) -> None:
         super().__init__("recognizer", **arguments)
+        forward_logs(self)
         self._load = load
         self._changed = Condition()
-        self.stage = "unconfigured"
-        self._failure = ""
         self.enabled = True
         self._reset()
         self.values = declare(self, TABLE)
@@ -97,28 +96,23 @@ class RecognizerNode(LifecycleNode):
         self._frames: FrameRecognizer | None = None
         self._links: Links | None = None
         self._worker: Worker | None = None
-        self._dropped = 0  # when the status was last reported
+        self._answers: Any = None
+        self._answers_2d: Any = None
+        self._sent: Job | None = None  # the last one whose answer was published
+        self._dropped = self._reported = 0  # by the workers that have ended; in all when the status was last reported
         self.ledger = Ledger()
-
-    def start(self) -> bool:
-        """Configure and activate, as a lifecycle manager would; False when that failed."""
-        success = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == success and self.trigger_activate() == success
 
     # lifecycle
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and make ready; fails, with the reason in the log and on ~/status, where that cannot be."""
-        self._reset()
-        self._failure = ""
-        try:
-            self.recognizer, wanted = self._load_for_modality()
-        except Exception as error:  # a damaged file or a broken driver raises anything; the process has to live on
-            self._failure = str(error) if isinstance(error, MmclError) else f"{type(error).__name__}: {error}"
-            self.get_logger().error(f"not configured: {self._failure}")
-            return TransitionCallbackReturn.FAILURE
+    def prepare(self) -> bool:
+        """Load the model and make ready.
+
+        Raises:
+            MmclError: a parameter or the model does not do.
+        """
+        self.recognizer, wanted = self._load_for_modality()
         if not self.context.ok():  # told to end while the model was being loaded
-            return TransitionCallbackReturn.FAILURE
+            return False
         values = self.values
         pairer = Pairer(values["pair_window"], self._patience("max_wait"), self._patience("history"))
         health = {name: Health(self._patience("stale_after"), values["recover_after"]) for name in wanted}
@@ -133,8 +127,7 @@ class RecognizerNode(LifecycleNode):
         self._labels.publish(msg.LabelInfo(model_id=model.model_id, **info))
         about = f"{model.model_id}, {len(model.classes)} classes, {model.backend} on {model.device}"
         self.get_logger().info(f"model {values['model']} ({about}), answering from {' and '.join(wanted)}")
-        self.stage = "inactive"
-        return TransitionCallbackReturn.SUCCESS
+        return True
 
     def _load_for_modality(self) -> tuple[RecognizerLike, tuple[str, ...]]:
         values = {name: check(name, value) for name, value in self.values.items()}
@@ -145,56 +138,50 @@ class RecognizerNode(LifecycleNode):
         model = self._load(values["model"], **settings)
         return model, wanted_modalities(values["modality"], model)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def begin(self) -> None:
         """Listen and answer."""
         assert self.intake is not None
         self.intake.start_over()  # what came before the last deactivation is past
-        every = self.values["policy"] == "every"
-        self._worker = Worker(self.intake, self._changed, self._process, every, self.values["queue"], self.context.ok)
+        every, queue = self.values["policy"] == "every", self.values["queue"]
+        self._worker = Worker(self.intake, self._changed, self._process, self._on_lost, every, queue, self.context.ok)
         self._worker.enabled = self.enabled
         self._links = Links(self, self._sources(), self.values["qos"])
-        result = super().on_activate(state)
         self._worker.start()
-        self.stage = "active"
         self._watch()
-        return result
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening; the model stays loaded."""
-        self._stop()
-        self.stage = "inactive"
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give back the model."""
-        self._release()
-        self.stage = "unconfigured"
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End all work for good."""
-        self._release()
-        self.stage = "finalized"
-        return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """End the worker before what it publishes with."""
         self._stop()
         super().destroy_node()
 
-    def _stop(self) -> None:
-        if self._links is not None:
-            self._links.close()
-        if self._worker is not None:
-            self._worker.stop()
-        self._links = self._worker = None
-
-    def _release(self) -> None:
+    def pause(self) -> None:
+        """Stop listening; the model stays loaded."""
         self._stop()
-        if self.intake is not None:
-            for publisher in filter(None, (self._answers, self._answers_2d)):
-                self.destroy_lifecycle_publisher(publisher)
-        self._reset()
+
+    def _stop(self) -> None:
+        try:
+            if self._links is not None:
+                self._links.close()
+        finally:
+            if self._worker is not None:
+                self._worker.stop()
+                self._dropped += self._worker.dropped
+            self._links = self._worker = None
+
+    def release(self) -> None:
+        """Give back the model and all that goes with it."""
+        try:
+            self._stop()
+            for publisher in (self._answers, self._answers_2d):
+                if publisher is not None:
+                    self.destroy_lifecycle_publisher(publisher)
+        finally:
+            self._reset()
+
+    @property
+    def dropped(self) -> int:
+        """Requests dropped since the node was configured."""
+        return self._dropped + (self._worker.dropped if self._worker is not None else 0)
 
     # what comes in
 
@@ -204,7 +191,7 @@ class RecognizerNode(LifecycleNode):
         sources = {}
         for name in self.intake.wanted:
             topic, kind = picture_source(self, self.values, name)
-            info = self.resolve_topic_name(self.values[f"{name}_info_topic"])
+            info = info_topic(self, self.values, name)
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
             sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
         if self.values["roi_source"] in ("auto", "detections"):
@@ -248,15 +235,33 @@ class RecognizerNode(LifecycleNode):
         if job.done is not None:
             job.done(message)
             return
-        self._answers.publish(message)
-        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
-            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        self._send(job, answer, message)
         ended = time.monotonic()
         answer.seconds |= {"wait": started - job.received, "publish": ended - answered, "total": ended - job.received}
         answer.seconds["overhead"] = answer.seconds["total"] - answer.seconds["inference"]
+        causes = links.info_causes() if answer.remarks and (links := self._links) else None
         with self._changed:
             if self.intake is not None:
-                self.ledger.account(answer, job.pictures, self.intake.health, ended)
+                self.ledger.account(answer, job.pictures, self.intake.health, ended, causes)
+
+    def _send(self, job: Job, answer: FrameAnswer, message: Any) -> None:
+        self._answers.publish(message)
+        self._sent = job
+        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
+            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+
+    def _on_lost(self, job: Job, error: Exception) -> None:
+        """A request on which the work broke off is answered, too."""
+        assert self.recognizer is not None
+        assert self._frames is not None
+        reason = f"answer lost: {type(error).__name__}: {error}"
+        with self._changed:
+            self.ledger.lose(reason, time.monotonic(), counts=job.done is None)
+        if job.done is None and job is not self._sent:
+            _, answer = self._frames.crops(job.request, {}, missing=reason)
+            for one in answer.answers:
+                one.result = Result.FAILED
+            self._send(job, answer, reports.answers_message(job.header, self.recognizer.model_id, answer, False))
 
     # services, parameters, reports
 
@@ -337,14 +342,14 @@ class RecognizerNode(LifecycleNode):
 
     def problems(self) -> dict[str, str]:
         """What is wrong at this moment: words by kind, the most important first."""
-        if self._failure:
-            return {"configuration failed": f"not configured: {self._failure}"}
+        if self.failure:
+            return {"transition failed": self.failure}
         if self.intake is None or self._links is None or self._worker is None:
             return {}
         found = {}
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
-        dropped = self._worker.dropped - self._dropped if self.values["policy"] == "every" else 0
+        dropped = self.dropped - self._reported if self.values["policy"] == "every" else 0
         return found | find_problems(self.intake, self._links.sources, dropped)
 
     def report(self) -> None:
@@ -367,8 +372,7 @@ class RecognizerNode(LifecycleNode):
                 seconds = self.ledger.latencies.seconds()
                 problems |= self.intake.events | self.ledger.take_events()
                 self.intake.events.clear()
-            if self._worker is not None:
-                status.dropped = self._dropped = self._worker.dropped
+            status.dropped = self._reported = self.dropped
         status.latencies = reports.latencies(seconds)
         status.cause = next(iter(problems.values()), "")
         self._notices.update(problems, now, self.values["warn_period"])

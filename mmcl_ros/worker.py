@@ -36,6 +36,7 @@ class Worker(threading.Thread):
         intake: where jobs come from.
         changed: condition that guards the intake; see :meth:`wake`.
         process: called with each job, outside the lock.
+        lost: called with a job on which ``process`` has raised, and what it raised; whoever waits for it is told here.
         every: answer all jobs in order; otherwise only the newest one that is complete.
         queue: most jobs that wait; the oldest beyond are dropped.
         running: whether answers can still be sent; told to end, a process cannot, and that is no fault.
@@ -46,13 +47,15 @@ class Worker(threading.Thread):
         intake: Intake,
         changed: threading.Condition,
         process: Callable[[Job], None],
+        lost: Callable[[Job, Exception], None],
         every: bool,
         queue: int,
         running: Callable[[], bool],
     ) -> None:
         super().__init__(name="recognizer", daemon=True)
-        self._intake, self._changed, self._process = intake, changed, process
+        self._intake, self._changed, self._process, self._lost = intake, changed, process, lost
         self._limit, self._running = queue if every else 1, running
+        self._known: set[type[Exception]] = set()  # errors whose place was shown
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
         self._stopped = False
@@ -78,7 +81,8 @@ class Worker(threading.Thread):
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        self.join()
+        if self.is_alive():  # else it was never started
+            self.join()
         for single in self._singles:
             single.done(None)
 
@@ -95,13 +99,22 @@ class Worker(threading.Thread):
                 return
             try:
                 self._process(job)
-            except Exception:  # a defect must not end the thread and leave the robot without answers
-                if self._running():
-                    logger.exception("an answer was lost")
-                else:
-                    logger.debug("an answer was lost at the end", exc_info=True)
+            except Exception as error:  # a defect must not end the thread and leave the robot without answers
+                self._lose(job, error)
                 if job.done is not None:  # somebody waits for it
                     job.done(None)
+
+    def _lose(self, job: Job, error: Exception) -> None:
+        if not self._running():
+            logger.debug("an answer was lost at the end", exc_info=error)
+            return
+        new = type(error) not in self._known  # the same defect may come with every picture
+        logger.log(logging.ERROR if new else logging.DEBUG, "an answer was lost", exc_info=error)
+        self._known.add(type(error))
+        try:
+            self._lost(job, error)
+        except Exception:
+            logger.debug("a lost answer could not be told", exc_info=True)
 
     def _next(self) -> Job | None:
         now = time.monotonic()

@@ -21,9 +21,7 @@ rm -rf "$out/bag" "$out/truth.csv" "$out/evaluation"
 
 "$python" -m mmcl_ros.recognizer_node --ros-args --log-level error \
   -p model:="$run" -p modality:=auto -p policy:=every -p roi_source:=detections \
-  -r rgb/image:=/camera/color/image_raw -r rgb/camera_info:=/camera/color/camera_info \
-  -r depth/image:=/camera/aligned_depth_to_color/image_raw \
-  -r depth/camera_info:=/camera/aligned_depth_to_color/camera_info &
+  -r rgb/image:=/camera/color/image_raw -r depth/image:=/camera/aligned_depth_to_color/image_raw &
 node=$!
 trap 'kill -INT $node 2>/dev/null; wait $node 2>/dev/null || true' EXIT
 "$python" -m mmcl_ros.play_bag --bag "$out/bag" --truth "$out/truth.csv"

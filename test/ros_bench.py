@@ -43,8 +43,8 @@ class Bench:
         self.executor.add_node(node)
         return node
 
-    def recognizer(self, model, /, **parameters):
-        """A recognizer node with a loaded model put in its place."""
+    def recognizer(self, model, /, nodes=None, **parameters):
+        """A recognizer node with a loaded model put in its place; ``nodes``: more arguments of a node."""
         from rclpy.parameter import Parameter
 
         from mmcl_ros.recognizer_node import RecognizerNode
@@ -56,7 +56,7 @@ class Bench:
 
         parameters = {"model": "fake", "status_period": 0.1, "warn_period": 0.2, **parameters}
         listed = [Parameter(name, value=value) for name, value in parameters.items()]
-        return self.add(RecognizerNode(load, context=self.context, parameter_overrides=listed))
+        return self.add(RecognizerNode(load, context=self.context, parameter_overrides=listed, **(nodes or {})))
 
     def collect(self, kind, topic, **qos):
         """A growing list of the messages of a topic."""

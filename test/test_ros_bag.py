@@ -27,6 +27,7 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag, Topics, typestore
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
 from mmcl_ros.frames import FrameSettings
+from mmcl_ros.qos import info_beside
 from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, RenderedFrame, record
 from mmcl_ros.truth import read_truth
 
@@ -431,6 +432,12 @@ def test_no_sensor_is_given_the_camera_of_another_one(tmp_path, caplog, topics, 
         assert set(bag.cameras()) == set(infos)
     told = [record.getMessage() for record in caplog.records if "no camera info of its own" in record.getMessage()]
     assert len(told) == 2 - len(infos)
+
+
+@pytest.mark.parametrize("picture", ["/rgb/image", "/cam/color/image_raw", "/image_raw"])
+def test_a_camera_info_beside_the_pictures_is_found_as_the_node_finds_it(tmp_path, picture):
+    with Bag(write_bag(tmp_path / "bag", [(picture, "rgb", 0, 0), (info_beside(picture), "info", 0, 0)])) as bag:
+        assert bag.topics.infos == {"rgb": info_beside(picture)}
 
 
 @pytest.mark.parametrize(("sensor", "infos"), [("color", {"rgb", "depth"}), ("depth", {"depth"})])

@@ -1,18 +1,21 @@
 """Failures of the node over real DDS: each has a state, a cause in words, and one line in the log."""
 
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
+from diagnostic_msgs.msg import DiagnosticArray
 from mmcl_ros.msg import ModalityHealth, Recognition, RecognitionArray, RegionArray
 from mmcl_ros.srv import RecognizeOnce
 from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from test_ros_node import change, keep_sending, modality, status_of, wait_cause
 
@@ -68,6 +71,47 @@ def test_quality_of_service_that_cannot_be_matched(bench):
     bench.publisher(Image, "/rgb/image", subscribers=0, reliable=False)
     status = wait_cause(bench, status_of(bench), "/client publishes best effort", "set qos to auto")
     assert modality(status, "rgb").state == ModalityHealth.MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("qos", "kind", "says"),
+    [
+        ("auto", String, "/detections carries std_msgs/msg/String by /client"),
+        ("reliable", RegionArray, "/detections: /client publishes best effort, but qos asks for reliable"),
+    ],
+)
+def test_a_detector_that_cannot_be_heard_is_named_though_none_is_asked_for(bench, qos, kind, says):
+    """With the default of roi_source, where none at all is no fault."""
+    bench.recognizer(FakeRecognizer(), modality="rgb", qos=qos)
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    keep_sending(bench, statuses, lambda status: found and not status.cause, (rgb, rgb_message))
+    detector = bench.publisher(kind, "/detections", subscribers=0, reliable=False)
+    status = keep_sending(bench, statuses, lambda status: says in status.cause, (rgb, rgb_message))
+    assert status.cause.endswith("until that is right, regions are the node's own")
+    assert found[-1].recognitions[0].id == "center"
+    bench.client.destroy_publisher(detector)
+    keep_sending(bench, statuses, lambda status: not status.cause, (rgb, rgb_message))
+
+
+@pytest.mark.parametrize(
+    ("qos", "kind", "says"),
+    [
+        ("auto", String, "/cam/camera_info carries std_msgs/msg/String by /client"),
+        ("reliable", CameraInfo, "/cam/camera_info: /client publishes best effort"),
+        ("auto", None, "nobody publishes /cam/camera_info (sensor_msgs/msg/CameraInfo); name it (depth_info_topic)"),
+    ],
+)
+def test_why_the_camera_is_not_known_is_said(bench, qos, kind, says):
+    model = FakeRecognizer(uses_camera=True)
+    bench.recognizer(model, modality="depth", roi_source="center", qos=qos, depth_topic="/cam/image")
+    statuses = status_of(bench)
+    depth = bench.publisher(Image, "/cam/image")
+    if kind:
+        bench.publisher(kind, "/cam/camera_info", subscribers=0, reliable=False)
+    status = keep_sending(bench, statuses, lambda status: says in status.cause, (depth, depth_message))
+    assert status.cause.startswith("depth: no usable camera info, by which this model goes")
+    assert ("name it" in status.cause) == (kind is None)
 
 
 def test_a_publisher_that_comes_back_with_another_quality_is_followed(bench):
@@ -200,6 +244,85 @@ def test_inference_errors_do_not_end_the_loop(bench):
     rgb.publish(rgb_message(1))
     bench.wait(lambda: len(found) == 2, "the next answer")
     assert found[1].recognitions[0].label == "dark"
+
+
+def test_a_defect_loses_no_answer_without_a_word(bench, monkeypatch):
+    """An error that the frames do not expect, as of a library that runs out of memory: all are answered and counted."""
+    from mmcl_ros.frames import DECODERS
+
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", policy="every", warn_period=60.0)
+    said = []
+    node._notices._warn = said.append
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    told = bench.collect(DiagnosticArray, "/diagnostics")
+    rgb = bench.publisher(Image, "/rgb/image")
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer")
+
+    def defect(message):
+        raise MemoryError("a defect")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(DECODERS, "rgb", defect)
+        for number in range(1, 4):
+            rgb.publish(rgb_message(number))
+        bench.wait(lambda: len(found) == 4, "an answer to each")
+    words = "answer lost: MemoryError: a defect"
+    for number, answer in enumerate(found[1:], 1):
+        (one,) = answer.recognitions
+        assert (answer.header, answer.model_id) == (stamped(number), "fake")
+        assert (one.id, one.label, one.result, one.reason) == ("image", "unknown", Recognition.FAILED, words)
+    bench.wait(lambda: statuses[-1].failed == 3, "the count")
+    assert statuses[-1].processed == 4
+    assert words in [status.cause for status in statuses]
+    bench.wait(lambda: words in [one.status[0].message for one in told], "the diagnosis")
+    assert said.count(words) == 1
+    rgb.publish(rgb_message(4))
+    bench.wait(lambda: len(found) == 5, "the next answer")
+    assert found[-1].recognitions[0].label == "dark"
+
+
+def test_an_answer_that_was_sent_is_not_sent_anew_when_what_follows_breaks(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
+
+    def defect():
+        raise RuntimeError("a defect")
+
+    node._answers_2d = SimpleNamespace(get_subscription_count=defect)
+    rgb.publish(rgb_message(0))
+    regions.publish(region_message(0))
+    bench.wait(lambda: statuses and statuses[-1].failed == 1, "the count")
+    node._answers_2d = None
+    regions.publish(region_message(0))
+    bench.wait(lambda: len(found) > 1, "the next answer")
+    assert [one.label for answer in found for one in answer.recognitions] == ["dark", "dark"]
+
+
+def test_the_count_of_dropped_requests_goes_on_after_a_pause(bench):
+    gate = threading.Event()
+    model = FakeRecognizer()
+    original = model.recognize
+    model.recognize = lambda **given: gate.wait(10) and original(**given)
+    node = bench.recognizer(model, modality="rgb", roi_source="full_image", policy="every", queue=1)
+    said = []
+    node._notices._warn = said.append
+    statuses = status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+    for number in range(6):
+        rgb.publish(rgb_message(number))
+        bench.wait(lambda number=number: node.intake.received == number + 1, "receipt")
+    gate.set()
+    bench.wait(lambda: statuses and statuses[-1].dropped == 4, "the count")
+    for label in ("deactivate", "activate"):
+        assert change(bench, label)
+        first = len(statuses)
+        bench.wait(lambda first=first: len(statuses) > first + 2, "the status thereafter")
+        assert {status.dropped for status in statuses[first + 1 :]} == {4}
+    dropped = [words for words in said if "dropped" in words]
+    assert dropped
+    assert all(words[0] in "1234" for words in dropped)
 
 
 def test_whoever_asked_for_an_answer_that_is_lost_is_told(bench):

@@ -118,6 +118,27 @@ def test_one_recognition_in_full(bench):
     assert list(one.embedding) == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("setting", "arguments", "topic"),
+    [
+        ({}, [], "/rgb/camera_info"),
+        ({"rgb_topic": "/cam/color/image_raw"}, [], "/cam/color/camera_info"),
+        ({"rgb_topic": "/cam/color/image_raw", "rgb_transport": "compressed"}, [], "/cam/color/camera_info"),
+        ({"rgb_topic": "/cam/color/image_raw", "rgb_info_topic": "/infos/color"}, [], "/infos/color"),
+        ({}, ["rgb/image:=/cam/color/image_raw"], "/cam/color/camera_info"),
+        ({}, ["rgb/image:=/cam/color/image_raw", "rgb/camera_info:=/infos/color"], "/infos/color"),
+        ({}, ["rgb/camera_info:=/infos/color"], "/infos/color"),
+        ({"rgb_topic": "/cam/image"}, ["/cam/camera_info:=/infos/color"], "/infos/color"),
+    ],
+)
+def test_camera_infos_come_from_beside_the_pictures_unless_named(bench, setting, arguments, topic):
+    given = {"cli_args": ["--ros-args", *(word for one in arguments for word in ("-r", one))]} if arguments else {}
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", nodes=given, **setting)
+    assert node._links.sources["rgb info"].topic == topic
+    bench.publisher(CameraInfo, topic).publish(info_message(0))
+    bench.wait(lambda: node.intake.cameras, "the camera info")
+
+
 def test_out_of_the_box_without_a_detector(bench):
     bench.recognizer(FakeRecognizer())
     found = bench.collect(RecognitionArray, "/recognitions")

@@ -233,6 +233,51 @@ sys.exit(recognizer_node.main(sys.argv[1:], lambda path, **settings: Slow()))
 """
 
 
+DEFECT = """
+import logging, sys
+from mmcl_ros import frames, recognizer_node
+from mmcl_ros.constant_recognizer import ConstantRecognizer
+def load(path, **settings):
+    logging.getLogger("mmcl_core.nn").warning("said while loading")
+    return ConstantRecognizer()
+def defect(message):
+    logging.getLogger("mmcl_ros.frames").debug("seldom of use")
+    raise MemoryError("a defect")
+frames.DECODERS["rgb"] = defect
+sys.exit(recognizer_node.main(sys.argv[1:], load))
+"""
+
+
+@pytest.mark.parametrize("level", ["info", "debug", "fatal"])
+def test_what_the_modules_log_is_in_the_log_of_the_node(bench, level):
+    environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment["ROS_DOMAIN_ID"] = str(bench.domain)
+    line = [sys.executable, "-c", DEFECT, "--ros-args", "-p", "model:=x", "-p", "modality:=rgb"]
+    line += ["--log-level", f"front.recognizer:={level}", "-r", "__ns:=/front"]
+    log, found = bench.collect(Log, "/rosout", latched=True), bench.collect(RecognitionArray, "/front/recognitions")
+    process = subprocess.Popen(line, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    rgb = bench.publisher(Image, "/front/rgb/image", subscribers=0)
+    bench.wait(rgb.get_subscription_count, "the node to listen", 60)
+    bench.wait(lambda: bench.client.count_publishers("/front/recognitions"), "its answers to be heard")
+    for number in range(3):
+        rgb.publish(rgb_message(number))
+        bench.wait(lambda number=number: len(found) > number, "the answer")
+    lost = "an answer was lost\nTraceback"
+    expected = {"said while loading": level != "fatal", lost: {"info": 1, "debug": 3, "fatal": 0}[level]}
+
+    def heard():
+        lines = [one.msg for one in log if one.name == "front.recognizer"]
+        return {words: sum(words in one for one in lines) for words in expected}
+
+    bench.wait(lambda: heard() == expected, "the lines on /rosout")
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, errors
+    assert {words: errors.count(words) for words in expected} == expected, errors
+    assert heard() == expected
+    assert errors.count("seldom of use") == 3 * (level == "debug")
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_process_that_is_told_to_end_in_the_midst_of_an_answer_ends_quietly(bench, end):
     environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}

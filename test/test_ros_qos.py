@@ -8,7 +8,7 @@ import yaml
 from mmcl_core.errors import ConfigError
 from mmcl_ros.health import State
 from mmcl_ros.parameters import PARAMETERS, TABLE, as_markdown, as_yaml, check, check_change
-from mmcl_ros.qos import Offer, decide, pictures_elsewhere
+from mmcl_ros.qos import Offer, decide, info_beside, pictures_elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = "sensor_msgs/msg/Image"
@@ -76,6 +76,29 @@ def test_type_on_offer_is_taken():
     ours, theirs = "mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray"
     assert decide("/d", [offer(kind=theirs)], [ours, theirs]).type == theirs
     assert decide("/d", [offer(kind=theirs), offer(kind=ours)], [ours, theirs]).type == ours
+
+
+def test_a_detector_whose_package_is_not_installed_is_told_apart_from_a_wrong_type():
+    ours, theirs = "mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray"
+    link = decide("/d", [offer(kind=theirs, node="/yolo")], [ours])
+    assert link.state is State.MISMATCH
+    assert f"/d carries {theirs} by /yolo; {ours} is needed, or install vision_msgs" in link.cause
+    assert "install" not in decide("/d", [offer(kind="std_msgs/msg/String")], [ours]).cause
+    assert "install" not in decide("/d", [offer(kind=theirs)], [IMAGE]).cause, "no place for regions"
+
+
+@pytest.mark.parametrize(
+    ("picture", "info"),
+    [
+        ("/rgb/image", "/rgb/camera_info"),
+        ("/camera/color/image_raw", "/camera/color/camera_info"),
+        ("/camera/color/image_raw/compressed", "/camera/color/camera_info"),
+        ("/camera/depth/image/compressedDepth", "/camera/depth/camera_info"),
+        ("/image_raw", "/camera_info"),
+    ],
+)
+def test_the_camera_info_lies_beside_the_pictures(picture, info):
+    assert info_beside(picture) == info
 
 
 # parameters

@@ -1,8 +1,11 @@
-"""The worker alone, without ROS: whoever waits for a single answer is told, whenever the end comes."""
+"""The worker alone, without ROS: whoever waits for a single answer is told, and no job is lost without a word."""
 
+import logging
 import threading
 import time
 from types import SimpleNamespace
+
+import pytest
 
 from mmcl_ros.intake import Job
 from mmcl_ros.worker import Single, Worker
@@ -18,13 +21,16 @@ class Answers:
         return Single(None, time.monotonic() + 60, self.given.append)
 
 
-def made(process):
-    """A worker whose intake has a picture for every single request."""
+def made(process, lost=None, running=True, jobs=()):
+    """A worker whose intake has some jobs, and a picture for every single request."""
     pairer = SimpleNamespace(waiting=False, deadline=lambda: None)
+    left = list(jobs)
     intake = SimpleNamespace(
-        pairer=pairer, jobs=lambda now: [], single=lambda request, now: Job(request, None, {}, {}, now)
+        pairer=pairer,
+        jobs=lambda now: [left.pop(0)] if left else [],
+        single=lambda request, now: Job(request, None, {}, {}, now),
     )
-    return Worker(intake, threading.Condition(), process, every=False, queue=1, running=lambda: True)
+    return Worker(intake, threading.Condition(), process, lost, every=False, queue=1, running=lambda: running)
 
 
 def test_a_single_request_that_still_waits_when_the_worker_ends_is_told():
@@ -48,3 +54,32 @@ def test_a_single_request_that_still_waits_when_the_worker_ends_is_told():
     assert first.given == ["answer"]
     assert second.given == [None]
     assert late.given == [None]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_job_that_raises_is_told_and_the_next_one_is_worked_on(caplog, running):
+    """Told to end, a process cannot answer any more, and that is no fault. The place is shown once for all."""
+    told = []
+
+    def process(job):
+        if job.header == 3:
+            worker._stopped = True
+        raise MemoryError(f"at {job.header}")
+
+    def lost(job, error):
+        told.append((job.header, str(error)))
+        raise RuntimeError("nor can that be said")
+
+    worker = made(process, lost, running, [Job(None, number, {}, {}, 0.0) for number in range(4)])
+    with caplog.at_level(logging.INFO, "mmcl_ros"):
+        worker.run()
+    assert told == ([(number, f"at {number}") for number in range(4)] if running else [])
+    assert [record.exc_info[0] for record in caplog.records] == ([MemoryError] if running else [])
+
+
+def test_a_worker_that_was_never_started_can_be_stopped():
+    answers = Answers()
+    worker = made(None)
+    worker.ask(answers.single())
+    worker.stop()
+    assert answers.given == [None]
