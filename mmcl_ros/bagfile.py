@@ -17,7 +17,7 @@ from typing import Any
 
 from mmcl_core.errors import DataError
 from mmcl_core.presets import shared
-from mmcl_ros.cameras import CameraTrack
+from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import Request
 from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
 from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, REGION_TYPES
@@ -192,12 +192,12 @@ class Bag:
         return plan
 
     def cameras(self) -> dict[str, CameraTrack]:
-        """The camera infos by modality."""
+        """The camera infos by modality, as they hold for the pictures."""
         found = {}
         for name, topic in self.topics.infos.items():
             found[name] = CameraTrack()
             for _, message in self.messages(topic):
-                found[name].add(message)
+                found[name].add(info_of_pictures(message, getattr(self.topics, name)))
         return found
 
     def require_pictures(self) -> None:

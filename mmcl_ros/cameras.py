@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import bisect
+import copy
 from typing import Any
 
-from mmcl_ros.detections import stamp_of
+from mmcl_ros.detections import matrix_of, stamp_of
 
-__all__ = ["CameraTrack"]
+__all__ = ["CameraTrack", "info_of_pictures"]
+
+
+def info_of_pictures(info: Any, topic: str) -> Any:
+    """The ``sensor_msgs/CameraInfo`` of the pictures of a topic; not changed, but copied where K is not theirs.
+
+    One camera info serves the pictures as taken, whose matrix is K, and those that image_proc has rectified, whose
+    matrix is in P. These are on topics such as ``image_rect_color``, and get an info whose K is that of P.
+    """
+    name = topic.removesuffix("/compressed").removesuffix("/compressedDepth").rpartition("/")[2]
+    if "rect" not in name:
+        return info
+    fx, fy, cx, cy = matrix_of(info, rectified=True)
+    changed = copy.copy(info)
+    setattr(changed, "k" if hasattr(info, "k") else "K", [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
+    return changed
 
 
 class CameraTrack:
@@ -41,7 +57,7 @@ class CameraTrack:
 
 
 def _calibration(info: Any) -> tuple:
-    matrix = info.k if hasattr(info, "k") else info.K
+    matrices = (*matrix_of(info, rectified=False), *matrix_of(info, rectified=True))
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
     # As text, in which a NaN is equal to itself.
-    return (info.width, info.height, info.binning_x, info.binning_y, *roi, *(str(float(value)) for value in matrix))
+    return (info.width, info.height, info.binning_x, info.binning_y, *roi, *map(str, matrices))

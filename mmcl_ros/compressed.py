@@ -100,23 +100,31 @@ def decode_rvl(data: bytes) -> np.ndarray:
     if not 0 < count <= MAX_PIXELS:
         raise InputError(f"an RVL stream of {width} x {height} pixels")
     numbers = _rvl_numbers(np.frombuffer(data, "<u4", (len(data) - SIZE_HEADER.size) // 4, SIZE_HEADER.size))
-    depth = np.zeros(count, np.uint16)
-    place = used = previous = 0
+    heads = []  # where the two lengths of each pair of runs stand; in pictures with speckles there are thousands
+    number, size = numbers.item, numbers.size
+    place = used = 0
     while place < count:
-        if used + 1 >= numbers.size:
+        if used + 1 >= size:
             raise InputError(f"truncated: the RVL stream ends after {place} of {count} pixels")
-        zeros, others = int(numbers[used]), int(numbers[used + 1])
-        codes = numbers[used + 2 : used + 2 + others]
-        place += zeros
-        if codes.size < others or place + others > count or zeros + others == 0:
-            raise InputError(f"the RVL stream does not fit {width} x {height} pixels: corrupt or truncated")
-        if others:
-            values = previous + np.cumsum((codes >> 1) ^ -(codes & 1))
-            depth[place : place + others] = values & 0xFFFF
-            previous = int(values[-1])
-        place += others
+        zeros, others = number(used), number(used + 1)
+        heads.append(used)
         used += 2 + others
-    return depth.reshape(height, width)
+        place += zeros + others
+        if used > size or place > count or zeros + others == 0:
+            raise InputError(f"the RVL stream does not fit {width} x {height} pixels: corrupt or truncated")
+    return _rvl_values(numbers[:used], np.array(heads), count).reshape(height, width)
+
+
+def _rvl_values(numbers: np.ndarray, heads: np.ndarray, count: int) -> np.ndarray:
+    """The pixels, uint16 [count], of numbers whose lengths of runs stand at ``heads`` and one after each."""
+    places = np.stack([heads, heads + 1], 1).reshape(-1)
+    filled = np.repeat(np.tile([False, True], heads.size), numbers[places])
+    is_code = np.ones(numbers.size, bool)
+    is_code[places] = False
+    codes = numbers[is_code]
+    depth = np.zeros(count, np.uint16)
+    depth[filled] = np.cumsum((codes >> 1) ^ -(codes & 1)) & 0xFFFF  # the differences go on from run to run
+    return depth
 
 
 def _rvl_numbers(words: np.ndarray) -> np.ndarray:

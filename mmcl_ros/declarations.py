@@ -41,5 +41,5 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
         high = int(row.high) if row.high < 2**63 else 2**63 - 1
         descriptor.integer_range = [IntegerRange(from_value=int(row.low), to_value=high)]
     elif type(row.default) is float:
-        descriptor.floating_point_range = [FloatingPointRange(from_value=row.low, to_value=row.high)]
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(row.low), to_value=float(row.high))]
     return descriptor

@@ -22,6 +22,7 @@ __all__ = [
     "clip",
     "cut",
     "intersection",
+    "matrix_of",
     "overlap",
     "read_request",
     "square_around",
@@ -153,8 +154,23 @@ def whole_picture(view: View, centre: float = 1.0) -> Request:
     return Request((box,), view.frame_id, view.width, view.height, exact=True)
 
 
-def camera_of(info: Any, width: int, height: int) -> tuple[float, float, float, float] | None:
+def matrix_of(info: Any, rectified: bool) -> tuple[float, float, float, float]:
+    """(fx, fy, cx, cy) of a ``sensor_msgs/CameraInfo`` in pixels of the whole sensor, as they stand there.
+
+    Args:
+        info: the message, of ROS 2 or ROS 1.
+        rectified: take those of pictures without distortion, the matrix P, where the message states it (as zeros say
+            that it does not); otherwise, and for pictures as the sensor took them, K.
+    """
+    k, p = (getattr(info, name, getattr(info, name.upper(), ())) for name in ("k", "p"))
+    fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if rectified and len(p) == 12 and p[0] > 0 else (k[0], k[4], k[2], k[5])
+    return float(fx), float(fy), float(cx), float(cy)
+
+
+def camera_of(info: Any, width: int, height: int, rectified: bool = False) -> tuple[float, float, float, float] | None:
     """(fx, fy, cx, cy) in pixels of a picture of the given size from a ``sensor_msgs/CameraInfo``, None if unknown.
+
+    What is ``rectified`` goes by P, see :func:`matrix_of`: depth, and pictures of image_proc.
 
     As the message defines it, the matrix is of the whole sensor; of that the picture shows the region ``roi``, with
     ``binning_x`` times ``binning_y`` pixels joined to one; zeros: all of it, none joined. A calibration made at another
@@ -162,8 +178,7 @@ def camera_of(info: Any, width: int, height: int) -> tuple[float, float, float, 
     """
     if info is None:
         return None
-    matrix = [float(value) for value in (info.k if hasattr(info, "k") else info.K)]
-    fx, fy, cx, cy = matrix[0], matrix[4], matrix[2], matrix[5]
+    fx, fy, cx, cy = matrix_of(info, rectified)
     if not (fx > 0 and fy > 0 and math.isfinite(fx + fy + cx + cy)):
         return None
     part = info.roi if info.roi.width and info.roi.height else info

@@ -166,6 +166,7 @@ class RegionCrops:
 class _Picture:
     values: np.ndarray
     view: View
+    info: Any
     to_here: BoxMap = field(default_factory=BoxMap)
 
 
@@ -228,10 +229,10 @@ class FrameCropper:
             except InputError as error:
                 problems[modality] = (Result.BAD_PICTURE, str(error))
                 continue
-            height, width = values.shape[:2]
-            camera = camera_of(infos.get(modality), width, height)
+            info, (height, width) = infos.get(modality), values.shape[:2]
+            camera = camera_of(info, width, height, rectified=modality == "depth")
             view = View(str(message.header.frame_id), width, height, camera)
-            found[modality] = _Picture(values, view)
+            found[modality] = _Picture(values, view, info)
             self._views[modality] = view
         return found
 
@@ -253,7 +254,8 @@ class FrameCropper:
         if len(found) == 2:
             rgb, depth = found["rgb"].view, found["depth"].view
             if depth.camera is None and (rgb.width, rgb.height) == (depth.width, depth.height):
-                found["depth"].view = replace(depth, camera=rgb.camera)
+                camera = camera_of(found["rgb"].info, depth.width, depth.height, rectified=True)
+                found["depth"].view = replace(depth, camera=camera)
 
     def _source(self, request: Request) -> View:
         """The picture the boxes were found in; one that is missing now is remembered from earlier frames."""

@@ -54,6 +54,7 @@ class Health:
     Attributes:
         stale_after: seconds without a picture after which the sensor counts as lost.
         recover_after: seconds for which pictures have to come again before it is trusted again.
+        faults: how many answers in a row have found fault with its picture, up to now.
     """
 
     stale_after: float = 0.5
@@ -62,11 +63,25 @@ class Health:
     malformed: int = 0
     encoding: str = ""
     link: tuple[State, str] = (State.NO_PUBLISHER, "")
-    problem: tuple[State, str] | None = None
+    faults: int = 0
     last: float | None = None
     rate: Rate = field(default_factory=Rate)
     _stretch: float | None = None
     _delays: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    _problem: tuple[State, str] | None = None
+
+    @property
+    def problem(self) -> tuple[State, str] | None:
+        """What the last answer that was to stand on its picture found wrong with it: state and words; None: nothing.
+
+        To be set once for each such answer.
+        """
+        return self._problem
+
+    @problem.setter
+    def problem(self, problem: tuple[State, str] | None) -> None:
+        self._problem = problem
+        self.faults = self.faults + 1 if problem else 0
 
     def observe(self, now: float, delay: float | None = None) -> None:
         """A picture was received; ``delay`` is the time since its stamp in seconds, where that is known."""

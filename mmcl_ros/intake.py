@@ -22,6 +22,9 @@ from mmcl_ros.pairing import Group, Item, Pairer
 __all__ = ["REGION_STREAM", "Intake", "Job", "wanted_modalities"]
 
 REGION_STREAM = "detections"  # name of the regions' stream, beside those of rgb and depth
+FAULTS = 20  # answers in a row that could not use a sensor's picture before none is waited for any more
+LOOK_AGAIN_S = 5.0  # after so long one is waited for all the same: it may have become usable
+PATIENT_S = 5.0  # who waits so long for a picture (the policy every) wants all of them looked at
 
 
 @dataclass
@@ -102,6 +105,7 @@ class Intake:
     _heard: float | None = None
     _patient: bool = True
     _detector_alive: bool = False
+    _looks: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def uses_detections(self) -> bool:
@@ -200,12 +204,26 @@ class Intake:
     def _plan(self) -> None:
         """Tell the pairer what to pair, as the sensors come and go."""
         flows = self.flows()
-        partners = awaited = alive = self._alive(flows)
-        if self.modality != "auto":
+        partners = alive = self._alive(flows)
+        if self.modality == "auto":
+            awaited = [name for name in alive if not self._useless(name)]
+        else:
             partners = list(self.wanted)
             awaited = [name for name, flow in flows.items() if self._coming(name, flow)]
         anchor = REGION_STREAM if self.uses_detections else (alive or self.wanted)[0]
         self.pairer.expect(anchor, partners or self.wanted, awaited or self.wanted)
+
+    def _useless(self, modality: str) -> bool:
+        """Whether there is no use in waiting for a sensor's picture: such have long been damaged, or unregistered.
+
+        One that is there in time is looked at none the less, and from time to time one is waited for.
+        """
+        now, faults = self.clock(), self.health[modality].faults
+        before, since = self._looks.get(modality, (-1, now))
+        if faults != before:  # an answer has looked at one
+            since = now
+            self._looks[modality] = (faults, now)
+        return faults >= FAULTS and 0 <= now - since < LOOK_AGAIN_S and self.pairer.wait < PATIENT_S
 
     def _coming(self, modality: str, flow: State) -> bool:
         """Whether pictures come, or their publisher is there and the first one may come any moment."""

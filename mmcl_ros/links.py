@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmcl_core.errors import MmclError
+from mmcl_ros.cameras import info_of_pictures
 from mmcl_ros.frames import NAME_IT
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
@@ -91,10 +93,19 @@ class Source:
 
 
 class Links:
-    """The subscriptions of a node, by name of the source."""
+    """The subscriptions of a node, by name of the source.
+
+    Args:
+        node: made by rclpy.
+        sources: ``NAME info`` is the camera info of the pictures ``NAME``, and handed over as it holds for them.
+        reliability: the parameter ``qos``.
+    """
 
     def __init__(self, node: Any, sources: dict[str, Source], reliability: str) -> None:
         self._node, self.sources, self._reliability = node, sources, reliability
+        for name, source in sources.items():
+            if info := sources.get(f"{name} info"):
+                info.callback = functools.partial(_hand_over, info.callback, source.topic)
         self._looked = -SETTLED_S
 
     def due(self, names: Iterable[str]) -> bool:
@@ -151,3 +162,7 @@ class Links:
         if source.subscription is not None:
             self._node.destroy_subscription(source.subscription)
         source.subscription = source.terms = None
+
+
+def _hand_over(callback: Callable[[Any], None], topic: str, info: Any) -> None:
+    callback(info_of_pictures(info, topic))

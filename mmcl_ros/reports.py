@@ -36,7 +36,7 @@ def answers_message(header: Any, model_id: str, answer: FrameAnswer, embeddings:
         )
         one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = given.roi
         if embeddings and given.embedding is not None:
-            one.embedding = given.embedding.astype("float32").tolist()
+            one.embedding.frombytes(given.embedding.astype("float32").tobytes())  # not checked by element
         array.recognitions.append(one)
     return array
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+# Messages of Humble always check what is put into their fields; newer ones where this is set when they are imported.
+os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
+
 
 def shared_data(*parts: str) -> Path:
     """A file of the sample data; the calling test is skipped, with the reason, where it is absent."""

@@ -4,6 +4,7 @@ import itertools
 import os
 import threading
 import time
+from array import array
 
 import numpy as np
 import rclpy
@@ -108,7 +109,7 @@ def rgb_message(number, level=20, frame="camera", shape=(60, 80)):
         height=shape[0],
         width=shape[1],
         step=3 * shape[1],
-        data=values.tobytes(),
+        data=array("B", values.tobytes()),
     )
 
 
@@ -120,7 +121,7 @@ def depth_message(number, millimetres=500, frame="camera", shape=(60, 80)):
         height=shape[0],
         width=shape[1],
         step=2 * shape[1],
-        data=values.tobytes(),
+        data=array("B", values.tobytes()),
     )
 
 

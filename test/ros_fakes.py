@@ -34,14 +34,16 @@ def regions(boxes, frame="camera", stamp_ns=0, size=(0, 0)):
     return SimpleNamespace(header=header(stamp_ns, frame), width=size[0], height=size[1], regions=listed)
 
 
-def camera_info(width, height, fx, cx, cy, stamp_ns=0, roi=(0, 0, 0, 0), binning=(0, 0)):
-    """A CameraInfo of a picture that shows ``roi`` (x, y, width, height) of the sensor."""
+def camera_info(width, height, fx, cx, cy, stamp_ns=0, roi=(0, 0, 0, 0), binning=(0, 0), rectified=(0, 0, 0)):
+    """A CameraInfo of a picture that shows ``roi`` (x, y, width, height) of the sensor; ``rectified``: fx, cx, cy."""
     x, y, across, down = roi
+    rectified_fx, rectified_cx, rectified_cy = rectified
     return SimpleNamespace(
         header=header(stamp_ns),
         width=width,
         height=height,
         k=[fx, 0, cx, 0, fx, cy, 0, 0, 1],
+        p=[rectified_fx, 0, rectified_cx, -5, 0, rectified_fx, rectified_cy, 0, 0, 0, 1, 0],
         roi=SimpleNamespace(x_offset=x, y_offset=y, width=across, height=down),
         binning_x=binning[0],
         binning_y=binning[1],

@@ -25,6 +25,7 @@ from ros_fakes import CLASSES, FakeRecognizer
 
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag, Topics, typestore
+from mmcl_ros.detections import camera_of
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.qos import info_beside
@@ -71,7 +72,8 @@ def write_bag(path, written, frame="", frames=None):
             elif kind == "info":
                 roi = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
                 k = np.array([len(topic), 0, 2, 0, len(topic), 2, 0, 0, 1.0])  # the focal length says whose it is
-                message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), np.zeros(12), 0, 0, roi)
+                p = np.array([2 * k[0], 0, 2, 0, 0, 2 * k[0], 2, 0, 0, 0, 1.0, 0])
+                message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), p, 0, 0, roi)
             else:
                 encoding, size = {"rgb": ("rgb8", 3), "odd": ("R8G8B8", 3)}.get(kind, ("16UC1", 2))
                 message = types[name](head, 4, 4, encoding, 0, 4 * size, np.full(16 * size, 9, np.uint8))
@@ -395,6 +397,16 @@ def test_every_picture_goes_with_the_calibration_of_its_time(tmp_path):
     with Bag(path) as bag:
         frames = list(bag.frames([truth.request for truth in read_truth(table)], 0.02))
     assert [frame.infos["depth"].k[0] for frame in frames] == [view.camera[0] for view in views]
+
+
+def test_rectified_pictures_of_a_recording_go_by_the_projection_matrix(tmp_path):
+    kinds = {"/c/image_rect_color": "rgb", "/c/depth": "depth", "/c/camera_info": "info"}
+    path = write_bag(tmp_path / "bag", [(topic, kind, 5, 5) for topic, kind in kinds.items()], frame="c")
+    with Bag(path) as bag:
+        infos = {name: track.at(5) for name, track in bag.cameras().items()}
+        assert camera_of(infos["rgb"], 4, 4)[0] == 2 * len("/c/camera_info")
+        assert camera_of(infos["depth"], 4, 4, rectified=True)[0] == 2 * len("/c/camera_info")
+        assert infos["depth"].k[0] == len("/c/camera_info")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 
 from mmcl_core.errors import InputError
 from mmcl_ros.cameras import CameraTrack
-from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request
+from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request, stamp_of
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Health
 from mmcl_ros.ledger import Ledger
+from mmcl_ros.links import Links, Source
 
 LEFT, RIGHT = (0, 0, 40, 60), (40, 0, 40, 60)
 
@@ -355,6 +356,62 @@ def test_camera_of_a_part_of_the_sensor_keeps_the_ray(roi, binning):
     ):
         place = (sensor + 0.5 - start) / pixels - 0.5
         assert (place - centre) / focus == pytest.approx((sensor - whole) / 500.0)
+
+
+def test_rectified_pictures_go_by_the_projection_matrix():
+    info = camera_info(640, 480, 600.0, 320.0, 240.0, rectified=(480.0, 310.0, 230.0))
+    assert camera_of(info, 640, 480) == (600.0, 600.0, 320.0, 240.0)
+    assert camera_of(info, 640, 480, rectified=True) == (480.0, 480.0, 310.0, 230.0)
+    assert camera_of(info, 320, 240, rectified=True) == (240.0, 240.0, 154.75, 114.75)
+    for unstated in (0.0, math.nan):
+        info.p[0] = unstated
+        assert camera_of(info, 640, 480, rectified=True) == (600.0, 600.0, 320.0, 240.0)
+    del info.p
+    assert camera_of(info, 640, 480, rectified=True) == (600.0, 600.0, 320.0, 240.0)
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        *(("/c/image_rect", True), ("/c/image_rect_color/compressed", True), ("/c/depth/image_rect_raw", True)),
+        *(("/c/image_raw", False), ("/rectified/image_raw", False), ("/c/image_rect/image_raw/compressed", False)),
+    ],
+)
+@pytest.mark.parametrize("ros1", [False, True])
+def test_the_camera_info_beside_rectified_pictures_is_of_these(topic, rectified, ros1):
+    info = camera_info(640, 480, 600.0, 320.0, 240.0, rectified=(480.0, 310.0, 230.0))
+    if ros1:
+        info.K, info.P = info.__dict__.pop("k"), info.__dict__.pop("p")
+    heard = []
+    sources = {name: Source(name, [], heard.append, 5) for name in ("rgb info", "depth info", "detections")}
+    Links(None, {"rgb": Source(topic, [], heard.append, 5), **sources}, "auto")
+    sources["rgb info"].callback(info)
+    assert camera_of(heard[0], 640, 480)[0] == (480.0 if rectified else 600.0)
+    assert camera_of(info, 640, 480)[0] == 600.0, "the message is not changed"
+
+
+def test_depth_is_seen_through_the_camera_of_rectified_pictures():
+    info = camera_info(80, 60, 100, 39.5, 29.5, rectified=(90, 38.5, 28.5))
+    for infos in (
+        {"depth": info},
+        {"rgb": info},
+    ):  # of depth without one, the camera of the picture it is registered to
+        recognizer = FakeRecognizer()
+        answer = ask([LEFT], rgb=colour(), depth=depth(), infos=infos, recognizer=recognizer)
+        assert answer.modality == "rgbd"
+        x, y = answer.answers[0].roi[:2]
+        assert recognizer.calls[0].camera == [(90, 90, 38.5 - x, 28.5 - y)]
+    recognizer = FakeRecognizer(modalities=["rgb"])
+    ask([LEFT], rgb=colour(), infos={"rgb": info}, recognizer=recognizer)
+    assert recognizer.calls[0].camera[0][0] == 100, "colour as it was taken"
+
+
+def test_a_change_of_the_rectified_camera_is_a_change_of_the_calibration():
+    track = CameraTrack()
+    for stamp, fx in ((1, 480.0), (2, 480.0), (3, 490.0)):
+        track.add(camera_info(640, 480, 600.0, 320.0, 240.0, stamp_ns=stamp, rectified=(fx, 310.0, 230.0)))
+    assert [camera_of(track.at(stamp), 640, 480, rectified=True)[0] for stamp in (1, 2, 3)] == [480, 480, 490]
+    assert stamp_of(track.at(2).header) == 1, "kept once"
 
 
 def test_a_change_of_the_part_that_is_read_is_a_change_of_the_calibration():

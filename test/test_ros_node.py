@@ -29,9 +29,10 @@ from mmcl_ros.detections import read_request
 from mmcl_ros.drawing import GREEN, GREY
 from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings
 from mmcl_ros.health import State
+from mmcl_ros.intake import PATIENT_S
 from mmcl_ros.overlay_node import marks
 from mmcl_ros.parameters import PARAMETERS
-from mmcl_ros.recognizer_node import load_model
+from mmcl_ros.recognizer_node import EVERY_AT_LEAST, load_model
 
 pytestmark = pytest.mark.ros
 
@@ -409,6 +410,10 @@ def test_a_topic_that_is_no_name_is_named_at_configuration(bench):
     assert change(bench, "configure")
     assert change(bench, "activate")
     bench.wait(lambda: statuses[-1].state == "active", "the active state")
+
+
+def test_every_waits_for_pictures_that_could_not_be_used_too():
+    assert EVERY_AT_LEAST["max_wait"] >= PATIENT_S
 
 
 def test_a_choice_that_does_not_exist_is_named_at_configuration(bench):

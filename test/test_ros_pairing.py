@@ -9,9 +9,10 @@ from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import stamp_of
+from mmcl_ros.frames import FrameAnswer, Result
 from mmcl_ros.health import Health, Latencies, Rate, State, choose, percentiles
-from mmcl_ros.intake import Intake, wanted_modalities
-from mmcl_ros.ledger import find_problems
+from mmcl_ros.intake import FAULTS, LOOK_AGAIN_S, PATIENT_S, Intake, wanted_modalities
+from mmcl_ros.ledger import Ledger, find_problems
 from mmcl_ros.pairing import LATEST_S, SLOWEST_S, Item, Pairer
 from mmcl_ros.parameters import PARAMETERS
 from mmcl_ros.qos import Link
@@ -561,6 +562,51 @@ def test_auto_goes_on_with_the_other_sensor_and_returns_with_hysteresis():
     assert set(back) == {("depth",)}, "not trusted yet"
     assert set(robot.run(1, "rgb", "depth")[4:]) == {("rgb", "depth")}
     assert set(robot.run(2, "rgb")) == {("rgb",)}
+
+
+def with_late_depth(robot, seconds, usable, ledger):
+    """Depth comes 40 ms later than colour: whether each answer was given at once, and whether it has the depth."""
+    found = []
+    for _ in range(round(seconds * 10)):
+        robot.now += 0.06
+        stamp, given = round(robot.now * 1e9), len(robot.jobs)
+        robot.send("rgb")
+        at_once = len(robot.jobs) > given
+        robot.now += 0.04
+        robot.send("depth", stamp)
+        for job in robot.jobs[given:]:
+            told = {} if usable or "depth" not in job.pictures else {"depth": (Result.UNREGISTERED, "another frame")}
+            ledger.account(FrameAnswer([], problems=told), job.pictures, robot.intake.health, robot.now)
+            found.append((at_once, "depth" in job.pictures))
+    return found
+
+
+def test_auto_does_not_wait_for_depth_that_can_never_be_used():
+    robot, ledger = Robot(), Ledger()
+    robot.run(1, "rgb", "depth")
+    assert with_late_depth(robot, FAULTS / 10, False, ledger) == [(False, True)] * FAULTS
+    after = with_late_depth(robot, 4 * LOOK_AGAIN_S, False, ledger)
+    looks = after.count((False, True))
+    assert after.count((True, False)) == len(after) - looks
+    assert 3 <= looks <= 4, "and is looked at now and then"
+    again = with_late_depth(robot, LOOK_AGAIN_S + 1, True, ledger)
+    assert again[-5:] == [(False, True)] * 5, "used again once it can be"
+    assert robot.intake.health["depth"].problem is None
+
+
+def test_depth_that_cannot_be_used_is_looked_at_where_it_is_in_time():
+    robot, ledger = Robot(), Ledger()
+    robot.run(1, "rgb", "depth")
+    with_late_depth(robot, 3, False, ledger)
+    assert robot.run(1, "depth", "rgb")[-5:] == [("rgb", "depth")] * 5
+
+
+@pytest.mark.parametrize(("modality", "wait"), [("rgbd", 0.1), ("auto", PATIENT_S)])
+def test_who_asked_for_depth_or_for_all_of_a_recording_gets_the_wait(modality, wait):
+    robot, ledger = Robot(modality), Ledger()
+    robot.intake.pairer.wait = wait
+    robot.run(1, "rgb", "depth")
+    assert with_late_depth(robot, 5, False, ledger) == [(False, True)] * 50
 
 
 def test_first_request_waits_for_a_camera_info_that_is_to_come():
