@@ -229,6 +229,14 @@ def test_an_update_against_one_by_hand(data, tmp_path):
         torch.testing.assert_close(before[name] - after[name], moved, rtol=2e-3, atol=1e-6)
 
 
+def test_no_gradient_is_left_for_the_next_update(data, tmp_path):
+    words = ("method=supervised", "model.dropout=0", "optim.lr=0", "optim.clip_grad=1", "train.accumulate=2")
+    trainer, parts = begun(data, tmp_path, *words)
+    first, second = step(trainer, parts), step(trainer, parts)
+    assert first["grad_norm"] > 0
+    assert second == pytest.approx(first, rel=1e-5)
+
+
 def test_a_stage_has_the_schedule_of_its_own_epochs(data, tmp_path):
     words = ("method=two_step", "train.epochs=1", "train.head_epochs=3", "train.log_every=1", "train.validate_every=0")
     train(tiny.settings(data, *words, "optim.schedule=cosine", "optim.warmup_steps=0"), tmp_path / "run")
