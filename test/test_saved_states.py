@@ -1,0 +1,100 @@
+"""When a state is saved, and that a run which was killed goes on from the one that it saved last."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import yaml
+
+from mmcl_core import train as command
+from mmcl_core.config import to_dict
+from mmcl_core.engine import checkpoint, trainer
+from mmcl_core.engine.checkpoint import SAVE_SHARE, StateWriter, load_state
+from mmcl_core.engine.runlog import read_rows
+
+COPYING_S = 2.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """An invented time, of which copying a state takes two seconds; nothing is written before it may be."""
+    made = SimpleNamespace(now=1000.0, writing=threading.Event())
+    snapshot, save_state = checkpoint.snapshot, checkpoint.save_state
+
+    def slow_copy(state):
+        made.now += COPYING_S if isinstance(state, dict) else 0.0  # it copies what it holds by itself
+        return snapshot(state)
+
+    def slow_write(path, state):
+        made.writing.wait(60)
+        save_state(path, state)
+
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: made.now))
+    monkeypatch.setattr(checkpoint, "snapshot", slow_copy)
+    monkeypatch.setattr(checkpoint, "save_state", slow_write)
+    yield made
+    made.writing.set()
+
+
+def test_saving_takes_its_share_of_the_time_and_no_more(clock, tmp_path):
+    writer = StateWriter(tmp_path / "state.pt")
+    clock.writing.set()
+    assert writer.due()
+    for number in range(3):
+        writer.save({"number": number}, wait=True)
+        assert not writer.due()
+        clock.now += 0.99 * COPYING_S / SAVE_SHARE
+        assert not writer.due()
+        clock.now += 0.02 * COPYING_S / SAVE_SHARE
+        assert writer.due()
+        assert load_state(writer.path)["number"] == number
+
+
+def test_no_state_is_due_while_the_last_one_is_being_written(clock, tmp_path):
+    writer = StateWriter(tmp_path / "state.pt")
+    writer.save({"number": 0})
+    clock.now += 100 * COPYING_S / SAVE_SHARE
+    assert not writer.due()
+    clock.writing.set()
+    writer.join()
+    assert writer.due()
+
+
+def counted(counts, die_at, arguments):
+    """The training command; writes a line for each update, and kills its process in the place of one of them."""
+    train_step = trainer.Trainer.train_step
+
+    def step(self, parts):
+        self.writer.join()  # whatever the disk is busy with, the state of the update before is there
+        if self.step == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(counts, "a", encoding="ascii") as file:
+            file.write(f"{self.step}\n")
+        train_step(self, parts)
+
+    checkpoint.SAVE_SHARE = 1e9  # any save is worth it
+    trainer.Trainer.train_step = step
+    return command.main(arguments)
+
+
+def test_a_killed_run_does_what_is_left_and_nothing_twice(tmp_path):
+    data, run = tiny.make_set(tmp_path / "set"), tmp_path / "run"
+    words = ("method=supervised", "train.epochs=5", "train.save_every=1", "train.log_every=1", "train.validate_every=0")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data, *words))))
+    updates = {}
+    for name, die_at, status in (("first", 11, -signal.SIGKILL), ("second", 14, -signal.SIGKILL), ("third", -1, 0)):
+        arguments = ["--config", str(tmp_path / "config.yaml"), "--resume", str(run), "--quiet"]
+        process = tiny.start(counted, str(tmp_path / name), die_at, arguments)
+        process.join()
+        assert process.exitcode == status
+        updates[name] = [int(line) for line in (tmp_path / name).read_text().split()]
+        if status:
+            assert load_state(run / "state.pt")["step"] == die_at
+            assert [row["step"] for row in read_rows(run, "train")] == list(range(1, die_at + 1))
+    assert updates == {"first": list(range(11)), "second": list(range(11, 14)), "third": list(range(14, 20))}
+    assert [row["step"] for row in read_rows(run, "train")] == list(range(1, 21))
