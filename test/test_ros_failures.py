@@ -90,7 +90,7 @@ def test_a_detector_that_cannot_be_heard_is_named_though_none_is_asked_for(bench
     status = keep_sending(bench, statuses, lambda status: says in status.cause, (rgb, rgb_message))
     assert status.cause.endswith("until that is right, regions are the node's own")
     assert found[-1].recognitions[0].id == "center"
-    bench.client.destroy_publisher(detector)
+    bench.inside(bench.client.destroy_publisher, detector)
     keep_sending(bench, statuses, lambda status: not status.cause, (rgb, rgb_message))
 
 
@@ -125,7 +125,7 @@ def test_a_publisher_that_comes_back_with_another_quality_is_followed(bench):
             return bool(found) and found[-1].header == stamped(number)
 
         bench.wait(answered, "an answer")
-        bench.client.destroy_publisher(rgb)
+        bench.inside(bench.client.destroy_publisher, rgb)
 
 
 def test_zero_stamps(bench):
