@@ -79,6 +79,12 @@ class Bench:
         self.wait(future.done, f"an answer of {name}", timeout)
         return future.result()
 
+    def inside(self, work, *arguments):
+        """Have the spinning thread do something, as destroying what it may be waiting for; the result."""
+        task = self.executor.create_task(work, *arguments)
+        self.wait(task.done, f"the end of {work.__name__}")
+        return task.result()
+
     def wait(self, condition, what, timeout=10.0):
         end = time.monotonic() + timeout
         while not condition():

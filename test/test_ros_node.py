@@ -362,7 +362,7 @@ def test_lifecycle_round(bench):
         bench.wait(lambda rgb=rgb: rgb.get_subscription_count() == 0, "the end of the subscription")
         assert change(bench, "cleanup")
         assert node.recognizer is None
-        bench.client.destroy_publisher(rgb)
+        bench.inside(bench.client.destroy_publisher, rgb)
     assert change(bench, "shutdown")
     assert node.stage == "finalized"
 

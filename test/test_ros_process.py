@@ -121,7 +121,8 @@ def test_overlay_works_only_while_somebody_looks(bench):
     assert found[0].header == stamped(7)
     np.testing.assert_array_equal(picture[35, 20], (60, 220, 60))
     np.testing.assert_array_equal(picture[35, 35], (50, 50, 50))
-    bench.client.destroy_subscription(next(s for s in bench.client.subscriptions if s.topic_name == "/overlay/image"))
+    looking = next(one for one in bench.client.subscriptions if one.topic_name == "/overlay/image")
+    bench.inside(bench.client.destroy_subscription, looking)
     bench.wait(lambda: not overlay.working, "the overlay to rest")
     bench.wait(lambda: camera.get_subscription_count() == 0, "the end of its subscription")
 

@@ -6,8 +6,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from test_ros_pairing import Robot
 
 from mmcl_ros.intake import Job
+from mmcl_ros.ledger import find_problems
 from mmcl_ros.worker import Single, Worker
 
 
@@ -83,3 +85,38 @@ def test_a_worker_that_was_never_started_can_be_stopped():
     worker.ask(answers.single())
     worker.stop()
     assert answers.given == [None]
+
+
+@pytest.mark.parametrize(("every", "answers"), [(True, [0, 8, 9, 10]), (False, [0, 10])])
+def test_of_requests_that_came_meanwhile_the_newest_are_answered_and_the_others_counted(every, answers):
+    """While the first one is worked on ten more come; the queue of the policy every holds three."""
+    robot, changed = Robot("rgb", wanted=("rgb",)), threading.Condition()
+    robot.collect = lambda: None  # left to the worker
+    begun, gate, answered = threading.Event(), threading.Event(), []
+
+    def process(job):
+        answered.append(job.header.stamp.sec - 1000)
+        begun.set()
+        gate.wait(10)
+
+    def come(*numbers):
+        for number in numbers:
+            with changed:
+                robot.send("rgb", stamp=(1000 + number) * 10**9)
+                worker.wake()
+
+    worker = Worker(robot.intake, changed, process, None, every, queue=3, running=lambda: True)
+    worker.start()
+    come(0)
+    assert begun.wait(10)
+    come(*range(1, 11))
+    gate.set()
+    end = time.monotonic() + 10
+    while len(answered) < len(answers) and time.monotonic() < end:
+        time.sleep(0.001)
+    worker.stop()
+    assert answered == answers
+    assert worker.dropped == 11 - len(answers)
+    words = f"{worker.dropped} requests dropped since the last report: the queue is full"
+    assert find_problems(robot.intake, {}, worker.dropped)["queue full"].startswith(words)
+    assert "queue full" not in find_problems(robot.intake, {})
