@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mmcl_core.errors import DataError
 from mmcl_core.synth.crops import FolderStock
 from mmcl_core.synth.mesh_files import load_mesh
 from mmcl_core.synth.raycast import Camera, Placed, Solid, cast
@@ -173,3 +174,10 @@ def test_colours_that_cannot_be_shown_are_told_by_name(library, caplog):
     assert "both.glb: " in told[0]
     assert "the picture alone is shown" in told[0]
     assert "bare.obj: A has a picture, but no place in it (uv)" in told[1]
+
+
+def test_triangles_without_an_area_are_refused(tmp_path):
+    path = tmp_path / "line.obj"
+    path.write_text("v 0 0 0\nv 0.1 0 0\nv 0.2 0 0\nf 1 2 3\n")
+    with pytest.raises(DataError, match="no triangle with an area"):
+        load_mesh(path)

@@ -58,8 +58,8 @@ def load_mesh(path: str | Path) -> Mesh:
         The mesh; its ``remarks`` name what of the colours is not shown.
 
     Raises:
-        DataError: the file cannot be read, holds no triangles, or is not in metres by the look of it; or its texture is
-            missing, see :func:`check_textures`.
+        DataError: the file cannot be read, holds no triangles or none with an area, or is not in metres by the look of
+            it; or its texture is missing, see :func:`check_textures`.
     """
     check_textures(path)
     try:
@@ -71,6 +71,9 @@ def load_mesh(path: str | Path) -> Mesh:
     first = np.cumsum([0, *(len(part.vertices) for part in parts)])
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, first, strict=False)])
+    sides = vertices[faces[:, 1:]] - vertices[faces[:, :1]]
+    if np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum() < 1e-9:
+        raise DataError(f"{path} holds no triangle with an area")
     extent = float(np.ptp(vertices, axis=0).max())
     if not 0.002 < extent < 5.0:
         raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")

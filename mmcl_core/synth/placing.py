@@ -19,7 +19,7 @@ __all__ = ["Item", "pile", "place", "random_pose", "resting_rotations", "turn_to
 
 _RAYS = 32  # vertical rays on a side of the grid that finds where two things touch
 _CONTACT = 0.003  # metres within which things touch
-_LIFTED = 1e-4  # metres above the support from which a thing lies on another
+_AIR = 1e-4  # metres between a thing and what carries it, so that flat ones are not hidden
 
 
 class Item:
@@ -110,8 +110,9 @@ def turn_to(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 def _stand(item: Item, rotation: np.ndarray, x: float, y: float) -> Placed:
     """Put an object down at (x, y): its box centred there, its lowest point on the support."""
     outline = item.solid.outline @ rotation.T.astype(np.float32)
-    low, high = outline.min(0), outline.max(0)
-    return Placed(item.solid, rotation, np.array([x, y, 0]) - [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
+    lowest = float((item.solid.mesh.vertices @ rotation[2].astype(np.float32)).min())
+    across = (outline.min(0) + outline.max(0))[:2] / 2
+    return Placed(item.solid, rotation, np.array([x - across[0], y - across[1], -lowest]))
 
 
 def place(
@@ -150,45 +151,52 @@ def pile(rng: np.random.Generator, placed: list[Placed], items: list[Item], item
     """Put one more object under the target, or on one of the things that are there.
 
     The upper one is let down until it touches. Of several places for it, that is taken in which it would tip least. A
-    new thing that finds no place under the target lies on it instead.
+    new thing that finds no place under the target lies on it instead, or on another thing.
 
     Args:
         rng: source of pose and place.
         placed, items: as :func:`place` returns them; changed in place.
-        item: what is put there. It is left out only where nothing there has any height.
+        item: what is put there; left out where nothing that is there can carry it.
     """
     rotation, shine = random_pose(rng, item), float(np.exp(rng.normal(0, 0.7)))
     base = 0 if rng.random() < 0.5 else int(rng.integers(len(placed)))
-    outline = placed[base].outline
-    low, high = outline.min(0)[:2], outline.max(0)[:2]
-    middle = (low + high) / 2
-    spots = [*(middle + rng.uniform(-0.35, 0.35, (5, 2)) * (high - low)), middle, outline[outline[:, 2].argmax(), :2]]
-    for under in (True, False) if base == 0 and rng.random() < 0.5 else (False,):
+    under = base == 0 and rng.random() < 0.5
+    others = [int(k) for k in rng.permutation(len(placed)) if k != base]
+    for lower, beneath in [*([(base, True)] if under else []), (base, False), *((k, False) for k in others)]:
         found: list[tuple[float, Placed, Placed]] = []  # how far the upper thing tips, that thing, the new one
-        for x, y in spots:
+        for x, y in _spots(rng, placed[lower].outline):
             new = _stand(item, rotation, float(x), float(y))
-            if under and not all(_separate(new, other) for other in placed[1:]):
+            if beneath and not all(_separate(new, other) for other in placed[1:]):
                 continue
-            upper, tips = _let_down(placed[0], [new, *placed[1:]]) if under else _let_down(new, placed)
-            if upper.outline[:, 2].min() > _LIFTED:
-                found.append((tips, upper, new if under else upper))
+            upper, tips = _let_down(placed[0], [new, *placed[1:]]) if beneath else _let_down(new, placed)
+            if tips is not None:
+                found.append((tips, upper, new if beneath else upper))
         if found:
             _, upper, new = min(found, key=lambda one: one[0])
-            placed[0] = upper if under else placed[0]
+            placed[0] = upper if beneath else placed[0]
             new.shine = shine
             placed.append(new)
             items.append(item)
             return
 
 
-def _let_down(thing: Placed, others: Sequence[Placed]) -> tuple[Placed, float]:
+def _spots(rng: np.random.Generator, outline: np.ndarray) -> list[np.ndarray]:
+    """Places [2] over or under a thing of such an outline: five drawn, its middle, and its highest point."""
+    low, high = outline.min(0)[:2], outline.max(0)[:2]
+    middle = (low + high) / 2
+    return [*(middle + rng.uniform(-0.35, 0.35, (5, 2)) * (high - low)), middle, outline[outline[:, 2].argmax(), :2]]
+
+
+def _let_down(thing: Placed, others: Sequence[Placed]) -> tuple[Placed, float | None]:
     """Move a thing along z until it touches another one, or the support, and is inside nothing.
 
     Where they touch is looked for on a grid of vertical rays and along the edges of both meshes, which rays alone would
-    miss on edge-on faces: to about a millimetre for things of a household.
+    miss on edge-on faces: to about a millimetre for things of a household. Where two walls without thickness cross,
+    both edge-on, neither is found.
 
     Returns:
-        The thing there, and how far its middle is from the box around the points that carry it, metres.
+        The thing there, and how far its middle is from the box around the points that carry it, metres; ``None``: the
+        support carries it.
     """
     low, high = thing.outline.min(0), thing.outline.max(0)
     cells = (np.arange(_RAYS, dtype=np.float32) + 0.5) / _RAYS
@@ -200,11 +208,14 @@ def _let_down(thing: Placed, others: Sequence[Placed]) -> tuple[Placed, float]:
         below = np.fmax(below, _height(other, points, down=True))
     gaps = np.concatenate([_height(thing, grid, down=False), own[:, 2]]) - below
     gaps = np.concatenate([gaps, _height(thing, theirs[:, :2], down=False) - theirs[:, 2]])
+    by_other = np.concatenate([below > 0, theirs[:, 2] > 0])
     gap = np.nanmin(gaps)
+    if not (by_other & (gaps <= gap + 1e-5)).any():
+        return replace(thing, position=thing.position - np.array([0, 0, gap])), None
     carried = np.concatenate([points, theirs[:, :2]])[gaps < gap + _CONTACT]
     middle = (low + high)[:2] / 2
     tips = float(np.linalg.norm(np.maximum(np.maximum(carried.min(0) - middle, middle - carried.max(0)), 0)))
-    return replace(thing, position=thing.position - np.array([0, 0, gap])), tips
+    return replace(thing, position=thing.position - np.array([0, 0, gap - _AIR])), tips
 
 
 def _edges(thing: Placed) -> np.ndarray:

@@ -75,7 +75,7 @@ class Solid:
         mesh: the mesh.
         centre, radius: bounding sphere in the frame of the mesh, metres.
         outline: float32 [M, 3], the vertices that lie outermost in some direction: enough for boxes and support.
-        edges: float32 [N, 3], points along the edges of the faces, evenly spread, 2 mm apart or more; with ``outline``.
+        edges: float32 [N, 3], points along rims and sharp edges, evenly spread, 2 mm apart or more; with ``outline``.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -282,11 +282,24 @@ def _outermost(points: np.ndarray, directions: int = 400) -> np.ndarray:
 
 
 def _along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:
-    """Points [N, 3], at most ``count``, at even distances along all edges laid end to end."""
-    pairs = np.unique(np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
+    """Points [N, 3], at most ``count``, at even distances along the rims of open meshes and edges above 20 degrees."""
+    point = np.unique(np.round(mesh.vertices.astype(np.float64), 6), axis=0, return_inverse=True)[1].reshape(-1)
+    pairs = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    low, high = np.sort(point[pairs], axis=1).astype(np.int64).T
+    _, first, edge, faces = np.unique(
+        low * len(point) + high, return_index=True, return_inverse=True, return_counts=True
+    )
+    sides = mesh.vertices[mesh.faces[:, 1:]] - mesh.vertices[mesh.faces[:, :1]]
+    normals = np.cross(sides[:, 0], sides[:, 1])
+    normals = np.repeat(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20), 3, axis=0)
+    total = np.stack([np.bincount(edge.reshape(-1), normals[:, k], len(first)) for k in range(3)], axis=1)
+    bent = np.linalg.norm(total, axis=1) < faces * np.cos(np.deg2rad(10))  # half the angle between two faces
+    pairs = pairs[first[(faces == 1) | bent]]
+    if len(pairs) == 0:
+        return np.empty((0, 3), np.float32)
     start, way = mesh.vertices[pairs[:, 0]], mesh.vertices[pairs[:, 1]] - mesh.vertices[pairs[:, 0]]
     length = np.linalg.norm(way, axis=1)
-    ends = np.cumsum(length, dtype=np.float64)
+    ends = np.cumsum(np.maximum(length, 1e-9), dtype=np.float64)
     place = np.linspace(0, ends[-1], min(count, int(ends[-1] / 0.002) + 1), endpoint=False)
     edge = np.searchsorted(ends, place, side="right")
     share = 1 - (ends[edge] - place) / np.maximum(length[edge], 1e-12)
