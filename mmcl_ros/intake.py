@@ -56,12 +56,10 @@ class _Look:
     Attributes:
         faults: of its health at that time.
         since: when that was, or when it was last waited for in vain.
-        begun: when the first request came that went without it in spite of the wait that is due since.
     """
 
     faults: int
     since: float
-    begun: float | None = None
 
 
 def wanted_modalities(setting: str, model: RecognizerLike) -> tuple[str, ...]:
@@ -243,15 +241,12 @@ class Intake:
         return faults >= FAULTS and now - look.since < LOOK_AGAIN_S and self.pairer.wait < PATIENT_S
 
     def _looked_in_vain(self, groups: list[Group], now: float) -> bool:
-        """Whether a useless sensor was waited for as long as may be and did not come; then it is not for a while."""
+        """Whether requests have waited for a useless sensor and go without; then it is not waited for, for a while."""
         ended = False
         for modality, look in self._looks.items():
-            if look.faults < FAULTS or now - look.since < LOOK_AGAIN_S:
-                continue
-            lacking = [one.anchor.received for one in groups if modality not in (one.stream, *one.partners)]
-            look.begun = min(lacking, default=None) if look.begun is None else look.begun
-            if look.begun is not None and now >= look.begun + self.pairer.wait:
-                look.since, look.begun, ended = now, None, True
+            due = look.faults >= FAULTS and now - look.since >= LOOK_AGAIN_S
+            if due and any(modality not in (group.stream, *group.partners) for group in groups):
+                look.since, ended = now, True
         return ended
 
     def _coming(self, modality: str, flow: State) -> bool:

@@ -633,15 +633,14 @@ def test_depth_that_cannot_be_used_and_comes_after_the_wait_is_waited_for_now_an
     assert robot.intake.health["depth"].problem is None
 
 
-def test_a_look_goes_on_past_a_picture_that_has_no_depth_of_its_own():
-    """As with depth of half the rate: the next picture may have some."""
+def test_depth_of_a_third_of_the_rate_that_cannot_be_used_is_looked_at_too():
     robot, ledger = Robot(), Ledger()
     robot.run(1, "rgb", "depth")
-    with_depth_behind(robot, ledger, 2, 0.02, rate=30, every=2)
+    with_depth_behind(robot, ledger, 3, 0.02, rate=30, every=3)
     assert robot.intake.health["depth"].faults >= FAULTS
     for _ in range(5):
         before = robot.intake.health["depth"].faults
-        _, paired = with_depth_behind(robot, ledger, LOOK_AGAIN_S + 0.5, 0.02, rate=30, every=2)
+        _, paired = with_depth_behind(robot, ledger, LOOK_AGAIN_S + 0.5, 0.02, rate=30, every=3)
         assert robot.intake.health["depth"].faults > before
         assert sum(paired) <= 5
 
