@@ -633,6 +633,22 @@ def test_depth_that_cannot_be_used_and_comes_after_the_wait_is_waited_for_now_an
     assert robot.intake.health["depth"].problem is None
 
 
+def test_what_came_during_a_look_in_vain_goes_at_its_end():
+    robot, ledger = Robot(), Ledger()
+    robot.run(1, "rgb", "depth")
+    with_depth_behind(robot, ledger, 3, 0.06)
+    with_depth_behind(robot, ledger, LOOK_AGAIN_S - 0.2, 0.3)
+    while not robot.intake.pairer.waiting:  # until the next look
+        robot.now += 0.04
+        robot.send("depth", round((robot.now - 0.3) * 1e9))
+        robot.send("rgb")
+    first = len(robot.jobs)
+    for wait in (0.04, 0.04, 0.03):
+        robot.now += wait
+        robot.send("rgb")
+    assert [tuple(job.pictures) for job in robot.jobs[first:]] == [("rgb",)] * 4
+
+
 def test_depth_of_a_third_of_the_rate_that_cannot_be_used_is_looked_at_too():
     robot, ledger = Robot(), Ledger()
     robot.run(1, "rgb", "depth")
