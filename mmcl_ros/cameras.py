@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import bisect
-import copy
+from dataclasses import dataclass
 from typing import Any
 
 from mmcl_ros.detections import matrix_of, stamp_of
 
-__all__ = ["CameraTrack", "info_of_pictures"]
+__all__ = ["CameraTrack", "RectifiedInfo", "info_of_pictures"]
+
+
+@dataclass(frozen=True)
+class RectifiedInfo:
+    """What a ``sensor_msgs/CameraInfo`` says of pictures without distortion; fields as there.
+
+    Attributes:
+        k: the matrix of these pictures, which is that of P.
+        as_taken: the message itself, whose K is of the pictures before.
+    """
+
+    header: Any
+    width: int
+    height: int
+    binning_x: int
+    binning_y: int
+    roi: Any
+    k: tuple[float, ...]
+    as_taken: Any
 
 
 def info_of_pictures(info: Any, topic: str) -> Any:
-    """The ``sensor_msgs/CameraInfo`` of the pictures of a topic; not changed, but copied where K is not theirs.
+    """The ``sensor_msgs/CameraInfo`` of the pictures of a topic; a :class:`RectifiedInfo` where K is not theirs.
 
     One camera info serves the pictures as taken, whose matrix is K, and those that image_proc has rectified, whose
-    matrix is in P. These are on topics such as ``image_rect_color``, and get an info whose K is that of P.
+    matrix is in P. These are on topics whose last name has the word rect or rectified (``image_rect_color``).
     """
     name = topic.removesuffix("/compressed").removesuffix("/compressedDepth").rpartition("/")[2]
-    if "rect" not in name:
+    if not {"rect", "rectified"} & set(name.split("_")):
         return info
     fx, fy, cx, cy = matrix_of(info, rectified=True)
-    changed = copy.copy(info)
-    setattr(changed, "k" if hasattr(info, "k") else "K", [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0])
-    return changed
+    k = (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0)
+    return RectifiedInfo(info.header, info.width, info.height, info.binning_x, info.binning_y, info.roi, k, info)
 
 
 class CameraTrack:
@@ -57,7 +75,8 @@ class CameraTrack:
 
 
 def _calibration(info: Any) -> tuple:
-    matrices = (*matrix_of(info, rectified=False), *matrix_of(info, rectified=True))
+    taken = getattr(info, "as_taken", info)
+    matrices = (*matrix_of(taken, rectified=False), *matrix_of(taken, rectified=True))
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
     # As text, in which a NaN is equal to itself.
     return (info.width, info.height, info.binning_x, info.binning_y, *roi, *map(str, matrices))

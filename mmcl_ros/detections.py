@@ -82,12 +82,25 @@ class Request:
 
 @dataclass(frozen=True)
 class View:
-    """Where a picture was taken: frame, size in pixels, and camera (fx, fy, cx, cy) in pixels if known."""
+    """Where a picture was taken: frame, size in pixels, and camera (fx, fy, cx, cy) in pixels if known.
+
+    Attributes:
+        camera: by the matrix K of pictures as they were taken.
+        rectified: by P; for pictures without distortion only.
+    """
 
     frame_id: str
     width: int
     height: int
     camera: tuple[float, float, float, float] | None = None
+    rectified: tuple[float, float, float, float] | None = None
+
+    @classmethod
+    def of(cls, header: Any, width: int, height: int, info: Any) -> View:
+        """That of a picture; ``info`` as of :func:`mmcl_ros.cameras.info_of_pictures`, None: not known."""
+        taken = getattr(info, "as_taken", info)
+        rectified = None if taken is info else camera_of(info, width, height)
+        return cls(str(header.frame_id), width, height, camera_of(taken, width, height), rectified)
 
 
 @dataclass(frozen=True)
@@ -195,7 +208,8 @@ def box_map(source: View, target: View, assume_registered: bool = False) -> BoxM
     """How boxes of one picture map to another picture, or in words why that is not known.
 
     Two pictures are registered when they name the same frame, or one names none. A difference in size is bridged by
-    the cameras where both are known, else by plain scaling where the pictures have the same shape.
+    the cameras where both are known, else by plain scaling where the pictures have the same shape. Both cameras go by
+    the same kind of matrix, as K and P of one camera differ: by P where both pictures are rectified, else by K.
     """
     if source.frame_id and target.frame_id and source.frame_id != target.frame_id and not assume_registered:
         return (
@@ -204,8 +218,10 @@ def box_map(source: View, target: View, assume_registered: bool = False) -> BoxM
         )
     if (source.width, source.height) == (target.width, target.height):
         return BoxMap()
-    if source.camera and target.camera:
-        (fx, fy, cx, cy), (gx, gy, dx, dy) = source.camera, target.camera
+    rectified = source.rectified and target.rectified
+    one, other = (source.rectified, target.rectified) if rectified else (source.camera, target.camera)
+    if one and other:
+        (fx, fy, cx, cy), (gx, gy, dx, dy) = one, other
         sx, sy = gx / fx, gy / fy
         return BoxMap((sx, sy), (dx + 0.5 - sx * (cx + 0.5), dy + 0.5 - sy * (cy + 0.5)))
     sx, sy = target.width / source.width, target.height / source.height

@@ -167,6 +167,7 @@ class _Picture:
     values: np.ndarray
     view: View
     info: Any
+    camera: tuple[float, float, float, float] | None  # that of its crops: of depth always by P
     to_here: BoxMap = field(default_factory=BoxMap)
 
 
@@ -231,9 +232,8 @@ class FrameCropper:
                 continue
             info, (height, width) = infos.get(modality), values.shape[:2]
             camera = camera_of(info, width, height, rectified=modality == "depth")
-            view = View(str(message.header.frame_id), width, height, camera)
-            found[modality] = _Picture(values, view, info)
-            self._views[modality] = view
+            view = self._views[modality] = View.of(message.header, width, height, info)
+            found[modality] = _Picture(values, view, info, camera)
         return found
 
     def _own_request(self, found: Mapping[str, _Picture]) -> Request:
@@ -252,10 +252,9 @@ class FrameCropper:
             else:
                 found[modality].to_here = mapped
         if len(found) == 2:
-            rgb, depth = found["rgb"].view, found["depth"].view
-            if depth.camera is None and (rgb.width, rgb.height) == (depth.width, depth.height):
-                camera = camera_of(found["rgb"].info, depth.width, depth.height, rectified=True)
-                found["depth"].view = replace(depth, camera=camera)
+            rgb, depth = found["rgb"], found["depth"]
+            if depth.camera is None and rgb.values.shape[:2] == depth.values.shape[:2]:
+                depth.camera = camera_of(rgb.info, rgb.view.width, rgb.view.height, rectified=True)
 
     def _source(self, request: Request) -> View:
         """The picture the boxes were found in; one that is missing now is remembered from earlier frames."""
@@ -266,11 +265,11 @@ class FrameCropper:
             drawn_in = next((view for view in same if (view.width, view.height) == size), None)
             # Boxes that name no frame are of a picture that was seen, and so of its frame.
             frame = request.frame_id or next((view.frame_id for view in (drawn_in, *seen) if view), "")
-            return View(frame, *size, drawn_in.camera if drawn_in else None)
+            return replace(drawn_in or View(frame, *size), frame_id=frame)
         if same:
             return same[0]
         if seen:
-            return View(request.frame_id, seen[0].width, seen[0].height, seen[0].camera)
+            return replace(seen[0], frame_id=request.frame_id)
         return View(request.frame_id, 0, 0)  # no picture was seen yet
 
     def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[RegionCrops]:
@@ -295,7 +294,7 @@ class FrameCropper:
                     continue
                 window = square_around(inside, scale) if scale else inside
                 job.crops[modality] = cut(picture.values, window)
-                job.cameras[modality] = _crop_camera(picture.view.camera, window[0], window[1])
+                job.cameras[modality] = _crop_camera(picture.camera, window[0], window[1])
             if job.crops:
                 jobs.append(job)
             elif faults:

@@ -49,6 +49,19 @@ class Job:
     done: Callable[[Any], None] | None = None
 
 
+@dataclass
+class _Look:
+    """When a sensor was last looked at, steady clock.
+
+    Attributes:
+        faults: of its health at that time.
+        since: when that was, or when it was last waited for in vain.
+    """
+
+    faults: int
+    since: float
+
+
 def wanted_modalities(setting: str, model: RecognizerLike) -> tuple[str, ...]:
     """The sensors that a modality setting makes use of, colour first.
 
@@ -105,7 +118,7 @@ class Intake:
     _heard: float | None = None
     _patient: bool = True
     _detector_alive: bool = False
-    _looks: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _looks: dict[str, _Look] = field(default_factory=dict)
 
     @property
     def uses_detections(self) -> bool:
@@ -148,7 +161,7 @@ class Intake:
         self._add(REGION_STREAM, Item(request.stamp, request, now), request.stamp == 0)
 
     def _add(self, stream: str, item: Item, unstamped: bool) -> None:
-        self._plan()
+        self._plan(item.received)
         self.received += stream == self.pairer.anchor
         if unstamped:
             self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
@@ -157,10 +170,14 @@ class Intake:
 
     def jobs(self, now: float) -> list[Job]:
         """All jobs that are complete, or have waited long enough."""
-        self._plan()
+        self._plan(now)
         if self._lacks_info(now):
             return []
-        return [self._job(group) for group in self.pairer.ready(now)]
+        groups = self.pairer.ready(now)
+        if self._looked_in_vain(groups, now):
+            self._plan(now)
+            groups += self.pairer.ready(now)
+        return [self._job(group) for group in groups]
 
     def _lacks_info(self, now: float) -> bool:
         """Whether the first requests wait for a camera info that is about to come, for answers may depend on it.
@@ -201,29 +218,36 @@ class Intake:
             return choose(flows)
         return [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
 
-    def _plan(self) -> None:
+    def _plan(self, now: float) -> None:
         """Tell the pairer what to pair, as the sensors come and go."""
         flows = self.flows()
         partners = alive = self._alive(flows)
         if self.modality == "auto":
-            awaited = [name for name in alive if not self._useless(name)]
+            awaited = [name for name in alive if not self._useless(name, now)]
         else:
             partners = list(self.wanted)
             awaited = [name for name, flow in flows.items() if self._coming(name, flow)]
         anchor = REGION_STREAM if self.uses_detections else (alive or self.wanted)[0]
         self.pairer.expect(anchor, partners or self.wanted, awaited or self.wanted)
 
-    def _useless(self, modality: str) -> bool:
+    def _useless(self, modality: str, now: float) -> bool:
         """Whether there is no use in waiting for a sensor's picture: such have long been damaged, or unregistered.
 
         One that is there in time is looked at none the less, and from time to time one is waited for.
         """
-        now, faults = self.clock(), self.health[modality].faults
-        before, since = self._looks.get(modality, (-1, now))
-        if faults != before:  # an answer has looked at one
-            since = now
-            self._looks[modality] = (faults, now)
-        return faults >= FAULTS and 0 <= now - since < LOOK_AGAIN_S and self.pairer.wait < PATIENT_S
+        faults, look = self.health[modality].faults, self._looks.get(modality)
+        if look is None or look.faults != faults:  # an answer has looked at one
+            look = self._looks[modality] = _Look(faults, now)
+        return faults >= FAULTS and now - look.since < LOOK_AGAIN_S and self.pairer.wait < PATIENT_S
+
+    def _looked_in_vain(self, groups: list[Group], now: float) -> bool:
+        """Whether requests have waited for a useless sensor and go without; then it is not waited for, for a while."""
+        ended = False
+        for modality, look in self._looks.items():
+            due = look.faults >= FAULTS and now - look.since >= LOOK_AGAIN_S
+            if due and any(modality not in (group.stream, *group.partners) for group in groups):
+                look.since, ended = now, True
+        return ended
 
     def _coming(self, modality: str, flow: State) -> bool:
         """Whether pictures come, or their publisher is there and the first one may come any moment."""

@@ -8,7 +8,7 @@ import pytest
 from ros_fakes import FakeRecognizer, camera_info, header, image, regions
 
 from mmcl_core.errors import InputError
-from mmcl_ros.cameras import CameraTrack
+from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of, clip, read_request, stamp_of
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Health
@@ -374,6 +374,7 @@ def test_rectified_pictures_go_by_the_projection_matrix():
     ("topic", "rectified"),
     [
         *(("/c/image_rect", True), ("/c/image_rect_color/compressed", True), ("/c/depth/image_rect_raw", True)),
+        *(("/c/image_rectified", True), ("/c/image_color_corrected", False), ("/c/direct", False)),
         *(("/c/image_raw", False), ("/rectified/image_raw", False), ("/c/image_rect/image_raw/compressed", False)),
     ],
 )
@@ -406,11 +407,55 @@ def test_depth_is_seen_through_the_camera_of_rectified_pictures():
     assert recognizer.calls[0].camera[0][0] == 100, "colour as it was taken"
 
 
+@pytest.mark.parametrize("of_colour", ["/c/image_raw", "/c/image_rect_color"])
+@pytest.mark.parametrize("of_depth", ["/d/image", "/d/image_rect"])
+@pytest.mark.parametrize("colour_is_there", [True, False])
+@pytest.mark.parametrize("projected", [480.0, 0.0])
+def test_boxes_lie_in_registered_depth_of_half_the_size_where_they_lie_in_that_of_the_same(
+    of_colour, of_depth, colour_is_there, projected
+):
+    """Whichever of K and P, which differ, is the camera of the one and of the other."""
+    info = camera_info(640, 480, 600.0, 319.5, 239.5, rectified=(projected, 319.5, 239.5))
+    half = camera_info(320, 240, 300.0, 159.5, 119.5, rectified=(projected / 2, 159.5, 119.5))
+    infos = {"rgb": info_of_pictures(info, of_colour), "depth": info_of_pictures(half, of_depth)}
+    recognizer = FakeRecognizer(modalities=["rgb", "depth"] if colour_is_there else ["depth"])
+    answerer, seen = FrameRecognizer(recognizer, exact()), colour(width=640, height=480)
+    answerer.remember("rgb", seen, infos["rgb"])
+    pictures = {"rgb": seen} if colour_is_there else {}
+    picture = np.arange(1, 320 * 240 + 1, dtype=np.uint32).reshape(240, 320) % 60000
+    pictures["depth"] = image(picture.astype(np.uint16), "16UC1")
+    result = answerer(read_request(regions([(0, 0, 100, 100), (540, 380, 100, 100)])), pictures, infos)
+    assert result.problems == {}
+    left, right = recognizer.calls[0].depth
+    np.testing.assert_array_equal(left, picture[:50, :50])
+    np.testing.assert_array_equal(right, picture[190:, 270:])
+    focus = projected / 2 or 300.0
+    assert recognizer.calls[0].camera[1] == (focus, focus, 159.5 - 270, 119.5 - 190), "the model is told P"
+
+
+def test_boxes_of_a_rectified_picture_lie_by_its_matrix_in_another_one():
+    """What image_proc has rectified for different P: a ray is the same in both."""
+    info = camera_info(640, 480, 600.0, 319.5, 239.5, rectified=(480.0, 319.5, 239.5))
+    other = camera_info(320, 240, 300.0, 159.5, 119.5, rectified=(300.0, 159.5, 119.5))
+    infos = {"rgb": info_of_pictures(info, "/c/image_rect"), "depth": info_of_pictures(other, "/d/image_rect")}
+    recognizer = FakeRecognizer()
+    small, large = depth(width=320, height=240), colour(width=640, height=480)
+    ask([(240, 160, 160, 160)], rgb=large, depth=small, infos=infos, recognizer=recognizer)
+    assert recognizer.calls[0].depth[0].shape == (100, 100)
+    assert recognizer.calls[0].camera[0] == (300.0, 300.0, 49.5, 49.5)
+
+
 def test_a_change_of_the_rectified_camera_is_a_change_of_the_calibration():
     track = CameraTrack()
     for stamp, fx in ((1, 480.0), (2, 480.0), (3, 490.0)):
         track.add(camera_info(640, 480, 600.0, 320.0, 240.0, stamp_ns=stamp, rectified=(fx, 310.0, 230.0)))
     assert [camera_of(track.at(stamp), 640, 480, rectified=True)[0] for stamp in (1, 2, 3)] == [480, 480, 490]
+    assert stamp_of(track.at(2).header) == 1, "kept once"
+    track = CameraTrack()
+    for stamp, fx in ((1, 600.0), (2, 600.0), (3, 610.0)):
+        info = camera_info(640, 480, fx, 320.0, 240.0, stamp_ns=stamp, rectified=(480.0, 310.0, 230.0))
+        track.add(info_of_pictures(info, "/c/image_rect"))
+    assert [track.at(stamp).as_taken.k[0] for stamp in (1, 2, 3)] == [600, 600, 610]
     assert stamp_of(track.at(2).header) == 1, "kept once"
 
 

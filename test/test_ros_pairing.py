@@ -594,6 +594,73 @@ def test_auto_does_not_wait_for_depth_that_can_never_be_used():
     assert robot.intake.health["depth"].problem is None
 
 
+def with_depth_behind(robot, ledger, seconds, lateness, usable=False, every=1, rate=10):
+    """Colour, and depth ``lateness`` seconds later for one in ``every``: waits of the answers, and who has depth."""
+    start, waits, paired = robot.now, [], []
+    sent = [(n / rate, "rgb", n) for n in range(round(seconds * rate))]
+    sent += [(time + lateness, "depth", n) for time, _, n in sent if n % every == 0]
+    sent.sort()
+    while sent:
+        robot.now += 0.005
+        first = len(robot.jobs)
+        while sent and start + sent[0][0] <= robot.now:
+            _, name, n = sent.pop(0)
+            robot.send(name, round((start + n / rate) * 1e9))
+        robot.collect()
+        for job in robot.jobs[first:]:
+            told = {} if usable or "depth" not in job.pictures else {"depth": (Result.UNREGISTERED, "another frame")}
+            ledger.account(FrameAnswer([], problems=told), job.pictures, robot.intake.health, robot.now)
+            waits.append(robot.now - stamp_of(job.header) / 1e9)
+            paired.append("depth" in job.pictures)
+    return waits, paired
+
+
+@pytest.mark.parametrize("rate", [5, 10, 30])
+def test_depth_that_cannot_be_used_and_comes_after_the_wait_is_waited_for_now_and_then_only(rate):
+    robot, ledger = Robot(), Ledger()
+    robot.run(1, "rgb", "depth")
+    with_depth_behind(robot, ledger, (FAULTS + 2) / rate, 0.06, rate=rate)
+    waits, paired = with_depth_behind(robot, ledger, 8 * LOOK_AGAIN_S, 0.3, rate=rate)
+    assert not any(paired[1:])
+    assert len(waits) >= 8 * LOOK_AGAIN_S * rate - 1
+    held = [wait > 0.02 for wait in waits]
+    assert max(waits) < 0.12, "no longer than max_wait"
+    looks = sum(one and not before for before, one in zip([False, *held], held, strict=False))
+    assert 6 <= looks <= 8
+    assert sum(held) <= looks * (1 + 0.1 * rate), "those that came while the first one waited"
+    _, paired = with_depth_behind(robot, ledger, 2 * LOOK_AGAIN_S, 0.06, usable=True, rate=rate)
+    assert all(paired[-5:-1]), "used again once it can be"
+    assert robot.intake.health["depth"].problem is None
+
+
+def test_what_came_during_a_look_in_vain_goes_at_its_end():
+    robot, ledger = Robot(), Ledger()
+    robot.run(1, "rgb", "depth")
+    with_depth_behind(robot, ledger, 3, 0.06)
+    with_depth_behind(robot, ledger, LOOK_AGAIN_S - 0.2, 0.3)
+    while not robot.intake.pairer.waiting:  # until the next look
+        robot.now += 0.04
+        robot.send("depth", round((robot.now - 0.3) * 1e9))
+        robot.send("rgb")
+    first = len(robot.jobs)
+    for wait in (0.04, 0.04, 0.03):
+        robot.now += wait
+        robot.send("rgb")
+    assert [tuple(job.pictures) for job in robot.jobs[first:]] == [("rgb",)] * 4
+
+
+def test_depth_of_a_third_of_the_rate_that_cannot_be_used_is_looked_at_too():
+    robot, ledger = Robot(), Ledger()
+    robot.run(1, "rgb", "depth")
+    with_depth_behind(robot, ledger, 3, 0.02, rate=30, every=3)
+    assert robot.intake.health["depth"].faults >= FAULTS
+    for _ in range(5):
+        before = robot.intake.health["depth"].faults
+        _, paired = with_depth_behind(robot, ledger, LOOK_AGAIN_S + 0.5, 0.02, rate=30, every=3)
+        assert robot.intake.health["depth"].faults > before
+        assert sum(paired) <= 5
+
+
 def test_depth_that_cannot_be_used_is_looked_at_where_it_is_in_time():
     robot, ledger = Robot(), Ledger()
     robot.run(1, "rgb", "depth")
