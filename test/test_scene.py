@@ -296,14 +296,16 @@ def test_the_rim_of_a_finely_divided_box_carries(monkeypatch):
     ]
     quads = [(0, 1, 2, 3), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)]
     pen = plates(*[[corners[k] for k in quad] for quad in quads], name="pen")
-    heights = []
+    heights, across = [], []
     for seed in range(30):
         placed, items = [Placed(box.solid, np.eye(3), np.zeros(3))], [box]
         pile(np.random.default_rng(seed), placed, items, pen)
         if placed[0].outline[:, 2].min() == 0:
             heights.append(float(placed[1].outline[:, 2].min()))
+            across.append(float(placed[1].centre[0]))
     assert len(heights) >= 8
     np.testing.assert_allclose(heights, 0.1, atol=2e-3)
+    assert np.abs(across).max() < 0.04  # on two sides of the rim, not on a corner of it
 
 
 def test_a_round_thing_beside_another_is_no_pile():
