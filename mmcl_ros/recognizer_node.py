@@ -247,8 +247,14 @@ class RecognizerNode(GuardedNode):
     def _send(self, job: Job, answer: FrameAnswer, message: Any) -> None:
         self._answers.publish(message)
         self._sent = job
-        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
-            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        try:
+            if self._answers_2d is not None and self._answers_2d.get_subscription_count():
+                self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        except Exception as error:  # the request has its answer all the same
+            assert self._worker is not None
+            self._worker.note(kind := "recognitions_2d failed", error)
+            with self._changed:
+                self.ledger.events[kind] = f"{kind}: {type(error).__name__}: {error}"
 
     def _on_lost(self, job: Job, error: Exception) -> None:
         """A request on which the work broke off is answered, too."""
