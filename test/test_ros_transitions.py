@@ -242,3 +242,22 @@ def test_a_publisher_that_does_not_go_along_is_said(bench, label, answer, says):
     assert len(node._managed_entities) == 0
     assert change(bench, "configure")
     assert change(bench, "activate")
+
+
+def test_the_overlay_rests_and_works_on_whatever_is_refused(bench, monkeypatch):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    gc.collect()
+    log = bench.collect(Log, "/rosout")
+    overlay = bench.add(OverlayNode(context=bench.context))
+    camera = bench.publisher(Image, "/rgb/image", subscribers=0)
+    looking = bench.client.create_subscription(Image, "/overlay/image", print, 1)
+    bench.wait(lambda: camera.get_subscription_count() == 1, "the overlay to listen")
+    with monkeypatch.context() as patched:
+        patched.setattr(overlay, "destroy_subscription", refuse)
+        bench.inside(bench.client.destroy_subscription, looking)
+        bench.wait(lambda: not overlay.working, "the overlay to rest")
+        says = "a subscription could not be ended: RuntimeError: out of handles"
+        bench.wait(lambda: any(line.msg == says for line in log), "the line in the log")
+    bench.client.create_subscription(Image, "/overlay/image", print, 1)
+    bench.wait(lambda: camera.get_subscription_count() == 2, "the overlay to listen anew")
