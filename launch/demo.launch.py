@@ -1,7 +1,10 @@
 """A recorded bag played into the recognizer, with the overlay to look at.
 
-python -m mmcl_ros.record_demo --out demo/ros
-ros2 launch mmcl_ros demo.launch.py bag:=demo/ros/bag truth:=demo/ros/truth.csv model:=RUN
+The scenes show the classes that a model knows, here those of demo/run, which make demo trains:
+
+python -m mmcl_ros.record_demo --out recorded \\
+  --classes ball banana book bottle bowl can carton mug pan pen plate scissors
+ros2 launch mmcl_ros demo.launch.py bag:=recorded/bag truth:=recorded/truth.csv model:=demo/run
 """
 
 from __future__ import annotations

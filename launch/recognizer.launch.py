@@ -114,6 +114,7 @@ def make_overlay(context: LaunchContext) -> list[Node]:
             namespace=LaunchConfiguration("namespace"),
             parameters=node_parameters(context),
             prefix=LaunchConfiguration("python"),
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )
     ]

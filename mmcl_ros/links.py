@@ -10,6 +10,7 @@ from typing import Any
 
 from mmcl_core.errors import MmclError
 from mmcl_ros.cameras import info_of_pictures
+from mmcl_ros.endings import do_all
 from mmcl_ros.frames import NAME_IT
 from mmcl_ros.health import State
 from mmcl_ros.interfaces import message_class
@@ -90,6 +91,7 @@ class Source:
     link: Link = field(default_factory=lambda: Link(State.NO_PUBLISHER))
     subscription: Any = None
     terms: tuple[str, bool, bool] | None = None
+    dropped: int = 0  # subscriptions so far that are heard no more, even those that could not be destroyed
 
 
 class Links:
@@ -106,6 +108,7 @@ class Links:
         for name, source in sources.items():
             if info := sources.get(f"{name} info"):
                 info.callback = functools.partial(_hand_over, info.callback, source.topic)
+        self._refused: dict[str, Exception] = {}  # by topic, what was raised instead of a subscription
         self._looked = -SETTLED_S
 
     def due(self, names: Iterable[str]) -> bool:
@@ -119,22 +122,48 @@ class Links:
     def update(self) -> None:
         """Look at the graph and subscribe anew where a publisher came or offers something else than before.
 
-        A subscription outlives its publisher, so that nothing is missed when the same one returns.
+        A subscription outlives its publisher, so that nothing is missed when the same one returns. One that is refused
+        is a fault of its source alone, and is tried again at the next look.
         """
         self._looked = time.monotonic()
         for source in self.sources.values():
             link = decide(source.topic, offers_of(self._node, source.topic), source.types, self._reliability)
-            source.link = link if link.type else self._with_advice(source, link)
-            if not link.type or source.terms == (link.type, link.reliable, link.latched):
-                continue
-            self._drop(source)
-            qos = profile(source.depth, link.reliable, link.latched)
-            kind = message_class(link.type)
-            source.subscription = self._node.create_subscription(kind, source.topic, source.callback, qos)
-            source.terms = (link.type, link.reliable, link.latched)
-            self._node.get_logger().info(
-                f"listening to {source.topic} ({link.type}, {'reliable' if link.reliable else 'best effort'})"
-            )
+            if not link.type:
+                link = self._with_advice(source, link)
+            elif source.terms != (link.type, link.reliable, link.latched):
+                link = self._try(source, link)
+            source.link = link
+
+    def insist(self) -> None:
+        """Raise what was raised at the last look, where nothing at all could be subscribed to."""
+        if self._refused and all(source.subscription is None for source in self.sources.values()):
+            raise next(iter(self._refused.values()))
+
+    def _try(self, source: Source, link: Link) -> Link:
+        """Subscribe; the link as it came about."""
+        try:
+            self._subscribe(source, link)
+        except Exception as error:  # rclpy's own are of a private module; raised from a timer, it ends the process
+            if not self._node.context.ok():  # told to end
+                raise
+            cause = f"{source.topic}: cannot be subscribed to: {type(error).__name__}: {error}"
+            if source.topic not in self._refused:
+                self._node.get_logger().error(cause)
+            self._refused[source.topic] = error
+            return replace(link, state=State.MISMATCH, cause=cause)
+        self._refused.pop(source.topic, None)
+        return link
+
+    def _subscribe(self, source: Source, link: Link) -> None:
+        self._drop(source)
+        qos = profile(source.depth, link.reliable, link.latched)
+        callback = functools.partial(_hear, source, source.dropped)
+        kind = message_class(link.type)
+        source.subscription = self._node.create_subscription(kind, source.topic, callback, qos)
+        source.terms = (link.type, link.reliable, link.latched)
+        self._node.get_logger().info(
+            f"listening to {source.topic} ({link.type}, {'reliable' if link.reliable else 'best effort'})"
+        )
 
     def _with_advice(self, source: Source, link: Link) -> Link:
         """A link that cannot be made, with the topics that might be meant."""
@@ -154,14 +183,23 @@ class Links:
         return found
 
     def close(self) -> None:
-        """End all subscriptions."""
-        for source in self.sources.values():
-            self._drop(source)
+        """End all subscriptions; nothing is heard any more.
+
+        Raises:
+            Exception: one of them could not be destroyed; the others were.
+        """
+        do_all([functools.partial(self._drop, source) for source in self.sources.values()])
 
     def _drop(self, source: Source) -> None:
-        if source.subscription is not None:
-            self._node.destroy_subscription(source.subscription)
-        source.subscription = source.terms = None
+        subscription, source.subscription, source.terms = source.subscription, None, None
+        source.dropped += 1
+        if subscription is not None:
+            self._node.destroy_subscription(subscription)
+
+
+def _hear(source: Source, dropped: int, message: Any) -> None:
+    if source.dropped == dropped:  # else it comes by a subscription that should be gone
+        source.callback(message)
 
 
 def _hand_over(callback: Callable[[Any], None], topic: str, info: Any) -> None:

@@ -97,14 +97,22 @@ class OverlayNode(Node):
             sources = {name: Source(topic, [kind], take, 5) for name, (topic, kind, take) in self._sources.items()}
             self._links = Links(self, sources, "auto")
         elif not looked_at and self._links is not None:
-            self._links.close()
-            self._links = None
-            self._pictures.clear()
-            self._waiting.clear()
-            self._undrawn = 0
+            self._rest(self._links)
         if self._links is not None:
             self._links.update()
             self._notices.update(self._problems(self._links), time.monotonic(), WARN_S)
+
+    def _rest(self, links: Links) -> None:
+        self._links = None
+        self._pictures.clear()
+        self._waiting.clear()
+        self._undrawn = 0
+        try:
+            links.close()
+        except Exception as error:  # raised from a timer, it ends the process
+            if not self.context.ok():  # told to end
+                raise
+            self.get_logger().error(f"a subscription could not be ended: {type(error).__name__}: {error}")
 
     def _problems(self, links: Links) -> dict[str, str]:
         """Why nothing can be drawn: words by kind."""

@@ -28,6 +28,7 @@ from mmcl_core.errors import MmclError
 from mmcl_ros import msg, reports
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
+from mmcl_ros.endings import do_all
 from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
@@ -148,11 +149,14 @@ class RecognizerNode(GuardedNode):
         self._links = Links(self, self._sources(), self.values["qos"])
         self._worker.start()
         self._watch()
+        self._links.insist()
 
     def destroy_node(self) -> None:
         """End the worker before what it publishes with."""
-        self._stop()
-        super().destroy_node()
+        try:
+            self._stop()
+        finally:
+            super().destroy_node()
 
     def pause(self) -> None:
         """Stop listening; the model stays loaded."""
@@ -170,13 +174,9 @@ class RecognizerNode(GuardedNode):
 
     def release(self) -> None:
         """Give back the model and all that goes with it."""
-        try:
-            self._stop()
-            for publisher in (self._answers, self._answers_2d):
-                if publisher is not None:
-                    self.destroy_lifecycle_publisher(publisher)
-        finally:
-            self._reset()
+        made = [publisher for publisher in (self._answers, self._answers_2d) if publisher is not None]
+        destroy = self.destroy_lifecycle_publisher
+        do_all([self._stop, *(functools.partial(destroy, publisher) for publisher in made), self._reset])
 
     @property
     def dropped(self) -> int:
@@ -247,8 +247,14 @@ class RecognizerNode(GuardedNode):
     def _send(self, job: Job, answer: FrameAnswer, message: Any) -> None:
         self._answers.publish(message)
         self._sent = job
-        if self._answers_2d is not None and self._answers_2d.get_subscription_count():
-            self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        try:
+            if self._answers_2d is not None and self._answers_2d.get_subscription_count():
+                self._answers_2d.publish(reports.detections_message(job.header, answer.answers))
+        except Exception as error:  # the request has its answer all the same
+            assert self._worker is not None
+            self._worker.note(kind := "recognitions_2d failed", error)
+            with self._changed:
+                self.ledger.events[kind] = f"{kind}: {type(error).__name__}: {error}"
 
     def _on_lost(self, job: Job, error: Exception) -> None:
         """A request on which the work broke off is answered, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
@@ -59,19 +60,16 @@ class GuardedNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to work."""
-        result = super().on_activate(state)
-        if result == TransitionCallbackReturn.SUCCESS:
-            result = self._attempt("activated", self.begin)
+        result = self._attempt("activated", functools.partial(self._activate, state))
         if result == TransitionCallbackReturn.SUCCESS:
             self.stage = "active"
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End the work, to go on later."""
-        result = self._attempt("deactivated", self.pause)
+        result = self._attempt("deactivated", functools.partial(self._deactivate, state))
         if result == TransitionCallbackReturn.SUCCESS:
             self.stage = "inactive"
-            return super().on_deactivate(state)
         return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -99,6 +97,14 @@ class GuardedNode(LifecycleNode):
         self.release()
         return self.prepare()
 
+    def _activate(self, state: LifecycleState) -> None:
+        _check(super().on_activate(state))
+        self.begin()
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        self.pause()
+        _check(super().on_deactivate(state))
+
     def _attempt(self, done: str, work: Callable[[], bool | None]) -> TransitionCallbackReturn:
         """Do the work of a transition; ERROR, upon which rclpy calls :meth:`on_error`, where it raises."""
         self.failure = ""
@@ -111,3 +117,9 @@ class GuardedNode(LifecycleNode):
             logger.debug("%s", self.failure, exc_info=True)
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS if went_well else TransitionCallbackReturn.FAILURE
+
+
+def _check(result: TransitionCallbackReturn) -> None:
+    """Raise where a managed publisher did not go along; some of the others may have."""
+    if result != TransitionCallbackReturn.SUCCESS:
+        raise MmclError(f"a publisher of the node answers {result.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Worker(threading.Thread):
         super().__init__(name="recognizer", daemon=True)
         self._intake, self._changed, self._process, self._lost = intake, changed, process, lost
         self._limit, self._running = queue if every else 1, running
-        self._known: set[type[Exception]] = set()  # errors whose place was shown
+        self._known: set[tuple[object, ...]] = set()  # errors whose place was shown
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
         self._stopped = False
@@ -105,16 +106,22 @@ class Worker(threading.Thread):
                     job.done(None)
 
     def _lose(self, job: Job, error: Exception) -> None:
+        self.note("an answer was lost", error)
         if not self._running():
-            logger.debug("an answer was lost at the end", exc_info=error)
             return
-        new = type(error) not in self._known  # the same defect may come with every picture
-        logger.log(logging.ERROR if new else logging.DEBUG, "an answer was lost", exc_info=error)
-        self._known.add(type(error))
         try:
             self._lost(job, error)
-        except Exception:
-            logger.debug("a lost answer could not be told", exc_info=True)
+        except Exception as another:
+            self.note("a lost answer could not be told", another)
+
+    def note(self, words: str, error: Exception) -> None:
+        """Log an error with its place; at DEBUG only where the same was said before, or when told to end."""
+        places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        key = (words, type(error), *places[-1:])
+        new = self._running() and key not in self._known  # the same defect may come with every picture
+        logger.log(logging.ERROR if new else logging.DEBUG, "%s", words, exc_info=error)
+        if new:
+            self._known.add(key)
 
     def _next(self) -> Job | None:
         now = time.monotonic()

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from test_ros_node import change, keep_sending, modality, status_of, wait_cause
 
+from mmcl_ros import reports
 from mmcl_ros.health import State
 
 pytestmark = pytest.mark.ros
@@ -282,22 +283,68 @@ def test_a_defect_loses_no_answer_without_a_word(bench, monkeypatch):
     assert found[-1].recognitions[0].label == "dark"
 
 
-def test_an_answer_that_was_sent_is_not_sent_anew_when_what_follows_breaks(bench):
+def test_an_answer_that_was_sent_is_not_sent_anew_when_what_follows_breaks(bench, monkeypatch):
     node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections")
     found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
     rgb, regions = bench.publisher(Image, "/rgb/image"), bench.publisher(RegionArray, "/detections")
 
-    def defect():
+    def defect(*_):
         raise RuntimeError("a defect")
 
-    node._answers_2d = SimpleNamespace(get_subscription_count=defect)
-    rgb.publish(rgb_message(0))
-    regions.publish(region_message(0))
-    bench.wait(lambda: statuses and statuses[-1].failed == 1, "the count")
-    node._answers_2d = None
+    with monkeypatch.context() as patched:
+        patched.setattr(node.ledger, "account", defect)
+        rgb.publish(rgb_message(0))
+        regions.publish(region_message(0))
+        bench.wait(lambda: statuses and statuses[-1].failed == 1, "the count")
     regions.publish(region_message(0))
     bench.wait(lambda: len(found) > 1, "the next answer")
     assert [one.label for answer in found for one in answer.recognitions] == ["dark", "dark"]
+
+
+def test_answers_count_though_they_cannot_be_said_as_detections(bench, monkeypatch, caplog):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", warn_period=60.0)
+    said = []
+    node._notices._warn = said.append
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    rgb = bench.publisher(Image, "/rgb/image")
+
+    def defect(*_):
+        raise AttributeError("no such field")
+
+    monkeypatch.setattr(reports, "detections_message", defect)
+    node._answers_2d = SimpleNamespace(get_subscription_count=lambda: 1, publish=found.append)
+    try:
+        with caplog.at_level("INFO", "mmcl_ros"):
+            for number in range(3):
+                rgb.publish(rgb_message(number))
+                bench.wait(lambda number=number: len(found) > number, "the answer")
+            bench.wait(lambda: statuses[-1].processed == 3, "the count")
+    finally:
+        node._answers_2d = None
+    assert (statuses[-1].failed, statuses[-1].active) == (0, "rgb")
+    assert {one.label for answer in found for one in answer.recognitions} == {"dark"}
+    bench.wait(lambda: said, "the warning")
+    assert [words for words in said if "nobody publishes" not in words and "no picture yet" not in words] == [
+        "recognitions_2d failed: AttributeError: no such field"
+    ]
+    assert [(line.message, line.levelname) for line in caplog.records] == [("recognitions_2d failed", "ERROR")]
+
+
+def test_that_a_lost_answer_cannot_be_told_is_in_the_log(bench, monkeypatch, caplog):
+    """What cannot be put into a message cannot be said instead, either."""
+    bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
+    statuses, rgb = status_of(bench), bench.publisher(Image, "/rgb/image")
+
+    def defect(*_):
+        raise TypeError("a defect")
+
+    with monkeypatch.context() as patched, caplog.at_level("INFO", "mmcl_ros"):
+        patched.setattr(reports, "answers_message", defect)
+        for number in range(2):
+            rgb.publish(rgb_message(number))
+            bench.wait(lambda number=number: statuses and statuses[-1].failed == number + 1, "the count")
+    assert [line.message for line in caplog.records] == ["an answer was lost", "a lost answer could not be told"]
+    assert {line.levelname for line in caplog.records} == {"ERROR"}
 
 
 def test_the_count_of_dropped_requests_goes_on_after_a_pause(bench):

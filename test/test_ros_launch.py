@@ -104,6 +104,22 @@ def test_package_files_agree():
     assert all(str(path.relative_to(ROOT)) in cmake for path in interfaces)
 
 
+def test_each_node_of_the_launch_file_goes_by_the_level_of_the_log():
+    calls = [node for node in ast.walk(ast.parse(RECOGNIZER.read_text())) if isinstance(node, ast.Call)]
+    nodes = [call for call in calls if getattr(call.func, "id", "") == "Node"]
+    given = [{keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords} for node in nodes]
+    assert [one["executable"] for one in given] == ["'recognizer'", "'overlay'"]
+    assert {one.get("ros_arguments") for one in given} == {"['--log-level', LaunchConfiguration('log_level')]"}
+
+
+def test_the_demonstration_is_called_as_the_documentation_says():
+    about = " ".join(ast.get_docstring(ast.parse(DEMO.read_text())).replace("\\\n", " ").split())
+    lines = (ROOT / "docs" / "ros.md").read_text().splitlines()
+    told = [line for line in lines if line.startswith(("python -m mmcl_ros.record_demo", "ros2 launch mmcl_ros demo"))]
+    assert len(told) == 2
+    assert all(line in about for line in told)
+
+
 # where launch is installed
 
 

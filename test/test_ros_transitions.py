@@ -1,19 +1,21 @@
 """Transitions that break off over real DDS: said in the log and on the status; nothing half made is left behind."""
 
 import gc
+import time
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
-from mmcl_ros.msg import RecognitionArray
+from mmcl_ros.msg import ModalityHealth, RecognitionArray
 from rcl_interfaces.msg import Log
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_bench import rgb_message
+from ros_bench import depth_message, rgb_message
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
-from test_ros_node import change, status_of, wait_cause
+from test_ros_node import change, modality, status_of, wait_cause
 
 pytestmark = pytest.mark.ros
 
@@ -100,3 +102,162 @@ def test_what_cannot_be_given_back_ends_no_process(bench, monkeypatch):
     wait_cause(bench, statuses, "not cleaned up: RuntimeError: out of handles")
     assert (node.stage, state_of(node)) == ("unconfigured", "unconfigured")
     assert change(bench, "configure")
+
+
+def refuse_once(monkeypatch, node, name):
+    """One call of a method of a node raises, the others go through; how often it was called."""
+    real, calls = getattr(node, name), []
+
+    def now_and_then(*arguments, **keywords):
+        calls.append(name)
+        return refuse() if len(calls) == 1 else real(*arguments, **keywords)
+
+    monkeypatch.setattr(node, name, now_and_then)
+    return calls
+
+
+@pytest.mark.parametrize("policy", ["latest", "every"])
+def test_a_subscription_that_cannot_be_destroyed_keeps_no_other_one_and_is_heard_no_more(bench, monkeypatch, policy):
+    node = bench.recognizer(FakeRecognizer(), **{**SETTINGS, "modality": "rgbd", "policy": policy, "max_wait": 0.1})
+    found = bench.collect(RecognitionArray, "/recognitions")
+    rgb, depth = (bench.publisher(Image, f"/{name}/image", subscribers=0) for name in ("rgb", "depth"))
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    bench.wait(lambda: rgb.get_subscription_count() + depth.get_subscription_count() == 2, "the subscriptions")
+    calls = refuse_once(monkeypatch, node, "destroy_subscription")
+    assert not change(bench, "deactivate")
+    assert len(calls) == 2
+    assert (node.failure, node.stage) == ("not deactivated: RuntimeError: out of handles", "unconfigured")
+    bench.wait(lambda: depth.get_subscription_count() == 0, "the end of the other subscription")
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    bench.wait(lambda: (rgb.get_subscription_count(), depth.get_subscription_count()) == (2, 1), "new subscriptions")
+    for number in range(5):
+        rgb.publish(rgb_message(number))
+        depth.publish(depth_message(number))
+        bench.wait(lambda number=number: len(found) > number, "the answer")
+    time.sleep(0.3)
+    assert len(found) == 5
+    assert {name: health.received for name, health in node.intake.health.items()} == {"rgb": 5, "depth": 5}
+
+
+def test_publishers_are_given_back_though_a_subscription_is_not(bench, monkeypatch):
+    node = bench.recognizer(FakeRecognizer(), **SETTINGS)
+    bench.publisher(Image, "/rgb/image", subscribers=0)
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    bench.wait(lambda: node._links.sources["rgb"].subscription, "the subscription")
+    refuse_once(monkeypatch, node, "destroy_subscription")
+    assert not change(bench, "shutdown")
+    assert len(node._managed_entities) == 0
+    bench.wait(lambda: bench.client.count_publishers("/recognitions") == 0, "the end of the publisher")
+
+
+def test_each_publisher_is_given_back_whatever_became_of_the_other(bench, monkeypatch):
+    node = bench.recognizer(FakeRecognizer(), **SETTINGS)
+    assert change(bench, "configure")
+    second = node._answers_2d = node.create_lifecycle_publisher(RecognitionArray, "second", 1)
+    refuse_once(monkeypatch, node, "destroy_lifecycle_publisher")
+    assert not change(bench, "cleanup")
+    assert node.failure == "not cleaned up: RuntimeError: out of handles"
+    assert second not in node._managed_entities
+    assert (node.recognizer, node._answers, node._answers_2d) == (None, None, None)
+
+
+def test_a_node_is_destroyed_though_its_work_cannot_be_ended(bench, monkeypatch):
+    node = bench.recognizer(FakeRecognizer(), **SETTINGS)
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    bench.wait(lambda: bench.client.count_publishers("/recognizer/status") == 1, "the node")
+    bench.executor.remove_node(node)
+    with monkeypatch.context() as patched:
+        patched.setattr(node._links, "close", refuse)
+        with pytest.raises(RuntimeError, match="out of handles"):
+            node.destroy_node()
+    bench.nodes.remove(node)
+    assert not list(node.publishers)
+    assert not list(node.timers)
+    bench.wait(lambda: bench.client.count_publishers("/recognizer/status") == 0, "the end of the node")
+
+
+def test_a_subscription_that_is_refused_later_is_said_and_tried_again(bench, monkeypatch):
+    """The camera comes after the activation: there is no transition to fail."""
+    gc.collect()
+    node = bench.recognizer(FakeRecognizer(), **SETTINGS)
+    statuses, log = status_of(bench), bench.collect(Log, "/rosout")
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+    says = "/rgb/image: cannot be subscribed to: RuntimeError: out of handles"
+    with monkeypatch.context() as patched:
+        patched.setattr(node, "create_subscription", refuse)
+        rgb = bench.publisher(Image, "/rgb/image", subscribers=0)
+        status = wait_cause(bench, statuses, f"rgb: {says}")
+        first = len(statuses)
+        bench.wait(lambda: len(statuses) > first + 4, "the status thereafter")
+        assert (status.state, modality(status, "rgb").state) == ("active", ModalityHealth.MISMATCH)
+    bench.wait(lambda: rgb.get_subscription_count() == 1, "the subscription")
+    bench.wait(lambda: statuses[-1].cause.endswith("has sent no picture yet"), "the end of the cause")
+    assert [line.msg for line in log if line.level == 40] == [says]
+    answers_once(bench)
+
+
+def test_one_subscription_that_is_refused_at_activation_leaves_the_others(bench, monkeypatch):
+    node = bench.recognizer(FakeRecognizer(), **{**SETTINGS, "modality": "auto"})
+    statuses = status_of(bench)
+    for name in ("rgb", "depth"):
+        bench.publisher(Image, f"/{name}/image", subscribers=0)
+        bench.wait(lambda name=name: node.count_publishers(f"/{name}/image"), "the camera")
+    assert change(bench, "configure")
+    real = node.create_subscription
+
+    def create(kind, topic, *arguments):
+        return refuse() if topic == "/depth/image" else real(kind, topic, *arguments)
+
+    monkeypatch.setattr(node, "create_subscription", create)
+    assert change(bench, "activate")
+    wait_cause(bench, statuses, "has sent no picture yet")
+    assert modality(statuses[-1], "depth").state == ModalityHealth.MISMATCH
+    assert modality(statuses[-1], "depth").cause.startswith("/depth/image: cannot be subscribed to: RuntimeError")
+
+
+@pytest.mark.parametrize("label", ["activate", "deactivate"])
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (refuse, "RuntimeError: out of handles"),
+        (lambda state: TransitionCallbackReturn.ERROR, "a publisher of the node answers ERROR"),
+        (lambda state: TransitionCallbackReturn.FAILURE, "a publisher of the node answers FAILURE"),
+    ],
+)
+def test_a_publisher_that_does_not_go_along_is_said(bench, label, answer, says):
+    node = bench.recognizer(FakeRecognizer(), **SETTINGS)
+    statuses = status_of(bench)
+    assert change(bench, "configure")
+    if label == "deactivate":
+        assert change(bench, "activate")
+    setattr(node._answers, f"on_{label}", answer)
+    assert not change(bench, label)
+    wait_cause(bench, statuses, f"not {label}d: {says}")
+    assert (node.stage, state_of(node)) == ("unconfigured", "unconfigured")
+    assert len(node._managed_entities) == 0
+    assert change(bench, "configure")
+    assert change(bench, "activate")
+
+
+def test_the_overlay_rests_and_works_on_whatever_is_refused(bench, monkeypatch):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    gc.collect()
+    log = bench.collect(Log, "/rosout")
+    overlay = bench.add(OverlayNode(context=bench.context))
+    camera = bench.publisher(Image, "/rgb/image", subscribers=0)
+    looking = bench.client.create_subscription(Image, "/overlay/image", print, 1)
+    bench.wait(lambda: camera.get_subscription_count() == 1, "the overlay to listen")
+    with monkeypatch.context() as patched:
+        patched.setattr(overlay, "destroy_subscription", refuse)
+        bench.inside(bench.client.destroy_subscription, looking)
+        bench.wait(lambda: not overlay.working, "the overlay to rest")
+        says = "a subscription could not be ended: RuntimeError: out of handles"
+        bench.wait(lambda: any(line.msg == says for line in log), "the line in the log")
+    bench.client.create_subscription(Image, "/overlay/image", print, 1)
+    bench.wait(lambda: camera.get_subscription_count() == 2, "the overlay to listen anew")

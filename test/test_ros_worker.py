@@ -76,7 +76,22 @@ def test_a_job_that_raises_is_told_and_the_next_one_is_worked_on(caplog, running
     with caplog.at_level(logging.INFO, "mmcl_ros"):
         worker.run()
     assert told == ([(number, f"at {number}") for number in range(4)] if running else [])
-    assert [record.exc_info[0] for record in caplog.records] == ([MemoryError] if running else [])
+    assert [record.exc_info[0] for record in caplog.records] == ([MemoryError, RuntimeError] if running else [])
+    assert {record.levelname for record in caplog.records} <= {"ERROR"}
+
+
+def test_errors_of_one_type_from_different_places_are_both_shown(caplog):
+    def process(job):
+        if job.header == 4:
+            worker._stopped = True
+        if job.header % 2:
+            raise AttributeError("one defect")
+        raise AttributeError("another one")
+
+    worker = made(process, lambda job, error: None, jobs=[Job(None, number, {}, {}, 0.0) for number in range(5)])
+    with caplog.at_level(logging.INFO, "mmcl_ros"):
+        worker.run()
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["another one", "one defect"]
 
 
 def test_a_worker_that_was_never_started_can_be_stopped():
