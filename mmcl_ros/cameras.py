@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcl_ros.detections import matrix_of, stamp_of
+from mmcl_ros.qos import without_transport
 
 __all__ = ["CameraTrack", "RectifiedInfo", "info_of_pictures"]
 
@@ -36,7 +37,7 @@ def info_of_pictures(info: Any, topic: str) -> Any:
     One camera info serves the pictures as taken, whose matrix is K, and those that image_proc has rectified, whose
     matrix is in P. These are on topics whose last name has the word rect or rectified (``image_rect_color``).
     """
-    name = topic.removesuffix("/compressed").removesuffix("/compressedDepth").rpartition("/")[2]
+    name = without_transport(topic).rpartition("/")[2]
     if not {"rect", "rectified"} & set(name.split("_")):
         return info
     fx, fy, cx, cy = matrix_of(info, rectified=True)

@@ -154,15 +154,12 @@ class RecognizerNode(GuardedNode):
     def destroy_node(self) -> None:
         """End the worker before what it publishes with."""
         try:
-            self._stop()
+            self.pause()
         finally:
             super().destroy_node()
 
     def pause(self) -> None:
         """Stop listening; the model stays loaded."""
-        self._stop()
-
-    def _stop(self) -> None:
         try:
             if self._links is not None:
                 self._links.close()
@@ -176,7 +173,7 @@ class RecognizerNode(GuardedNode):
         """Give back the model and all that goes with it."""
         made = [publisher for publisher in (self._answers, self._answers_2d) if publisher is not None]
         destroy = self.destroy_lifecycle_publisher
-        do_all([self._stop, *(functools.partial(destroy, publisher) for publisher in made), self._reset])
+        do_all([self.pause, *(functools.partial(destroy, publisher) for publisher in made), self._reset])
 
     @property
     def dropped(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 
-__all__ = ["MESH_SUFFIXES", "Mesh", "object_files", "smooth_normals"]
+__all__ = ["MESH_SUFFIXES", "Mesh", "along_edges", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 
@@ -89,11 +89,8 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     Returns:
         float32 [F, 3, 3].
     """
-    corners = vertices[faces].astype(np.float64)
-    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    unit = area / np.maximum(np.linalg.norm(area, axis=1, keepdims=True), 1e-20)
-    point = np.unique(np.round(vertices.astype(np.float64), 6), axis=0, return_inverse=True)[1].reshape(-1)
-    corner_point = point[faces].reshape(-1)  # the point under each of the 3F corners
+    unit, area = _face_normals(vertices, faces)
+    corner_point = _welded(vertices)[faces].reshape(-1)  # the point under each of the 3F corners
     order = np.argsort(corner_point, kind="stable")
     count = np.bincount(corner_point, minlength=int(corner_point.max()) + 1)
     start = np.cumsum(count) - count
@@ -107,6 +104,49 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     length = np.linalg.norm(total, axis=1, keepdims=True)
     total = np.where(length > 1e-20, total / np.maximum(length, 1e-20), np.repeat(unit, 3, axis=0))
     return total.reshape(-1, 3, 3).astype(np.float32)
+
+
+def along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:
+    """Points along the rims of open meshes and edges above 20 degrees, at even distances.
+
+    Args:
+        mesh: whose.
+        count: how many, at most; 2 mm apart where they are fewer.
+
+    Returns:
+        float32 [N, 3], metres.
+    """
+    point = _welded(mesh.vertices)
+    pairs = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    low, high = np.sort(point[pairs], axis=1).astype(np.int64).T
+    _, first, edge, faces = np.unique(
+        low * len(point) + high, return_index=True, return_inverse=True, return_counts=True
+    )
+    normals = np.repeat(_face_normals(mesh.vertices, mesh.faces)[0], 3, axis=0)
+    total = np.stack([np.bincount(edge.reshape(-1), normals[:, k], len(first)) for k in range(3)], axis=1)
+    bent = np.linalg.norm(total, axis=1) < faces * np.cos(np.deg2rad(10))  # half the angle between two faces
+    pairs = pairs[first[(faces == 1) | bent]]
+    if len(pairs) == 0:
+        return np.empty((0, 3), np.float32)
+    start, way = mesh.vertices[pairs[:, 0]], mesh.vertices[pairs[:, 1]] - mesh.vertices[pairs[:, 0]]
+    length = np.linalg.norm(way, axis=1)
+    ends = np.cumsum(np.maximum(length, 1e-9), dtype=np.float64)
+    place = np.linspace(0, ends[-1], min(count, int(ends[-1] / 0.002) + 1), endpoint=False)
+    edge = np.searchsorted(ends, place, side="right")
+    share = 1 - (ends[edge] - place) / np.maximum(length[edge], 1e-12)
+    return np.asarray(start[edge] + share[:, None] * way[edge], np.float32)
+
+
+def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normals [F, 3] of length one (zero without an area), and of twice the area of each face."""
+    corners = vertices[faces].astype(np.float64)
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return area / np.maximum(np.linalg.norm(area, axis=1, keepdims=True), 1e-20), area
+
+
+def _welded(vertices: np.ndarray) -> np.ndarray:
+    """Numbers [V] of the points that vertices are at; those at one position, such as a seam's, have the same."""
+    return np.unique(np.round(vertices.astype(np.float64), 6), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[Path]]:

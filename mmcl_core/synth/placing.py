@@ -107,12 +107,17 @@ def turn_to(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.eye(3) + k + k @ k / (1 + c)
 
 
-def _stand(item: Item, rotation: np.ndarray, x: float, y: float) -> Placed:
-    """Put an object down at (x, y): its box centred there, its lowest point on the support."""
+def _stand(item: Item, rotation: np.ndarray) -> Placed:
+    """Put an object down: its box centred on the origin, its lowest point on the support."""
     outline = item.solid.outline @ rotation.T.astype(np.float32)
     lowest = float((item.solid.mesh.vertices @ rotation[2].astype(np.float32)).min())
     across = (outline.min(0) + outline.max(0))[:2] / 2
-    return Placed(item.solid, rotation, np.array([x - across[0], y - across[1], -lowest]))
+    return Placed(item.solid, rotation, np.array([-across[0], -across[1], -lowest]))
+
+
+def _moved(thing: Placed, x: float, y: float) -> Placed:
+    """Move a thing over the support, in the precision in which rays are cast."""
+    return replace(thing, position=np.add(thing.position, [x, y, 0], dtype=np.float32))
 
 
 def place(
@@ -128,16 +133,15 @@ def place(
     Returns:
         What was placed, the target first, and the items that those are.
     """
-    placed, items = [_stand(target, random_pose(rng, target), 0, 0)], [target]
+    placed, items = [_stand(target, random_pose(rng, target))], [target]
     for item in neighbours:
-        rotation = random_pose(rng, item)
-        nearest = _stand(item, rotation, 0, 0).outline
+        standing = _stand(item, random_pose(rng, item))
         for _ in range(4):
             towards = rng.normal(0, 0.7) if rng.random() < 0.4 else rng.uniform(-np.pi, np.pi)
             direction = np.array([np.cos(azimuth + towards), np.sin(azimuth + towards), 0], np.float32)
-            apart = (placed[0].outline @ direction).max() - (nearest @ direction).min()
+            apart = (placed[0].outline @ direction).max() - (standing.outline @ direction).min()
             x, y = direction[:2] * (apart + rng.exponential(0.04))
-            thing = _stand(item, rotation, float(x), float(y))
+            thing = _moved(standing, float(x), float(y))
             if all(_separate(thing, other) for other in placed):
                 placed.append(thing)
                 items.append(item)
@@ -158,14 +162,15 @@ def pile(rng: np.random.Generator, placed: list[Placed], items: list[Item], item
         placed, items: as :func:`place` returns them; changed in place.
         item: what is put there; left out where nothing that is there can carry it.
     """
-    rotation, shine = random_pose(rng, item), float(np.exp(rng.normal(0, 0.7)))
+    standing = _stand(item, random_pose(rng, item))
+    standing.shine = float(np.exp(rng.normal(0, 0.7)))
     base = 0 if rng.random() < 0.5 else int(rng.integers(len(placed)))
     under = base == 0 and rng.random() < 0.5
     others = [int(k) for k in rng.permutation(len(placed)) if k != base]
     for lower, beneath in [*([(base, True)] if under else []), (base, False), *((k, False) for k in others)]:
         found: list[tuple[float, Placed, Placed]] = []  # how far the upper thing tips, that thing, the new one
         for x, y in _spots(rng, placed[lower].outline):
-            new = _stand(item, rotation, float(x), float(y))
+            new = _moved(standing, float(x), float(y))
             if beneath and not all(_separate(new, other) for other in placed[1:]):
                 continue
             upper, tips = _let_down(placed[0], [new, *placed[1:]]) if beneath else _let_down(new, placed)
@@ -174,7 +179,6 @@ def pile(rng: np.random.Generator, placed: list[Placed], items: list[Item], item
         if found:
             _, upper, new = min(found, key=lambda one: one[0])
             placed[0] = upper if beneath else placed[0]
-            new.shine = shine
             placed.append(new)
             items.append(item)
             return
@@ -201,7 +205,7 @@ def _let_down(thing: Placed, others: Sequence[Placed]) -> tuple[Placed, float | 
     low, high = thing.outline.min(0), thing.outline.max(0)
     cells = (np.arange(_RAYS, dtype=np.float32) + 0.5) / _RAYS
     grid = np.stack(np.meshgrid(cells, cells), axis=-1).reshape(-1, 2) * (high - low)[:2] + low[:2]
-    own, theirs = _edges(thing), np.concatenate([_edges(other) for other in others])
+    own, theirs = thing.edges, np.concatenate([other.edges for other in others])
     points = np.concatenate([grid, own[:, :2]])
     below = np.zeros(len(points), np.float32)
     for other in others:
@@ -216,12 +220,6 @@ def _let_down(thing: Placed, others: Sequence[Placed]) -> tuple[Placed, float | 
     middle = (low + high)[:2] / 2
     tips = float(np.linalg.norm(np.maximum(np.maximum(carried.min(0) - middle, middle - carried.max(0)), 0)))
     return replace(thing, position=thing.position - np.array([0, 0, gap - _AIR])), tips
-
-
-def _edges(thing: Placed) -> np.ndarray:
-    """Points along the edges of a thing in its place, float32 [N, 3]."""
-    turned: np.ndarray = thing.solid.edges @ thing.rotation.T.astype(np.float32) + thing.position.astype(np.float32)
-    return turned
 
 
 def _height(thing: Placed, points: np.ndarray, down: bool) -> np.ndarray:

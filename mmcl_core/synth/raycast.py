@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.mesh import Mesh, along_edges
 
 __all__ = ["Camera", "Hits", "Panel", "Placed", "Solid", "blocked", "cast"]
 
@@ -89,7 +89,7 @@ class Solid:
     @cached_property
     def edges(self) -> np.ndarray:
         """See the class; worked out when first asked for."""
-        return np.concatenate([self.outline, _along_edges(self.mesh)])
+        return np.concatenate([self.outline, along_edges(self.mesh)])
 
     def hit(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
         """Nearest hits in the mesh's frame: embreex's geomID (-1: none), primID, u, v, tfar per ray [N, 3]."""
@@ -127,6 +127,12 @@ class Placed:
         turned = self.rotation.astype(np.float32).T
         self.centre = self.solid.centre @ turned + self.position.astype(np.float32)
         self.outline = self.solid.outline @ turned + self.position.astype(np.float32)
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Those of the solid in the world, float32 [N, 3]; worked out when first asked for."""
+        edges: np.ndarray = self.solid.edges @ self.rotation.T.astype(np.float32) + self.position.astype(np.float32)
+        return edges
 
 
 @dataclass
@@ -279,28 +285,3 @@ def _outermost(points: np.ndarray, directions: int = 400) -> np.ndarray:
     axes = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
     far = (points @ np.concatenate([sphere, axes]).T).argmax(axis=0)
     return np.asarray(points[np.unique(far)])
-
-
-def _along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:
-    """Points [N, 3], at most ``count``, at even distances along the rims of open meshes and edges above 20 degrees."""
-    point = np.unique(np.round(mesh.vertices.astype(np.float64), 6), axis=0, return_inverse=True)[1].reshape(-1)
-    pairs = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    low, high = np.sort(point[pairs], axis=1).astype(np.int64).T
-    _, first, edge, faces = np.unique(
-        low * len(point) + high, return_index=True, return_inverse=True, return_counts=True
-    )
-    sides = mesh.vertices[mesh.faces[:, 1:]] - mesh.vertices[mesh.faces[:, :1]]
-    normals = np.cross(sides[:, 0], sides[:, 1])
-    normals = np.repeat(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20), 3, axis=0)
-    total = np.stack([np.bincount(edge.reshape(-1), normals[:, k], len(first)) for k in range(3)], axis=1)
-    bent = np.linalg.norm(total, axis=1) < faces * np.cos(np.deg2rad(10))  # half the angle between two faces
-    pairs = pairs[first[(faces == 1) | bent]]
-    if len(pairs) == 0:
-        return np.empty((0, 3), np.float32)
-    start, way = mesh.vertices[pairs[:, 0]], mesh.vertices[pairs[:, 1]] - mesh.vertices[pairs[:, 0]]
-    length = np.linalg.norm(way, axis=1)
-    ends = np.cumsum(np.maximum(length, 1e-9), dtype=np.float64)
-    place = np.linspace(0, ends[-1], min(count, int(ends[-1] / 0.002) + 1), endpoint=False)
-    edge = np.searchsorted(ends, place, side="right")
-    share = 1 - (ends[edge] - place) / np.maximum(length[edge], 1e-12)
-    return np.asarray(start[edge] + share[:, None] * way[edge], np.float32)
