@@ -317,12 +317,24 @@ def test_workers_limit_and_shards(source, tmp_path):
     assert list(prepare(source, tmp_path / "few", "--limit", "4").keys) == list(whole.keys[:4])
 
 
-@pytest.mark.parametrize("samples", [3, 13, 14])
+@pytest.mark.parametrize(("bound", "workers"), [(7, "1"), (8, "1"), (7, "2")])
+def test_shards_have_their_own_frames_wherever_they_have_enough_of_a_split(source, tmp_path, bound, workers):
+    parts = []
+    for i in range(2):
+        parts.append(str(tmp_path / f"part{i}"))
+        bounds = ["--max-samples", f"train={bound},val=6", "--workers", workers]
+        part = prepare(source, parts[-1], *bounds, "--shard", f"{i}/2")
+        assert {key.split("/")[1] for key in part.keys[part.splits == "val"]} == {("000000", "000025")[i]}
+    assert main(["merge", "--source", *parts, "--out", str(tmp_path / "merged")]) == 0
+    assert Counter(PreparedSet.open(tmp_path / "merged").splits) == {"train": bound, "val": 6}
+
+
+@pytest.mark.parametrize("samples", [3, 13, 14, 17])
 def test_an_interrupted_job_goes_on_within_its_bounds(source, tmp_path, monkeypatch, samples):
-    """Stopped before, at and after the end of the first split that has enough."""
-    bounds = ["--max-samples", "train=13,val=2"]
+    """Stopped before, at and after the end of the first split that has enough, and after a frame of the second."""
+    bounds = ["--max-samples", "train=13,val=5"]
     whole = prepare(source, tmp_path / "whole", *bounds)
-    assert Counter(whole.splits) == {"train": 13, "val": 2}
+    assert Counter(whole.splits) == {"train": 13, "val": 5}
     words = ["scenenet", "--source", str(source), "--out", str(tmp_path / "set"), "--size", "60", "--workers", "1"]
     add = PreparedWriter.add
 

@@ -44,7 +44,7 @@ Result = Sample | Skip
 
 
 def make_samples(
-    plan: Plan, workers: int, shard: tuple[int, int] = (0, 1), tasks: Iterator[Any] | None = None, done: int = 0
+    plan: Plan, workers: int, shard: tuple[int, int] = (0, 1), tasks: Iterable[Any] | None = None, done: int = 0
 ) -> Iterator[tuple[str, list[Result]]]:
     """The key of each task, and its samples and skips, in the order of the tasks.
 
@@ -58,7 +58,7 @@ def make_samples(
     Raises:
         DataError: a worker process died.
     """
-    tasks = shard_tasks(plan, shard) if tasks is None else tasks
+    tasks = iter(filter(plan.wanted, shard_tasks(plan, shard)) if tasks is None else tasks)
     total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
     bar = progress_bar(title="prepare", unit=" tasks", total=total, done=done, smoothing=0.05, in_logs=True)
     with bar as progress:
@@ -164,7 +164,8 @@ def _fill(
     else:
         for skip in plan.skipped if shard[0] == 0 else ():
             report.note(skip, writer)
-    results = make_samples(plan, workers, shard, tasks, done)
+    begun = _Begun(plan, tasks, done, keys)
+    results = make_samples(plan, workers, shard, begun, done)
     try:
         for key, some in results:
             for result in some:
@@ -175,12 +176,11 @@ def _fill(
                     report.note(refused, writer)
                 elif isinstance(result, Sample):
                     medians += _medians(result)
-            done += 1
-            keys.add(key)
+            done, passed = begun.places.popleft()
             if len(writer) and time.monotonic() - saved >= SAVE_EVERY_S:
                 saved = time.monotonic()
                 place = {"task": key, "tasks": done, "shard": list(shard)}
-                writer.save({**place, "keys": keys.digest(), "listed": listed.digest()})
+                writer.save({**place, "keys": passed, "listed": listed.digest()})
     finally:
         results.close()  # type: ignore[attr-defined]
 
@@ -198,7 +198,6 @@ def _go_on(
         DataError: the tasks are not the same any more, or they were those of another shard.
     """
     last, done, part = writer.saved["task"], writer.saved["tasks"], tuple(writer.saved["shard"])
-    # All are passed before the plan hears of the samples, as full bounds would end its list of tasks.
     for task in islice(tasks, done):
         keys.add(_key(task))
     same = (keys.digest(), listed.digest()) == (writer.saved.get("keys"), writer.saved.get("listed"))
@@ -211,6 +210,26 @@ def _go_on(
         plan.keep(Sample({}, label, split, key))
     logger.info("going on after %d tasks with %d samples", done, len(writer))
     return int(done)
+
+
+class _Begun:
+    """The tasks that a plan wants.
+
+    Attributes:
+        places: of those that were begun and are not done, first to last: the number of tasks up to each, those that
+            were not wanted among them, and the checksum of their keys.
+    """
+
+    def __init__(self, plan: Plan, tasks: Iterable[Any], done: int, keys: _Keys) -> None:
+        self._wanted, self._tasks, self._done, self._keys = plan.wanted, tasks, done, keys
+        self.places: deque[tuple[int, str]] = deque()
+
+    def __iter__(self) -> Iterator[Any]:
+        for place, task in enumerate(self._tasks, self._done + 1):
+            self._keys.add(_key(task))
+            if self._wanted(task):
+                self.places.append((place, self._keys.digest()))
+                yield task
 
 
 class _Keys:

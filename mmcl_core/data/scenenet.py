@@ -178,7 +178,7 @@ class SceneNet:
         return Plan(
             classes=CLASSES,
             modalities=("rgb", "depth"),
-            tasks=_list_frames(found, options.every_frame, quota),
+            tasks=_list_frames(found, options.every_frame),
             make=functools.partial(make_samples, reader),
             total=total,
             description={
@@ -195,6 +195,7 @@ class SceneNet:
             published=published,
             skipped=skips,
             keep=quota,
+            wanted=lambda frame: not quota.full(frame.split),
         )
 
 
@@ -334,15 +335,13 @@ def _padded(path: str) -> str:
     return "/".join(part.zfill(5) for part in path.split("/"))
 
 
-def _list_frames(found: Mapping[str, list[Trajectory]], every: int, quota: Quota) -> Iterator[Frame]:
-    """Frames in the order of their number, in each split until its quota is full."""
+def _list_frames(found: Mapping[str, list[Trajectory]], every: int) -> Iterator[Frame]:
+    """Frames of each split in the order of their number."""
     for split, trajectories in sorted(found.items()):
         frames = [one.frames[::every] for one in trajectories]
         numbers = np.concatenate([np.zeros(0, np.int32), *frames])
         owners = np.repeat(np.arange(len(frames), dtype=np.int32), [len(some) for some in frames])
         for place in np.argsort(numbers, kind="stable"):
-            if quota.full(split):
-                break
             one, number = trajectories[owners[place]], int(numbers[place])
             key = f"{split}/{number:06d}/{_padded(one.path)}"
             yield Frame(key, split, f"{split}/{one.path}", number, one.labels)

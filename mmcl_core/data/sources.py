@@ -63,8 +63,9 @@ class Plan:
         expected: samples by split that the published set has, to compare with.
         published: what was counted in the source (frames, instances, ...): found, and in the published set.
         skipped: known before the work starts.
-        keep: asked for each result in the order of the tasks; what it refuses is dropped. It may count what it keeps,
-            and ``tasks`` may end by it: results that are under way by then are still asked for.
+        keep: asked for each result in the order of the tasks; what it refuses is dropped. It may count what it keeps.
+        wanted: asked for each task before it is begun; what it refuses is passed over. It may go by what was kept so
+            far, while ``tasks`` are always the same: by their place there they belong to shards.
     """
 
     classes: Sequence[str]
@@ -78,6 +79,7 @@ class Plan:
     published: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     skipped: Sequence[Skip] = field(default_factory=list)
     keep: Callable[[Sample | Skip], bool] = lambda result: True
+    wanted: Callable[[Any], bool] = lambda task: True
 
 
 class DataSet(Protocol):
