@@ -263,7 +263,7 @@ def test_a_picture_outside_of_the_source_is_not_read(source, tmp_path):
     assert list(skipped(made)) == ["../rgb/9.png"]
 
 
-def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path):
+def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path, capfd):
     source = tmp_path / "in"
     names = [f"rgb/{scene}_{n}.png" for scene in "abcdefghij" for n in range(4)]
     for name in names:
@@ -274,7 +274,9 @@ def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path):
     for label in (0, 1):
         assert np.sum(frames.splits[frames.labels == label] == "val") == 12
     assert len({(key.rpartition("/")[0], split) for key, split in zip(frames.keys, frames.splits, strict=True)}) == 40
+    assert "that lie in several splits: 9, such as 'rgb/a'; if these are frames of one scene" in capfd.readouterr().err
     scenes = prepare(source, tmp_path / "scenes", *drawn, "--keep-groups")
+    assert "in several splits" not in capfd.readouterr().err
     assert len(set(zip(scenes.groups, scenes.splits, strict=True))) == 20
     assert np.sum(scenes.splits == "val") == 24
     other = prepare(source, tmp_path / "other", *drawn, "--seed", "1")

@@ -47,7 +47,7 @@ from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
 from mmcl_core.data.folder import UNLABELLED
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, probe, read_rgb
-from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty
+from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty, warn_of_torn
 from mmcl_core.data.sources import Plan, Skip, given_options
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
@@ -290,6 +290,8 @@ def _draw_splits(
         for frame in unit:
             frame.split = split
     warn_of_empty(shares, drawn, counts[:, :-1], classes, "scenes" if scenes else "frames")
+    members = [(frame.scene or frame.key, frame.split, label) for frame in frames for label, _ in frame.boxes]
+    warn_of_torn(members, len(shares))
     if scenes and len(shares) > 1 and len(units) > 0.9 * len(frames) > 9:
         logger.warning(
             "--keep-groups: %d pictures are %d scenes, such as %r; if that is wrong, --group-pattern tells them apart",

@@ -54,7 +54,7 @@ from mmcl_core.data.pictures import (
     read_mask,
     read_rgb,
 )
-from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty
+from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty, warn_of_torn
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, printable
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
@@ -293,24 +293,7 @@ def _draw_splits(crops: list[Crop], classes: list[str], shares: dict[str, float]
         for crop in unit:
             crop.split = split
     warn_of_empty(shares, drawn, counts[:, :-1], classes, "groups" if keep_groups else "samples")
-    _warn_of_torn_groups(crops, len(shares))
-
-
-def _warn_of_torn_groups(crops: list[Crop], parts: int) -> None:
-    """Tell of groups in several splits, unless a class has too few of them to be split by: they name nothing then."""
-    splits: dict[str, set[str]] = {}
-    groups: dict[int, set[str]] = {}
-    for crop in crops:
-        splits.setdefault(crop.group, set()).add(crop.split)
-        groups.setdefault(crop.label, set()).add(crop.group or crop.key)
-    if any(len(names) < parts for label, names in groups.items() if label >= 0):
-        return
-    if torn := sorted(group for group, names in splits.items() if group and len(names) > 1):
-        logger.warning(
-            "groups of samples, by name, that lie in several splits: %d, such as %r; if these are frames of one scene "
-            "or views of one object, figures of the test will be too good: --keep-groups keeps each in one split",
-            len(torn), torn[0],
-        )  # fmt: skip
+    warn_of_torn([(crop.group or crop.key, crop.split, crop.label) for crop in crops], len(shares))
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:

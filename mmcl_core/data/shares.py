@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["deal", "group_pattern", "parse_shard", "parse_shares", "warn_of_empty"]
+__all__ = ["deal", "group_pattern", "parse_shard", "parse_shares", "warn_of_empty", "warn_of_torn"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,4 +111,26 @@ def warn_of_empty(
         logger.warning(
             "--split: %s gets nothing of %d of %d classes, such as %s: too few %s (%d)",
             split, len(empty), len(classes), classes[fewest], few, np.count_nonzero(counts[:, fewest]),
+        )  # fmt: skip
+
+
+def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
+    """Tell of groups in several splits, unless a class has too few of them to be split by: they name nothing then.
+
+    Args:
+        members: group, split and label (-1: none) of each sample.
+        parts: number of splits.
+    """
+    splits: dict[str, set[str]] = {}
+    groups: dict[int, set[str]] = {}
+    for group, split, label in members:
+        splits.setdefault(group, set()).add(split)
+        groups.setdefault(label, set()).add(group)
+    if any(len(names) < parts for label, names in groups.items() if label >= 0):
+        return
+    if torn := sorted(group for group, names in splits.items() if len(names) > 1):
+        logger.warning(
+            "groups of samples, by name, that lie in several splits: %d, such as %r; if these are frames of one scene "
+            "or views of one object, figures of the test will be too good: --keep-groups keeps each in one split",
+            len(torn), torn[0],
         )  # fmt: skip
