@@ -409,6 +409,18 @@ def test_cameras_follow_the_crop(source, tmp_path, capfd):
     assert "columns key, fx" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
 
 
+def test_a_camera_of_a_colour_file_that_cannot_be_read_is_not_taken_for_that_of_depth(tmp_path):
+    """Depth may be of another size, and nothing tells of how many pixels the camera speaks."""
+    for key in "ab":
+        write_crop(tmp_path / "in" / "mug", key)
+        cv2.imwrite(f"{tmp_path}/in/mug/{key}_depth.png", np.full((10, 10), 900, np.uint16))
+    (tmp_path / "in" / "mug" / "b_rgb.png").write_bytes(b"")
+    (tmp_path / "in" / "cameras.csv").write_text("key,fx,fy,cx,cy\na,60,60,9.5,9.5\nb,60,60,9.5,9.5\n")
+    prepared = run(tmp_path / "in", tmp_path / "set")[1]
+    assert prepared.present.tolist() == [[True, True], [False, True]]
+    assert (prepared.camera[:, 0] > 0).tolist() == [True, False]
+
+
 @pytest.fixture
 def damaged(source):
     mugs = source / "train" / "mug"

@@ -215,7 +215,8 @@ def make_sample(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
             yield Skip(crop.files[name], str(error))
             continue
         sizes[name] = image.shape[:2]
-        cut = reader.rule({name: image}, crop.camera)
+        # It counts in pixels of the colour file where there is one, even if that cannot be read.
+        cut = reader.rule({name: image}, None if name == "depth" and "rgb" in crop.files else crop.camera)
         assert cut is not None, "a whole picture is never too small"
         images |= cut[0]
         camera = camera or cut[1]
