@@ -39,6 +39,8 @@ CROP_SIZE = 128
 _CAMERA_ENCODINGS = ("normals", "hha")
 #: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
 _FARTHEST_MEDIAN_M = 100.0
+#: What 16 bits hold, as prepared sets have depth: float readings beyond so many millimetres count as none, as there.
+_FARTHEST_MM = 65535
 #: Crops of integer depth whose largest reading is below this many millimetres are taken for metres, and refused.
 LEAST_PLAUSIBLE_MM = 30
 
@@ -84,8 +86,8 @@ def check_depth(crop: Any, name: str) -> Array:
     """Check a metric depth crop and convert it to millimetres.
 
     Args:
-        crop: [H, W], uint16 in millimetres (0 = no reading) or floating point in metres (NaN, infinite, zero or
-            negative = no reading).
+        crop: [H, W], uint16 in millimetres (0 = no reading) or floating point in metres (NaN, infinite, zero, negative
+            or beyond 65.535 = no reading, as in prepared sets).
         name: of the crop, for error messages.
 
     Returns:
@@ -111,14 +113,17 @@ def check_depth(crop: Any, name: str) -> Array:
         if array.dtype != np.uint8:
             fix = "convert with crop.astype(np.uint16) if the values are millimetres"
         raise InputError(f"{name} is {array.dtype}; depth crops are uint16 in mm or float32 in m; {fix}")
-    metres = array.astype(np.float32)
-    valid = np.isfinite(metres) & (metres > 0)
+    with np.errstate(over="ignore"):
+        metres = array.astype(np.float32)
+    # What is too much for millimetres, too, such as the largest float, is how some say that they see nothing.
+    valid = (metres > 0) & (metres <= _FARTHEST_MM)
     if valid.any() and (median := float(np.median(metres[valid]))) > _FARTHEST_MEDIAN_M:
         raise InputError(
             f"{name} is {array.dtype}, that is metres, but its median is {median:.0f}: probably millimetres; "
             "give them as uint16, or divide by 1000"
         )
-    return np.where(valid, metres * 1000, np.float32(0))
+    millimetres = np.where(valid, metres, np.float32(0)) * 1000
+    return np.where(millimetres <= _FARTHEST_MM, millimetres, np.float32(0))
 
 
 def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:

@@ -193,8 +193,9 @@ class Recognizer:
 
         Args:
             rgb: crops uint8 [H, W, 3] in the order R, G, B, of any sizes; ``None`` for a crop without.
-            depth: crops [H, W], uint16 in mm (0 = no reading) or float in m (NaN, infinite, <= 0 = no reading), of any
-                sizes; ``None`` for a crop without. A model of stored depth pictures takes uint8 [H, W, 3] instead.
+            depth: crops [H, W], uint16 in mm (0 = no reading) or float in m (NaN, infinite, <= 0, > 65.535 = no
+                reading), of any sizes; ``None`` for a crop without. A model of stored depth pictures takes uint8
+                [H, W, 3] instead.
             camera: (fx, fy, cx, cy) of each depth crop in pixels of its own grid; ``None`` or zeros where unknown. Used
                 by models that know the metric size or surface normals.
             top_k: number of ``top_labels``.

@@ -8,9 +8,11 @@ import pytest
 import torch
 from small_sets import write_crop
 
-from mmcl_core import benchmark
+from mmcl_core import benchmark, weights
+from mmcl_core.config import load
 from mmcl_core.engine import measure
 from mmcl_core.errors import TrainingError
+from mmcl_core.weights import save_weights
 
 TINY = (
     "model.input_size=32", "model.ndf=4", "model.nrkhs=16", "model.depth=1", "model.head_hidden=8",
@@ -81,6 +83,30 @@ def test_crops_and_answers_are_measured(capsys):
     assert data["crops_per_second"] > 0
     (infer,) = lines(capsys, "infer", "--crops", "2")
     assert min(infer[f"{name}_milliseconds"] for name in ("rgb", "depth", "rgbd")) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "answers"),
+    [
+        (["method=mmcl", "train.target=both"], "recognition", {"rgb", "depth", "rgbd"}),
+        (["method=supervised", "train.modalities=[depth]", "train.target=depth"], "recognition", {"depth"}),
+        (["method=moddrop", "train.target=rgb"], "streams", {"rgb"}),
+        (["method=pix2pix", "train.target=rgb"], "streams", {"rgb"}),
+        (["method=cmc", "train.target=both"], "streams", {"rgb", "depth", "rgbd"}),
+        (["method=input_dropout", "train.target=depth"], "concatenated", {"rgb", "depth", "rgbd"}),
+    ],
+)
+def test_recognition_is_measured_with_the_network_of_the_method(monkeypatch, settings, kind, answers):
+    saved = []
+
+    def save(path, model, metadata):
+        saved.append((model.kind, metadata["method"]))
+        save_weights(path, model, metadata)
+
+    monkeypatch.setattr(weights, "save_weights", save)
+    figures = measure.measure_infer(load(None, [*TINY, *settings]), 2, 1)
+    assert saved == [(kind, settings[0].removeprefix("method="))]
+    assert set(figures) == {f"{name}_milliseconds" for name in answers}
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,28 @@ def test_metres_and_millimetres_agree(loaded):
         np.testing.assert_allclose(answer.depth_valid, 50 / 60)
 
 
+@pytest.mark.parametrize("far", [70.0, 500.0, 1e10, np.finfo(np.float32).max, np.finfo(np.float64).max])
+def test_readings_farther_than_prepared_sets_hold_are_none(loaded, recwarn, far):
+    _, recognizer = loaded
+    _, (millimetres,) = make_crops([(60, 60)])
+    millimetres[20:50, 15:50] = 0
+    metres = np.where(millimetres == 0, far, millimetres / 1000)
+    expected = recognizer.recognize(depth=[millimetres])
+    with np.errstate(over="ignore"):
+        arrays = (metres, metres.astype(np.float32))
+    for array in arrays:
+        answer = recognizer.recognize(depth=[array])
+        np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-4)
+        assert answer.depth_valid == expected.depth_valid
+    assert not recwarn.list
+
+
+def test_a_crop_with_nothing_but_the_largest_float_sees_nothing(loaded):
+    _, recognizer = loaded
+    answer = recognizer.recognize(depth=[np.full((20, 20), np.finfo(np.float32).max, np.float32)])
+    assert answer.rejected == ["no_depth"]
+
+
 def test_metric_size_needs_the_camera(tmp_path):
     save_model(tmp_path / "weights.safetensors", depth_encoding="normals", metric_size=True)
     recognizer = Recognizer.load(tmp_path, device="cpu")

@@ -72,7 +72,7 @@ def write_run(run, classes=("mug", "ball", "pen"), **model):
     return run
 
 
-def write_evaluation(folder, name="set", legacy=False, classes=("mug", "ball", "<b>pen")):
+def write_evaluation(folder, name="set", legacy=False, classes=("mug", "ball", "<b>pen"), **settings):
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 40)
     probabilities = metrics.softmax(generator.normal(size=(40, 3)) + 2 * np.eye(3)[labels])
@@ -94,7 +94,7 @@ def write_evaluation(folder, name="set", legacy=False, classes=("mug", "ball", "
         "model": {"path": "run", "model_id": "abc-123", "classes": list(classes)},
         "data": {"path": f"/data/{name}", "name": name, "split": "test", "index_sha256": "f00d", "samples": 43,
                  "left_out": {"unlabelled": 2, "unknown_classes": {"kite": 5}}, "description": {"licence": "MIT & co"}},
-        "settings": {"legacy": legacy},
+        "settings": {"legacy": legacy, **settings},
         "modalities": {"rgb": figures, "depth": figures},
     }  # fmt: skip
     folder.mkdir(parents=True)
@@ -164,6 +164,18 @@ def test_an_evaluation_is_shown_once(tmp_path):
     text, _ = page_of(write_report(run, [run / "evaluation" / "b"]))
     assert text.count("Evaluation on first") == text.count("Evaluation on second") == 1
     assert text.index("Evaluation on second") < text.index("Evaluation on first")
+
+
+def test_evaluations_of_one_split_are_told_apart(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_evaluation(run / "evaluation" / "a", hide_camera=False, mirror=False)
+    write_evaluation(run / "evaluation" / "b", hide_camera=True, mirror=False)
+    write_evaluation(run / "evaluation" / "c", legacy=True, hide_camera=True, mirror=True)
+    text, _ = page_of(write_report(run, [run / "evaluation" / "c"]))
+    last = "set, split test, legacy protocol, cameras withheld, mirrored "
+    for title in ("set, split test ", "set, split test, cameras withheld ", last):
+        assert text.count(f"Evaluation on {title}") == 1, title
+    assert f"top-1 on {last}" in text  # the page begins with figures of this one
 
 
 def test_damaged_evaluation_is_named(tmp_path):

@@ -406,6 +406,15 @@ def test_a_failure_of_an_earlier_start_is_not_forgotten(write, tmp_path):
     assert "failed" not in again, "it is about to be tried again"
 
 
+def test_plots_of_an_earlier_start_do_not_stay(by_hand, tmp_path):
+    plan, summary = by_hand
+    assert {path.name for path in save_plots(summary, tmp_path)} == {"plot.png", "plot-real.png"}
+    (tmp_path / "others.png").touch()
+    nothing_yet = summarise(plan, tmp_path / "another", {})
+    assert save_plots(nothing_yet, tmp_path) == []
+    assert [path.name for path in tmp_path.glob("*.png*")] == ["others.png"]
+
+
 def test_long_titles_leave_room_for_the_figures(write, tmp_path):
     long = "set 1 - RandAugment with Cutout, Rotate, TranslateX, ShearX, ShearY, Sharpness"
     plan = make_plan(read_table(write(TABLE.replace("title: Multi", f"title: '{long}'"))), [0])

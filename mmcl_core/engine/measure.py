@@ -203,32 +203,35 @@ def measure_data(config: Config, repetitions: int) -> Figures:
 def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
     """Time :meth:`mmcl_core.recognizer.Recognizer.recognize` on the crops of one frame, with random weights.
 
+    The network is that of the method, with all its streams and generators.
+
     Returns:
-        ``milliseconds`` a frame for each modality, and for both together.
+        ``milliseconds`` a frame for each modality that the network answers for, and for both together.
     """
-    from mmcl_core.nn.model import RecognitionModel
+    from mmcl_core.methods import method_class
+    from mmcl_core.modality import modality
     from mmcl_core.recognizer import Recognizer
     from mmcl_core.weights import save_weights
 
-    model = RecognitionModel(config.model, ("rgb", "depth"), 21)
-    for modality in model.encoder.modalities:  # one pass in training mode gives every BatchNorm its statistics
-        channels = 3 if modality == "rgb" or config.model.depth_encoding == "stored" else 1
-        blank = torch.rand(4, channels, config.model.input_size, config.model.input_size) * 255
-        model.train()(blank, modality)
+    classes, side = [f"class_{n}" for n in range(21)], config.model.input_size
+    method = method_class(config.method)(config, classes, samples=2, rows=range(2))
+    model = method.deployed(method.build())
+    stored = config.model.depth_encoding == "stored"
+    for name in model.modalities:  # one pass in training mode gives every BatchNorm its statistics
+        channels = 3 if modality(name).kind == "rgb" or stored else 1
+        model.train()(torch.rand(4, channels, side, side) * 255, name)
     generator = np.random.default_rng(0)
     rgb = [generator.integers(0, 256, (120, 100, 3), dtype=np.uint8) for _ in range(crops)]
-    stored = config.model.depth_encoding == "stored"
     depth = rgb if stored else [generator.integers(500, 1500, (120, 100), dtype=np.uint16) for _ in range(crops)]
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
-        save_weights(path, model, {"method": "mmcl", "classes": [f"class_{n}" for n in range(21)]})
+        save_weights(path, model, {"method": config.method, "classes": classes})
         recognizer = Recognizer.load(path)
-        asked: dict[str, dict[str, Any]] = {
-            "rgb": {"rgb": rgb},
-            "depth": {"depth": depth},
-            "rgbd": {"rgb": rgb, "depth": depth},
-        }
+        pictures = {kind: given for kind, given in (("rgb", rgb), ("depth", depth)) if kind in recognizer.modalities}
+        asked: dict[str, dict[str, Any]] = {kind: {kind: given} for kind, given in pictures.items()}
+        if len(pictures) > 1:
+            asked["rgbd"] = pictures
         for name, arguments in asked.items():
             walls = []
             for number in range(repetitions + 1):

@@ -26,6 +26,8 @@ __all__ = ["try_report", "write_report"]
 logger = logging.getLogger(__name__)
 
 _NO_TERMS = {"stage", "epoch", "step", "split", "lr", "loss"}
+#: Settings of an evaluation that make another one of it, and what the page calls it.
+_WAYS = {"legacy": "legacy protocol", "hide_camera": "cameras withheld", "mirror": "mirrored"}
 _TITLES = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
 
 
@@ -123,7 +125,7 @@ def _tiles(report: Mapping[str, Any]) -> Iterable[str]:
         top1 = figures["top1"]
         yield (
             f'<div class="tile s{colour_of(name, {})}"><span class="sub">{escape(name)}, top-1 on '
-            f"{escape(report['data']['name'])}</span><b>{100 * top1['value']:.1f} %</b>"
+            f"{escape(_what(report))}</span><b>{100 * top1['value']:.1f} %</b>"
             f'<span class="sub">95 % interval {100 * top1["low"]:.1f} to {100 * top1["high"]:.1f}, '
             f"{figures['samples']} samples</span></div>"
         )
@@ -131,7 +133,7 @@ def _tiles(report: Mapping[str, Any]) -> Iterable[str]:
 
 def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     data, modalities = report["data"], report["modalities"]
-    parts = [f"<h2>Evaluation on {escape(data['name'])}, split {escape(data['split'])}</h2>"]
+    parts = [f"<h2>Evaluation on {escape(_what(report))}</h2>"]
     kind = "box warn" if report["settings"]["legacy"] else "muted"
     parts.append(f'<p class="{kind}">Protocol: {escape(report["protocol"])}</p>')
     parts.append(_figures_table(modalities))
@@ -155,6 +157,13 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     provenance = {"path": data["path"], "index.json, SHA-256": data["index_sha256"], **data["description"]}
     parts.append(f"<details><summary>Where the data come from</summary>{_pairs(provenance)}</details>")
     return "".join(parts)
+
+
+def _what(report: Mapping[str, Any]) -> str:
+    """What was evaluated on, and how, where it was another way than the usual one."""
+    data, settings = report["data"], report["settings"]
+    ways = [words for key, words in _WAYS.items() if settings.get(key)]  # an older evaluation may lack some
+    return ", ".join([data["name"], f"split {data['split']}", *ways])
 
 
 def _calibration(name: str, figures: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from mmcl_core.atomic import write_atomically
 from mmcl_core.engine.sweep.summary import Line, Summary
 
 __all__ = ["save_plots"]
@@ -22,7 +23,8 @@ def save_plots(summary: Summary, folder: Path) -> list[Path]:
     """Draw ``plot.png`` of the own test split and one for each further test set that has figures.
 
     A table with points is drawn as curves over them, any other as one line of dots for each row: seeds small, their
-    mean as a bar, the paper's figure as a hollow diamond.
+    mean as a bar, the paper's figure as a hollow diamond. Plots that an earlier start left, of figures that are no
+    longer those of the table, are removed.
 
     Returns:
         The files.
@@ -33,6 +35,8 @@ def save_plots(summary: Summary, folder: Path) -> list[Path]:
             path = folder / ("plot.png" if not number else f"plot-{_slug(test)}.png")
             (_save_curves if summary.plan.table.points else _save_dots)(summary, test, path)
             paths.append(path)
+    for old in set(folder.glob("plot*.png")) - set(paths):
+        old.unlink(missing_ok=True)
     return paths
 
 
@@ -57,7 +61,7 @@ def _save_dots(summary: Summary, test: str, path: Path) -> None:
         _dress(panel, column.title + (f", {test}" if test else ""))
     note = "dots: seeds, bar: mean" + ("" if test else ", diamond: paper")
     figure.supxlabel(note, fontsize=8, color=_MUTED)
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
 
 
 def _save_curves(summary: Summary, test: str, path: Path) -> None:
@@ -98,7 +102,12 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
         figure.legend(
             named.values(), named.keys(), loc="outside lower left", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=8
         )
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Whole or not at all: another sweep of the same folder may read it at any time."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
 def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
