@@ -203,12 +203,6 @@ class Samples:
 
     def _warn_of_idle_samples(self) -> None:
         idle = int((self.labels < 0).sum())
-        if 0 < idle < len(self.labels) and self.config.train.accumulate > 1:
-            logger.warning(
-                "train.accumulate=%d with unlabelled samples: a part of a batch without a label counts as a loss of 0, "
-                "so that few labels weigh less than in whole batches",
-                self.config.train.accumulate,
-            )
         if idle and self.method.labels_alone:
             logger.warning(
                 "%d of %d training samples have no label and teach method %s nothing; data.unlabelled=drop leaves them "
