@@ -141,6 +141,7 @@ class Method(ABC):
         name: as in :data:`mmcl_core.methods.METHODS`.
         backbones: choices of ``model.backbone`` that it works with.
         labels_alone: whether samples without a label teach it nothing.
+        pairs: whether what it does beside classification needs samples that have several of its modalities.
         labelled: whether any training sample has a label in this run; if not, there is no classifier to train.
         recordable: whether :meth:`losses` starts the same operations at every step of a stage with one update, on
             complete samples, whatever the values are (:mod:`mmcl_core.engine.recording`).
@@ -152,6 +153,7 @@ class Method(ABC):
     name: ClassVar[str]
     backbones: ClassVar[tuple[str, ...]] = ("encoder",)
     labels_alone: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
 
     def __init__(

@@ -37,6 +37,7 @@ class StandIn(Method):
     """Two streams for one modality. Plain cross-entropy on the head that answers (``model.predict_with``)."""
 
     backbones = ("encoder", "resnet18", "resnet50")
+    pairs = True
 
     def check(self) -> None:
         """Refuse other than two modalities, several targets, and training without labels."""
