@@ -15,7 +15,7 @@ from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
 from mmcl_core.methods.parts import classification_term, nothing, require_labels, unclipped
 from mmcl_core.modality import to_network_input
 from mmcl_core.nn.concatenated import ConcatenatedNetwork, pattern_of
-from mmcl_core.nn.gather import total
+from mmcl_core.nn.gather import total_number
 
 __all__ = ["InputDropout"]
 
@@ -90,7 +90,7 @@ class InputDropout(Method):
     def groups(self, batch: ViewBatch) -> dict[tuple[str, ...], Tensor]:
         """Of each pattern that at least two samples of the global batch have, the numbers of those here, int64 [n]."""
         found = {pattern: mask.nonzero().squeeze(1) for pattern, mask in self.patterns(batch).items()}
-        return {key: rows for key, rows in found.items() if total(torch.tensor(len(rows), device=rows.device)) >= 2}
+        return {key: rows for key, rows in found.items() if total_number(len(rows), rows.device) >= 2}
 
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """One term, the mean over all samples."""

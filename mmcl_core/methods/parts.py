@@ -16,7 +16,7 @@ from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, ViewBatch
 from mmcl_core.nn.distillation import agreement_loss
 from mmcl_core.nn.encoder import Features
-from mmcl_core.nn.gather import total
+from mmcl_core.nn.gather import total_number
 from mmcl_core.nn.heads import ClassLogits
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
@@ -110,7 +110,7 @@ def encode(
         picture, rows = batch.pictures[view], batch.rows(view)
         if rows is None:
             continue
-        if total(torch.tensor(len(rows), device=rows.device)) >= 2:
+        if total_number(len(rows), rows.device) >= 2:
             features = model.features(picture.image[rows], modality, picture.camera[rows], levels=levels)
             encoded[view] = Encoded(features, rows, labelled[view])
         else:
@@ -165,7 +165,7 @@ def classify(
 
 def class_logits(model: RecognitionModel, part: Encoded, modality: str) -> ClassLogits | None:
     """Class scores of both heads for the samples that have the view; ``None`` where no process has one."""
-    if part.rows is not None and not total(torch.tensor(len(part.rows), device=part.rows.device)):
+    if part.rows is not None and not total_number(len(part.rows), part.rows.device):
         return None
     logits: ClassLogits = model.classifier(part.features.f1, modality)
     return logits
@@ -227,7 +227,7 @@ def complete(batch: ViewBatch, views: Collection[str]) -> ViewBatch | None:
     if not masks:
         return batch
     rows = torch.stack(masks).all(0).nonzero().squeeze(1)
-    if total(torch.tensor(len(rows), device=rows.device)) < 2:
+    if total_number(len(rows), rows.device) < 2:
         return None
     pictures = {view: Picture(batch.pictures[view].image[rows], batch.pictures[view].camera[rows]) for view in views}
     draws = {name: value[rows] for name, value in batch.draws.items()}
