@@ -81,6 +81,14 @@ def test_the_best_cannot_be_chosen_by_what_validation_lacks(tmp_path):
     assert train(tiny.settings(data, *words), tmp_path / "run").selection.startswith("best")
 
 
+def test_weights_that_answer_for_one_sensor_are_not_better_than_weights_for_both(few, tmp_path, monkeypatch):
+    one = {"accuracy": 0.9, "accuracy/rgb": 0.9}
+    found = iter([one, {"accuracy": 0.7, "accuracy/rgb": 0.8, "accuracy/depth": 0.6}, one, one])
+    monkeypatch.setattr("mmcl_core.engine.trainer.scores", lambda outputs, targets: next(found))
+    config = tiny.settings(few, *SHORT, "method=supervised", "train.keep=best", "train.epochs=3")
+    assert train(config, tmp_path / "run").selection == "best validation accuracy, epoch 2 of 3"
+
+
 @pytest.mark.parametrize("method", ["mmcl", "cmc", "moddrop", "pix2pix", "supervised"])
 @pytest.mark.parametrize(
     ("given", "message"),
