@@ -65,11 +65,13 @@ def test_methods_that_need_pairs_refuse_a_set_without(tmp_path, method):
     assert not (tmp_path / "run").exists()
 
 
-def test_methods_that_need_no_pairs_take_such_a_set(tmp_path):
+def test_methods_that_need_no_pairs_take_such_a_set(tmp_path, caplog):
     data = make_set(tmp_path / "set", lambda n, name: (n % 2 == 0) == (name == "rgb"))
     assert "accuracy/depth" in train(tiny.settings(data, *SHORT, "method=supervised"), tmp_path / "a").scores
     words = ("method=two_step", "train.modalities=depth")
+    assert "take up places" not in caplog.text
     assert "accuracy/depth" in train(tiny.settings(data, *SHORT, *words), tmp_path / "b").scores
+    assert "17 of 32 training samples have no depth: they take up places in the batches" in caplog.text
 
 
 def test_the_best_cannot_be_chosen_by_what_validation_lacks(tmp_path):

@@ -268,6 +268,11 @@ def _check_presence(config: Config, modalities: Sequence[str], present: npt.NDAr
                 "%d of %d training samples have %s, on average %.1f of the %d that are worked off together, and fewer "
                 "than 2 teach nothing; raise train.batch", has, len(present), name, part * has / len(present), part,
             )  # fmt: skip
+    if idle := int((~present.any(1)).sum()):
+        logger.warning(
+            "%d of %d training samples have no %s: they take up places in the batches and teach nothing; a set without "
+            "them has batches of train.batch samples that do", idle, len(present), " or ".join(modalities),
+        )  # fmt: skip
     both = int((present.sum(1) >= 2).sum())
     if pairs and len(modalities) > 1 and both < 2:
         raise DataError(
