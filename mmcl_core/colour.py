@@ -38,7 +38,7 @@ def recolour(image: Tensor, numbers: Tensor, jitter: float, grey: float) -> Tens
     exposure, contrast, saturation = steps[:, :3].exp().unbind(1)
     red, blue = (steps[:, 3:5] / 2).exp().unbind(1)
     saturation = torch.where(numbers[:, 5] < grey, 0.0, saturation)[:, None, None]
-    luma = torch.tensor(_LUMA, device=image.device)
+    luma = torch.stack([torch.full((), part, device=image.device) for part in _LUMA])  # made there: nobody waits
     mix = saturation * torch.eye(3, device=image.device) + (1 - saturation) * luma
     matrix = exposure[:, None, None] * mix * torch.stack([red, torch.ones_like(red), blue], dim=1)[:, None]
     pixels = image.flatten(2)

@@ -247,7 +247,8 @@ class TrainConfig:
         epochs: epochs of the main stage.
         head_epochs: epochs of the second stage of ``two_step``, heads on a frozen encoder; none without labels.
         batch: samples in an update, over all processes and accumulated parts together.
-        accumulate: parts a batch is worked off in; each part has its own negatives, and its own mean over its labels.
+        accumulate: parts a batch is worked off in; each part has its own negatives and batch statistics, the mean over
+            labels is that of the whole batch.
         precision: ``bf16`` autocast, ``float32``, or ``auto`` (bf16 where the device multiplies it faster).
         compile: torch.compile; ``auto`` is on for CUDA and off elsewhere.
         cuda_graph: ``auto`` records an update on a GPU and plays it from then on, which spares the host the work of

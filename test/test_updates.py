@@ -229,6 +229,45 @@ def test_an_update_against_one_by_hand(data, tmp_path):
         torch.testing.assert_close(before[name] - after[name], moved, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "stage"),
+    [
+        (("method=mmcl",), 0),
+        (("method=supervised", "loss.label_smoothing=0.1"), 0),
+        (("method=input_dropout", "input_dropout.drop=either"), 0),
+        (("method=moddrop", "moddrop.input_keep=1"), 1),
+        (("method=hallucination", "train.target=rgb"), 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_every_label_of_a_step_weighs_the_same_whatever_part_it_is_in(tmp_path, overrides, stage):
+    data = tiny.make_set(tmp_path / "set", missing=True)
+    words = ("model.dropout=0", "optim.lr=0", "train.batch=24", "train.accumulate=2", "data.val_fraction=0")
+    trainer, parts = begun(data, tmp_path, *words, *overrides, stage=stage)
+    for (_, views), kept in zip(parts, (1, 9), strict=True):
+        views.labels[torch.arange(12) >= kept] = -1
+    torch.manual_seed(0)
+    found = step(trainer, parts)
+    sums, counts = dict.fromkeys(found, 0.0), dict.fromkeys(found, 0)
+    for _, views in parts:
+        there = {name: views.present.get(name, torch.ones(12, dtype=torch.bool)) for name in ("rgb", "depth")}
+        terms = trainer.method.losses(trainer.system, views, trainer.stage, trainer.stage.updates[0])
+        for name, value in terms.items():
+            about = there if trainer.method.name == "hallucination" else name.split()
+            number = int(
+                torch.stack([views.labels >= 0, *(there[word] for word in about if word in there)]).all(0).sum()
+            )
+            sums[name], counts[name] = sums[name] + number * value.item(), counts[name] + number
+    classes = [name for name in found if name.startswith("class")]
+    assert classes
+    for name in classes:
+        assert found[name] == pytest.approx(sums[name] / counts[name], rel=1e-4), name
+    trainer, parts = begun(data, tmp_path, *words, *overrides, stage=stage)
+    for _, views in parts:
+        views.labels[:] = -1
+    assert all(value == 0 for name, value in step(trainer, parts).items() if name.startswith("class"))
+
+
 def test_no_gradient_is_left_for_the_next_update(data, tmp_path):
     words = ("method=supervised", "model.dropout=0", "optim.lr=0", "optim.clip_grad=1", "train.accumulate=2")
     trainer, parts = begun(data, tmp_path, *words)

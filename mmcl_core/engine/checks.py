@@ -19,7 +19,7 @@ from mmcl_core.modality import InputSpec, modality
 from mmcl_core.nn.encoder import SIZES
 from mmcl_core.nn.losses import LEVEL_PAIRS
 
-__all__ = ["check_data", "check_settings"]
+__all__ = ["check_data", "check_modalities", "check_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +175,19 @@ def _warn_of_idle_settings(config: Config) -> None:
         logger.warning("%s: settings of method %s, ignored as method is %s", ", ".join(changed), name, config.method)
 
 
+def check_modalities(config: Config, prepared: PreparedSet) -> None:
+    """Refuse modalities none of which the set has, before the method asks for more of them.
+
+    Raises:
+        ConfigError: naming those that there are.
+    """
+    given = config.train.modalities
+    if set(given).isdisjoint(prepared.modalities):
+        known = ", ".join(prepared.modalities)
+        several = f"; several are given as train.modalities=[{known}]" if any("," in name for name in given) else ""
+        raise ConfigError(f"train.modalities is {list(given)}, but {config.data.root} has {known}{several}")
+
+
 def check_data(
     config: Config,
     prepared: PreparedSet,
@@ -182,6 +195,7 @@ def check_data(
     train: npt.NDArray[np.int64],
     val: npt.NDArray[np.int64],
     epoch: int,
+    pairs: bool = False,
 ) -> None:
     """Check settings against the data set and its splits.
 
@@ -191,10 +205,11 @@ def check_data(
         modalities: what training reads.
         train, val: rows of the splits.
         epoch: samples in an epoch, where some come several times.
+        pairs: whether the method learns from samples that have several modalities.
 
     Raises:
         ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without a choice.
-        DataError: nothing to train on, as a whole or for a modality that is to be classified.
+        DataError: nothing to train on, as a whole, for a modality that is to be classified, or for what needs pairs.
     """
     missing = [name for name in modalities if name not in prepared.modalities]
     only = prepared.modalities[0]
@@ -210,16 +225,12 @@ def check_data(
             f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; give "
             f"train.batch={len(train)} or less"
         )
-    for name in modalities:
-        has = int(prepared.present[train, prepared.modalities.index(name)].sum())
-        if has < 2 and (config.train.target == "both" or name == config.train.target):
-            raise DataError(
-                f"{has} of {len(train)} training samples in {config.data.root} have {name}, which is to be classified; "
-                "add some, or leave it out of train.modalities and train.target"
-            )
+    present = prepared.present[:, [prepared.modalities.index(name) for name in modalities]]
+    _check_presence(config, modalities, present[train], pairs)
     taught = set(prepared.labels[train].tolist()) if config.data.label_share > 0 else {-1}
     if config.train.keep == "best":
-        _check_choice(config, prepared.labels[val], taught != {-1})
+        targets = np.array([config.train.target in ("both", name) for name in modalities])
+        _check_choice(config, prepared.labels[val], present[val][:, targets], taught != {-1})
     _check_depth(config, prepared, modalities)
     _warn_of_gaps(config, prepared, val, taught)
     steps = epoch // config.train.batch * config.train.epochs
@@ -229,6 +240,45 @@ def check_data(
             "raise train.epochs",
             config.optim.warmup_steps,
             steps,
+        )
+
+
+def _check_presence(config: Config, modalities: Sequence[str], present: npt.NDArray[np.bool_], pairs: bool) -> None:
+    """Refuse what too few of the training samples have, and tell what few have.
+
+    Args:
+        config: settings.
+        modalities: what training reads.
+        present: bool [N, modalities], what each sample has.
+        pairs: as of :func:`check_data`.
+
+    Raises:
+        DataError: fewer than two samples with a modality that is to be classified, or with the pairs that are needed.
+    """
+    root, train = config.data.root, config.train
+    part = train.batch // train.accumulate
+    for name, has in zip(modalities, present.sum(0).tolist(), strict=True):
+        if has < 2 and train.target in ("both", name):
+            raise DataError(
+                f"{has} of {len(present)} training samples in {root} have {name}, which is to be classified; "
+                "add some, or leave it out of train.modalities and train.target"
+            )
+        if part * has < 2 * len(present):
+            logger.warning(
+                "%d of %d training samples have %s, on average %.1f of the %d that are worked off together, and fewer "
+                "than 2 teach nothing; raise train.batch", has, len(present), name, part * has / len(present), part,
+            )  # fmt: skip
+    if idle := int((~present.any(1)).sum()):
+        logger.warning(
+            "%d of %d training samples have no %s: they take up places in the batches and teach nothing; a set without "
+            "them has batches of train.batch samples that do", idle, len(present), " or ".join(modalities),
+        )  # fmt: skip
+    both = int((present.sum(1) >= 2).sum())
+    if pairs and len(modalities) > 1 and both < 2:
+        raise DataError(
+            f"{both} of {len(present)} training samples in {root} have two of {', '.join(modalities)}, and method "
+            f"{config.method} learns from what belongs together; prepare such pictures as one sample, or take "
+            "method=supervised or amdim"
         )
 
 
@@ -271,12 +321,13 @@ def _check_depth(config: Config, prepared: PreparedSet, modalities: Sequence[str
             refuse_distances(config.augment)
 
 
-def _check_choice(config: Config, labels: npt.NDArray[np.int64], taught: bool) -> None:
+def _check_choice(config: Config, labels: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_], taught: bool) -> None:
     """Refuse ``train.keep=best`` where there is nothing to choose by.
 
     Args:
         config: settings.
         labels: of the validation samples.
+        seen: bool [N, targets], which of the modalities that are classified each of them has.
         taught: whether any training sample has a label.
 
     Raises:
@@ -287,6 +338,8 @@ def _check_choice(config: Config, labels: npt.NDArray[np.int64], taught: bool) -
             "train.keep=best chooses by validation, and there is none; set data.val_fraction (such as 0.1) or "
             "data.val_split, and train.validate_every"
         )
-    if not taught or not (labels >= 0).any():
+    if not taught or not seen[labels >= 0].any():
         which = "no validation sample has a label" if taught else "no training sample has a label in this run"
+        if taught and (labels >= 0).any():
+            which = "no validation sample with a label has the modality that is classified"
         raise ConfigError(f"train.keep=best chooses by validation accuracy, and {which}; take train.keep=last")

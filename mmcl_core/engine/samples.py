@@ -18,7 +18,7 @@ from mmcl_core.augment import Augmenter, Draws, Picture
 from mmcl_core.config import Config
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead, split_indices
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.engine.checks import check_data
+from mmcl_core.engine.checks import check_data, check_modalities
 from mmcl_core.engine.distributed import World
 from mmcl_core.engine.recording import batch_tensors
 from mmcl_core.engine.schedule import step_generator
@@ -72,12 +72,13 @@ class Samples:
         drawn = b"".join(hashlib.sha256(part.tobytes()).digest() for part in (self.rows, val_rows, self.labels))
         self.fingerprint = "-".join(hashlib.sha256(content).hexdigest() for content in (index.read_bytes(), drawn))
         self.labelled = bool((self.labels >= 0).any())
+        check_modalities(config, self.prepared)
         kind, classes = method_class(config.method), self.prepared.classes
         self.method = kind(config, classes, len(self.prepared), self.rows, self.labelled)
         self._warn_of_idle_samples()
         modalities = self.method.modalities()
         times = np.where(self.labels >= 0, self._label_repeats(), 1)
-        check_data(config, self.prepared, modalities, self.rows, val_rows, int(times.sum()))
+        check_data(config, self.prepared, modalities, self.rows, val_rows, int(times.sum()), self.method.pairs)
         self.part = config.train.batch // config.train.accumulate
         common: dict[str, Any] = {
             "seed": config.seed, "device": device, "resident": config.data.resident, "modalities": modalities
@@ -203,12 +204,6 @@ class Samples:
 
     def _warn_of_idle_samples(self) -> None:
         idle = int((self.labels < 0).sum())
-        if 0 < idle < len(self.labels) and self.config.train.accumulate > 1:
-            logger.warning(
-                "train.accumulate=%d with unlabelled samples: a part of a batch without a label counts as a loss of 0, "
-                "so that few labels weigh less than in whole batches",
-                self.config.train.accumulate,
-            )
         if idle and self.method.labels_alone:
             logger.warning(
                 "%d of %d training samples have no label and teach method %s nothing; data.unlabelled=drop leaves them "

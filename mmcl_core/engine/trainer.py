@@ -43,7 +43,7 @@ from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import TrainingError
-from mmcl_core.methods.base import Update, ViewBatch
+from mmcl_core.methods.base import Update, ViewBatch, acquainted
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import read_metadata, save_weights
 
@@ -132,8 +132,7 @@ class Trainer:
         self.average: MovingAverage | None = None
         self.best: dict[str, Any] | None = None
         self.window, self.writer = TermWindow(world.size, device), StateWriter(run / "state.pt")
-        self.signals = StopSignals()
-        self.stopping = False  # agreed on by all processes
+        self.signals, self.stopping = StopSignals(), False  # whether to stop is agreed on by all processes
         self.clock, self.seen = Clock(device), 0  # of the window: time, samples
         self.neighbours = Neighbours(torch.get_num_threads())
 
@@ -216,7 +215,7 @@ class Trainer:
 
     def train_step(self, parts: Parts) -> None:
         """One pass over the updates of the stage; their loss terms go into the window."""
-        batches = [self.method.add_views(self.system, batch, views, self.stage) for batch, views in parts]
+        batches = acquainted([self.method.add_views(self.system, *part, self.stage) for part in parts])
         record: dict[str, Tensor] = {}
         several = len(self.stage.updates) > 1
         for number, (update, optimizer) in enumerate(zip(self.stage.updates, self.optimizers, strict=True)):
@@ -359,9 +358,10 @@ class Trainer:
         self.log.row({"stage": self.stage.name, "epoch": epoch, "step": self._done, "split": "val", **found})
         text = ", ".join(f"{key.split('/')[1]} {value:.3f}" for key, value in found.items() if "accuracy/" in key)
         logger.info("%s epoch %d: validation accuracy %s", self.stage.name, epoch + 1, text)
-        choose = self.config.train.keep == "best" and self.stage is self.stages[-1]
-        if choose and found.get("accuracy", -1) > (self.best or {"score": -1})["score"]:
-            self.best = {"score": found["accuracy"], "epoch": epoch, "system": snapshot(self._judged.state_dict())}
+        choose = self.config.train.keep == "best" and self.stage is self.stages[-1] and found
+        score = sum(value for key, value in found.items() if "accuracy/" in key) / len(self.method.targets)
+        if choose and score > (self.best or {"score": -1})["score"]:
+            self.best = {"score": score, "epoch": epoch, "system": snapshot(self._judged.state_dict())}
 
     def _probe(self, epoch: int, source: BatchSource) -> None:
         """What the embeddings tell about the classes."""

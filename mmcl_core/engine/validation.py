@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from mmcl_core.augment import Picture, eval_transform
 from mmcl_core.data.batches import BatchSource
+from mmcl_core.errors import UntrainedModalityError
 
 __all__ = ["Outputs", "collect", "fit_temperature", "fit_temperatures", "scores"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,21 +60,30 @@ def collect(
         size: side of the network input in pixels.
         device: where the networks are.
         bf16: whether to compute under bf16 autocast.
+
+    Returns:
+        The answers; no sample counts as having a modality that no batch of the training taught anything about so far.
     """
     values: dict[str, list[Tensor]] = {name: [] for name in modalities}
     present: dict[str, list[Tensor]] = {name: [] for name in modalities}
-    labels = []
+    labels: list[Tensor] = []
     for batch in source.ordered():
         pictures = eval_transform(batch.images, batch.camera, size)
         for name in modalities:
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                values[name].append(ask(pictures[name], name).float())
             present[name].append(batch.present[name])
+            try:
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    values[name].append(ask(pictures[name], name).float())
+            except UntrainedModalityError:
+                if not labels:
+                    logger.warning("%s is not validated: no batch so far had enough of it to learn from", name)
+                present[name][-1] = torch.zeros_like(batch.present[name])
         labels.append(batch.labels)
-    join = {
-        kind: {name: torch.cat(p).cpu() for name, p in parts.items()} for kind, parts in (("v", values), ("p", present))
-    }
-    return Outputs(join["v"], join["p"], torch.cat(labels).cpu())
+    known = torch.cat(labels).cpu()
+    joined = {name: torch.cat(parts).cpu() for name, parts in values.items() if parts}
+    nothing = torch.zeros_like(next(iter(joined.values()), torch.zeros(len(known), 1)))
+    have = {name: torch.cat(parts).cpu() for name, parts in present.items()}
+    return Outputs({name: joined.get(name, nothing) for name in modalities}, have, known)
 
 
 def scores(logits: Outputs, targets: Sequence[str]) -> dict[str, float]:

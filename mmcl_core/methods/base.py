@@ -18,8 +18,8 @@ stage. Those with more to them find room here as well:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -31,11 +31,12 @@ from mmcl_core.augment import Augmenter, Picture
 from mmcl_core.config import Config, OptimConfig
 from mmcl_core.data.batches import Batch
 from mmcl_core.errors import ConfigError
+from mmcl_core.nn.gather import total
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.nn.network import Network
 from mmcl_core.nn.resnet import ResNetEncoder
 
-__all__ = ["Method", "Stage", "Update", "ViewBatch"]
+__all__ = ["Method", "Stage", "Update", "ViewBatch", "acquainted"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class ViewBatch:
         labels: int64 [B]; -1 is unlabelled.
         index: int64 [B], row of each sample in the prepared set.
         draws: the method's own random numbers, see :meth:`Method.draw`; leading dimension B.
+        parts: all parts of the step, this one among them, without their pictures; empty where it is the only one.
     """
 
     pictures: dict[str, Picture]
@@ -95,11 +97,34 @@ class ViewBatch:
     labels: Tensor
     index: Tensor
     draws: dict[str, Tensor] = field(default_factory=dict)
+    parts: tuple[ViewBatch, ...] = ()
 
     def rows(self, view: str) -> Tensor | None:
         """Numbers of the samples that have the view, int64 [n]; ``None`` for all."""
         mask = self.present.get(view)
         return None if mask is None else mask.nonzero().squeeze(1)
+
+    def labelled(self, labels_of: Callable[[ViewBatch], Tensor] = lambda part: part.labels) -> Tensor:
+        """What the sum of a classification loss over this part is divided by.
+
+        With it, the mean over the parts of a step is the mean over the labels of the step, however they are spread.
+
+        Args:
+            labels_of: gives the labels, int64, of the samples of a part that the loss is about; default: all.
+
+        Returns:
+            The mean over the parts of the number of samples with a label, of all processes, > 0.
+        """
+        parts = self.parts or (self,)
+        return total(torch.stack([(labels_of(part) >= 0).sum() for part in parts]).sum()).clamp(min=1) / len(parts)
+
+
+def acquainted(parts: Sequence[ViewBatch]) -> list[ViewBatch]:
+    """The parts of a step, each knowing all of them."""
+    if len(parts) == 1:
+        return list(parts)
+    known = tuple(replace(part, pictures={}) for part in parts)
+    return [replace(part, parts=known) for part in parts]
 
 
 class Method(ABC):
@@ -116,6 +141,7 @@ class Method(ABC):
         name: as in :data:`mmcl_core.methods.METHODS`.
         backbones: choices of ``model.backbone`` that it works with.
         labels_alone: whether samples without a label teach it nothing.
+        pairs: whether what it does beside classification needs samples that have several of its modalities.
         labelled: whether any training sample has a label in this run; if not, there is no classifier to train.
         recordable: whether :meth:`losses` starts the same operations at every step of a stage with one update, on
             complete samples, whatever the values are (:mod:`mmcl_core.engine.recording`).
@@ -127,6 +153,7 @@ class Method(ABC):
     name: ClassVar[str]
     backbones: ClassVar[tuple[str, ...]] = ("encoder",)
     labels_alone: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
 
     def __init__(

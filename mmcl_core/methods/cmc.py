@@ -39,6 +39,7 @@ class ContrastiveMultiviewCoding(Method):
     """
 
     name = "cmc"
+    pairs = True
     backbones = ("encoder", "resnet18", "resnet50")
 
     def check(self) -> None:

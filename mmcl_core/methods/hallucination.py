@@ -50,6 +50,6 @@ class ModalityHallucination(TaughtStandIn):
         soft = soft_target_loss(logits, wanted, settings.temperature)
         return {
             "distance": settings.distance_weight * distance,
-            "class": (1 - settings.imitation) * self.joint([logits], pair.labels),
+            "class": (1 - settings.imitation) * self.joint([logits], pair),
             "imitation": settings.imitation * self.config.loss.classification_weight * soft,
         }

@@ -15,7 +15,7 @@ from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
 from mmcl_core.methods.parts import classification_term, nothing, require_labels, unclipped
 from mmcl_core.modality import to_network_input
 from mmcl_core.nn.concatenated import ConcatenatedNetwork, pattern_of
-from mmcl_core.nn.gather import total
+from mmcl_core.nn.gather import total_number
 
 __all__ = ["InputDropout"]
 
@@ -87,20 +87,26 @@ class InputDropout(Method):
             del found[tuple(name for name in names if name not in self.targets)]
         return found
 
+    def groups(self, batch: ViewBatch) -> dict[tuple[str, ...], Tensor]:
+        """Of each pattern that at least two samples of the global batch have, the numbers of those here, int64 [n]."""
+        found = {pattern: mask.nonzero().squeeze(1) for pattern, mask in self.patterns(batch).items()}
+        return {key: rows for key, rows in found.items() if total_number(len(rows), rows.device) >= 2}
+
     def losses(self, system: nn.Module, batch: ViewBatch, stage: Stage, update: Update) -> dict[str, Tensor]:
         """One term, the mean over all samples."""
         network = self.deployed(system)
-        logits, labels = [], []
-        for pattern, mask in self.patterns(batch).items():
-            rows = mask.nonzero().squeeze(1)
-            if total(torch.tensor(len(rows), device=rows.device)) < 2:
-                continue
+        groups, logits = self.groups(batch), []
+        for pattern, rows in groups.items():
             seen = {}
             for name in pattern:
                 picture = batch.pictures[name]
                 seen[name] = to_network_input(picture.image[rows], name, picture.camera[rows], network.inputs)
             logits.append(network.model.logits(network.embed(seen), pattern_of(pattern)))
-            labels.append(batch.labels[rows])
         if not logits:
             return {"class": nothing(system)}
-        return {"class": classification_term(torch.cat(logits), torch.cat(labels), unclipped(self.config.loss))}
+        labels, labelled = batch.labels[torch.cat(list(groups.values()))], batch.labelled(self.labels)
+        return {"class": classification_term(torch.cat(logits), labels, unclipped(self.config.loss), labelled)}
+
+    def labels(self, batch: ViewBatch) -> Tensor:
+        """The labels of the samples of all groups, int64 [n]."""
+        return torch.cat([batch.labels[:0], *(batch.labels[rows] for rows in self.groups(batch).values())])

@@ -31,6 +31,7 @@ class MultimodalContrastive(Method):
     """
 
     name = "mmcl"
+    pairs = True
     recordable = True
 
     def check(self) -> None:

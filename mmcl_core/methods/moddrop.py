@@ -87,7 +87,8 @@ class ModDrop(Method):
             stream = network.stream(name)
             f1 = stream.encoder(self.seen(network, batch, name), name, levels=()).f1
             scores.append(stream.logits(f1, name).float())
-        return classification_term(torch.stack(scores).mean(0), batch.labels, unclipped(self.config.loss))
+        loss = unclipped(self.config.loss)
+        return classification_term(torch.stack(scores).mean(0), batch.labels, loss, batch.labelled())
 
     def seen(self, network: StreamsNetwork, batch: ViewBatch, name: str) -> Tensor:
         """Network input [B, 3, S, S] of a stream: zeros for samples without the modality, and dropout elsewhere."""

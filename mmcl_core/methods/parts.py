@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, ViewBatch
 from mmcl_core.nn.distillation import agreement_loss
 from mmcl_core.nn.encoder import Features
-from mmcl_core.nn.gather import total
+from mmcl_core.nn.gather import total_number
 from mmcl_core.nn.heads import ClassLogits
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
@@ -53,10 +54,12 @@ class Encoded(NamedTuple):
     Attributes:
         features: of n samples.
         rows: their numbers in the batch, int64 [n]; ``None``: all, in order.
+        labelled: what a classification loss of them is divided by, see :meth:`ViewBatch.labelled`.
     """
 
     features: Features
     rows: Tensor | None
+    labelled: Tensor
 
     def spread(self, batch: int) -> Features:
         """Features of all samples of the batch; zeros for those without the view."""
@@ -101,23 +104,34 @@ def encode(
     whole = [view for view in views if view not in batch.present]
     pictures = [(batch.pictures[view].image, views[view], batch.pictures[view].camera) for view in whole]
     together = model.features_together(pictures, levels)
-    encoded = {view: Encoded(features, None) for view, features in zip(whole, together, strict=True)}
+    labelled = {view: batch.labelled(partial(_labels_with, (view,))) for view in views}
+    encoded = {view: Encoded(features, None, labelled[view]) for view, features in zip(whole, together, strict=True)}
     for view, modality in views.items():
         picture, rows = batch.pictures[view], batch.rows(view)
         if rows is None:
             continue
-        if total(torch.tensor(len(rows), device=rows.device)) >= 2:
+        if total_number(len(rows), rows.device) >= 2:
             features = model.features(picture.image[rows], modality, picture.camera[rows], levels=levels)
-            encoded[view] = Encoded(features, rows)
+            encoded[view] = Encoded(features, rows, labelled[view])
         else:
-            encoded[view] = Encoded(_nothing(model, picture.image.device, levels), rows[:0])
+            encoded[view] = Encoded(_nothing(model, levels), rows[:0], labelled[view])
     return {view: encoded[view] for view in views}
 
 
-def _nothing(model: RecognitionModel, device: torch.device, levels: Collection[int]) -> Features:
-    f1 = torch.zeros(0, model.config.nrkhs, device=device)
-    f5, f7 = (f1.new_zeros(0, f1.shape[1], side, side) if side in levels else None for side in (5, 7))
+def _nothing(model: RecognitionModel, levels: Collection[int]) -> Features:
+    """Features of no sample that are part of the graph: there may be no others in the batch."""
+    f1 = model.encoder.norm.weight[None][:0]
+    f5, f7 = (f1[:, :, None, None].expand(-1, -1, side, side) if side in levels else None for side in (5, 7))
     return Features(f1, f5, f7)
+
+
+def _labels_with(views: Iterable[str], batch: ViewBatch) -> Tensor:
+    """The labels of the samples that have all of these views, -1 for the others."""
+    labels = batch.labels
+    for view in views:
+        if view in batch.present:
+            labels = labels.masked_fill(~batch.present[view], -1)
+    return labels
 
 
 def contrast(
@@ -151,7 +165,7 @@ def classify(
 
 def class_logits(model: RecognitionModel, part: Encoded, modality: str) -> ClassLogits | None:
     """Class scores of both heads for the samples that have the view; ``None`` where no process has one."""
-    if part.rows is not None and not total(torch.tensor(len(part.rows), device=part.rows.device)):
+    if part.rows is not None and not total_number(len(part.rows), part.rows.device):
         return None
     logits: ClassLogits = model.classifier(part.features.f1, modality)
     return logits
@@ -163,7 +177,8 @@ def classification_of(
     """Classification loss of one head; zero where there are no scores."""
     if logits is None:
         return model.classifier.linear.bias.sum() * 0
-    return classification_term(getattr(logits, head), labels if part.rows is None else labels[part.rows], loss)
+    labels = labels if part.rows is None else labels[part.rows]
+    return classification_term(getattr(logits, head), labels, loss, part.labelled)
 
 
 def agree(
@@ -183,10 +198,10 @@ def agree(
     return terms
 
 
-def classification_term(logits: Tensor, labels: Tensor, loss: LossConfig) -> Tensor:
-    """Classification loss of class logits [B, C], times its weight (paper, Eq. 7)."""
+def classification_term(logits: Tensor, labels: Tensor, loss: LossConfig, labelled: Tensor) -> Tensor:
+    """Classification loss of class logits [B, C], times its weight (paper, Eq. 7); see :meth:`ViewBatch.labelled`."""
     return loss.classification_weight * classification_loss(
-        logits, labels, loss.logit_clip, loss.logit_regulariser, loss.label_smoothing
+        logits, labels, loss.logit_clip, loss.logit_regulariser, loss.label_smoothing, labelled
     )
 
 
@@ -212,11 +227,12 @@ def complete(batch: ViewBatch, views: Collection[str]) -> ViewBatch | None:
     if not masks:
         return batch
     rows = torch.stack(masks).all(0).nonzero().squeeze(1)
-    if total(torch.tensor(len(rows), device=rows.device)) < 2:
+    if total_number(len(rows), rows.device) < 2:
         return None
     pictures = {view: Picture(batch.pictures[view].image[rows], batch.pictures[view].camera[rows]) for view in views}
     draws = {name: value[rows] for name, value in batch.draws.items()}
-    return ViewBatch(pictures, {}, batch.labels[rows], batch.index[rows], draws)
+    parts = tuple(replace(part, labels=_labels_with(views, part), present={}) for part in batch.parts)
+    return ViewBatch(pictures, {}, batch.labels[rows], batch.index[rows], draws, parts)
 
 
 def nothing(system: nn.Module) -> Tensor:

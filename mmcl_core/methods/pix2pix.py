@@ -171,7 +171,7 @@ class Pix2Pix(StandIn):
         own, _ = answer(self.deployed(system).stream(self.target), pair, self.target)
         other = self.real_stream(system)
         embedding = other.encoder(pair.pictures[GENERATED].image, self.missing, levels=()).f1
-        return self.joint([own, other.logits(embedding, self.missing)], pair.labels)
+        return self.joint([own, other.logits(embedding, self.missing)], pair)
 
     def network_input(self, system: nn.Module, batch: ViewBatch, view: str) -> Tensor:
         """A view as streams and generator are fed it, float32 [B, 3, S, S]."""

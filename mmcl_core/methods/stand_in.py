@@ -37,6 +37,7 @@ class StandIn(Method):
     """Two streams for one modality. Plain cross-entropy on the head that answers (``model.predict_with``)."""
 
     backbones = ("encoder", "resnet18", "resnet50")
+    pairs = True
 
     def check(self) -> None:
         """Refuse other than two modalities, several targets, and training without labels."""
@@ -115,10 +116,10 @@ class StandIn(Method):
         streams = {self.target: self.deployed(system).stream(self.target), self.missing: self.real_stream(system)}
         return classify_alone(streams, batch, self.config.loss, self.config.model.predict_with)
 
-    def joint(self, scores: Sequence[Tensor], labels: Tensor) -> Tensor:
+    def joint(self, scores: Sequence[Tensor], pair: ViewBatch) -> Tensor:
         """Classification loss of the mean of several streams' logits [B, C]."""
         mean = torch.stack([one.float() for one in scores]).mean(0)
-        return classification_term(mean, labels, unclipped(self.config.loss))
+        return classification_term(mean, pair.labels, unclipped(self.config.loss), pair.labelled())
 
 
 class TaughtStandIn(StandIn):
@@ -222,7 +223,7 @@ class TaughtStandIn(StandIn):
             other, _ = answer(self.real_stream(system), pair, self.missing)
         else:
             other, _ = answer(network.stream(HALLUCINATION), pair, self.target)
-        return {"class": self.joint([own, other], pair.labels)}
+        return {"class": self.joint([own, other], pair)}
 
 
 def answer(stream: RecognitionModel, batch: ViewBatch, view: str) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ class TwoStep(Method):
     """
 
     name = "two_step"
+    pairs = True
     recordable = True
 
     def check(self) -> None:

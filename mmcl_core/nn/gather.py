@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_with_grad", "mean_over_samples", "process_index", "processes", "total"]
+__all__ = ["gather_with_grad", "mean_over_samples", "process_index", "processes", "total", "total_number"]
 
 
 def processes() -> int:
@@ -55,11 +55,16 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def total_number(number: int, device: torch.device) -> int:
+    """Sum of a number over all processes, exchanged on their ``device``; several of them wait for it."""
+    return number if processes() == 1 else int(total(torch.full((), number, device=device)))
+
+
 def mean_over_samples(values: Tensor) -> Tensor:
     """This process's part of the mean over the samples of all processes of ``values`` [b]; 0 where there is none."""
     if processes() == 1:  # nothing to ask the device
         return values.sum() / max(len(values), 1)
-    count = total(torch.tensor(len(values), device=values.device))
+    count = total(torch.full((), len(values), device=values.device))  # a copy from the host would wait for the device
     return values.sum() * processes() / count.clamp(min=1)
 
 

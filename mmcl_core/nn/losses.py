@@ -193,7 +193,12 @@ def draw_cells(batch: int, views: Sequence[str], generator: torch.Generator | No
 
 
 def classification_loss(
-    logits: Tensor, labels: Tensor, clip: float = 10.0, regulariser: float = 1e-3, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    clip: float = 10.0,
+    regulariser: float = 1e-3,
+    smoothing: float = 0.0,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of soft-clipped class scores plus a penalty on their squares, mean over the labelled samples.
 
@@ -203,6 +208,7 @@ def classification_loss(
         clip: bound c of the soft clip ``c tanh(logit / c)``; 0: none.
         regulariser: weight of the mean squared logit, taken before the clip.
         smoothing: mass spread evenly over all classes, in [0, 1).
+        count: what the sum over the samples of all processes is divided by; ``None``: the number of labelled ones.
 
     Returns:
         Scalar; zero (and still part of the graph) when nothing is labelled.
@@ -213,7 +219,8 @@ def classification_loss(
         clipped = soft_clip(logits, clip)
         entropy = F.cross_entropy(clipped, labels, ignore_index=-1, label_smoothing=smoothing, reduction="sum")
         squares = (logits.square().mean(1) * labelled).sum()
-        return (entropy + regulariser * squares) * processes() / total(labelled.sum()).clamp(min=1)
+        count = total(labelled.sum()).clamp(min=1) if count is None else count
+        return (entropy + regulariser * squares) * processes() / count
 
 
 def soft_clip(x: Tensor, bound: float) -> Tensor:

@@ -85,7 +85,7 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def _estimate(self, own: Tensor, others: Tensor) -> None:
-        number = torch.tensor(own.numel() + others.numel(), device=own.device)
+        number = torch.full((), own.numel() + others.numel(), device=own.device)
         mean = total(own.exp().sum() + others.exp().sum()) / total(number)
         # Without asking the device whether there is one.
         self.log_constant = torch.where(self.log_constant.isnan(), (len(self.entries) * mean).log(), self.log_constant)
