@@ -21,6 +21,7 @@ from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
 from mmcl_core.errors import ConfigError, InputError
+from mmcl_ros import benchmark
 from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
 from mmcl_ros.images import decode_depth, decode_rgb
 
@@ -52,6 +53,23 @@ def test_help_is_printed_and_no_node_started(node):
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "docs/ros.md" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line", ["loss --rate 0", "latency --seconds=-1", "memory --minutes=nan", "malformed --count=0"]
+)
+def test_measures_of_nothing_are_refused(line, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "rig", lambda *_, **__: pytest.fail("started a node in vain"))
+    assert benchmark.main(line.split()) == 2
+    assert "give a number above 0" in capsys.readouterr().err
+
+
+def test_all_regions_that_are_measured_lie_in_the_picture():
+    places = [region.roi for region in benchmark.boxes(0, 500).regions]
+    assert len(places) == 500
+    assert max(roi.x_offset for roi in places) < benchmark.WIDTH
+    assert max(roi.y_offset for roi in places) < benchmark.HEIGHT
+    assert len(list(benchmark.paced(0.001, 1.0, lambda _: None))) == 1
 
 
 @pytest.mark.parametrize(
