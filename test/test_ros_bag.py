@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,13 +22,14 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from conftest import shared_data
-from ros_fakes import CLASSES, FakeRecognizer
+from ros_fakes import CLASSES, FakeRecognizer, image
 
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_ros.bag_options import remember_colour
 from mmcl_ros.bagfile import Bag, Topics, typestore
-from mmcl_ros.detections import camera_of
+from mmcl_ros.detections import Box, Request, camera_of
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
-from mmcl_ros.frames import FrameSettings
+from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.qos import info_beside
 from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, RenderedFrame, record
 from mmcl_ros.truth import read_truth
@@ -393,6 +395,18 @@ def test_depth_of_another_size_is_mapped_also_where_colour_is_not_used(tmp_path)
         writer.writeheader()
         writer.writerows({**row, "width": 320, "height": 240} for row in rows)
     assert run((bag, moved), ["depth"])["depth"].figures()["accuracy"] == 1.0
+
+
+def test_the_first_colour_picture_that_can_be_decoded_says_what_boxes_were_drawn_in():
+    cut_off, whole = (image(np.zeros((120, 160, 3), np.uint8), "rgb8") for _ in range(2))
+    cut_off.data = cut_off.data[:9]
+    bag = SimpleNamespace(topics=Topics(rgb="/rgb"), cameras=dict)
+    bag.messages = lambda topic: iter([(topic, cut_off), (topic, whole)])
+    cropper = FrameCropper(FrameSettings(box_scale=0.0))
+    remember_colour(bag, [cropper])
+    depth = image(np.full((60, 80), 900, np.uint16), "16UC1")
+    regions, _ = cropper.crops(Request((Box("", 40, 40, 80, 100),), "camera"), {"depth": depth})
+    assert regions[0].crops["depth"].shape == (30, 20), "boxes are of the picture of twice the size"
 
 
 def test_every_picture_goes_with_the_calibration_of_its_time(tmp_path):
