@@ -154,7 +154,7 @@ def play(
         bag: a rosbag2.
         rate: speed relative to the recorded time.
         reliable: quality of service offered.
-        requests: ``RegionArray`` messages to be sent after the pictures of their stamp.
+        requests: ``RegionArray`` messages, each to be sent after the picture of its stamp.
         sent: told when messages of a stamp were sent.
         patience: seconds to wait for listeners.
 
@@ -172,8 +172,9 @@ def play(
     _wait_for_listeners([*awaited, own] if own else awaited, pictures, patience)
     waiting = sorted(requests, key=lambda message: stamp_of(message.header))
     pace, count = Pace(rate), 0
+    drawn_on = bag.topics.rgb or bag.topics.depth  # the stamps of other topics may be of another clock
     for topic, stamp, recorded, raw in bag.raw(*publishers):
-        while own and waiting and stamp_of(waiting[0].header) < stamp:
+        while topic == drawn_on and waiting and stamp_of(waiting[0].header) < stamp:
             _send(own, waiting.pop(0), sent)
         pace.wait(recorded)
         publishers[topic].publish(raw)

@@ -235,6 +235,26 @@ def test_the_pace_is_that_of_the_recording_whatever_the_stamps_say(monkeypatch, 
     assert moments(monkeypatch, write_bag(tmp_path / "bag", written), rate=2.0) == pytest.approx([0.0, 0.05, 0.1])
 
 
+def test_each_request_follows_its_picture_whatever_the_clocks_of_other_topics(monkeypatch, tmp_path):
+    """Depth, and a camera that nobody asks about, stamp by clocks that are ahead."""
+    written = [("/rgb", "rgb", n * 10**9, 4 * n) for n in range(3)]
+    written += [("/depth", "depth", 10**18 + n, 4 * n + 1) for n in range(3)]
+    written += [("/the/other/rgb", "rgb", 10**18 + n, 4 * n + 2) for n in range(3)]
+    sent = []
+    node = SimpleNamespace()
+    node.create_publisher = lambda kind, topic, _: SimpleNamespace(
+        get_subscription_count=lambda: 1, topic_name=topic, publish=lambda message: sent.append((topic, message))
+    )
+    messages = [region_message(0) for _ in range(3)]
+    for number, message in enumerate(messages):
+        message.header.stamp.sec, message.header.stamp.nanosec = number, 0
+    with Bag(write_bag(tmp_path / "bag", sorted(written, key=lambda one: one[3]))) as bag:
+        assert (bag.topics.rgb, bag.topics.depth) == ("/rgb", "/depth")
+        play(node, bag, rate=1e9, requests=messages)
+    order = ["request" if topic == "detections" else "picture" for topic, _ in sent if topic in ("/rgb", "detections")]
+    assert order == ["picture", "request"] * 3
+
+
 def test_long_pauses_of_a_recording_are_cut_and_told_once(monkeypatch, tmp_path, caplog):
     caplog.set_level("INFO")
     written = [("/rgb", "rgb", 10**9 * second, 10**9 * second) for second in (0, 3600, 9000)]
