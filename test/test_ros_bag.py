@@ -534,7 +534,7 @@ def test_pictures_that_share_the_stamp_0_are_not_taken_for_each_other(tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n0,0,0,4,4,can\n5,0,0,4,4,can\n")
     for name, stamps in (("one", (0, 10**9)), ("several", (0, 0, 10**9))):
-        written = [("/cam/image", "rgb", stamp, number) for number, stamp in enumerate(stamps)]
+        written = [("/cam/image", "rgb", stamp, 10**18 + number) for number, stamp in enumerate(stamps)]
         with Bag(write_bag(tmp_path / name, written)) as bag:
             requests = [truth.request for truth in read_truth(table)]
             if name == "one":
