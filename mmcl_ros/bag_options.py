@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmcl_core.errors import ConfigError
+from mmcl_core.errors import ConfigError, InputError
 from mmcl_ros.bagfile import Bag, Topics
 from mmcl_ros.frames import FrameCropper, FrameSettings
+from mmcl_ros.images import decode_rgb
 from mmcl_ros.truth import Truth, read_topic, read_truth
 
 __all__ = ["add_bag_options", "cropping", "open_bag", "remember_colour", "true_boxes"]
@@ -75,9 +77,10 @@ def true_boxes(options: argparse.Namespace, bag: Bag) -> list[Truth]:
 
 def remember_colour(bag: Bag, croppers: Iterable[FrameCropper]) -> None:
     """Tell croppers what boxes were drawn in, also where only depth is cut."""
-    colour = next(bag.messages(bag.topics.rgb), None) if bag.topics.rgb else None
-    if colour is None:
-        return
-    track = bag.cameras().get("rgb")
-    for cropper in croppers:
-        cropper.remember("rgb", colour[1], track.at(0) if track else None)
+    track = bag.cameras().get("rgb") if bag.topics.rgb else None
+    for _, message in bag.messages(*filter(None, [bag.topics.rgb])):
+        with contextlib.suppress(InputError):  # one that cannot be decoded; the next one may
+            decode_rgb(message)
+            for cropper in croppers:
+                cropper.remember("rgb", message, track.at(0) if track else None)
+            return

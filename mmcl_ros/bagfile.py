@@ -82,11 +82,12 @@ class Bag:
         damaged: topic and time of recording of the messages that could not be read so far; they are left out.
 
     Raises:
-        DataError: no recording there, or a topic that is not in it.
+        DataError: no recording there, or a topic that is not in it; by all methods that read, a place where the file
+            itself (its compression, or its table of messages) is damaged, beyond which nothing can be read.
     """
 
     def __init__(self, path: Path, topics: Topics | None = None) -> None:
-        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.highlevel import AnyReader
 
         self.path = path
         self.damaged: set[tuple[str, int]] = set()
@@ -101,7 +102,7 @@ class Bag:
         try:
             self._reader = AnyReader([path], default_typestore=typestore())
             self._reader.open()
-        except (AnyReaderError, OSError, ValueError) as error:
+        except Exception as error:  # odd bytes may break the reader at any place, with errors of other packages
             words = f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}"
             if "end magic" in str(error):
                 words += " The file was cut off, as by a recorder that was killed; the tool mcap recovers what is there"
@@ -188,6 +189,11 @@ class Bag:
                 index = nearest(stamps[name], request.stamp)
                 if index is not None and abs(stamps[name][index] - request.stamp) <= window * 1e9:
                     found[name] = stamps[name][index]
+                    if not found[name] and stamps[name][1:2] == [0]:
+                        raise DataError(
+                            f"{self.path}: {stamps[name].count(0)} pictures on {names[name]} have stamp 0, and which "
+                            "of them a box of stamp 0 is of is not known; have the driver stamp its pictures"
+                        )
             plan.append(found)
         return plan
 
@@ -222,11 +228,17 @@ class Bag:
         wanted = set(topics)
         connections = [one for one in self._reader.connections if one.topic in wanted]
         # The reader takes no connections for all of them.
-        for connection, recorded, raw in self._reader.messages(connections) if connections else ():
-            if len(raw) < STAMP_ENDS:
-                self._leave_out(connection.topic, recorded, f"a message of {len(raw)} bytes")
-            else:
-                yield connection, recorded, raw
+        try:
+            for connection, recorded, raw in self._reader.messages(connections) if connections else ():
+                if len(raw) < STAMP_ENDS:
+                    self._leave_out(connection.topic, recorded, f"a message of {len(raw)} bytes")
+                else:
+                    yield connection, recorded, raw
+        except Exception as error:  # of the reader alone: what a caller raises between two messages never comes here
+            raise DataError(
+                f"{self.path} is damaged, and cannot be read any further: {type(error).__name__}: {error}; copy it "
+                "again from where it was recorded, or recover what is there (mcap recover, or .recover of sqlite3)"
+            ) from error
 
     def _read(self, connection: Any, recorded: int, raw: Any) -> Any | None:
         """A message; None where its bytes are damaged."""

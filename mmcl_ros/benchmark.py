@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.errors import InputError, MmclError
+from mmcl_core.errors import ConfigError, InputError, MmclError
 from mmcl_core.presets import shared
 
 __all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image", "shipped_profile"]
@@ -139,9 +139,9 @@ def rig(parameters: dict[str, Any], model: str = "", best_effort: bool = False) 
 
 
 def paced(seconds: float, rate: float, spin: Callable[[float], None]) -> Iterator[int]:
-    """Numbers at a steady rate; what is left of each period is spent spinning."""
+    """Numbers at a steady rate, one at least; what is left of each period is spent spinning."""
     start = time.monotonic()
-    for number in range(round(seconds * rate)):
+    for number in range(max(1, round(seconds * rate))):
         spin(max(0.0, start + number / rate - time.monotonic()))
         yield number
 
@@ -165,7 +165,7 @@ def stamp(message: Any, number: int) -> Any:
 
 
 def boxes(number: int, count: int) -> Any:
-    """Regions spread over the picture."""
+    """Regions spread over the picture, the hundred and first where the first one is."""
     from mmcl_ros.msg import Region, RegionArray
 
     message = stamp(RegionArray(), number)
@@ -173,7 +173,7 @@ def boxes(number: int, count: int) -> Any:
         one = Region(id=str(index))
         one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = (
             50 * (index % 10),
-            40 * (index // 10),
+            40 * (index // 10 % 10),
             120,
             90,
         )
@@ -314,7 +314,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
             made.rgb.publish(picture(number))
             made.depth.publish(picture(number, depth=True))
             made.regions.publish(boxes(number, 10))
-            if number % round(options.rate) == 0:
+            if number % max(1, round(options.rate)) == 0:
                 readings.append(made.resident())
         made.spin(1.0)
         processed, sent = made.status.processed, made.status.received
@@ -359,15 +359,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _run(options: argparse.Namespace) -> None:
+    for name in ("rate", "seconds", "minutes", "frames", "count"):
+        if not 0 < (value := getattr(options, name, 1)) < float("inf"):
+            raise ConfigError(f"--{name} is {value:g}; give a number above 0")
+    if getattr(options, "seed", 0) < 0 or getattr(options, "boxes", 0) < 0:
+        raise ConfigError("--seed and --boxes must be 0 or more")
+    print(json.dumps({"measure": options.measure, **options.run(options)}))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _parser().parse_args(arguments)
     name = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
     if profile := shipped_profile():
         os.environ.setdefault(f"{name}_DEFAULT_PROFILES_FILE", str(profile))
-    return run_command(
-        lambda: print(json.dumps({"measure": options.measure, **options.run(options)})), options.log_level
-    )
+    return run_command(lambda: _run(options), options.log_level)
 
 
 if __name__ == "__main__":

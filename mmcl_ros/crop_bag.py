@@ -86,23 +86,23 @@ def crop_bag(
     for given, what in ((name, "--name"), (split, "--split"), *((one, "label") for t in truths for one in t.labels)):
         _check_name(given, what)
     topics = " ".join(filter(None, (bag.topics.rgb, bag.topics.depth)))
-    planned = [key for truth in truths for key in _keys(truth, name, split)]
-    before = enter(out, name, str(bag.path.resolve()), topics, planned)
+    keys = _keys(truths, name, split)
+    before = enter(out, name, str(bag.path.resolve()), topics, [key for listed in keys for key in listed])
     result, cropper = Cropped(), FrameCropper(settings)
     written: dict[str, Written] = {}
     remember_colour(bag, [cropper])
     frames = bag.frames([truth.request for truth in truths], window)
     pairs = progress_bar(
-        zip(truths, frames, strict=True), title="crop", unit=" pictures", total=len(truths), in_logs=True
+        zip(truths, keys, frames, strict=True), title="crop", unit=" pictures", total=len(truths), in_logs=True
     )
-    for truth, frame in pairs:
+    for truth, own_keys, frame in pairs:
         regions, answer = cropper.crops(truth.request, frame.pictures, frame.infos, f"no picture within {window:g} s")
         result.boxes += len(truth.labels)
         result.problems.update(f"{modality}: {words}" for modality, (_, words) in answer.problems.items())
         found = {region.index for region in regions}
         result.reasons.update(one.reason for n, one in enumerate(answer.answers) if n not in found)
         for region in regions:
-            key = _keys(truth, name, split)[region.index]
+            key = own_keys[region.index]
             written[key] = Written(_camera(region), _write(out / key, region))
             result.pictures.update(list(region.crops))
             result.classes[truth.labels[region.index] or UNLABELLED] += 1
@@ -110,10 +110,19 @@ def crop_bag(
     return result
 
 
-def _keys(truth: Truth, name: str, split: str) -> list[str]:
-    """The key of the crop of each box: ``[split/]label/name_stampNNN``."""
-    folders = ["/".join(filter(None, (split, label or UNLABELLED))) for label in truth.labels]
-    return [f"{folder}/{name}_{truth.request.stamp}{index:03d}" for index, folder in enumerate(folders)]
+def _keys(truths: Sequence[Truth], name: str, split: str) -> list[list[str]]:
+    """The keys of the crops of all boxes: ``[split/]label/name_stampNNN``, counted through the boxes of a stamp.
+
+    Two detectors that publish on one topic have two messages of a stamp.
+    """
+    counts: Counter[int] = Counter()
+    keys = []
+    for truth in truths:
+        stamp = truth.request.stamp
+        folders = ["/".join(filter(None, (split, label or UNLABELLED))) for label in truth.labels]
+        keys.append([f"{folder}/{name}_{stamp}{index:03d}" for index, folder in enumerate(folders, counts[stamp])])
+        counts[stamp] += len(folders)
+    return keys
 
 
 def _check_name(name: str, what: str) -> None:

@@ -42,7 +42,9 @@ def draw(picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0,
     scale = max(0.4, height / 1000)
     for mark in marks:
         x, y, across, down = mark.roi
-        left, top, right, bottom = round(x * sx), round(y * sy), round((x + across) * sx), round((y + down) * sy)
+        # Edges far outside, as a message may have them, are more than OpenCV can count.
+        left, right = (min(round(edge * sx), width + 2) for edge in (x, x + across))
+        top, bottom = (min(round(edge * sy), height + 2) for edge in (y, y + down))
         cv2.rectangle(drawn, (left, top), (right, bottom), mark.colour, 2)
         (wide, high), _ = cv2.getTextSize(mark.words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         base = max(top - 3, high + 2)

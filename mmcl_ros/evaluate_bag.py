@@ -199,6 +199,7 @@ def evaluate(
     if not any(label for truth in truths for label in truth.labels):
         raise DataError("no true box has a label; there is nothing to compare answers with")
     wanted = {}
+    modalities = list(dict.fromkeys(modalities))  # one that is named twice is evaluated once
     for name in modalities:
         wanted[name] = wanted_modalities(name, recognizer)
         absent = [one for one in wanted[name] if not getattr(bag.topics, one)]
@@ -318,6 +319,7 @@ def _run(options: argparse.Namespace) -> None:
     with open_bag(options) as bag:
         truths = true_boxes(options, bag)
         recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror)
+        options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written to is refused before the work
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
         topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
     about = {

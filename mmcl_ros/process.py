@@ -15,6 +15,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.logging import LoggingSeverity
 
 from mmcl_core.errors import ConfigError
+from mmcl_ros.parameters import PARAMETERS
 
 __all__ = ["forward_logs", "run_node", "start"]
 
@@ -96,6 +97,27 @@ def start(args: list[str] | None = None, **options: Any) -> None:
         raise ConfigError(f"{words}; correct the arguments after --ros-args, or the file they name") from error
 
 
+def _refuse_strays(args: list[str]) -> None:
+    """Refuse what ROS would pass over without a word: a model that was named and not taken answers wrongly.
+
+    Remappings outside ``--ros-args``, an old form that ROS still takes, are left to it.
+
+    Raises:
+        ConfigError: with these arguments.
+    """
+    strays, inside = [], False
+    for word in args:
+        if word in ("--ros-args", "--"):
+            inside = word == "--ros-args"
+        elif not inside and word not in ("-r", "--remap"):
+            name, remaps, _ = word.partition(":=")
+            if not remaps or name in PARAMETERS:
+                strays.append(word)
+    if strays:
+        example = "parameters follow --ros-args, each after -p, as in: --ros-args -p model:=RUN -p modality:=rgb"
+        raise ConfigError(f"arguments that a node does not take: {' '.join(strays)}; {example}")
+
+
 def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str | None = None) -> int:
     """Make a node and spin it until the process is told to end (SIGINT, SIGTERM).
 
@@ -105,7 +127,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
     refuses whatever is asked of it; that is no fault of the node.
 
     Returns:
-        The exit status: 0, or 2 for ROS arguments that cannot be read and for a parameter of the wrong type or out of
+        The exit status: 0, or 2 for arguments that cannot be read and for a parameter of the wrong type or out of
         its range.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
@@ -118,6 +140,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
 def _run(make: Callable[[], Any], args: list[str] | None) -> int:
     node, status = None, 0
     try:
+        _refuse_strays(sys.argv[1:] if args is None else args)
         start(args)
         node = make()
         forward_logs(node)

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,13 +22,14 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from conftest import shared_data
-from ros_fakes import CLASSES, FakeRecognizer
+from ros_fakes import CLASSES, FakeRecognizer, image
 
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_ros.bag_options import remember_colour
 from mmcl_ros.bagfile import Bag, Topics, typestore
-from mmcl_ros.detections import camera_of
+from mmcl_ros.detections import Box, Request, camera_of
 from mmcl_ros.evaluate_bag import COLUMNS, evaluate, main, parse_drop, write
-from mmcl_ros.frames import FrameSettings
+from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.qos import info_beside
 from mmcl_ros.record_demo import DEMO_TOPICS, START_NS, RenderedFrame, record
 from mmcl_ros.truth import read_truth
@@ -145,6 +147,12 @@ def test_every_box_is_right_by_every_sensor(recording):
         assert set(figures["latency_ms"]) == {"decode", "crop", "inference", "total"}
     assert column(found["rgb"], "depth_stamp_ns") == [""] * 40
     assert column(found["rgb"], "rgb_stamp_ns")[2] == START_NS + 100_000_000
+
+
+def test_a_modality_that_is_named_twice_is_evaluated_once(recording, tmp_path):
+    found = run(recording, ["rgb", "depth", "rgb"])
+    report = write(tmp_path, found, {})["modalities"]
+    assert {name: figures["boxes"] for name, figures in report.items()} == {"rgb": 40, "depth": 40}
 
 
 def test_wrong_answers_lower_the_figures(recording):
@@ -389,6 +397,18 @@ def test_depth_of_another_size_is_mapped_also_where_colour_is_not_used(tmp_path)
     assert run((bag, moved), ["depth"])["depth"].figures()["accuracy"] == 1.0
 
 
+def test_the_first_colour_picture_that_can_be_decoded_says_what_boxes_were_drawn_in():
+    cut_off, whole = (image(np.zeros((120, 160, 3), np.uint8), "rgb8") for _ in range(2))
+    cut_off.data = cut_off.data[:9]
+    bag = SimpleNamespace(topics=Topics(rgb="/rgb"), cameras=dict)
+    bag.messages = lambda topic: iter([(topic, cut_off), (topic, whole)])
+    cropper = FrameCropper(FrameSettings(box_scale=0.0))
+    remember_colour(bag, [cropper])
+    depth = image(np.full((60, 80), 900, np.uint16), "16UC1")
+    regions, _ = cropper.crops(Request((Box("", 40, 40, 80, 100),), "camera"), {"depth": depth})
+    assert regions[0].crops["depth"].shape == (30, 20), "boxes are of the picture of twice the size"
+
+
 def test_every_picture_goes_with_the_calibration_of_its_time(tmp_path):
     views = [
         dataclasses.replace(make_view(number), camera=(100.0 + number // 2, 100.0, 79.5, 59.5)) for number in range(9)
@@ -476,6 +496,52 @@ def test_a_recording_that_was_cut_off_is_told_from_other_damage(recording, tmp_p
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(DataError, match="was cut off, as by a recorder that was killed"):
         Bag(folder)
+
+
+def compress(recording, path, mode):
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode[mode], CompressionFormat.ZSTD)
+    with Bag(recording[0]) as bag, writer:
+        channels = {
+            topic: writer.add_connection(topic, kind, typestore=typestore()) for topic, kind in bag.kinds.items()
+        }
+        for topic, _, recorded, raw in bag.raw(*channels):
+            writer.write(channels[topic], recorded, raw)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["FILE", "MESSAGE", "STORAGE"])
+def test_a_damaged_recording_that_is_compressed_is_an_error_in_a_line(recording, tmp_path, capsys, mode):
+    bag, model = compress(recording, tmp_path / "bag", mode), tiny_model(tmp_path / "run")
+    arguments = [*command(bag, recording[1], model, tmp_path / "out"), "--quiet"]
+    assert main(arguments) == 0
+    (file,) = bag.glob("*.mcap*")
+    whole = file.read_bytes()
+    places = range(len(whole) // 4, len(whole) // 2, 200)
+    damaged = bytearray(whole)
+    for place in places:
+        damaged[place : place + 20] = b"\xff" * 20
+    for content in (whole[: len(whole) // 2], bytes(damaged)):
+        file.write_bytes(content)
+        capsys.readouterr()
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.startswith(f"error: {bag} ")
+
+
+def test_pictures_that_share_the_stamp_0_are_not_taken_for_each_other(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n0,0,0,4,4,can\n5,0,0,4,4,can\n")
+    for name, stamps in (("one", (0, 10**9)), ("several", (0, 0, 10**9))):
+        written = [("/cam/image", "rgb", stamp, 10**18 + number) for number, stamp in enumerate(stamps)]
+        with Bag(write_bag(tmp_path / name, written)) as bag:
+            requests = [truth.request for truth in read_truth(table)]
+            if name == "one":
+                assert [frame.stamps for frame in bag.frames(requests, 0.02)] == [{"rgb": 0}] * 2
+                continue
+            with pytest.raises(DataError, match="2 pictures on /cam/image have stamp 0"):
+                list(bag.frames(requests, 0.02))
 
 
 def test_a_recording_of_an_unknown_encoding_is_refused_by_its_name(tmp_path):
@@ -601,6 +667,13 @@ def test_an_error_of_the_command_is_one_line(tmp_path, capsys):
     err = capsys.readouterr().err.strip()
     assert err.startswith("error: no recording at")
     assert "\n" not in err
+
+
+def test_an_out_that_is_a_file_is_refused_before_the_work(recording, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mmcl_ros.evaluate_bag.evaluate", lambda *_: pytest.fail("worked in vain"))
+    bag, table = recording
+    assert main(command(bag, table, tiny_model(tmp_path / "run"), table)) == 2
+    assert f"error: {table}: File exists" in capsys.readouterr().err
 
 
 def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Crops cut from recorded bags: what the node looks at, in the layout that ``prepare folder`` reads."""
 
 import csv
+import dataclasses
 import importlib
 
 import cv2
@@ -20,7 +21,7 @@ from mmcl_ros.crop_bag import crop_bag, main
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.record_demo import record
-from mmcl_ros.truth import read_truth
+from mmcl_ros.truth import Truth, read_truth
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,23 @@ def test_a_second_call_replaces_the_crops_of_the_first(recording, tmp_path, caps
         opened.topics.depth = ""
         with pytest.raises(DataError, match="or of other topics"):
             crop_bag(opened, read_truth(table), out, FrameSettings())
+
+
+def test_two_messages_of_a_stamp_do_not_take_the_place_of_each_others_crops(recording, tmp_path):
+    """As two detectors on one topic send them."""
+    bag, table = recording
+    truths = [
+        Truth(dataclasses.replace(truth.request, boxes=(box,)), ("can",))
+        for truth in read_truth(table)
+        for box in truth.request.boxes
+    ]
+    with Bag(bag) as opened:
+        found = crop_bag(opened, truths, tmp_path, FrameSettings())
+    files = sorted(tmp_path.rglob("*_rgb.png"))
+    assert found.classes == {"can": 40}
+    assert len(files) == 40
+    stamp = truths[0].request.stamp
+    assert [file.name for file in files[:2]] == [f"bag_{stamp}{number:03d}_rgb.png" for number in (0, 1)]
 
 
 def test_split_and_boxes_without_label(recording, tmp_path):

@@ -77,3 +77,11 @@ def test_right_wrong_and_rejected_answers_of_a_recording_differ_in_colour():
     for colour, left in ((GREEN, 2), (RED, 44), (GREY, 0)):
         assert (drawn[:, max(0, left - 1) : left + 32] == colour).all(axis=2).any()
     assert found.size == (120, 60)
+
+
+def test_a_box_far_outside_is_drawn_as_far_as_it_is_seen():
+    picture = np.zeros((60, 80, 3), np.uint8)
+    far = draw(
+        picture, [Mark((10, 20, 2**32 - 1, 2**32 - 1), "", GREEN), Mark((2**32 - 1, 2**32 - 1, 5, 5), "x", GREEN)]
+    )
+    assert np.array_equal(far, draw(picture, [Mark((10, 20, 72, 42), "", GREEN)]))

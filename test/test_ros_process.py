@@ -21,6 +21,7 @@ from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
 from mmcl_core.errors import ConfigError, InputError
+from mmcl_ros import benchmark, overlay_node, process, recognizer_node
 from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
 from mmcl_ros.images import decode_depth, decode_rgb
 
@@ -52,6 +53,46 @@ def test_help_is_printed_and_no_node_started(node):
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "docs/ros.md" in done.stdout
+
+
+@pytest.mark.parametrize("module", [recognizer_node, overlay_node])
+@pytest.mark.parametrize(
+    ("line", "strays"),
+    [
+        ("--model /runs/mine", "--model /runs/mine"),
+        ("model:=/runs/mine rgb/image:=/camera/image", "model:=/runs/mine"),
+        ("-p modality:=rgb --ros-args -r rgb/image:=/camera/image", "-p modality:=rgb"),
+        ("--ros-args -p modality:=rgb -- mine", "mine"),
+    ],
+)
+def test_arguments_that_ros_would_pass_over_are_refused(module, line, strays, monkeypatch, capsys):
+    monkeypatch.setattr(process, "start", lambda _: pytest.fail("started"))
+    assert module.main(line.split()) == 2
+    assert f"error: arguments that a node does not take: {strays}; parameters follow" in capsys.readouterr().err
+
+
+def test_remappings_of_the_old_form_are_left_to_ros(monkeypatch):
+    monkeypatch.setattr(process, "start", lambda args: seen.append(args))
+    seen, line = [], ["-r", "rgb/image:=/camera/image", "__ns:=/front", "--ros-args", "-p", "model:=mine"]
+    assert process.run_node(lambda: None, line) == 0
+    assert seen == [line]
+
+
+@pytest.mark.parametrize(
+    "line", ["loss --rate 0", "latency --seconds=-1", "memory --minutes=nan", "malformed --count=0"]
+)
+def test_measures_of_nothing_are_refused(line, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "rig", lambda *_, **__: pytest.fail("started a node in vain"))
+    assert benchmark.main(line.split()) == 2
+    assert "give a number above 0" in capsys.readouterr().err
+
+
+def test_all_regions_that_are_measured_lie_in_the_picture():
+    places = [region.roi for region in benchmark.boxes(0, 500).regions]
+    assert len(places) == 500
+    assert max(roi.x_offset for roi in places) < benchmark.WIDTH
+    assert max(roi.y_offset for roi in places) < benchmark.HEIGHT
+    assert len(list(benchmark.paced(0.001, 1.0, lambda _: None))) == 1
 
 
 @pytest.mark.parametrize(

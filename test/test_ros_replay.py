@@ -111,9 +111,33 @@ def test_a_last_answer_that_was_waited_for_is_heard():
     answers = {1: None}
     late = threading.Timer(2.5, answers.update, [{2: None}])
     late.start()
-    play_bag._wait_until_quiet(answers, [1, 2])
+    play_bag._wait_until_quiet(answers, [1, 2], [1, 2])
     assert 2 in answers
     late.join()
+
+
+def test_the_answers_of_a_slow_recognizer_are_waited_for_and_those_to_another_camera_are_not(monkeypatch):
+    clock, answers = [0.0], {}
+
+    def sleep(seconds):
+        clock[0] += seconds
+        assert clock[0] < 1000, "never ends"
+        answers[10**9 + int(clock[0] * 10)] = None  # a camera that runs beside
+        for stamp in range(min(50, int(clock[0] / 5))):  # five seconds a picture
+            answers[stamp] = None
+
+    monkeypatch.setattr(play_bag, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    play_bag._wait_until_quiet(answers, range(60), [])
+    assert set(range(50)) < set(answers)
+    assert clock[0] == pytest.approx(50 * 5 + play_bag.PATIENT_S, abs=0.2)
+
+
+def test_pictures_that_were_not_answered_are_counted(tmp_path):
+    truths = read_truth(make_recording(tmp_path)[1])
+    listener = Listener()
+    listener.answers[truths[0].request.stamp] = SimpleNamespace(recognitions=[], width=160, height=120)
+    words = "1 answers, none to 19 of the 20 pictures with true boxes; 0 of 40 labels right"
+    assert listener.summary(truths) == words
 
 
 def test_true_boxes_are_sent_as_the_offline_evaluation_cuts_them(tmp_path):
@@ -209,6 +233,26 @@ def moments(monkeypatch, path, rate=1.0):
 def test_the_pace_is_that_of_the_recording_whatever_the_stamps_say(monkeypatch, tmp_path, stamps):
     written = [("/rgb", "rgb", stamp, 10**18 + n * 10**8) for n, stamp in enumerate(stamps)]
     assert moments(monkeypatch, write_bag(tmp_path / "bag", written), rate=2.0) == pytest.approx([0.0, 0.05, 0.1])
+
+
+def test_each_request_follows_its_picture_whatever_the_clocks_of_other_topics(monkeypatch, tmp_path):
+    """Depth, and a camera that nobody asks about, stamp by clocks that are ahead."""
+    written = [("/rgb", "rgb", n * 10**9, 4 * n) for n in range(3)]
+    written += [("/depth", "depth", 10**18 + n, 4 * n + 1) for n in range(3)]
+    written += [("/the/other/rgb", "rgb", 10**18 + n, 4 * n + 2) for n in range(3)]
+    sent = []
+    node = SimpleNamespace()
+    node.create_publisher = lambda kind, topic, _: SimpleNamespace(
+        get_subscription_count=lambda: 1, topic_name=topic, publish=lambda message: sent.append((topic, message))
+    )
+    messages = [region_message(0) for _ in range(3)]
+    for number, message in enumerate(messages):
+        message.header.stamp.sec, message.header.stamp.nanosec = number, 0
+    with Bag(write_bag(tmp_path / "bag", sorted(written, key=lambda one: one[3]))) as bag:
+        assert (bag.topics.rgb, bag.topics.depth) == ("/rgb", "/depth")
+        play(node, bag, rate=1e9, requests=messages)
+    order = ["request" if topic == "detections" else "picture" for topic, _ in sent if topic in ("/rgb", "detections")]
+    assert order == ["picture", "request"] * 3
 
 
 def test_long_pauses_of_a_recording_are_cut_and_told_once(monkeypatch, tmp_path, caplog):
