@@ -7,6 +7,7 @@ the page report/index.html of the run.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     if run is None and options.run.name != WEIGHTS_NAME:
         name = f"{options.run.stem}-{name}"  # several models may lie in one folder
     out = options.out or (run or options.run.parent) / "evaluation" / name
+    _warn_of_another(out, evaluation.report["data"])
     write_results(evaluation, out)
     try:
         page = write_report(run or out, [out])
@@ -79,6 +81,17 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
         logger.warning("the report of the run could not be written (%s) and is put beside the figures", error)
         page = write_report(out, [out])
     return out, page, evaluation.report
+
+
+def _warn_of_another(out: Path, data: Mapping[str, Any]) -> None:
+    """Tell of results on another set in the folder, such as one of the same name that lies elsewhere."""
+    try:
+        before = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["data"]
+        replaced = before["path"] if before["index_sha256"] != data["index_sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if replaced not in (None, data["path"]):
+        logger.warning("the results on %s that were in %s are replaced; give another --out to keep both", replaced, out)
 
 
 def _batch(options: argparse.Namespace) -> int:

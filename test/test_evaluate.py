@@ -396,6 +396,14 @@ def test_figures_of_a_run_that_cannot_be_written_to(run, tmp_path, capsys):
     assert (tmp_path / "figures" / "report" / "index.html").is_file()
 
 
+def test_results_on_another_set_of_the_same_name_are_not_replaced_without_a_word(run, tmp_path, capsys):
+    first, second = (write_set(tmp_path / place / "set", count=count) for place, count in (("here", 5), ("there", 6)))
+    for data, told in ((first, False), (first, False), (second, True)):
+        run_command(run, "--data", data)
+        assert (f"the results on {first} that were in" in capsys.readouterr().err) is told
+        assert read(run / "evaluation" / "set-test")[0]["data"]["path"] == str(data)
+
+
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
     save_model(tmp_path / "weights.safetensors", trained=("depth",))
     rgb_only = write_set(tmp_path / "rgb_only", count=4, modalities=("rgb",))
