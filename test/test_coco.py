@@ -455,3 +455,33 @@ def test_boxes_are_cut_at_the_border_of_the_picture(source, tmp_path):
     assert list(made.keys[:3]) == ["rgb/000000.png/000-cup", "rgb/000001.png/000-cup", "rgb/000001.png/001-mug"]
     whole = prepare(source, tmp_path / "whole", "--size", "48").images["depth"][0]
     assert (whole[14:34, 14:44] == 1000).all(), "40 x 20 from (0, 20), in a square of 48 from (-4, 6)"
+
+
+@pytest.mark.parametrize("said", ["images/{}", "/data/upload/4/{}", "..\\media\\{}"])
+def test_label_studio_names_lead_to_the_pictures_and_depth_from_before_the_upload(said, source, tmp_path):
+    with_digits = [f"1a2b3c0{n}-{n:06d}.png" for n in range(4)]
+    write_json(source / "annotations.json", [said.format(name) for name in with_digits])
+    made = prepare(source, tmp_path / "original")
+    assert list(made.keys[::2]) == [f"rgb/{n:06d}.png/000-cup" for n in range(4)]
+    assert has(made, "depth").all()
+    (source / "rgb").rename(source / "images")
+    for n, name in enumerate(with_digits):
+        (source / "images" / f"{n:06d}.png").rename(source / "images" / name)
+    made = prepare(source, tmp_path / "renamed")
+    assert list(made.keys[::2]) == [f"images/{name}/000-cup" for name in with_digits]
+    assert list(made.images["depth"][::2, 20, 20]) == [1000, 1001, 1002, 1003]
+
+
+def test_names_from_before_an_upload_that_two_pictures_had_are_not_guessed_at(tmp_path):
+    names = [f"images/1a2b3c0{n}-x.png" for n in range(2)]
+    for name in names:
+        write_frame(tmp_path, name, depth="")
+    write_frame(tmp_path, "rgb/x.png")
+    write_json(tmp_path / "annotations.json", names)
+    made = prepare(tmp_path, tmp_path / "out")
+    assert (made.modalities, len(made)) == (("rgb",), 4)
+
+
+def test_a_picture_in_the_local_storage_of_label_studio_is_found(source, tmp_path):
+    write_json(source / "annotations.json", [f"/data/local-files/?d=kitchen%2Frgb%2F{n:06d}.png" for n in range(4)])
+    assert len(prepare(source, tmp_path / "out")) == 8
