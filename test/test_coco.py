@@ -431,6 +431,16 @@ def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
     assert "7 boxes mark crowds" in capfd.readouterr().err
 
 
+def test_objects_painted_in_cvat_count_beside_boxes_drawn_there(source, tmp_path):
+    def edit(content):
+        for n, entry in enumerate(content["annotations"]):
+            entry |= {"iscrowd": n % 2, "attributes": {"occluded": False}}
+        content["annotations"][1]["attributes"]["is_crowd"] = True
+
+    change(source / "annotations.json", edit)
+    assert len(prepare(source, tmp_path / "out")) == 7
+
+
 @pytest.mark.parametrize(
     ("turn", "box"), [(0, (10, 20, 40, 40)), (90, (15, 15, 35, 45)), (-30, (7.01, 13.84, 42.99, 46.16))]
 )
