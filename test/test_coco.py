@@ -334,7 +334,9 @@ def test_boxes_without_a_label(source, tmp_path):
 def test_errors_say_what_is_wrong(source, tmp_path, capfd):
     assert "FX,FY,CX,CY are expected" in refused(capfd, source, "--camera", "100,100")
     assert "its camera has its centre at (400, 30)" in refused(capfd, source, "--camera", "100,100,400,30")
-    assert "no annotations found" in refused(capfd, source / "rgb")
+    message = refused(capfd, source / "rgb")
+    assert "no annotations found" in message
+    assert "--annotations names others" in message
     assert "a folder expected" in refused(capfd, source / "none")
     assert "cannot be read" in refused(capfd, source, "--annotations", str(source / "none.json"))
     (source / "list.json").write_text("[]")

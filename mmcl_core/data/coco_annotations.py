@@ -85,7 +85,10 @@ def find_annotations(source: Path, given: Sequence[Path] | None) -> tuple[dict[P
             skips.append(Skip(place_in(source, path), str(error).removeprefix(f"{path} ")))
     if not found:
         bad = f"; {skips[0].name} {skips[0].reason}" if skips else ""
-        raise DataError(f"{source}: no annotations found; expected {_LAYOUT}; found {show_folder(source)}{bad}")
+        raise DataError(
+            f"{source}: no annotations found; expected {_LAYOUT}; found {show_folder(source)}{bad}; "
+            "--annotations names others"
+        )
     return found, skips
 
 
