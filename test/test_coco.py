@@ -286,6 +286,17 @@ def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path, capfd):
     assert set(one.groups) == {f"{scene}/{name}" for scene in "abcdefghij" for name in ("cup", "mug")}
 
 
+def test_a_class_of_one_scene_does_not_hide_that_the_scenes_of_others_lie_in_several_splits(tmp_path, capfd):
+    names = [f"rgb/{scene}_{n}.png" for scene in "abc" for n in range(4)]
+    for name in names:
+        write_frame(tmp_path, name)
+    write_json(tmp_path / "a.json", names)
+    change(tmp_path / "a.json", lambda content: content["categories"].append({"id": 3, "name": "pen"}))
+    change(tmp_path / "a.json", lambda content: content["annotations"][0].update(category_id=3))
+    prepare(tmp_path, tmp_path / "out", "--split", "train=0.7,val=0.3")
+    assert "that lie in several splits" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("units", [3, 4, 5, 7, 12])
 def test_as_many_units_as_splits_leave_none_without(units):
     shares = {"train": 0.8, "val": 0.1, "test": 0.1}
