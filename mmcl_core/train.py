@@ -60,8 +60,7 @@ def _train(options: argparse.Namespace) -> int:
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
         print(f"weights: {run / 'weights.safetensors'}")
         if read_metadata(run)["trained_modalities"]:
-            where = f"{quote(str(run))} --data {quote(config.data.root)}"
-            print(f"next: python -m mmcl_core.evaluate {where}{_test_split(config)}")
+            print(f"next: python -m mmcl_core.evaluate {quote(str(run))} --data {_test_set(config)}")
         else:
             print(
                 f"trained without labels, it recognises nothing yet; next: train with labels and model.init_from={run}"
@@ -69,13 +68,15 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _test_split(config: Config) -> str:
-    """The option that names what to evaluate on, where the set has no split of the default name."""
+def _test_set(config: Config) -> str:
+    """What to evaluate on, with the option for it where the set has no split of the default name."""
     from mmcl_core.data.cache import PreparedSet
 
     names = PreparedSet.open(config.data.root, verify=False).split_names
     other = [name for name in names if name != config.data.train_split]
-    return f" --split {quote(other[0])}" if other and "test" not in names else ""
+    if not other:
+        return "ANOTHER_SET"
+    return quote(config.data.root) + (f" --split {quote(other[0])}" if "test" not in names else "")
 
 
 def settings(options: argparse.Namespace) -> tuple[Config, Path]:

@@ -286,6 +286,17 @@ def test_shares_are_drawn_by_frames_or_by_scenes(tmp_path, capfd):
     assert set(one.groups) == {f"{scene}/{name}" for scene in "abcdefghij" for name in ("cup", "mug")}
 
 
+def test_a_class_of_one_scene_does_not_hide_that_the_scenes_of_others_lie_in_several_splits(tmp_path, capfd):
+    names = [f"rgb/{scene}_{n}.png" for scene in "abc" for n in range(4)]
+    for name in names:
+        write_frame(tmp_path, name)
+    write_json(tmp_path / "a.json", names)
+    change(tmp_path / "a.json", lambda content: content["categories"].append({"id": 3, "name": "pen"}))
+    change(tmp_path / "a.json", lambda content: content["annotations"][0].update(category_id=3))
+    prepare(tmp_path, tmp_path / "out", "--split", "train=0.7,val=0.3")
+    assert "that lie in several splits" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("units", [3, 4, 5, 7, 12])
 def test_as_many_units_as_splits_leave_none_without(units):
     shares = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -334,7 +345,9 @@ def test_boxes_without_a_label(source, tmp_path):
 def test_errors_say_what_is_wrong(source, tmp_path, capfd):
     assert "FX,FY,CX,CY are expected" in refused(capfd, source, "--camera", "100,100")
     assert "its camera has its centre at (400, 30)" in refused(capfd, source, "--camera", "100,100,400,30")
-    assert "no annotations found" in refused(capfd, source / "rgb")
+    message = refused(capfd, source / "rgb")
+    assert "no annotations found" in message
+    assert "--annotations names others" in message
     assert "a folder expected" in refused(capfd, source / "none")
     assert "cannot be read" in refused(capfd, source, "--annotations", str(source / "none.json"))
     (source / "list.json").write_text("[]")
@@ -431,6 +444,16 @@ def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
     assert "7 boxes mark crowds" in capfd.readouterr().err
 
 
+def test_objects_painted_in_cvat_count_beside_boxes_drawn_there(source, tmp_path):
+    def edit(content):
+        for n, entry in enumerate(content["annotations"]):
+            entry |= {"iscrowd": n % 2, "attributes": {"occluded": False}}
+        content["annotations"][1]["attributes"]["is_crowd"] = True
+
+    change(source / "annotations.json", edit)
+    assert len(prepare(source, tmp_path / "out")) == 7
+
+
 @pytest.mark.parametrize(
     ("turn", "box"), [(0, (10, 20, 40, 40)), (90, (15, 15, 35, 45)), (-30, (7.01, 13.84, 42.99, 46.16))]
 )
@@ -455,3 +478,33 @@ def test_boxes_are_cut_at_the_border_of_the_picture(source, tmp_path):
     assert list(made.keys[:3]) == ["rgb/000000.png/000-cup", "rgb/000001.png/000-cup", "rgb/000001.png/001-mug"]
     whole = prepare(source, tmp_path / "whole", "--size", "48").images["depth"][0]
     assert (whole[14:34, 14:44] == 1000).all(), "40 x 20 from (0, 20), in a square of 48 from (-4, 6)"
+
+
+@pytest.mark.parametrize("said", ["images/{}", "/data/upload/4/{}", "..\\media\\{}"])
+def test_label_studio_names_lead_to_the_pictures_and_depth_from_before_the_upload(said, source, tmp_path):
+    with_digits = [f"1a2b3c0{n}-{n:06d}.png" for n in range(4)]
+    write_json(source / "annotations.json", [said.format(name) for name in with_digits])
+    made = prepare(source, tmp_path / "original")
+    assert list(made.keys[::2]) == [f"rgb/{n:06d}.png/000-cup" for n in range(4)]
+    assert has(made, "depth").all()
+    (source / "rgb").rename(source / "images")
+    for n, name in enumerate(with_digits):
+        (source / "images" / f"{n:06d}.png").rename(source / "images" / name)
+    made = prepare(source, tmp_path / "renamed")
+    assert list(made.keys[::2]) == [f"images/{name}/000-cup" for name in with_digits]
+    assert list(made.images["depth"][::2, 20, 20]) == [1000, 1001, 1002, 1003]
+
+
+def test_names_from_before_an_upload_that_two_pictures_had_are_not_guessed_at(tmp_path):
+    names = [f"images/1a2b3c0{n}-x.png" for n in range(2)]
+    for name in names:
+        write_frame(tmp_path, name, depth="")
+    write_frame(tmp_path, "rgb/x.png")
+    write_json(tmp_path / "annotations.json", names)
+    made = prepare(tmp_path, tmp_path / "out")
+    assert (made.modalities, len(made)) == (("rgb",), 4)
+
+
+def test_a_picture_in_the_local_storage_of_label_studio_is_found(source, tmp_path):
+    write_json(source / "annotations.json", [f"/data/local-files/?d=kitchen%2Frgb%2F{n:06d}.png" for n in range(4)])
+    assert len(prepare(source, tmp_path / "out")) == 8

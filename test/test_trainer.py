@@ -14,6 +14,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 import yaml
+from small_sets import write_set
 from torch import nn
 
 from mmcl_core import train as command
@@ -125,6 +126,15 @@ def test_last_lines_name_the_next_command(data, tmp_path, capsys):
     assert lines[-3].startswith("validation accuracy, rgb: ")
     assert lines[-1] == f"next: python -m mmcl_core.evaluate {run} --data {data}"
     assert load_weights(run)[1]["trained_modalities"] == ["rgb"]
+
+
+def test_a_set_of_training_crops_alone_is_not_what_to_evaluate_on_next(tmp_path, capsys):
+    data = tmp_path / "set"
+    write_set(data, range(12), size=32, split="train")
+    config = tmp_path / "name.yaml"
+    config.write_text(yaml.safe_dump(to_dict(tiny.settings("", "train.epochs=1", "train.batch=6"))))
+    assert command.main(["--config", str(config), "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("--data ANOTHER_SET")
 
 
 @pytest.mark.parametrize(

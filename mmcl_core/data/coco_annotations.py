@@ -85,7 +85,10 @@ def find_annotations(source: Path, given: Sequence[Path] | None) -> tuple[dict[P
             skips.append(Skip(place_in(source, path), str(error).removeprefix(f"{path} ")))
     if not found:
         bad = f"; {skips[0].name} {skips[0].reason}" if skips else ""
-        raise DataError(f"{source}: no annotations found; expected {_LAYOUT}; found {show_folder(source)}{bad}")
+        raise DataError(
+            f"{source}: no annotations found; expected {_LAYOUT}; found {show_folder(source)}{bad}; "
+            "--annotations names others"
+        )
     return found, skips
 
 
@@ -131,7 +134,7 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
         for key, known in (("image_id", pictures), ("category_id", names)):
             if entry[key] not in known:
                 raise ValueError(f"its {key} {entry[key]!r} is not listed")
-        if crowd and entry.get("iscrowd"):
+        if crowd and entry.get("iscrowd") and not _by_cvat(entry.get("attributes")):
             nonlocal crowds
             crowds += 1
             return
@@ -147,13 +150,22 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
             except (TypeError, ValueError, AttributeError, OverflowError) as error:
                 faults.append(Skip(path.name, f"{kind}[{row}] is left out: {error}"))
     if crowds:
-        logger.warning("%s: %d boxes mark crowds (iscrowd) and are left out", path, crowds)
+        logger.warning(
+            "%s: %d boxes mark crowds (iscrowd) and are left out; set it to 0 for those of a single object",
+            path,
+            crowds,
+        )
     return Annotations([picture for picture in pictures.values() if picture.boxes], faults, checksum)
 
 
 def _crowds_to_skip(entries: list[Any]) -> bool:
-    """Whether ``iscrowd`` means what COCO means by it; CVAT sets it for every object that was painted with a brush."""
+    """Whether ``iscrowd`` means what COCO means by it: not where all entries have it."""
     return any(isinstance(entry, dict) and not entry.get("iscrowd") for entry in entries)
+
+
+def _by_cvat(attributes: Any) -> bool:
+    """Whether an entry is one of CVAT, which sets ``iscrowd`` for every object that was painted with a brush."""
+    return isinstance(attributes, dict) and "occluded" in attributes and not attributes.get("is_crowd")
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from mmcl_core.data.folder_names import is_picture
 from mmcl_core.data.pictures import is_metric_png
@@ -42,16 +43,19 @@ class Places:
     def find(self, wanted: Sequence[tuple[Path, str]]) -> list[str]:
         """The places of pictures, relative to the source; empty: it is not there.
 
-        Where a path leads nowhere, a picture of the same file name counts, if there is only one that no other path
-        leads to, and if only one path is wanting it.
+        Where a path leads nowhere, a picture of the same file name counts, and then one of the name without what Label
+        Studio put before it, if there is only one that no other path leads to, and if only one path is wanting it.
 
         Args:
             wanted: the file that names each picture, and the path by which it does.
         """
         places = [self._by_path(annotations, name) for annotations, name in wanted]
-        taken, lost = set(places), [name for (_, name), place in zip(wanted, places, strict=True) if not place]
-        rivals = Counter(_file_name(name) for name in set(lost))
-        found = {name: self._by_file_name(name, taken) for name in lost if rivals[_file_name(name)] == 1}
+        lost = {name for (_, name), place in zip(wanted, places, strict=True) if not place}
+        found: dict[str, str] = {}
+        for short in (_file_name, _uploaded_name):
+            taken, rivals = {*places, *found.values()}, Counter(map(short, lost))
+            left = [name for name in lost if not found.get(name) and rivals[short(name)] == 1]
+            found |= {name: self._by_file_name(short(name), taken) for name in left}
         if named := [f"{name} in {place}" for name, place in found.items() if place]:
             logger.warning("%d pictures are not where they are said to be, and found by name: %s", len(named), named[0])
         return [place or found.get(name, "") for (_, name), place in zip(wanted, places, strict=True)]
@@ -64,7 +68,7 @@ class Places:
         return ""
 
     def _by_file_name(self, name: str, taken: Collection[str]) -> str:
-        free = (place for place in self._named[_file_name(name)] if place not in taken)
+        free = (place for place in self._named[name] if place not in taken)
         same = [place for place in free if not is_metric_png(self._source / place)]
         return same[0] if len(same) == 1 else ""
 
@@ -91,7 +95,13 @@ class Places:
 
 
 def _file_name(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).name
+    _, query, place = name.partition("?d=")  # Label Studio's address of a picture in its local storage
+    return PurePosixPath((unquote(place) if query else name).replace("\\", "/")).name
+
+
+def _uploaded_name(name: str) -> str:
+    """The name of the file that was uploaded to Label Studio."""
+    return _BEFORE.sub("", _file_name(name))
 
 
 def scene_of(place: str, pattern: re.Pattern[str]) -> str:
@@ -107,7 +117,7 @@ def scene_of(place: str, pattern: re.Pattern[str]) -> str:
 
 
 def find_depth(source: Path, places: Sequence[str], given: str | None) -> tuple[str, list[str], list[str]]:
-    """The depth files of colour files.
+    """The depth files of colour files; without what Label Studio put before the name of colour, if it is not with it.
 
     Args:
         source: folder of the frames.
@@ -127,20 +137,27 @@ def find_depth(source: Path, places: Sequence[str], given: str | None) -> tuple[
     if given is not None and given.count("=") != 1:
         raise ConfigError(f"--depth {given!r}: OLD=NEW is expected, such as color=depth, or =_depth, or {NO_DEPTH}")
     rules = _DEPTH_RULES if given is None else (given,)
-    found = {rule: [_existing(source, _depth_place(place, rule)) for place in places] for rule in rules}
+    uploaded = [_BEFORE.sub(r"\1", place) for place in places]
+    rivals = Counter(uploaded)
+    names = [(place, *([name] if rivals[name] == 1 else [])) for place, name in zip(places, uploaded, strict=True)]
+    found = {rule: [_existing(source, [_depth_place(name, rule) for name in pair]) for pair in names] for rule in rules}
     rule = max(rules, key=lambda one: sum(map(bool, found[one])))
     if not any(found[rule]):
         if given is not None:
             raise ConfigError(f"--depth {given} leads to no file in {source}: {_why(places[0], given)}")
-        logger.warning("no depth pictures found: the crops have colour alone; --depth OLD=NEW tells where depth lies")
+        tried = [depth for rule in rules if (depth := _depth_place(places[0], rule))]
+        logger.warning(
+            "no depth pictures found, such as %s: the crops have colour alone; --depth OLD=NEW tells where depth lies",
+            " or ".join(tried),
+        )
         return "", nothing, nothing
     why = ["" if depth else _why(place, rule) for place, depth in zip(places, found[rule], strict=True)]
     return rule, found[rule], why
 
 
-def _existing(source: Path, place: str) -> str:
-    """The place if there is a file, with the ending in capitals if that is how it is there."""
-    tried = (place, f"{place[:-4]}.PNG") if place else ()
+def _existing(source: Path, places: Sequence[str]) -> str:
+    """The first of the places where there is a file, with the ending in capitals if that is how it is there."""
+    tried = (f"{place[:-4]}{ending}" for place in places if place for ending in (".png", ".PNG"))
     return next((one for one in tried if (source / one).is_file()), "")
 
 

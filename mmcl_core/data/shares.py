@@ -115,7 +115,7 @@ def warn_of_empty(
 
 
 def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
-    """Tell of groups in several splits, unless a class has too few of them to be split by: they name nothing then.
+    """Tell of groups in several splits, unless each class has too few of them to be split by: they name nothing then.
 
     Args:
         members: group, split and label (-1: none) of each sample.
@@ -126,7 +126,7 @@ def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
     for group, split, label in members:
         splits.setdefault(group, set()).add(split)
         groups.setdefault(label, set()).add(group)
-    if any(len(names) < parts for label, names in groups.items() if label >= 0):
+    if max((len(names) for label, names in groups.items() if label >= 0), default=parts) < parts:
         return
     if torn := sorted(group for group, names in splits.items() if len(names) > 1):
         logger.warning(
