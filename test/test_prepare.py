@@ -96,7 +96,9 @@ def test_the_summary_tells_how_far_things_are_and_a_command_that_runs(source, tm
     (source / "train").rename(source / "Training")
     run(source, tmp_path / "colour")
     said = capfd.readouterr().out
-    assert said.rstrip().endswith("data.train_split=Training train.modalities=rgb method=amdim train.batch=14")
+    assert said.rstrip().endswith(
+        "data.train_split=Training train.modalities=rgb method=amdim amdim.classify_both=true train.batch=14"
+    )
     with pytest.raises(DataError, match=r"no split 'train'; it has Training, test; give data\.train_split=Training"):
         split_indices(PreparedSet.open(tmp_path / "colour"), DataConfig(), 0)
 

@@ -213,7 +213,8 @@ def check_data(
     """
     missing = [name for name in modalities if name not in prepared.modalities]
     only = prepared.modalities[0]
-    alone = f"; give train.modalities={only} method=amdim" if len(prepared.modalities) == 1 else ""
+    fix = f"; give train.modalities={only} method=amdim amdim.classify_both=true"
+    alone = fix if len(prepared.modalities) == 1 else ""
     if missing:
         raise ConfigError(
             f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}{alone}"
