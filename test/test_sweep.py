@@ -32,6 +32,7 @@ from mmcl_core.engine.sweep.session import Session
 from mmcl_core.engine.sweep.summary import Line, summarise
 from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.methods import method_class
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path.name != "rendered.yaml")
@@ -243,6 +244,20 @@ def test_runs_are_named_by_content(write, data, tmp_path):
     assert make_plan(table, [1], overrides=start).keys[place] == named[0]
     other_set = tiny.make_set(tmp_path / "other", samples=38)
     assert make_plan(table, [1], data=[str(other_set)]).keys[place] != keys[place]
+
+
+def test_runs_of_a_method_that_did_something_else_are_not_taken(write, monkeypatch):
+    table = read_table(write())
+    before = make_plan(table, [0]).keys
+    monkeypatch.setattr(method_class("mmcl"), "version", 2)
+    after = make_plan(table, [0]).keys
+    methods = {place: make_plan(table, [0]).runs[key].config.method for place, key in after.items()}
+    assert {methods[place] for place in after if before[place] != after[place]} == {"mmcl"}
+    assert (
+        {methods[place] for place in after if before[place] == after[place]}
+        == set(methods.values()) - {"mmcl"}
+        != set()
+    )
 
 
 def test_sets_that_are_not_there(write, tmp_path):

@@ -24,6 +24,7 @@ class UnimodalContrastive(Method):
     """
 
     name = "amdim"
+    version = 2  # 1 classified both views
     recordable = True
 
     def modalities(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 A run is named by its content: the settings that differ from the defaults, the content of its data set and of weights
 it starts from, or the name of the run it starts from. The same cell in two tables is therefore trained once, a set that
-was moved is the same set, and a setting that a later version adds does not rename the runs that are there.
+was moved is the same set, and a setting that a later version adds does not rename the runs that are there; a method
+that came to do something else by the same settings does.
 """
 
 from __future__ import annotations
@@ -300,8 +301,10 @@ def _filled(value: Any, modality: str) -> Any:
 
 
 def _key(config: Config, content: str, start: str, backbone: str) -> str:
-    """Twelve hexadecimal digits, see the module: the hash of the settings with contents in the place of paths."""
+    """Twelve hexadecimal digits, see the module: the hash of the settings with contents in the place of paths, and of
+    the version of the method."""
     usual = dict(flat(to_dict(Config())))
     where_and_when = {name: usual[name] for name in FREE_SETTINGS}
     contents = {"data.root": content, "model.init_from": start, "model.backbone_weights": backbone}
-    return config_hash(override(config, where_and_when | contents))
+    key, version = config_hash(override(config, where_and_when | contents)), method_class(config.method).version
+    return key if version == 1 else hashlib.sha256(f"{key} {version}".encode()).hexdigest()[:12]
