@@ -198,7 +198,9 @@ class RecognitionModel(Network):
         if missing:
             raise CheckpointError(f"{path} lacks weights of the encoder: {', '.join(missing)}")
         self.load_state_dict(taken, strict=False)
-        logger.info("took %d weights of the encoder from %s; fresh: %s", len(taken), path, ", ".join(fresh) or "none")
+        parts = {"feature heads" if ".heads." in key else f"statistics of {key.split('.')[-2]}" for key in fresh}
+        words = ", ".join(sorted(parts)) or "none"
+        logger.info("took %d weights of the encoder from %s; fresh: %s", len(taken), path, words)
         return tuple(taken)
 
 
