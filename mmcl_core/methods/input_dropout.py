@@ -104,7 +104,8 @@ class InputDropout(Method):
             logits.append(network.model.logits(network.embed(seen), pattern_of(pattern)))
         if not logits:
             return {"class": nothing(system)}
-        labels, labelled = batch.labels[torch.cat(list(groups.values()))], batch.labelled(self.labels)
+        labels = batch.labels[torch.cat(list(groups.values()))]
+        labelled = batch.labelled(lambda part: labels if part is batch else self.labels(part))
         return {"class": classification_term(torch.cat(logits), labels, unclipped(self.config.loss), labelled)}
 
     def labels(self, batch: ViewBatch) -> Tensor:
