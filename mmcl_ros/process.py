@@ -114,7 +114,7 @@ def _refuse_strays(args: list[str]) -> None:
             if not remaps or name in PARAMETERS:
                 strays.append(word)
     if strays:
-        example = "parameters follow --ros-args, each after -p, as in: --ros-args -p model:=RUN -p modality:=rgb"
+        example = "parameters follow --ros-args, each after -p: --ros-args -p NAME:=VALUE -p NAME:=VALUE"
         raise ConfigError(f"arguments that a node does not take: {' '.join(strays)}; {example}")
 
 
