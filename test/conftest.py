@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,3 +31,28 @@ def bench() -> Iterator[Any]:
     made = Bench()
     yield made
     made.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder of crops as ``prepare folder`` reads them; tests of other data sets have a source of their own."""
+    from small_sets import write_crops
+
+    return write_crops(tmp_path / "crops")
+
+
+@pytest.fixture
+def damaged(source: Path) -> Path:
+    """The same, of which some files are no pictures."""
+    from small_sets import damage
+
+    return damage(source)
+
+
+@pytest.fixture
+def usual_log() -> Iterator[None]:
+    """Commands set logging up for a whole process; tests share one."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level

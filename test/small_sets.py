@@ -1,9 +1,10 @@
-"""Small prepared sets and folders of crops for the tests of the data layer."""
+"""Small prepared sets and folders of crops for the tests of the data layer, and ``prepare`` run on them."""
 
 import cv2
 import numpy as np
 
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.prepare import main
 
 CLASSES = ("box", "can", "mug")
 
@@ -55,3 +56,46 @@ def write_crop(folder, key, rgb=True, depth=True, mask=False, shape=(20, 20), fa
 def files(folder):
     """Content of all files of a folder, by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def write_crops(root):
+    """Two splits, two classes and unlabelled samples; one without depth, one without RGB."""
+    for split, numbers in (("train", range(6)), ("test", range(6, 9))):
+        for number in numbers:
+            write_crop(root / split / "mug", f"0001_{number:06d}", mask=True)
+            write_crop(root / split / "can", f"0002_{number:06d}", mask=True, shape=(20, 31))
+    write_crop(root / "train" / "can", "single", depth=False)
+    write_crop(root / "test" / "mug", "dark", rgb=False)
+    write_crop(root / "train" / "unlabelled", "what_1")
+    return root
+
+
+def words(source, out, *options, name="folder"):
+    """The words of a command that prepares crops of 20 x 20 pixels."""
+    return [name, "--source", str(source), "--out", str(out), "--workers", "1", "--size", "20", *options]
+
+
+def run(source, out, *options, name="folder"):
+    """Run the command; its status, and the set where there is one."""
+    status = main(words(source, out, *options, name=name))
+    return status, PreparedSet.open(out) if status == 0 else None
+
+
+def failure(capfd, *arguments):
+    """The one line on standard error that a refused command ends with."""
+    assert main([*arguments, "--workers", "1"]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def damage(source):
+    """Files of four samples of :func:`write_crops` become unusable."""
+    mugs = source / "train" / "mug"
+    (mugs / "0001_000000_rgb.png").write_bytes(b"")
+    cv2.imwrite(str(mugs / "0001_000001_depth.png"), np.zeros((20, 20), np.uint8))
+    cut = (mugs / "0001_000002_rgb.png").read_bytes()[:-30]
+    (mugs / "0001_000002_rgb.png").write_bytes(cut)
+    (mugs / "0001_000002_depth.png").unlink()
+    (mugs / "0001_000003_rgb.jpg").write_bytes(cut)
+    return source

@@ -1,13 +1,19 @@
 """What all commands have in common: their help, the options of the log, and errors as one line or with a traceback."""
 
 import importlib
+import io
 import logging
+import os
 import re
+import sys
 
 import pytest
 
-from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.errors import ConfigError
+from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
+from mmcl_core.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.usefixtures("usual_log")
+
 
 CORE = ("train", "evaluate", "prepare", "render", "export", "recognize", "sweep", "benchmark")
 ROS = ("evaluate_bag", "crop_bag", "record_demo", "play_bag", "benchmark")
@@ -63,3 +69,43 @@ def test_an_error_is_one_line_and_shows_its_traceback_where_asked_for(flag, caps
     said = capsys.readouterr().err
     assert said.endswith("error: this cannot be\n")
     assert ("Traceback" in said) == (flag == "--verbose")
+
+
+def raising(error):
+    def action():
+        raise error
+
+    return action
+
+
+def test_exit_statuses(capfd):
+    assert run_command(lambda: None) == 0
+    assert run_command(lambda: 75) == 75
+    assert run_command(raising(ConfigError("no such knob"))) == 2
+    assert run_command(raising(PermissionError(13, "Permission denied", "/data/x"))) == 2
+    assert run_command(raising(KeyboardInterrupt())) == 130
+    error = capfd.readouterr().err
+    assert error.splitlines() == ["error: no such knob", "error: /data/x: Permission denied", "", "interrupted"]
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_only_process_0_logs_what_is_no_warning(monkeypatch, capfd):
+    for rank, expected in (("0", ["hello", "careful"]), ("1", ["careful"])):
+        monkeypatch.setenv("RANK", rank)
+        set_up_logging()
+        logging.getLogger("x").info("hello")
+        logging.getLogger("x").warning("careful")
+        assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == expected
+
+
+def test_names_that_are_no_utf8_are_printed(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8"))
+    assert run_command(lambda: print(os.fsdecode(b"caf\xe9"), flush=True)) == 0
+    assert written.getvalue() == b"caf\\udce9\n"
+
+
+def test_a_traceback_is_shown_on_request(capfd):
+    run_command(raising(DataError("bad")), logging.DEBUG)
+    assert "Traceback" in capfd.readouterr().err
