@@ -1,4 +1,4 @@
-"""Who else uses the processor: what is counted, and when it is said."""
+"""Time that training waits for batches, and who else uses the processor: what is counted, and when it is said."""
 
 import logging
 import os
@@ -7,9 +7,10 @@ import sys
 import time
 
 import pytest
+import torch
 
 from mmcl_core.engine import clock
-from mmcl_core.engine.clock import Neighbours, Usage, processor_usage
+from mmcl_core.engine.clock import Clock, Neighbours, Usage, processor_usage
 
 BUSY = "import time\nend = time.time() + 3\nwhile time.time() < end: pass"
 
@@ -83,3 +84,23 @@ def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch, caplog):
     neighbours = Neighbours(4)
     neighbours.look()
     assert not caplog.records
+
+
+def test_clock_counts_the_time_until_a_batch_comes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def slow():
+        for number in range(3):
+            now[0] += 3
+            yield number
+
+    clock, batches = Clock(torch.device("cpu")), slow()
+    now[0] += 50
+    clock.start()
+    assert [clock.take(batches), clock.take(batches)] == [0, 1]
+    now[0] += 2
+    assert clock.read() == (8, 0.75)
+    clock.start()
+    now[0] += 1
+    assert clock.read() == (1, 0)

@@ -1,0 +1,183 @@
+"""What is wrong with settings and sets is told before any work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+
+from mmcl_core import train as command
+from mmcl_core.config import to_dict
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.engine.checks import check_data, check_settings
+from mmcl_core.engine.runlog import read_rows
+from mmcl_core.engine.trainer import train
+from mmcl_core.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_set(tmp_path_factory.mktemp("checks") / "set")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=mmlc"], "did you mean mmcl"),
+        (["train.modalities=[rgb, depth_left]"], "depth_left"),
+        (["train.target=depth", "train.modalities=[rgb]"], "not among train.modalities"),
+        (["train.batch=100"], "32 samples"),
+        (["train.batch=9", "train.accumulate=2"], "take 8"),
+        (["train.batch=4", "train.accumulate=4"], "fewer than 2"),
+        (["train.accumulate=0"], "train.accumulate is 0"),
+        (["model.input_size=48"], "128, 64, 32"),
+        (["loss.level_pairs=[1-5, 3-5]"], "loss.level_pairs"),
+        (["loss.level_pairs=[]"], "at least one"),
+        (["loss.contrastive_weight=-1"], "loss.contrastive_weight is -1"),
+        (["loss.agreement_weight=1", "method=supervised"], "take method=mmcl"),
+        (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
+        (["train.keep=best", "data.label_share=0"], "no training sample has a label in this run; take train.keep=last"),
+        (["optim.ema=1.5"], "optim.ema is 1.5"),
+        (["optim.gamma=-0.2"], "optim.gamma is -0.2"),
+        (["loss.direction_weight=-1"], "loss.direction_weight is -1"),
+        (["train.epochs=0"], "train.epochs is 0"),
+        (["seed=-1"], "seed is -1"),
+        (["optim.betas=[0.9, 1.0]"], "optim.betas is [0.9, 1.0]"),
+        (["method=two_step", "train.head_epochs=0"], "nothing learns to classify"),
+        (["method=supervised", "data.label_share=0"], "learns from labels"),
+        (["train.device=cuda:99"], "cuda:99"),
+        (["train.device=gpu"], "auto, cpu, cuda"),
+        (["model.depth_encoding=stored"], "metric depth"),
+        (["data.train_split=training"], "training"),
+        (["model.init_from=nowhere.pth"], "nowhere.pth: there is no such file; give a run folder"),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, list) else "",
+)
+def test_errors_before_any_work(data, tmp_path, overrides, message, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
+    assert command.main(["--config", str(config), "--out", str(tmp_path / "run"), *overrides]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "depth_encoding is replicate, which needs distances, but depth in .* is depth pictures .*; choose stored"),
+        (["model.depth_encoding=stored", "augment.depth_offset_m=0.1"], "augment.depth_offset_m: needs distances"),
+    ],
+)
+def test_settings_for_distances_and_a_set_of_depth_pictures(tmp_path, overrides, message):
+    with PreparedWriter(
+        tmp_path / "set", classes=("a",), size=32, modalities=("rgb", "depth"), stored=("depth",)
+    ) as writer:
+        picture = np.zeros((32, 32, 3), np.uint8)
+        for number in range(12):
+            writer.add(Sample({"rgb": picture, "depth": picture}, 0, "train", f"{number:02d}"))
+    with pytest.raises(ConfigError, match=message):
+        train(tiny.settings(tmp_path / "set", *overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_another_method_are_told(caplog):
+    overrides = (
+        "method=admd",
+        "train.target=rgb",
+        "hallucination.alone_epochs=8",
+        "hallucination.imitation=0",
+        "admd.lr=1",
+    )
+    check_settings(tiny.settings("unused", *overrides), 1)
+    (record,) = caplog.records
+    told = (
+        "hallucination.alone_epochs, hallucination.imitation: settings of method hallucination, ignored as method is "
+    )
+    assert record.getMessage() == told + "admd"
+
+
+def test_a_method_is_told_whether_the_set_has_labels(tmp_path):
+    data = tiny.make_set(tmp_path / "set", unlabelled=40)  # all that is trained on
+    with pytest.raises(ConfigError, match="no sample of the split 'train'"):
+        train(tiny.settings(data, "method=supervised"), tmp_path / "run")
+    train(tiny.settings(data, "method=two_step", "train.epochs=1", "train.head_epochs=30"), tmp_path / "run")
+    assert {row["stage"] for row in read_rows(tmp_path / "run", "train")} == {"contrast"}
+
+
+def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
+    data = tiny.make_set(tmp_path / "set", unlabelled=16)
+    config = tiny.settings(data, "train.keep=best", "data.val_split=test", "data.train_split=train")
+    prepared = PreparedSet.open(data)
+    prepared.labels[prepared.select("test")] = -1
+    with pytest.raises(ConfigError, match="no validation sample has a label"):
+        check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"), 64)
+
+
+def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    steps = len(train) // 8
+    config = tiny.settings(prepared.path, "train.batch=8", "train.epochs=1", f"optim.warmup_steps={steps}")
+    check_data(config, prepared, ("rgb",), train, test, 3 * len(train))
+    assert "warmup_steps" not in caplog.text
+    check_data(config, prepared, ("rgb",), train, test, len(train))
+    assert f"optim.warmup_steps is {steps} of {steps} updates" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["augment.scale=[0.5,2]", "augment.camera_dropout=2"])
+def test_a_wrong_augmentation_leaves_the_run_that_it_was_to_replace(tmp_path, wrong):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/weights.safetensors").write_text("precious")
+    config = tiny.settings(tiny.make_set(tmp_path / "set"), "augment.policy=none", wrong)
+    with pytest.raises(ConfigError, match=r"augment\."):
+        train(config, tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run/weights.safetensors").read_text() == "precious"
+
+
+def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
+    data = tiny.make_set(tmp_path / "set")
+    config = tiny.settings(data)
+    prepared = PreparedSet.open(data)
+    train, test = prepared.select("train"), prepared.select("test")
+    check_data(config, prepared, ("rgb",), train, test, len(train))
+    assert "sample to train on" not in caplog.text
+    lacking = train[prepared.labels[train] != 1]
+    check_data(config, prepared, ("rgb",), lacking, test, len(lacking))
+    assert f"classes have no sample to train on: {prepared.classes[1]}" in caplog.text
+    assert "of one class" not in caplog.text
+    alone = train[prepared.labels[train] == 1]
+    check_data(tiny.settings(data, f"train.batch={len(alone)}"), prepared, ("rgb",), alone, test, len(alone))
+    assert f"all labelled samples to train on are of one class, {prepared.classes[1]}" in caplog.text
+
+
+def test_training_without_validation_is_told_unless_it_is_meant(tmp_path, caplog):
+    data = tiny.make_set(tmp_path / "set")
+    prepared = PreparedSet.open(data)
+    train, none = prepared.select("train"), np.zeros(0, np.int64)
+    for split, told in (("", False), ("val", True)):
+        settings = tiny.settings(data, f"data.val_split={split}", "data.val_fraction=0", "train.keep=last")
+        check_data(settings, prepared, ("rgb",), train, none, len(train))
+        assert ("no samples in the split 'val': training goes on without validation" in caplog.text) == told
+
+
+def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
+    for name in ("2024-11-26", "a: b", "my set #1", "größe 😀"):
+        assert command.main(["--config", "config.yaml", "--data", name, "--out", "run"]) == 2
+        assert f"error: {name} is not a prepared set" in capsys.readouterr().err
+
+
+def test_a_target_that_training_hardly_has_is_refused_before_any_work(tmp_path):
+    with PreparedWriter(
+        tmp_path / "set", classes=tiny.CLASSES, size=tiny.SIDE, modalities=("rgb", "depth"), description={}
+    ) as writer:
+        for number in range(24):
+            rgb, depth = tiny.picture(number % 3, np.random.default_rng(number))
+            images = {"rgb": rgb} | ({"depth": depth} if number == 0 else {})
+            writer.add(Sample(images, number % 3, "train", f"{number:02d}"))
+    with pytest.raises(DataError, match=r"of 24 training samples in .* have depth, which is to be classified"):
+        train(tiny.settings(tmp_path / "set", "data.val_fraction=0"), tmp_path / "run")
+    words = ("data.val_fraction=0", "train.target=rgb", "train.epochs=1", "method=input_dropout")
+    train(tiny.settings(tmp_path / "set", *words), tmp_path / "run")

@@ -1,0 +1,84 @@
+"""Runs in which few samples have a label, or none: what they learn, and how often labelled samples come."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from mmcl_core import train as command
+from mmcl_core.engine.runlog import read_rows
+from mmcl_core.engine.trainer import train
+from mmcl_core.errors import ConfigError, UntrainedModalityError
+from mmcl_core.recognizer import Recognizer
+from mmcl_core.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_set(tmp_path_factory.mktemp("labels") / "set")
+
+
+def test_probes_of_a_self_supervised_stage(data, tmp_path):
+    config = tiny.settings(data, "method=two_step", "train.epochs=3", "train.head_epochs=1", "train.probe=2")
+    train(config, tmp_path / "run")
+    rows = read_rows(tmp_path / "run", "probe")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all({"knn/rgb", "linear/rgb", "knn/depth", "linear/depth"} <= set(row) for row in rows)
+    assert {row["stage"] for row in read_rows(tmp_path / "run", "val")} == {"heads"}
+
+
+def test_what_was_trained_without_labels_answers_nothing(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    config = tiny.settings(data, "data.label_share=0", "train.probe=1", "train.epochs=1")
+    assert train(config, run).scores == {}
+    metadata = load_weights(run)[1]
+    assert metadata["trained_modalities"] == []
+    assert metadata["encoded_modalities"] == ["rgb", "depth"]
+    assert {"knn/rgb", "linear/depth"} <= set(read_rows(run, "probe")[0])  # by the labels of the set
+    assert not read_rows(run, "val")
+    with pytest.raises(UntrainedModalityError, match="not trained to classify"):
+        Recognizer.load(run)
+    assert command.main(["--resume", str(run), "--quiet"]) == 0
+    assert "model.init_from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["supervised", "mmcl"])
+def test_samples_without_a_label_are_said_to_be_idle_where_they_are(data, tmp_path, caplog, method):
+    settings = ("data.label_share=0.5", f"method={method}", "train.epochs=1")
+    train(tiny.settings(data, *settings), tmp_path / "kept")
+    told = "have no label and teach method supervised nothing; data.unlabelled=drop" in caplog.text
+    assert told == (method == "supervised")
+    caplog.clear()
+    train(tiny.settings(data, *settings, "data.unlabelled=drop"), tmp_path / "dropped")
+    assert "teach method" not in caplog.text
+    labelled = [(tmp_path / run / "labelled.txt").read_text() for run in ("kept", "dropped")]
+    assert labelled[0] == labelled[1]
+    steps = [read_rows(tmp_path / run, "train")[-1]["step"] for run in ("kept", "dropped")]
+    assert steps[1] == steps[0] // 2
+
+
+def test_labelled_samples_may_come_more_often(data, tmp_path):
+    common = ("data.label_share=0.25", "train.epochs=1", "train.batch=4")
+    for repeats in (1, 5, 0, 3):
+        train(tiny.settings(data, *common, f"data.label_repeats={repeats}"), tmp_path / str(repeats))
+    labelled = [(tmp_path / run / "labelled.txt").read_text().splitlines() for run in ("1", "5")]
+    assert labelled[0] == labelled[1]
+    # 0 makes half of a batch labelled, three times of a quarter.
+    assert read_rows(tmp_path / "0", "train")[-1]["loss"] == read_rows(tmp_path / "3", "train")[-1]["loss"]
+    once, often = (read_rows(tmp_path / run, "train")[-1]["step"] for run in ("1", "5"))
+    samples = 4 * once + 3  # the last batch may be incomplete
+    assert often in {(n + 4 * len(labelled[0])) // 4 for n in range(4 * once, samples + 1)}
+    with pytest.raises(ConfigError, match=r"data\.label_repeats"):
+        train(tiny.settings(data, "data.label_repeats=-1"), tmp_path / "none")
+
+
+def test_half_of_a_batch_is_labelled_as_far_as_none_holds_a_sample_twice(data, tmp_path, caplog):
+    """Two labelled of 32 samples cannot be half of a batch of 8 without copies of themselves as negatives."""
+    common = ("data.label_share=0.06", "train.epochs=1", "train.batch=8")
+    for repeats in (0, 4):
+        train(tiny.settings(data, *common, f"data.label_repeats={repeats}"), tmp_path / str(repeats))
+    assert len((tmp_path / "0" / "labelled.txt").read_text().splitlines()) == 2
+    assert read_rows(tmp_path / "0", "train") == read_rows(tmp_path / "4", "train")
+    assert "hold samples several times" not in caplog.text
+    train(tiny.settings(data, *common, "data.label_repeats=5"), tmp_path / "5")
+    assert "with 2 labels some batches of 8 hold samples several times" in caplog.text

@@ -1,0 +1,95 @@
+"""Run folders: which are taken and which are refused, their lock, their log and their report."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+
+import pytest
+import tiny
+
+from mmcl_core.engine import runfolder
+from mmcl_core.engine.report import try_report
+from mmcl_core.engine.runlog import RunLog, read_rows
+from mmcl_core.engine.trainer import train
+from mmcl_core.errors import CheckpointError, ConfigError, DataError
+from mmcl_core.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_set(tmp_path_factory.mktemp("runfolder") / "set")
+
+
+def test_folders_that_are_taken(data, tmp_path):
+    config = tiny.settings(data, "train.epochs=1")
+    other = tmp_path / "pictures"
+    other.mkdir()
+    (other / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not empty"):
+        train(config, other)
+    with pytest.raises(ConfigError, match="not empty"):
+        train(config, other, overwrite=True)
+    run = tmp_path / "run"
+    train(config, run)
+    with pytest.raises(ConfigError, match="finished run"):
+        train(config, run)
+    (run / "note.txt").write_text("mine")
+    (run / "evaluation" / "set-test").mkdir(parents=True)
+    train(tiny.settings(data, "train.epochs=1", "seed=1"), run, overwrite=True)
+    assert load_weights(run)[1]["seed"] == 1
+    assert (run / "note.txt").exists()
+    assert not (run / "evaluation").exists()  # it would be shown as that of the new weights
+
+
+def test_one_training_a_folder(data, tmp_path):
+    """A second one would mix its log and its state with those of the first."""
+    config, run = tiny.settings(data, "train.epochs=1"), tmp_path / "runs" / "run"
+    with runfolder.locked(run):
+        for how in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(DataError, match="run is being written by another process"):
+                train(config, run, **how)
+        assert not list(run.iterdir())
+    assert not run.exists()
+    train(config, run)  # the lock is gone
+    with runfolder.locked(run, main=False), runfolder.locked(run):
+        pass
+    assert runfolder.is_finished(run)
+
+
+def test_a_report_that_cannot_be_written_is_a_line(tmp_path, caplog):
+    (tmp_path / "report").touch()
+    try_report(tmp_path)
+    (record,) = caplog.records
+    assert "the report could not be written" in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with runfolder.locked(tmp_path / "run"):
+        (tmp_path / "run" / "config.yaml").touch()
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_log_is_cut_back_to_the_saved_state(tmp_path):
+    log = RunLog(tmp_path, None)
+    log.row({"split": "train", "step": 1, "loss": 0.1})
+    offsets = log.offsets()
+    log.row({"split": "train", "step": 2, "loss": 0.2})
+    log.timing({"step": 2, "seconds": 3.0})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"split": "tra')  # killed while writing
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 2]
+    log = RunLog(tmp_path, offsets)
+    log.row({"split": "train", "step": 2, "loss": 0.3})
+    log.close()
+    assert [row["loss"] for row in read_rows(tmp_path)] == [0.1, 0.3]
+    assert (tmp_path / "timings.jsonl").read_text() == ""
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="shorter"):
+        RunLog(tmp_path, offsets)

@@ -1,0 +1,69 @@
+"""What is made of validation answers: temperatures, scores and probes, against loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
+from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
+
+
+def test_the_fusion_of_rgb_and_depth_is_calibrated_whatever_other_targets_there_are():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 4
+    values = {
+        name: 3 * torch.randn(200, 4, generator=g) + 4 * F.one_hot(labels, 4) for name in ("rgb", "depth", "rgb_right")
+    }
+    present = {name: torch.ones(200, dtype=torch.bool) for name in values}
+    present["rgb_right"][:] = False
+    two = fit_temperatures(Outputs(values, present, labels), ("rgb", "depth"))["rgbd"]
+    assert fit_temperatures(Outputs(values, present, labels), ("rgb", "depth", "rgb_right"))["rgbd"] == two != 1.0
+
+
+def test_temperature_against_a_grid():
+    g = torch.Generator().manual_seed(0)
+    logits, labels = 4 * torch.randn(400, 5, generator=g), torch.randint(5, (400,), generator=g)
+    labels[:300] = logits[:300].argmax(1)
+    grid = torch.linspace(0.1, 15, 3000)
+    best = min(grid.tolist(), key=lambda t: F.cross_entropy(logits / t, labels).item())
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(best, abs=0.02)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * found, rel=1e-3)
+    assert fit_temperature(logits[:0], labels[:0]) == 1.0
+
+
+def test_scores_count_only_what_is_there():
+    labels = torch.tensor([0, 1, 2, -1, 1])
+    rgb, depth = (
+        F.one_hot(torch.tensor([0, 1, 0, 0, 1]), 3).float(),
+        F.one_hot(torch.tensor([0, 0, 2, 0, 0]), 3).float(),
+    )
+    present = {"rgb": torch.ones(5, dtype=torch.bool), "depth": torch.tensor([True, False, True, True, False])}
+    predictions = Outputs({"rgb": rgb, "depth": depth}, present, labels)
+    found = scores(predictions, ("rgb", "depth"))
+    assert (found["accuracy/rgb"], found["accuracy/depth"], found["accuracy"]) == (0.75, 1.0, 0.875)
+    assert fit_temperatures(None, ("rgb", "depth")) == {"rgb": 1.0, "depth": 1.0, "rgbd": 1.0}
+    assert fit_temperatures(None, ("rgb",)) == {"rgb": 1.0}
+
+
+def test_nearest_neighbours_against_a_loop():
+    g = torch.Generator().manual_seed(1)
+    known, asked = (F.normalize(torch.randn(n, 8, generator=g), dim=1) for n in (60, 30))
+    known_labels, labels = (torch.randint(4, (n,), generator=g) for n in (60, 30))
+    right = 0
+    for row, label in zip(asked, labels, strict=True):
+        near = sorted(((float(row @ other), int(of)) for other, of in zip(known, known_labels, strict=True)))[-7:]
+        votes = [sum(2.718281828459045 ** (c / 0.5) for c, of in near if of == k) for k in range(4)]
+        right += votes.index(max(votes)) == label
+    assert knn_accuracy(known, known_labels, asked, labels, 4, k=7, tau=0.5) == pytest.approx(right / 30)
+
+
+def test_linear_probe_finds_what_is_linear_and_nothing_else():
+    g = torch.Generator().manual_seed(2)
+    points, labels = torch.randn(300, 6, generator=g), torch.arange(300) % 3
+    noise = linear_accuracy(points[:200], labels[:200], points[200:], labels[200:], 3)
+    points[:, 0] += 8.0 * (labels == 1) - 8.0 * (labels == 2)
+    assert linear_accuracy(points[:200], labels[:200], points[200:], labels[200:], 3) > 0.98
+    assert noise < 0.55
