@@ -1,12 +1,20 @@
-"""Stand-ins for tests of the ROS side: messages without ROS, and a recogniser whose answers follow from the crops."""
+"""Stand-ins for tests of the ROS side: messages and sensors without ROS, a recogniser that answers by brightness."""
 
 from types import SimpleNamespace
 
 import numpy as np
 
 from mmcl_core.errors import InputError
+from mmcl_ros.detections import read_request
+from mmcl_ros.frames import FrameRecognizer, FrameSettings
+from mmcl_ros.health import Health, State
+from mmcl_ros.intake import Intake
+from mmcl_ros.pairing import Item, Pairer
 
 CLASSES = ("dark", "middle", "bright")
+MS = 1_000_000
+#: Boxes (x, y, width, height) of the halves of :func:`colour` and :func:`depth`.
+LEFT, RIGHT = (0, 0, 40, 60), (40, 0, 40, 60)
 
 
 def header(stamp_ns=0, frame="camera"):
@@ -98,3 +106,76 @@ class FakeRecognizer:
             return min(2, crop.mean() // 85.01)
         metres = crop / 1000 if crop.dtype == np.uint16 else crop
         return min(2, metres[metres > 0].mean() // 1)
+
+
+def item(ms, received=None):
+    """Something stamped ``ms`` milliseconds, received at once or at ``received`` seconds."""
+    return Item(int(ms * MS), f"at {ms}", ms / 1e3 if received is None else received)
+
+
+def colour(frame="camera", width=80, height=60):
+    """Dark on the left, bright on the right."""
+    picture = np.full((height, width, 3), 20, np.uint8)
+    picture[:, width // 2 :] = 230
+    return image(picture, "rgb8", frame)
+
+
+def depth(frame="camera", width=80, height=60, encoding="16UC1"):
+    """Near on the left, far on the right."""
+    picture = np.full((height, width), 500, np.uint16)
+    picture[:, width // 2 :] = 2500
+    return image(picture if encoding == "16UC1" else (picture / 1000).astype(np.float32), encoding, frame)
+
+
+def exact(**settings):
+    """Settings that cut boxes as they are."""
+    return FrameSettings(**{"box_scale": 0.0, **settings})
+
+
+def ask(
+    boxes=(LEFT, RIGHT), rgb=None, depth=None, recognizer=None, infos=None, frame="camera", size=(0, 0), **settings
+):
+    """What a frame of these boxes and pictures is answered."""
+    answerer = FrameRecognizer(recognizer or FakeRecognizer(), exact(**settings))
+    pictures = {"rgb": rgb, "depth": depth}
+    return answerer(read_request(regions(boxes, frame, size=size)), pictures, infos)
+
+
+def labels(result):
+    return [answer.label for answer in result.answers]
+
+
+class Robot:
+    """Sensors that send when told to, at an invented time."""
+
+    def __init__(self, modality="auto", roi_source="full_image", wanted=("rgb", "depth")):
+        self.now = 100.0
+        health = {name: Health(0.5, 1.0, link=(State.ALIVE, "")) for name in wanted}
+        self.intake = Intake(wanted, modality, roi_source, Pairer(0.02, 0.1), health, lambda: self.now)
+        self.jobs = []
+
+    def send(self, name, stamp=None):
+        values = np.zeros((4, 4, 3), np.uint8) if name == "rgb" else np.zeros((4, 4), np.uint16)
+        stamp = round(self.now * 1e9) if stamp is None else stamp
+        message = image(values, "rgb8" if name == "rgb" else "16UC1", stamp_ns=stamp)
+        self.intake.picture(name, message, self.now, round(self.now * 1e9))
+        self.collect()
+
+    def detect(self, stamp=None):
+        self.intake.regions(
+            regions([(0, 0, 4, 4)], stamp_ns=round(self.now * 1e9) if stamp is None else stamp), self.now
+        )
+        self.collect()
+
+    def collect(self):
+        self.jobs += self.intake.jobs(self.now)
+
+    def run(self, seconds, *names, rate=20):
+        """What the jobs of a stretch of time were answered from."""
+        first = len(self.jobs)
+        for _ in range(round(seconds * rate)):
+            self.now += 1 / rate
+            for name in names:
+                self.detect() if name == "detections" else self.send(name)
+            self.collect()
+        return [tuple(job.pictures) for job in self.jobs[first:]]

@@ -4,9 +4,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from ros_fakes import FakeRecognizer, camera_info, header
-from test_ros_frames import LEFT, ask, colour, depth
-from test_ros_pairing import MS, Robot, item
+from ros_fakes import LEFT, MS, FakeRecognizer, Robot, ask, camera_info, colour, depth, header, item
 
 from mmcl_ros.detections import read_request
 from mmcl_ros.frames import Result

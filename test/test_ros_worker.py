@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from test_ros_pairing import Robot
+from ros_fakes import Robot
 
 from mmcl_ros.intake import Job
 from mmcl_ros.ledger import find_problems

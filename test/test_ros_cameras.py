@@ -1,0 +1,159 @@
+"""Cameras of pictures: which calibration goes with which, parts of the sensor, rectified pictures; no ROS needed."""
+
+import math
+
+import numpy as np
+import pytest
+from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, labels
+
+from mmcl_ros.cameras import CameraTrack, info_of_pictures
+from mmcl_ros.detections import camera_of, stamp_of
+from mmcl_ros.health import Health
+from mmcl_ros.ledger import Ledger
+from mmcl_ros.links import Links, Source
+
+
+def test_a_calibration_of_nans_is_kept_once():
+    track = CameraTrack()
+    for number in range(50):
+        track.add(camera_info(4, 4, float("nan"), 2, 2, stamp_ns=number + 1))
+    assert len(track._infos) == 1
+
+
+def test_a_picture_goes_with_the_calibration_of_its_time():
+    rng = np.random.default_rng(0)
+    infos = [camera_info(4, 4, float(rng.integers(1, 4)), 2.0, 2.0, stamp_ns=1000 * n) for n in range(200)]
+    track = CameraTrack()
+    for info in infos:
+        track.add(info)
+    assert len(track._infos) < 150, "one that stays the same is kept once"
+    for stamp in rng.integers(0, 200_000, 100):
+        assert track.at(int(stamp)).k == max((i for i in infos if stamp_of(i.header) <= stamp), key=at).k
+    track.add(camera_info(4, 4, 9.0, 2.0, 2.0, stamp_ns=5500))
+    assert track.at(10**9).k[0] == 9.0, "time jumped back: what was newer is no longer"
+    assert track.at(5400).k == infos[5].k
+    assert CameraTrack().at(0) is None
+
+
+def at(info):
+    return stamp_of(info.header)
+
+
+def test_camera_info_of_another_resolution_is_scaled():
+    info = camera_info(640, 480, 500.0, 319.5, 239.5)
+    assert camera_of(info, 320, 240) == (250.0, 250.0, 159.5, 119.5)
+    assert camera_of(info, 320, 320) is None
+    assert camera_of(camera_info(640, 480, 0.0, 0, 0), 640, 480) is None
+    assert camera_of(camera_info(640, 480, math.nan, 0, 0), 640, 480) is None
+    ros1 = camera_info(8, 8, 4.0, 3.0, 3.0)
+    ros1.K = ros1.__dict__.pop("k")
+    assert camera_of(ros1, 8, 8) == (4.0, 4.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize("binning", [(0, 0), (1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize("roi", [(0, 0, 0, 0), (0, 0, 640, 480), (100, 40, 320, 200)])
+def test_camera_of_a_part_of_the_sensor_keeps_the_ray(roi, binning):
+    """A point of the sensor is seen along the same ray, whichever pixel of the picture it came to lie in."""
+    info = camera_info(640, 480, 500.0, 310.0, 250.0, roi=roi, binning=binning)
+    left, top, width, height = roi if roi[2] else (0, 0, 640, 480)
+    joined = [max(1, one) for one in binning]
+    fx, fy, cx, cy = camera_of(info, width // joined[0], height // joined[1])
+    for sensor, start, pixels, focus, centre, whole in (
+        (300, left, joined[0], fx, cx, 310.0),
+        (90, top, joined[1], fy, cy, 250.0),
+    ):
+        place = (sensor + 0.5 - start) / pixels - 0.5
+        assert (place - centre) / focus == pytest.approx((sensor - whole) / 500.0)
+
+
+def test_rectified_pictures_go_by_the_projection_matrix():
+    info = camera_info(640, 480, 600.0, 320.0, 240.0, rectified=(480.0, 310.0, 230.0))
+    assert camera_of(info, 640, 480) == (600.0, 600.0, 320.0, 240.0)
+    assert camera_of(info, 640, 480, rectified=True) == (480.0, 480.0, 310.0, 230.0)
+    assert camera_of(info, 320, 240, rectified=True) == (240.0, 240.0, 154.75, 114.75)
+    for unstated in (0.0, math.nan):
+        info.p[0] = unstated
+        assert camera_of(info, 640, 480, rectified=True) == (600.0, 600.0, 320.0, 240.0)
+    del info.p
+    assert camera_of(info, 640, 480, rectified=True) == (600.0, 600.0, 320.0, 240.0)
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        *(("/c/image_rect", True), ("/c/image_rect_color/compressed", True), ("/c/depth/image_rect_raw", True)),
+        *(("/c/image_rectified", True), ("/c/image_color_corrected", False), ("/c/direct", False)),
+        *(("/c/image_raw", False), ("/rectified/image_raw", False), ("/c/image_rect/image_raw/compressed", False)),
+    ],
+)
+@pytest.mark.parametrize("ros1", [False, True])
+def test_the_camera_info_beside_rectified_pictures_is_of_these(topic, rectified, ros1):
+    info = camera_info(640, 480, 600.0, 320.0, 240.0, rectified=(480.0, 310.0, 230.0))
+    if ros1:
+        info.K, info.P = info.__dict__.pop("k"), info.__dict__.pop("p")
+    heard = []
+    sources = {name: Source(name, [], heard.append, 5) for name in ("rgb info", "depth info", "detections")}
+    Links(None, {"rgb": Source(topic, [], heard.append, 5), **sources}, "auto")
+    sources["rgb info"].callback(info)
+    assert camera_of(heard[0], 640, 480)[0] == (480.0 if rectified else 600.0)
+    assert camera_of(info, 640, 480)[0] == 600.0, "the message is not changed"
+
+
+def test_depth_is_seen_through_the_camera_of_rectified_pictures():
+    info = camera_info(80, 60, 100, 39.5, 29.5, rectified=(90, 38.5, 28.5))
+    for infos in (
+        {"depth": info},
+        {"rgb": info},
+    ):  # of depth without one, the camera of the picture it is registered to
+        recognizer = FakeRecognizer()
+        answer = ask([LEFT], rgb=colour(), depth=depth(), infos=infos, recognizer=recognizer)
+        assert answer.modality == "rgbd"
+        x, y = answer.answers[0].roi[:2]
+        assert recognizer.calls[0].camera == [(90, 90, 38.5 - x, 28.5 - y)]
+    recognizer = FakeRecognizer(modalities=["rgb"])
+    ask([LEFT], rgb=colour(), infos={"rgb": info}, recognizer=recognizer)
+    assert recognizer.calls[0].camera[0][0] == 100, "colour as it was taken"
+
+
+def test_a_change_of_the_rectified_camera_is_a_change_of_the_calibration():
+    track = CameraTrack()
+    for stamp, fx in ((1, 480.0), (2, 480.0), (3, 490.0)):
+        track.add(camera_info(640, 480, 600.0, 320.0, 240.0, stamp_ns=stamp, rectified=(fx, 310.0, 230.0)))
+    assert [camera_of(track.at(stamp), 640, 480, rectified=True)[0] for stamp in (1, 2, 3)] == [480, 480, 490]
+    assert stamp_of(track.at(2).header) == 1, "kept once"
+    track = CameraTrack()
+    for stamp, fx in ((1, 600.0), (2, 600.0), (3, 610.0)):
+        info = camera_info(640, 480, fx, 320.0, 240.0, stamp_ns=stamp, rectified=(480.0, 310.0, 230.0))
+        track.add(info_of_pictures(info, "/c/image_rect"))
+    assert [track.at(stamp).as_taken.k[0] for stamp in (1, 2, 3)] == [600, 600, 610]
+    assert stamp_of(track.at(2).header) == 1, "kept once"
+
+
+def test_a_change_of_the_part_that_is_read_is_a_change_of_the_calibration():
+    track = CameraTrack()
+    for stamp, roi in enumerate([(0, 0, 0, 0), (10, 20, 320, 240)]):
+        track.add(camera_info(640, 480, 500.0, 319.5, 239.5, stamp_ns=stamp, roi=roi))
+    assert [track.at(stamp).roi.x_offset for stamp in (0, 1)] == [0, 10]
+
+
+def test_uncalibrated_camera_is_told_as_unknown():
+    recognizer = FakeRecognizer()
+    ask([LEFT], depth=depth(), recognizer=recognizer)
+    assert recognizer.calls[0].camera == [(0.0, 0.0, 0.0, 0.0)]
+
+
+def test_depth_without_the_camera_that_the_model_goes_by_is_told_once():
+    known = {"depth": camera_info(80, 60, 100, 39.5, 29.5)}
+    needy = {"recognizer": FakeRecognizer(uses_camera=True)}
+    told = ask(depth=depth(), **needy)
+    assert labels(told) == ["dark", "bright"]
+    assert "depth_info_topic" in told.remarks["depth"]
+    assert told.problems == {}, "it is answered, and the sensor is fine"
+    assert ask(depth=depth(), infos=known, **needy).remarks == {}
+    assert ask(rgb=colour(), **needy).remarks == {}
+    assert ask(depth=depth()).remarks == {}, "a model that needs no camera"
+    ledger, health = Ledger(), {"depth": Health()}
+    for _ in range(3):
+        ledger.account(told, {"depth": None}, health, 0.0)
+    assert list(ledger.take_events().values()) == [f"depth: {told.remarks['depth']}"]
+    assert health["depth"].problem is None
