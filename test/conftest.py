@@ -33,6 +33,14 @@ def bench() -> Iterator[Any]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recorded bag and the table of its true boxes."""
+    from ros_bags import make_recording
+
+    return make_recording(tmp_path_factory.mktemp("mcap"))
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A folder of crops as ``prepare folder`` reads them; tests of other data sets have a source of their own."""

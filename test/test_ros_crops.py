@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
+from ros_bags import make_view
 from ros_fakes import CLASSES, FakeRecognizer
-from test_ros_bag import make_recording, make_view
 
 from mmcl_core import prepare
 from mmcl_core.data.cache import PreparedSet
@@ -22,11 +22,6 @@ from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.record_demo import record
 from mmcl_ros.truth import Truth, read_truth
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    return make_recording(tmp_path_factory.mktemp("recording"))
 
 
 def command(bag, table, out, *options, status=0):

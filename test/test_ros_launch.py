@@ -372,7 +372,7 @@ def test_a_parameter_file_that_is_not_there_is_named(launched, tmp_path):
 def test_demonstration_runs_to_its_end(launched, tmp_path):
     """The bag is played to the launched node, every picture is answered, and launch ends with the player."""
     pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
-    from test_ros_bag import make_recording, tiny_model
+    from ros_bags import make_recording, tiny_model
 
     bag, truth = make_recording(tmp_path / "recording")
     running = launched(DEMO, 94, bag=bag, truth=truth, model=tiny_model(tmp_path / "run"), modality="rgbd")

@@ -427,7 +427,7 @@ def test_a_choice_that_does_not_exist_is_named_at_configuration(bench):
 def test_a_damaged_model_is_named_and_a_good_one_takes_its_place(bench, tmp_path):
     """With the real loader."""
     pytest.importorskip("torch")
-    from test_ros_bag import tiny_model
+    from ros_bags import tiny_model
 
     good, damaged = tiny_model(tmp_path / "good"), tmp_path / "damaged"
     damaged.mkdir()

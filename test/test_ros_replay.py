@@ -18,10 +18,10 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 
 from conftest import shared_data
 from mmcl_ros.msg import RecognitionArray, RegionArray
+from ros_bags import BOXES, column, make_recording, tiny_model, write_bag
 from ros_bench import depth_message, region_message, rgb_message
 from ros_fakes import CLASSES, FakeRecognizer
 from sensor_msgs.msg import Image
-from test_ros_bag import BOXES, column, make_recording, tiny_model, write_bag
 
 from mmcl_core.errors import DataError, MmclError
 from mmcl_core.recognizer import Recognizer

@@ -11,8 +11,8 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 
 import test_streams
 from mmcl_ros.msg import RecognizerStatus
+from ros_bags import column, make_recording
 from ros_fakes import CLASSES
-from test_ros_bag import column, make_recording
 from test_ros_replay import answers, replay
 
 from mmcl_core.nn.streams import Look

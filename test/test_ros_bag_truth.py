@@ -1,0 +1,164 @@
+"""True boxes of recorded bags: how they are written, those without a label, and strangers."""
+
+import json
+
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+
+from ros_bags import column, command, make_view, run, tiny_model
+from ros_fakes import CLASSES, FakeRecognizer
+
+from mmcl_core.errors import DataError
+from mmcl_ros.bagfile import Bag
+from mmcl_ros.evaluate_bag import evaluate, main, write
+from mmcl_ros.frames import FrameSettings
+from mmcl_ros.truth import read_truth
+
+
+def test_truth_from_detections_with_classes(tmp_path):
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    definitions = {
+        "ObjectHypothesis": "string class_id\nfloat64 score\n",
+        "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n",
+        "Point2D": "float64 x\nfloat64 y\n",
+        "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+        "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+        "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+        "vision_msgs/BoundingBox2D bbox\nstring id\n",
+        "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
+    }
+    store = get_typestore(Stores.LATEST)
+    kinds = {}
+    for name, text in definitions.items():
+        kinds.update(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
+    store.register(kinds)
+    made = {name: store.types[f"vision_msgs/msg/{name}"] for name in definitions}
+    image = store.types["sensor_msgs/msg/Image"]
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        rgb = writer.add_connection("/cam/rgb", "sensor_msgs/msg/Image", typestore=store)
+        boxes = writer.add_connection("/found", "vision_msgs/msg/Detection2DArray", typestore=store)
+        for number in range(3):
+            view = make_view(number)
+            time = store.types["builtin_interfaces/msg/Time"](5, number * 1000)
+            header = store.types["std_msgs/msg/Header"](time, "cam")
+            data = view.rgb.reshape(-1)
+            message = image(header, 120, 160, "rgb8", 0, 480, data)
+            writer.write(rgb, number, store.serialize_cdr(message, "sensor_msgs/msg/Image"))
+            listed = []
+            for (x, y, w, h), label in zip(view.boxes, view.labels, strict=True):
+                center = made["Pose2D"](made["Point2D"](x + w / 2, y + h / 2), 0.0)
+                results = [
+                    made["ObjectHypothesisWithPose"](made["ObjectHypothesis"](name, score))
+                    for name, score in (("other", 0.1), (label, 0.9))
+                ]
+                listed.append(
+                    made["Detection2D"](header, results, made["BoundingBox2D"](center, float(w), float(h)), "x")
+                )
+            found = made["Detection2DArray"](header, listed)
+            writer.write(boxes, number, store.serialize_cdr(found, "vision_msgs/msg/Detection2DArray"))
+    from mmcl_ros.truth import read_topic
+
+    with Bag(tmp_path / "bag") as bag:
+        found = evaluate(bag, read_topic(bag), FakeRecognizer(), ["rgb"], FrameSettings(box_scale=0.0))
+    assert found["rgb"].figures()["accuracy"] == 1.0
+    assert column(found["rgb"], "truth")[:2] == ["dark", "middle"]
+
+
+HEAD = "stamp_ns,x_min,y_min,x_max,y_max,label"
+
+
+def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n", encoding="utf-8-sig")
+    plain = read_truth(table)
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n".replace(",", ", "))
+    assert read_truth(table) == plain
+    assert [(truth.request.stamp, truth.labels) for truth in plain] == [(7, ("a mug",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (f"{HEAD}\n7,0,0,5,5,caf\u00e9\n".encode("latin-1"), "is not in UTF-8"),
+        (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
+    ],
+)
+def test_true_boxes_that_cannot_be_read_are_an_error_of_data(tmp_path, content, says):
+    (tmp_path / "boxes.csv").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        read_truth(tmp_path / "boxes.csv")
+
+
+@pytest.mark.parametrize("label", ["gloomy", "unknown"])
+@pytest.mark.parametrize("classes", [("dark", "middle", "bright"), ("unknown", "middle", "bright")])
+def test_strangers_are_left_out_of_accuracy(recording, tmp_path, label, classes):
+    """Boxes of a class that the model lacks or of ``unknown``; of a model with that class an answer so is none."""
+    bag, table = recording
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace(",dark,", f",{label},"))
+    found = run((bag, other), ["rgb"], recognizer=FakeRecognizer(classes=classes))
+    figures = found["rgb"].figures()
+    count = sum(make_view(n).labels.count("dark") for n in range(20))
+    answered = 0 if "unknown" in classes else count
+    assert (figures["strangers"], figures["strangers_answered"]) == (count, answered)
+    assert figures["rejected"] == ({} if answered else {"low_score": count})
+    assert figures["accuracy"] == figures["accuracy_of_accepted"] == figures["macro_f1"] == 1.0
+    assert figures["ece"] == pytest.approx(1 - (0.8 + 0.2 / 3))
+    assert sorted(map(str, column(found["rgb"], "correct"))) == [""] * count + ["1"] * (40 - count)
+    write(tmp_path / "out", found, {})
+
+
+def test_an_answer_unknown_is_wrong_for_a_known_object(recording):
+    model = FakeRecognizer(classes=("dark", "middle", "unknown"))
+    model._place = lambda name, crop: 2
+    figures = run(recording, ["rgb"], recognizer=model)["rgb"].figures()
+    assert figures["accuracy"] == 0.0
+    assert figures["accuracy_of_accepted"] is None
+    assert figures["strangers"] == sum(make_view(n).labels.count("bright") for n in range(20))
+
+
+def test_a_recording_of_strangers_alone_has_no_accuracy(recording, tmp_path, capsys):
+    """How many of them are answered is a figure of its own; where labels are misspelt the warning shows both."""
+    bag, table = recording
+    text = table.read_text()
+    for label in CLASSES:
+        text = text.replace(f",{label},", f",my {label},")
+    (tmp_path / "other.csv").write_text(text)
+    model = tiny_model(tmp_path / "run")
+    assert main([*command(bag, tmp_path / "other.csv", model, tmp_path / "out"), "--modality", "rgb"]) == 0
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["rgb"]
+    assert (figures["accuracy"], figures["strangers"], figures["strangers_answered"]) == (None, 40, 40)
+    told = capsys.readouterr()
+    assert "(my bright, my dark, my middle); they are left out of accuracy" in told.err
+    assert "there is no accuracy; it names dark, middle, bright" in told.err
+    assert "no accuracy of 0 boxes, 40 of 40 strangers answered" in told.out
+
+
+def test_the_command_names_strangers_and_how_many_were_answered(recording, tmp_path, capsys):
+    bag, table = recording
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace(",dark,", ",gloomy,"))
+    assert main([*command(bag, other, tiny_model(tmp_path / "run"), tmp_path / "out"), "--modality", "rgb"]) == 0
+    told = capsys.readouterr()
+    count = sum(make_view(n).labels.count("dark") for n in range(20))
+    assert f"{count} boxes are of no class that the model names (gloomy); they are left out" in told.err
+    assert f"of {40 - count} boxes, {count} of {count} strangers answered, 0 rejected" in told.out
+
+
+def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path):
+    bag, table = recording
+    blank = tmp_path / "blank.csv"
+    blank.write_text(table.read_text().replace(",dark,", ",,"))
+    count = sum(make_view(n).labels.count("dark") for n in range(20))
+    for drops in (None, {"rgb": [(0.0, 1e9)]}):
+        figures = run((bag, blank), ["rgb"], drops=drops)["rgb"].figures()
+        assert (figures["boxes"], figures["unlabelled"], figures["strangers"]) == (40, count, 0)
+        assert figures["accuracy"] == (0.0 if drops else 1.0)
+    write(tmp_path / "out", run((bag, blank), ["rgb"]), {})
+    for label in ("middle", "bright"):
+        blank.write_text(blank.read_text().replace(f",{label},", ",,"))
+    with pytest.raises(DataError, match="no true box has a label"):
+        run((bag, blank), ["rgb"])

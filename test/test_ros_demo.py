@@ -1,0 +1,55 @@
+"""Recordings of rendered scenes, as ``python -m mmcl_ros.record_demo`` makes them."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+
+from mmcl_core.errors import DataError
+from mmcl_ros.bagfile import Bag
+from mmcl_ros.record_demo import record
+from mmcl_ros.truth import read_truth
+
+
+def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("embreex", reason="rendering needs embreex")
+    from mmcl_ros.record_demo import main as record_main
+
+    command = ["--out", str(tmp_path / "out"), "--objects", str(tmp_path / "meshes"), "--frames", "1"]
+    assert record_main([*command, "--seed", "-1"]) == 2
+    assert "--seed at least 0" in capfd.readouterr().err
+    assert record_main(command) == 2  # and leaves nothing that is in the way of the next try
+    for name in ("textured.obj", "other.obj"):
+        (tmp_path / "meshes" / "mug").mkdir(parents=True, exist_ok=True)
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "meshes" / "mug" / name)
+    assert "there is no folder" in capfd.readouterr().err
+    assert record_main(command) == 0
+    assert "mesh files left out: 1, such as" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_rendered_demo_recording(tmp_path):
+    pytest.importorskip("embreex", reason="rendering needs embreex")
+    from mmcl_ros.record_demo import render_views
+
+    views = list(render_views("household", 2, seed=3))
+    again = list(render_views("household", 2, seed=3))
+    for view, same in zip(views, again, strict=True):
+        np.testing.assert_array_equal(view.rgb, same.rgb)
+        np.testing.assert_array_equal(view.depth, same.depth)
+        assert view.rgb.shape == (480, 640, 3)
+        assert view.depth.dtype == np.uint16
+        assert len(view.boxes) == len(view.labels) >= 1
+        for x, y, width, height in view.boxes:
+            assert 0 <= x < x + width <= 640
+            assert 0 <= y < y + height <= 480
+            inside = view.depth[y : y + height, x : x + width]
+            assert np.count_nonzero(inside) > 0.2 * inside.size
+    bag, table = record(tmp_path, iter(views))
+    assert len(read_truth(table)) == 2
+    with pytest.raises(DataError, match="is there already"):
+        record(tmp_path, iter(views))
+    with Bag(bag) as opened:
+        frames = list(opened.frames([truth.request for truth in read_truth(table)], 0.02))
+    np.testing.assert_array_equal(frames[0].pictures["depth"].data.view(np.uint16).reshape(480, 640), views[0].depth)
