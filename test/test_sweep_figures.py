@@ -1,0 +1,174 @@
+"""Figures of a sweep from invented results: means, differences, costs, and the pages and plots that show them."""
+
+import csv
+import json
+import math
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from tiny import TABLE
+
+from mmcl_core.engine.sweep import pages
+from mmcl_core.engine.sweep.plan import Place, make_plan
+from mmcl_core.engine.sweep.plots import save_plots
+from mmcl_core.engine.sweep.pool import Outcome
+from mmcl_core.engine.sweep.summary import Line, summarise
+from mmcl_core.engine.sweep.table import read_table
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.make_set(tmp_path_factory.mktemp("sweep") / "set")
+
+
+@pytest.fixture
+def write(tmp_path, data):
+    """Writes a table file for the set into the test's folder."""
+    return partial(tiny.write_table, tmp_path, data)
+
+
+def fake_results(plan, out, figures, modality="rgb"):
+    """Run folders that say they are finished, with figures {(row, seed): (top1, group mean, groups)}."""
+    for place, key in plan.keys.items():
+        if (place.row, place.seed) not in figures or place.column != modality:
+            continue
+        top1, mean, groups = figures[place.row, place.seed]
+        folder = out / "runs" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights.safetensors").touch()
+        for test in plan.runs[key].tests:
+            place_of = folder / "evaluation" / test.label
+            place_of.mkdir(parents=True)
+            report = {"top1": {"value": top1}, "group_mean": {"value": mean}, "groups": groups, "per_class": {"a": {}}}
+            report["samples"] = 20
+            (place_of / "metrics.json").write_text(json.dumps({"modalities": {modality: report}}))
+        cost = {"status": 0, "seconds": 1800, "cpu_seconds": 3600, "device": "cpu", "share": 1}
+        (folder / "sweep.jsonl").write_text(json.dumps(cost) + "\n")
+
+
+@pytest.fixture
+def by_hand(write, tmp_path):
+    """A table whose figures are made up, one run of it failed, and its summary."""
+    text = TABLE + "evaluate: [{name: real, set: tiny, split: train}]\n"
+    text += "compare: [{title: gain, rows: [multi, ce]}, {title: given, rows: [ce, multi], paper: {rgb: -3}}]\n"
+    plan = make_plan(read_table(write(text)), [0, 1, 2, 3])
+    fake_results(
+        plan,
+        tmp_path,
+        {
+            ("ce", 0): (0.50, 0.4, 9), ("ce", 1): (0.60, 0.5, 9), ("ce", 2): (0.70, 0.3, 9), ("ce", 3): (0.10, 0.2, 9),
+            ("multi", 0): (0.51, 0.4, 9), ("multi", 1): (0.63, 0.5, 9), ("multi", 2): (0.75, 0.3, 9),
+        },
+    )  # fmt: skip
+    broken = plan.keys[Place("multi", "rgb", None, 3)]
+    return plan, summarise(plan, tmp_path, {broken: Outcome("failed", "no | memory")})
+
+
+def test_figures_by_hand(by_hand, tmp_path):
+    plan, summary = by_hand
+    ce, multi = summary.lines
+    found = summary.mean(multi, "rgb")
+    assert found is not None
+    assert found.mean == pytest.approx(63.0)
+    assert found.std == pytest.approx(12.0)  # sqrt((12^2 + 0 + 12^2) / 2)
+    assert found.number == 3
+    assert summary.mean(ce, "rgb", "real", "group_mean").mean == pytest.approx(35.0)
+    assert summary.mean(ce, "depth") is None
+    gain, given = [gain for gain in summary.gains() if not gain.test]
+    assert gain.found.spread.mean == pytest.approx(3.0)  # 1, 3, 5: the seeds that both have
+    assert gain.found.spread.std == pytest.approx(2.0)
+    assert gain.found.same_sign
+    assert gain.paper == pytest.approx(1.9)
+    assert given.paper == -3
+    assert {(g.test, g.measure) for g in summary.gains()} == {("", "top1"), ("real", "top1"), ("real", "group_mean")}
+    fake_results(plan, tmp_path / "alone", {("ce", 0): (0.50, 0.4, 20)})  # every sample a group of its own
+    alone = summarise(plan, tmp_path / "alone", {})
+    assert alone.mean(alone.lines[0], "rgb", "real", "group_mean") is None
+    assert alone.mean(alone.lines[0], "rgb", "real").mean == pytest.approx(50.0)
+    assert summary.cost(ce).seconds == 4 * 1800
+    assert summary.cost(ce).cpu_hours == pytest.approx(4)
+
+
+def test_pages_of_figures_by_hand(by_hand, tmp_path):
+    _, summary = by_hand
+    table = pages.markdown(summary)
+    assert "| ce | 47.50 ± 26.30 | 92.5 | … | 79.2 ± 0.5 | 0 of 4 | 2 h 00 min | 4.00 CPU-h |" in table
+    assert "| Multi | 63.00 ± 12.00 (3 of 4) | 94.4 |" in table
+    assert "|  | RGB | paper | RGB, real |" in table  # no column for what was not compared
+    assert "| gain | +3.00 ± 2.00 * (3 of 4) | +1.90 | +0.00 ± 0.00 (3 of 4) |" in table
+    assert "| given | -3.00 ± 2.00 * (3 of 4) | -3.00 |" in table
+    assert "- Failed: multi, rgb, seed 3: no | memory" in table
+    rows = list(csv.DictReader(pages.csv_of_table(summary).splitlines()))
+    row = next(r for r in rows if (r["row"], r["column"], r["test"]) == ("multi", "rgb", "test split"))
+    assert (row["mean"], row["std"], row["seeds_done"], row["failed"]) == ("63.0000", "12.0000", "3", "1")
+    runs = list(csv.DictReader(pages.csv_of_runs(summary).splitlines()))
+    assert len(runs) == 16
+    assert [r["state"] for r in runs if r["row"] == "multi" and r["column"] == "rgb"] == [*["done"] * 3, "failed"]
+    plots = save_plots(summary, tmp_path)
+    assert [path.name for path in plots] == ["plot.png", "plot-real.png"]
+    page = pages.html_page(summary, plots, {"commands": ["<b>"]})
+    assert page.count("data:image/png;base64,") == 2
+    assert "&lt;b&gt;" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
+
+
+def test_a_failure_of_an_earlier_start_is_not_forgotten(write, tmp_path):
+    """Where other rows alone are run anew; and a test set that a column never sees is not waited for."""
+    text = TABLE + "evaluate: [{name: real, set: tiny, split: train, modality: [rgb]}]\n"
+    table = read_table(write(text))
+    key = make_plan(table, [0]).keys[Place("multi", "rgb", None, 0)]
+    folder = tmp_path / "runs" / key
+    folder.mkdir(parents=True)
+    (folder / "sweep.log").write_text("error: the loss is not finite\n")
+    costs = [{"status": status, "seconds": 1, "cpu_seconds": 1, "device": "cpu", "share": 1} for status in (75, 1)]
+    (folder / "sweep.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
+    page = pages.markdown(summarise(make_plan(table, [0], ["ce"]), tmp_path, {}))
+    assert "| Multi | failed | 94.4 | … |" in page
+    assert "Failed: multi, rgb, seed 0: the loss is not finite (exit status 1)" in page
+    assert "| Multi | failed | - |" in page.split("Tested on real")[1]
+    assert "| ce | … | - |" in page.split("Tested on real")[1]
+    again = pages.markdown(summarise(make_plan(table, [0]), tmp_path, {}))
+    assert "failed" not in again, "it is about to be tried again"
+
+
+def test_plots_of_an_earlier_start_do_not_stay(by_hand, tmp_path):
+    plan, summary = by_hand
+    assert {path.name for path in save_plots(summary, tmp_path)} == {"plot.png", "plot-real.png"}
+    (tmp_path / "others.png").touch()
+    nothing_yet = summarise(plan, tmp_path / "another", {})
+    assert save_plots(nothing_yet, tmp_path) == []
+    assert [path.name for path in tmp_path.glob("*.png*")] == ["others.png"]
+
+
+def test_long_titles_leave_room_for_the_figures(write, tmp_path):
+    long = "set 1 - RandAugment with Cutout, Rotate, TranslateX, ShearX, ShearY, Sharpness"
+    plan = make_plan(read_table(write(TABLE.replace("title: Multi", f"title: '{long}'"))), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0), ("multi", 0): (0.6, 0, 0)})
+    picture = np.asarray(Image.open(save_plots(summarise(plan, tmp_path, {}), tmp_path)[0]).convert("RGB"))
+    grid = (picture == [0xDF, 0xE1, 0xE4]).all(2)
+    assert grid.mean(1).max() > 0.6  # the share of the picture's width that the lines of the rows run over
+
+
+def test_signs_that_differ_and_points(write, tmp_path):
+    text = TABLE + "compare: [{rows: [multi, ce]}]\npoints: {setting: data.label_share, values: [0.5, 1.0]}\n"
+    text = text.replace("rgb: 94.4", "rgb: {0.5: 70, 1.0: [94.4, 1]}")
+    plan = make_plan(read_table(write(text)), [0, 1])
+    figures = {("ce", 0): (0.5, 0, 0), ("ce", 1): (0.5, 0, 0), ("multi", 0): (0.6, 0, 0), ("multi", 1): (0.4, 0, 0)}
+    fake_results(plan, tmp_path, figures)
+    summary = summarise(plan, tmp_path, {})
+    assert len(summary.lines) == 4
+    assert [gain.point for gain in summary.gains()] == [0.5, 1.0]
+    assert not any(gain.found.same_sign for gain in summary.gains())
+    multi = plan.table.rows["multi"]
+    assert summary.paper(Line(multi, 0.5), "rgb") == (70.0,)
+    assert summary.paper(Line(multi, 1.0), "rgb") == (94.4, 1.0)
+    assert summary.paper(Line(multi, 1.0), "depth") == (86.1,)
+    assert save_plots(summary, tmp_path)[0].stat().st_size > 5000
+    one = summarise(make_plan(read_table(write(text)), [0]), tmp_path, {})
+    mean = one.mean(one.lines[0], "rgb")
+    assert math.isnan(mean.std)
+    assert "| ce, 0.5 | 50.00 | 92.5 |" in pages.markdown(one)
