@@ -8,8 +8,9 @@ from array import array
 
 import numpy as np
 import rclpy
-from mmcl_ros.msg import Region, RegionArray
+from mmcl_ros.msg import RecognizerStatus, Region, RegionArray
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -46,7 +47,6 @@ class Bench:
 
     def recognizer(self, model, /, nodes=None, **parameters):
         """A recognizer node with a loaded model put in its place; ``nodes``: more arguments of a node."""
-        from rclpy.parameter import Parameter
 
         from mmcl_ros.recognizer_node import RecognizerNode
 
@@ -144,3 +144,39 @@ def info_message(number, shape=(60, 80)):
     made = CameraInfo(header=stamped(number), height=shape[0], width=shape[1])
     made.k = [100.0, 0.0, shape[1] / 2, 0.0, 100.0, shape[0] / 2, 0.0, 0.0, 1.0]
     return made
+
+
+def status_of(bench):
+    """A growing list of the statuses of the node."""
+    return bench.collect(RecognizerStatus, "/recognizer/status", latched=True)
+
+
+def modality(status, name):
+    """The health of a sensor in a status."""
+    return next(one for one in status.modalities if one.modality == name)
+
+
+def wait_cause(bench, statuses, *words):
+    """Wait for a status whose cause has all these words."""
+    bench.wait(lambda: statuses and all(word in statuses[-1].cause for word in words), f"a cause with {words}")
+    return statuses[-1]
+
+
+def keep_sending(bench, statuses, condition, *publishers_and_messages):
+    """Send pictures at 50 Hz until the status fulfils a condition."""
+    for number in range(500):
+        for publisher, make in publishers_and_messages:
+            publisher.publish(make(number))
+        if statuses and condition(statuses[-1]):
+            return statuses[-1]
+        time.sleep(0.02)
+    raise AssertionError(f"never came about; the last cause is {statuses[-1].cause!r}")
+
+
+def change(bench, label):
+    """Ask the node for a transition of its lifecycle; whether it came about."""
+    from lifecycle_msgs.srv import ChangeState
+
+    request = ChangeState.Request()
+    request.transition.label = label
+    return bench.call(ChangeState, "/recognizer/change_state", request).success

@@ -1,6 +1,7 @@
-"""The node over real DDS with a recogniser whose answers are known: topics, policies and lifecycle.
+"""The node over real DDS with a recogniser whose answers are known: topics and policies.
 
-Not tested here: failures (test_ros_failures.py), accuracy (test_ros_bag.py), speed (python -m mmcl_ros.benchmark).
+Not tested here: lifecycle (test_ros_lifecycle.py), failures (test_ros_failures.py), accuracy (test_ros_bag.py), speed
+(python -m mmcl_ros.benchmark).
 """
 
 import threading
@@ -14,55 +15,32 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from mmcl_ros.msg import LabelInfo, ModalityHealth, Recognition, RecognitionArray, RecognizerStatus, Region, RegionArray
-from mmcl_ros.srv import RecognizeOnce
-from rclpy.parameter import Parameter
-from ros_bench import depth_message, info_message, region_message, rgb_message, stamped
+from mmcl_ros.msg import LabelInfo, ModalityHealth, Recognition, RecognitionArray, RegionArray
+from ros_bench import (
+    depth_message,
+    info_message,
+    keep_sending,
+    modality,
+    region_message,
+    rgb_message,
+    stamped,
+    status_of,
+)
 from ros_fakes import CLASSES, FakeRecognizer, image, regions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_srvs.srv import SetBool
 
-from mmcl_core.errors import CheckpointError
-from mmcl_core.recognizer import Recognizer
 from mmcl_ros import reports
 from mmcl_ros.detections import read_request
 from mmcl_ros.drawing import GREEN, GREY
 from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings
 from mmcl_ros.health import State
-from mmcl_ros.intake import PATIENT_S
 from mmcl_ros.overlay_node import marks
-from mmcl_ros.parameters import PARAMETERS
-from mmcl_ros.recognizer_node import EVERY_AT_LEAST, load_model
 
 pytestmark = pytest.mark.ros
 
 
 def last(found):
     return found[-1] if found else None
-
-
-def status_of(bench):
-    return bench.collect(RecognizerStatus, "/recognizer/status", latched=True)
-
-
-def modality(status, name):
-    return next(one for one in status.modalities if one.modality == name)
-
-
-def wait_cause(bench, statuses, *words):
-    bench.wait(lambda: statuses and all(word in statuses[-1].cause for word in words), f"a cause with {words}")
-    return statuses[-1]
-
-
-def keep_sending(bench, statuses, condition, *publishers_and_messages):
-    """Send pictures at 50 Hz until the status fulfils a condition."""
-    for number in range(500):
-        for publisher, make in publishers_and_messages:
-            publisher.publish(make(number))
-        if statuses and condition(statuses[-1]):
-            return statuses[-1]
-        time.sleep(0.02)
-    raise AssertionError(f"never came about; the last cause is {statuses[-1].cause!r}")
 
 
 def test_constants_of_messages_and_code_agree():
@@ -291,182 +269,6 @@ def test_a_class_unknown_is_no_hypothesis_and_not_drawn_as_an_answer(monkeypatch
     drawn = marks(reports.answers_message(None, "fake", FrameAnswer(found), False).recognitions)
     assert [mark.colour for mark in drawn] == [GREEN, GREY]
     assert drawn[1].words.startswith("unknown 0.87")
-
-
-# services and lifecycle
-
-
-def test_enable_and_recognise_once(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", stale_after=60.0)
-    found = bench.collect(RecognitionArray, "/recognitions")
-    answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request(timeout=0.1))
-    assert not answer.success
-    assert "nobody publishes /rgb/image" in answer.message
-    assert bench.call(SetBool, "/recognizer/enable", SetBool.Request(data=False)).success
-    rgb = bench.publisher(Image, "/rgb/image")
-    regions = bench.publisher(RegionArray, "/detections")
-    rgb.publish(rgb_message(3, 240))
-    regions.publish(region_message(3))
-    bench.wait(lambda: node.intake.received == 1, "the request")
-    asked = RecognizeOnce.Request(regions=[Region(id="mine", roi=region_message(0).regions[0].roi)])
-    answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", asked)
-    assert answer.success
-    assert answer.answer.header == stamped(3)
-    assert [(one.id, one.label) for one in answer.answer.recognitions] == [("mine", "bright")]
-    whole = bench.call(RecognizeOnce, "/recognizer/recognize_once", RecognizeOnce.Request())
-    assert len(whole.answer.recognitions) == 1
-    assert found == [], "disabled: nothing is published"
-    bench.call(SetBool, "/recognizer/enable", SetBool.Request(data=True))
-    rgb.publish(rgb_message(4))
-    regions.publish(region_message(4))
-    bench.wait(lambda: found, "an answer after enabling")
-
-
-def test_a_whole_number_is_as_good_as_a_real_one(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", history=2, stale_after=1)
-    assert node.values["history"] == 2.0
-    assert type(node.values["history"]) is float
-    assert node.set_parameters([Parameter("stale_after", value=3.0)])[0].successful
-
-
-def test_a_paused_node_stays_paused_whatever_becomes_of_its_model(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", autostart=False)
-    assert node.enabled
-    assert bench.call(SetBool, "/recognizer/enable", SetBool.Request(data=False)).message == "disabled"
-    for label in ("configure", "activate", "deactivate", "cleanup", "configure", "activate"):
-        assert change(bench, label)
-        assert not node.enabled
-    assert not node._worker.enabled
-
-
-def change(bench, label):
-    from lifecycle_msgs.srv import ChangeState
-
-    request = ChangeState.Request()
-    request.transition.label = label
-    return bench.call(ChangeState, "/recognizer/change_state", request).success
-
-
-def test_lifecycle_round(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image", autostart=False)
-    found = bench.collect(RecognitionArray, "/recognitions")
-    assert node.stage == "unconfigured"
-    for _ in range(2):
-        assert change(bench, "configure")
-        assert change(bench, "activate")
-        rgb = bench.publisher(Image, "/rgb/image")
-        count = len(found)
-        rgb.publish(rgb_message(1))
-        bench.wait(lambda count=count: len(found) > count, "an answer")
-        assert change(bench, "deactivate")
-        bench.wait(lambda rgb=rgb: rgb.get_subscription_count() == 0, "the end of the subscription")
-        assert change(bench, "cleanup")
-        assert node.recognizer is None
-        bench.inside(bench.client.destroy_publisher, rgb)
-    assert change(bench, "shutdown")
-    assert node.stage == "finalized"
-
-
-@pytest.mark.parametrize(
-    ("model", "setting", "says"),
-    [
-        (CheckpointError("no model at /nowhere"), {}, "no model at /nowhere"),
-        (OSError("disk"), {}, "OSError: disk"),
-        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but the model was trained for rgb"),
-        (FakeRecognizer(), {"model": ""}, "parameter model is empty"),
-    ],
-)
-def test_configuration_that_fails_leaves_a_node_that_can_be_configured_again(bench, model, setting, says):
-    node = bench.recognizer(model, **setting)
-    statuses = status_of(bench)
-    status = wait_cause(bench, statuses, "not configured", says)
-    assert status.state == "unconfigured"
-    assert not change(bench, "configure")
-    node._load = lambda path, **settings: FakeRecognizer()
-    assert node.set_parameters([Parameter("model", value="other")])[0].successful
-    assert change(bench, "configure")
-    assert change(bench, "activate")
-    bench.wait(lambda: statuses[-1].state == "active", "the active state")
-
-
-@pytest.mark.parametrize("backend", PARAMETERS["backend"].choices)
-def test_what_runs_the_network_is_passed_on_as_the_parameter_has_it(monkeypatch, backend):
-    asked = []
-    monkeypatch.setattr(Recognizer, "load", lambda path, **settings: asked.append((path, settings)))
-    load_model("run", device="cpu", backend=backend)
-    assert asked == [("run", {"device": "cpu", "backend": backend})]
-
-
-def test_a_topic_that_is_no_name_is_named_at_configuration(bench):
-    node = bench.recognizer(FakeRecognizer(), rgb_topic="camera 1/image")
-    statuses = status_of(bench)
-    status = wait_cause(bench, statuses, "not configured", "camera 1/image")
-    assert status.state == "unconfigured"
-    assert node.set_parameters([Parameter("rgb_topic", value="camera_1/image")])[0].successful
-    for _ in range(3):
-        assert change(bench, "configure")
-        assert change(bench, "cleanup")
-    assert len(node._managed_entities) == 0  # nothing of what was given back is kept
-    assert change(bench, "configure")
-    assert change(bench, "activate")
-    bench.wait(lambda: statuses[-1].state == "active", "the active state")
-
-
-def test_every_waits_for_pictures_that_could_not_be_used_too():
-    assert EVERY_AT_LEAST["max_wait"] >= PATIENT_S
-
-
-def test_a_choice_that_does_not_exist_is_named_at_configuration(bench):
-    node = bench.recognizer(FakeRecognizer(), policy="newest")
-    statuses = status_of(bench)
-    wait_cause(bench, statuses, "not configured", "parameter policy is 'newest'; choose from latest, every")
-    assert node.set_parameters([Parameter("policy", value="every")])[0].successful
-    assert change(bench, "configure")
-
-
-def test_a_damaged_model_is_named_and_a_good_one_takes_its_place(bench, tmp_path):
-    """With the real loader."""
-    pytest.importorskip("torch")
-    from ros_bags import tiny_model
-
-    good, damaged = tiny_model(tmp_path / "good"), tmp_path / "damaged"
-    damaged.mkdir()
-    whole = (good / "weights.safetensors").read_bytes()
-    (damaged / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", autostart=False)
-    node._load = load_model
-    statuses = status_of(bench)
-    node.set_parameters([Parameter("model", value=str(damaged)), Parameter("device", value="cpu")])
-    assert not node.start()
-    wait_cause(bench, statuses, "not configured", "cannot be read as a weights file")
-    node.set_parameters([Parameter("model", value=str(good))])
-    assert node.start()
-    bench.wait(lambda: statuses[-1].state == "active", "the active state")
-    assert "not configured" not in statuses[-1].cause
-
-
-def test_parameters_at_run_time(bench):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="full_image")
-    assert not node.set_parameters([Parameter("modality", value="depth")])[0].successful
-    result = node.set_parameters([Parameter("min_score", value=2.0)])[0]
-    assert not result.successful
-    assert node.set_parameters([Parameter("min_score", value=0.99)])[0].successful
-    found = bench.collect(RecognitionArray, "/recognitions")
-    bench.publisher(Image, "/rgb/image").publish(rgb_message(0))
-    bench.wait(lambda: found, "the answer")
-    (one,) = found[0].recognitions
-    assert (one.label, one.result, one.labels[0]) == ("unknown", Recognition.LOW_SCORE, "dark")
-    described = node.describe_parameter("min_score")
-    assert described.floating_point_range[0].to_value == 1
-    assert described.description
-
-
-@pytest.mark.parametrize("autostart", [True, False])
-def test_the_period_of_the_status_changes_when_it_is_set(bench, autostart):
-    node = bench.recognizer(FakeRecognizer(), modality="rgb", status_period=60.0, autostart=autostart)
-    statuses = status_of(bench)
-    assert node.set_parameters([Parameter("status_period", value=0.1)])[0].successful
-    bench.wait(lambda: len(statuses) > 2, "status messages at the new period")
 
 
 def test_diagnostics(bench):

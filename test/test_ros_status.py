@@ -8,11 +8,10 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from mmcl_ros.msg import ModalityHealth, RecognitionArray, RecognizerStatus
-from ros_bench import depth_message, info_message, rgb_message, stamped
+from ros_bench import depth_message, info_message, modality, rgb_message, stamped, status_of
 from ros_fakes import FakeRecognizer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
-from test_ros_node import modality, status_of
 
 from mmcl_ros import reports
 from mmcl_ros.health import Health, State

@@ -12,10 +12,9 @@ from mmcl_ros.msg import ModalityHealth, RecognitionArray
 from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_bench import depth_message, rgb_message
+from ros_bench import change, depth_message, modality, rgb_message, status_of, wait_cause
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
-from test_ros_node import change, modality, status_of, wait_cause
 
 pytestmark = pytest.mark.ros
 
