@@ -42,19 +42,19 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A folder of crops as ``prepare folder`` reads them; tests of other data sets have a source of their own."""
+def crops(tmp_path: Path) -> Path:
+    """A folder of crops as ``prepare folder`` reads them."""
     from small_sets import write_crops
 
     return write_crops(tmp_path / "crops")
 
 
 @pytest.fixture
-def damaged(source: Path) -> Path:
+def damaged_crops(crops: Path) -> Path:
     """The same, of which some files are no pictures."""
     from small_sets import damage
 
-    return damage(source)
+    return damage(crops)
 
 
 @pytest.fixture

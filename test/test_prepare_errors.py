@@ -12,14 +12,14 @@ from mmcl_core.prepare import main
 pytestmark = pytest.mark.usefixtures("usual_log")
 
 
-def test_wrong_seeds_and_sets_inside_their_source(source, tmp_path, capfd):
-    options = ("--source", str(source), "--out")
+def test_wrong_seeds_and_sets_inside_their_source(crops, tmp_path, capfd):
+    options = ("--source", str(crops), "--out")
     assert "--seed is -1" in failure(capfd, "folder", *options, str(tmp_path / "out"), "--seed", "-1")
-    assert "lies in --source" in failure(capfd, "folder", *options, str(source / "prepared"))
-    assert not (source / "prepared").exists()
+    assert "lies in --source" in failure(capfd, "folder", *options, str(crops / "prepared"))
+    assert not (crops / "prepared").exists()
 
 
-def test_folder_names_that_tell_of_another_layout(source, tmp_path, capfd):
+def test_folder_names_that_tell_of_another_layout(crops, tmp_path, capfd):
     for number, place in enumerate(("{}/mug", "{}")):
         root = tmp_path / f"in{number}"
         for name in ("Color", "depth"):
@@ -28,8 +28,8 @@ def test_folder_names_that_tell_of_another_layout(source, tmp_path, capfd):
             cv2.imwrite(str(folder / "0.png"), np.full((20, 20, 3), 90, np.uint8))
         error = failure(capfd, "folder", "--source", str(root), "--out", str(tmp_path / "out"))
         assert f"Color and depth would be read as {('splits', 'classes')[number]}" in error
-    (source / "test" / "mug").rename(source / "test" / "Mug ")
-    status, prepared = run(source, tmp_path / "out", "--split", "train=0.5,test=0.5", "--keep-groups", "--seed", "1")
+    (crops / "test" / "mug").rename(crops / "test" / "Mug ")
+    status, prepared = run(crops, tmp_path / "out", "--split", "train=0.5,test=0.5", "--keep-groups", "--seed", "1")
     error = capfd.readouterr().err
     assert status == 0
     assert {"Mug ", "mug"} <= set(prepared.classes)
@@ -51,8 +51,8 @@ def test_classes_with_a_folder_for_each_instance_are_no_splits(tmp_path, capfd):
 BAD = ("0001_000000_rgb.png", "0001_000001_depth.png", "0001_000002_rgb.png", "0001_000003_rgb.jpg")
 
 
-def test_bad_files_are_named_once_skipped_and_counted(damaged, tmp_path, capfd):
-    _, prepared = run(damaged, tmp_path / "set")
+def test_bad_files_are_named_once_skipped_and_counted(damaged_crops, tmp_path, capfd):
+    _, prepared = run(damaged_crops, tmp_path / "set")
     keys = prepared.keys.tolist()
     present = {key: prepared.present[keys.index(f"train/mug/0001_{key}")].tolist() for key in ("000000", "000001")}
     assert present == {"000000": [False, True], "000001": [True, False]}
@@ -65,13 +65,13 @@ def test_bad_files_are_named_once_skipped_and_counted(damaged, tmp_path, capfd):
     assert prepared.index["skipped"]["samples"] == 4
 
 
-def test_what_lies_beside_the_pictures_is_named_and_counted(source, tmp_path, capfd):
-    train = source / "train"
+def test_what_lies_beside_the_pictures_is_named_and_counted(crops, tmp_path, capfd):
+    train = crops / "train"
     (train / "mug" / "0001_000000_depth.tiff").write_bytes(b"x")
     (train / "mug" / "gone_rgb.png").symlink_to(tmp_path / "nowhere")
     (train / "mug" / "more").mkdir()
     (train / "pan" / "instance").mkdir(parents=True)
-    _, prepared = run(source, tmp_path / "set")
+    _, prepared = run(crops, tmp_path / "set")
     error = capfd.readouterr().err
     for name in (
         "mug/0001_000000_depth.tiff: is neither",
@@ -104,16 +104,16 @@ def test_a_split_without_a_picture_that_can_be_read_is_named(tmp_path, capfd):
         assert out.count(f"bad: {name}") == 1
 
 
-def test_names_that_are_no_utf8_are_named_and_counted(source, tmp_path, capfd):
-    whole = files(run(source, tmp_path / "whole")[1].path)
+def test_names_that_are_no_utf8_are_named_and_counted(crops, tmp_path, capfd):
+    whole = files(run(crops, tmp_path / "whole")[1].path)
     capfd.readouterr()
     odd = os.fsdecode(b"caf\xe9")
-    write_crop(source / "train" / "mug", "odd_1")
-    write_crop(source / "train" / "odd", "x_1")
-    write_crop(source / "odd" / "mug", "x_1")
+    write_crop(crops / "train" / "mug", "odd_1")
+    write_crop(crops / "train" / "odd", "x_1")
+    write_crop(crops / "odd" / "mug", "x_1")
     for name in ("train/mug/odd_1_rgb.png", "train/mug/odd_1_depth.png", "train/odd", "odd"):
-        (source / name).rename((source / name).with_name((source / name).name.replace("odd", odd)))
-    _, prepared = run(source, tmp_path / "set", "--workers", "2")
+        (crops / name).rename((crops / name).with_name((crops / name).name.replace("odd", odd)))
+    _, prepared = run(crops, tmp_path / "set", "--workers", "2")
     error = capfd.readouterr().err
     places = ("train/mug/caf\\udce9_1_rgb.png", "train/caf\\udce9", "caf\\udce9/mug")
     for place in places:
@@ -122,34 +122,34 @@ def test_names_that_are_no_utf8_are_named_and_counted(source, tmp_path, capfd):
     assert prepared.index["skipped"]["samples"] == 3
     assert prepared.classes == ("can", "mug")
     assert (tmp_path / "set" / "samples.csv").read_bytes() == whole["samples.csv"]
-    assert main(["folder", "--source", str(source), "--check", "--workers", "1"]) == 2
+    assert main(["folder", "--source", str(crops), "--check", "--workers", "1"]) == 2
     assert f"bad: {places[0]}: has a name" in capfd.readouterr().out
 
 
-def test_a_source_that_is_named_in_other_bytes_than_utf8(source, tmp_path):
-    source = source.rename(source.with_name(os.fsdecode(b"caf\xe9")))
-    assert run(source, tmp_path / "set")[1].index["description"]["source"] == "caf\\udce9"
+def test_a_source_that_is_named_in_other_bytes_than_utf8(crops, tmp_path):
+    crops = crops.rename(crops.with_name(os.fsdecode(b"caf\xe9")))
+    assert run(crops, tmp_path / "set")[1].index["description"]["source"] == "caf\\udce9"
 
 
-def test_check_reports_and_writes_nothing(damaged, source, tmp_path, capfd):
+def test_check_reports_and_writes_nothing(damaged_crops, crops, tmp_path, capfd):
     before = sorted(tmp_path.rglob("*"))
-    line = failure(capfd, "folder", "--source", str(damaged), "--check")
+    line = failure(capfd, "folder", "--source", str(damaged_crops), "--check")
     assert "4 bad files or samples, the first: train/mug/0001_000003_rgb.jpg" in line
     assert sorted(tmp_path.rglob("*")) == before
-    for path in [*(source / "train" / "mug").iterdir()]:
+    for path in [*(crops / "train" / "mug").iterdir()]:
         path.unlink()
-    assert main(["folder", "--source", str(source), "--check", "--workers", "1"]) == 0
+    assert main(["folder", "--source", str(crops), "--check", "--workers", "1"]) == 0
     out = capfd.readouterr().out
     assert "nothing wrong in 15 samples" in out
-    arguments = ["folder", "--source", str(source), "--check", "--depth-unit", "m/20", "--limit", "3", "--workers", "1"]
+    arguments = ["folder", "--source", str(crops), "--check", "--depth-unit", "m/20", "--limit", "3", "--workers", "1"]
     assert main(arguments) == 2
     captured = capfd.readouterr()
     assert "3 bad files or samples, the first: test/can/0002_000006_rgb.png" in captured.err
     assert captured.out.count("m; 0.1 to 20 m is plausible: is the depth unit right?") == 3
 
 
-def test_an_implausible_depth_unit_is_warned_about(source, tmp_path, capfd):
-    run(source, tmp_path / "set", "--depth-unit", "0.01mm")
+def test_an_implausible_depth_unit_is_warned_about(crops, tmp_path, capfd):
+    run(crops, tmp_path / "set", "--depth-unit", "0.01mm")
     assert "is the depth unit right?" in capfd.readouterr().err
 
 
@@ -180,6 +180,6 @@ def test_a_source_of_another_layout_says_what_was_expected_and_found(tmp_path, c
 
 
 @pytest.mark.parametrize("options", [("--size", "4"), ("--limit", "0"), ("--shard", "2/2"), ("--shard", "x"), ()])
-def test_wrong_options_are_refused(source, tmp_path, capfd, options):
+def test_wrong_options_are_refused(crops, tmp_path, capfd, options):
     out = ("--out", str(tmp_path / "set")) if options else ()
-    failure(capfd, "folder", "--source", str(source), *out, *options)
+    failure(capfd, "folder", "--source", str(crops), *out, *options)

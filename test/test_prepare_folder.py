@@ -12,8 +12,8 @@ from small_sets import failure, run, write_crop
 pytestmark = pytest.mark.usefixtures("usual_log")
 
 
-def test_splits_classes_pairs_and_single_pictures(source, tmp_path, capfd):
-    status, prepared = run(source, tmp_path / "set")
+def test_splits_classes_pairs_and_single_pictures(crops, tmp_path, capfd):
+    status, prepared = run(crops, tmp_path / "set")
     assert status == 0
     assert prepared.classes == ("can", "mug")
     assert prepared.modalities == ("rgb", "depth")
@@ -124,10 +124,10 @@ def test_a_source_of_one_modality_gives_a_set_of_one(tmp_path):
     assert run(tmp_path / "in", tmp_path / "set")[1].modalities == ("rgb",)
 
 
-def test_group_pattern(source, tmp_path):
-    _, prepared = run(source, tmp_path / "set", "--group-pattern", r"0*(\d)_\d+")
+def test_group_pattern(crops, tmp_path):
+    _, prepared = run(crops, tmp_path / "set", "--group-pattern", r"0*(\d)_\d+")
     assert prepared.groups[prepared.keys.tolist().index("train/mug/0001_000002")] == "1"
-    assert run(source, tmp_path / "x", "--group-pattern", "(")[0] == 2
+    assert run(crops, tmp_path / "x", "--group-pattern", "(")[0] == 2
 
 
 def test_depth_units_and_stored_pictures(tmp_path, capfd):
@@ -146,9 +146,9 @@ def test_depth_units_and_stored_pictures(tmp_path, capfd):
     np.testing.assert_array_equal(prepared.images["depth"][1], picture)
 
 
-def test_masks_are_ignored_or_applied(source, tmp_path):
-    _, plain = run(source, tmp_path / "plain")
-    _, masked = run(source, tmp_path / "masked", "--mask", "apply")
+def test_masks_are_ignored_or_applied(crops, tmp_path):
+    _, plain = run(crops, tmp_path / "plain")
+    _, masked = run(crops, tmp_path / "masked", "--mask", "apply")
     row, same = (p.keys.tolist().index("train/mug/0001_000002") for p in (plain, masked))
     for name in ("rgb", "depth"):
         assert plain.images[name][row][10:].all(axis=0).any()
@@ -179,10 +179,10 @@ def test_edges_of_jpeg_masks(tmp_path):
     assert "JPEG mask of at most" in reason
 
 
-def test_cameras_follow_the_crop(source, tmp_path, capfd):
+def test_cameras_follow_the_crop(crops, tmp_path, capfd):
     rows = ["key, fx, fy, cx, cy", "train/can/0002_000001, 60, 61, 14, 9", "0001_000000, 50, 50, 10, 10"]
-    (source / "cameras.csv").write_text("\n".join(rows))
-    prepared = run(source, tmp_path / "set", "--size", "31")[1]
+    (crops / "cameras.csv").write_text("\n".join(rows))
+    prepared = run(crops, tmp_path / "set", "--size", "31")[1]
     keys = prepared.keys.tolist()
     # 31 x 20 pixels get 5 rows above.
     np.testing.assert_allclose(prepared.camera[keys.index("train/can/0002_000001")], (60, 61, 14, 14))
@@ -193,19 +193,17 @@ def test_cameras_follow_the_crop(source, tmp_path, capfd):
         rtol=1e-6,
     )
     assert (prepared.camera[:, 0] > 0).sum() == 2
-    (source / "cameras.csv").write_text("\n".join([*rows, "x, 0, 1, 2, 3"]))
-    assert "cameras.csv, line 4" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
-    (source / "cameras.csv").write_text("\n".join([*rows, "0001_000001, 500,5, 510,5, 20,5, 20,5"]))
-    assert "line 4: more values than" in failure(
-        capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no")
-    )
-    (source / "cameras.csv").write_text("\n".join(rows), encoding="utf-16")
-    assert "not UTF-8 text" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
-    (source / "cameras.csv").write_text("\n".join([*rows, "mug/0009_9, 50, 50, 10, 10"]))
-    run(source, tmp_path / "third")
+    (crops / "cameras.csv").write_text("\n".join([*rows, "x, 0, 1, 2, 3"]))
+    assert "cameras.csv, line 4" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
+    (crops / "cameras.csv").write_text("\n".join([*rows, "0001_000001, 500,5, 510,5, 20,5, 20,5"]))
+    assert "line 4: more values than" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
+    (crops / "cameras.csv").write_text("\n".join(rows), encoding="utf-16")
+    assert "not UTF-8 text" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
+    (crops / "cameras.csv").write_text("\n".join([*rows, "mug/0009_9, 50, 50, 10, 10"]))
+    run(crops, tmp_path / "third")
     assert "1 of 3 keys name no crop, such as mug/0009_9" in capfd.readouterr().err
-    (source / "cameras.csv").write_text("name,f\n")
-    assert "columns key, fx" in failure(capfd, "folder", "--source", str(source), "--out", str(tmp_path / "no"))
+    (crops / "cameras.csv").write_text("name,f\n")
+    assert "columns key, fx" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
 
 
 def test_a_camera_of_a_colour_file_that_cannot_be_read_is_not_taken_for_that_of_depth(tmp_path):

@@ -20,8 +20,8 @@ def test_a_set_is_shown_where_its_sheet_cannot_be_written(tmp_path, capfd):
     assert f"{tmp_path / 'set'}: 6 samples" in out
 
 
-def test_show_verifies(source, tmp_path, capfd):
-    run(source, tmp_path / "set")
+def test_show_verifies(crops, tmp_path, capfd):
+    run(crops, tmp_path / "set")
     assert main(["show", str(tmp_path / "set"), "--sheet", str(tmp_path / "sheet.png")]) == 0
     assert "21 samples" in capfd.readouterr().out
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[0] > 3 * 72
