@@ -1,4 +1,4 @@
-"""``prepare falling_things``: fake frames in the true layout and units, and genuine JSON of its exporter."""
+"""``prepare falling_things`` on fake frames in the true layout and units."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from conftest import shared_data
 from mmcl_core.data import falling_things
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.falling_things import CLASSES, split_scenes
-from mmcl_core.data.fat_annotations import read_cameras, read_class_numbers, read_json, read_objects
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError
 from mmcl_core.prepare import main
 
 SCENES = [f"{environment}_{n}" for environment in ("kitchen", "kitedemo", "temple") for n in range(5)]
@@ -100,8 +99,6 @@ def prepare(source, out, *more):
     return PreparedSet.open(out)
 
 
-#: For crops that are cut already, where a smallest side other than the default cannot apply.
-CUT = ("--stereo", "--min-side", "32")
 MIXED = ("--subset", "mixed", "--val-scenes", "kitchen_0")
 
 
@@ -300,64 +297,6 @@ def test_a_resized_frame_does_not_fit_its_camera(source, tmp_path):
     assert "is 48 x 27, and its camera has its centre at (47.5, 26.5)" in reasons["mixed/temple_1/000000.left.jpg"]
 
 
-def cut_crops(root, bits=16):
-    """Crops of two classes in train and val, cut before: <split>/<class>/<stem>.left.jpg and so on."""
-    rng = np.random.default_rng(0)
-    for split, name, count in (("train", DRILL, 3), ("train", "025_mug", 2), ("val", DRILL, 2)):
-        folder = root / split / name
-        folder.mkdir(parents=True)
-        for number in range(count):
-            stem = f"{folder}/kitchen_0_{number:06d}"
-            cv2.imwrite(f"{stem}.left.jpg", rng.integers(0, 255, (30, 20, 3), np.uint8))
-            cv2.imwrite(f"{stem}.right.jpg", np.full((28, 22, 3), 90, np.uint8))
-            depth = np.full((30, 20), 5000 + 10 * number, np.uint16)
-            depth[0, 0] = 65535
-            cv2.imwrite(f"{stem}.left.depth.png", depth if bits == 16 else (depth // 50).astype(np.uint8))
-    return root
-
-
-def test_crops_that_are_cut_already(tmp_path, capsys):
-    source = cut_crops(tmp_path / "crops")
-    made = prepare(source, tmp_path / "out", *CUT)
-    assert [key.replace("kitchen_0_00000", "") for key in made.keys] == [
-        "train/025_mug/0", "train/025_mug/1", "train/035_power_drill/0", "train/035_power_drill/1",
-        "train/035_power_drill/2", "val/035_power_drill/0", "val/035_power_drill/1",
-    ]  # fmt: skip
-    assert [made.classes[label] for label in made.labels[:3]] == ["025_mug", "025_mug", "035_power_drill"]
-    assert list(made.modalities) == ["rgb", "depth", "rgb_right"]
-    assert made.present.all()
-    depth = made.images["depth"][1]
-    assert set(np.unique(depth)) <= {0, 501}
-    assert abs(int(made.images["rgb_right"][0][16, 16, 0]) - 90) < 3
-    prepare(source, tmp_path / "two", *CUT, "--workers", "2")
-    assert filecmp.cmp(tmp_path / "out/index.json", tmp_path / "two/index.json", shallow=False)
-    assert main(["falling_things", "--source", str(source), "--check", "--workers", "1"]) == 2
-    assert "train crops: 5 found, the published set has 18640" in capsys.readouterr().err
-
-
-def test_options_of_frames_are_refused_for_crops_that_are_cut_already(tmp_path, capsys):
-    source = cut_crops(tmp_path / "crops")
-    options = ["--mask", "apply", "--min-side", "40", "--margin", "0.1", "--every", "2"]
-    assert main(["falling_things", "--source", str(source), "--out", str(tmp_path / "out"), *options]) == 2
-    assert "--margin, --min-side, --mask, --every cannot apply" in capsys.readouterr().err
-
-
-def test_crops_with_8_bit_depth_are_stored_pictures_and_bad_ones_are_named(tmp_path, capsys):
-    source = cut_crops(tmp_path / "crops", bits=8)
-    (source / "train" / DRILL / "kitchen_0_000001.left.jpg").unlink()
-    path = source / "train/025_mug/kitchen_0_000001.left.depth.png"
-    cv2.imwrite(str(path), np.full((30, 20), 5000, np.uint16))
-    (source / "val" / "teapot").mkdir()
-    made = prepare(source, tmp_path / "out", *CUT)
-    assert made.images["depth"].shape[1:] == (32, 32, 3)
-    assert (made.images["depth"][0] == np.uint8(100)).sum() > 2900
-    assert len(made) == 5
-    reasons = dict(made.index["skipped"]["first"])
-    assert reasons["train/035_power_drill/kitchen_0_000001"] == "has no rgb picture"
-    assert "8 bit with 1 or 3 channels" in reasons["train/025_mug/kitchen_0_000001.left.depth.png"]
-    assert "none of the 21 classes" in reasons["val/teapot"]
-
-
 def test_workers_limit_and_shards_do_not_change_the_set(source, tmp_path):
     options = ["--subset", "single", "mixed", "--stereo"]
     whole = prepare(source, tmp_path / "one", *options)
@@ -410,40 +349,3 @@ def test_wrong_root_says_what_was_expected_and_found(tmp_path, capsys, folders, 
     assert main(["falling_things", "--source", str(tmp_path / "in"), "--check", *options]) == 2
     error = capsys.readouterr().err
     assert all(text in error for text in said)
-
-
-def test_json_with_words_for_numbers(tmp_path):
-    path = tmp_path / "x.json"
-    path.write_text('{"name": "-nan \\" nan inf", "v": [-nan, nan, -nan(ind), inf, -1.5e3, NaN], "nano": null}')
-    content = read_json(path)
-    assert content["name"] == '-nan " nan inf'
-    assert content["nano"] is None
-    assert content["v"][4] == -1500
-    assert not np.isfinite(content["v"][:4] + content["v"][5:]).any()
-    path.write_text('{"v": [1, nanny]}')
-    with pytest.raises(DataError, match="no JSON"):
-        read_json(path)
-
-
-@pytest.mark.data
-def test_genuine_json_of_the_exporter(tmp_path):
-    folder = shared_data("fat_json")
-    with pytest.raises(ValueError, match="Expecting value"):
-        json.loads((folder / "frame_data.json").read_text())
-    content = read_json(folder / "frame_data.json")
-    assert [one["class"] for one in content["objects"][:2]] == ["coffee table", "couch"]
-    assert math.isnan(content["objects"][0]["bounding_box"]["top_left"][0])
-    assert content["camera_data"]["location_worldframe"][0] == pytest.approx(-397.505, abs=1e-3)
-    objects, faults = read_objects(folder / "frame_data.json")
-    assert objects == []
-    assert len(faults) == len(content["objects"])
-    cameras = read_cameras(folder / "_camera_settings.json")
-    assert cameras["viewpoint"] == pytest.approx((517.3, 516.5, 318.1, 254.8), abs=1e-3)
-    numbers = read_class_numbers(folder / "_object_settings.json")
-    assert (len(numbers), numbers["coffee table"], numbers["vase"]) == (18, 70, 252)
-    # The same file with the names of our objects: all of them lie behind the camera.
-    text = (folder / "frame_data.json").read_text().replace('"couch"', f'"{MUG}"').replace('"coffee table"', f'"{MUG}"')
-    (tmp_path / "frame.json").write_text(text)
-    objects, faults = read_objects(tmp_path / "frame.json")
-    assert objects == []
-    assert len(faults) == len(content["objects"]) - text.count(MUG)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import test_coco
 import test_falling_things
+import test_falling_things_crops
 import test_nyud
 import test_scenenet
 import test_sunrgbd
@@ -61,7 +62,7 @@ KINDS = {
         ("--min-side", "10", "--stereo"), ((falling_things, "SUBSETS", {"single": 10, "mixed": 3}),),
     ),
     "cut falling_things": Kind(
-        test_falling_things.cut_crops, "train/025_mug/kitchen_0_000001.left.jpg", 1, ("--stereo",),
+        test_falling_things_crops.cut_crops, "train/025_mug/kitchen_0_000001.left.jpg", 1, ("--stereo",),
         ((fat_crops, "EXPECTED", {"train": 5, "val": 2}),), "falling_things",
     ),
     "nyud": Kind(

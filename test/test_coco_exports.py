@@ -1,0 +1,122 @@
+"""``prepare coco`` on exports as CVAT, Label Studio and others make them: where pictures are, and what is a box."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_coco import change, has, prepare, skipped, write_frame, write_json, write_source
+
+from mmcl_core.data.coco_annotations import read_annotations
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_source(tmp_path / "in")
+
+
+def test_pictures_are_found_where_tools_put_them(tmp_path):
+    for n, place in enumerate(("images/rgb/1.png", "images/train/rgb/1.png", "train2017/rgb/1.png")):
+        source = tmp_path / f"in{n}"
+        write_frame(source, place)
+        write_json(source / "annotations" / f"instances_train{2017 if n == 2 else ''}.json", ["rgb/1.png"])
+        assert prepare(source, tmp_path / f"out{n}").sources[0] == place
+
+
+def test_pictures_found_by_name_are_no_other_entrys(tmp_path, capfd):
+    """A picture that is named by its path, or that two entries could mean, is not taken for a missing one."""
+    source = tmp_path / "in"
+    write_frame(source, "kitchen/0001.png", depth="")
+    write_frame(source, "pictures/0002.png", depth="")
+    write_frame(source, "pictures/0003.png", depth="")
+    write_json(
+        source / "a.json", ["kitchen/0001.png", "office/0001.png", "a/0002.png", "b/0002.png", "C:\\c\\0003.png"]
+    )
+    made = prepare(source, tmp_path / "out", "--depth", "none")
+    assert {key.rpartition("/")[0] for key in made.keys} == {"kitchen/0001.png", "pictures/0003.png"}
+    assert len(made) == 4
+    assert set(skipped(made)) == {"office/0001.png", "a/0002.png", "b/0002.png"}
+    assert "1 pictures are not where they are said to be" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "name"),
+    [
+        ("annotations/instances_default.json", "images/default/frame_1.PNG", "frame_1.PNG"),
+        ("annotations/instances_a_set.json", "images/a_set/1.png", "1.png"),
+        ("job/annotations/instances_default.json", "job/images/default/1.png", "1.png"),
+        ("result.json", "images/9a8b7c6d-x1.png", "images\\9a8b7c6d-x1.png"),
+        ("result.json", "images/9a8b7c6d-x1.png", "..\\..\\label-studio\\upload\\4\\9a8b7c6d-x1.png"),
+        ("a.json", "data/cam/1.png", "/somewhere/else/1.png"),
+        ("a.json", "rgb/1.png", "1.png"),
+    ],
+)
+def test_pictures_are_found_as_tools_name_them(tmp_path, monkeypatch, file, place, name):
+    """The last one has depth of the same name, which is no colour picture."""
+    write_frame(tmp_path, place, depth="depth" if "rgb" in place else "")
+    write_json(tmp_path / file, [name])
+    monkeypatch.chdir(tmp_path)
+    assert prepare(".", tmp_path / "out", "--annotations", file).sources[0] == place
+
+
+def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
+    def edit(content):
+        for entry in content["annotations"]:
+            entry["iscrowd"] = 1
+
+    change(source / "annotations.json", edit)
+    assert len(prepare(source, tmp_path / "out")) == 8, "what was painted with a brush is no crowd"
+    change(source / "annotations.json", lambda content: content["annotations"][1].update(iscrowd=0))
+    capfd.readouterr()
+    assert len(prepare(source, tmp_path / "some")) == 1
+    assert "7 boxes mark crowds" in capfd.readouterr().err
+
+
+def test_objects_painted_in_cvat_count_beside_boxes_drawn_there(source, tmp_path):
+    def edit(content):
+        for n, entry in enumerate(content["annotations"]):
+            entry |= {"iscrowd": n % 2, "attributes": {"occluded": False}}
+        content["annotations"][1]["attributes"]["is_crowd"] = True
+
+    change(source / "annotations.json", edit)
+    assert len(prepare(source, tmp_path / "out")) == 7
+
+
+@pytest.mark.parametrize(
+    ("turn", "box"), [(0, (10, 20, 40, 40)), (90, (15, 15, 35, 45)), (-30, (7.01, 13.84, 42.99, 46.16))]
+)
+def test_a_rotated_box_becomes_an_upright_one_around_it(source, turn, box):
+    """30 x 20 around (25, 30); at 30 degrees 30 cos + 20 sin = 35.98 wide and 30 sin + 20 cos = 32.32 high."""
+    entry = {"attributes": {"rotation": turn, "occluded": False}}
+    change(source / "annotations.json", lambda content: content["annotations"][0].update(entry))
+    read = read_annotations(source / "annotations.json").pictures[0].boxes[0][1]
+    np.testing.assert_allclose(read, box, atol=0.01)
+
+
+@pytest.mark.parametrize("said", ["images/{}", "/data/upload/4/{}", "..\\media\\{}"])
+def test_label_studio_names_lead_to_the_pictures_and_depth_from_before_the_upload(said, source, tmp_path):
+    with_digits = [f"1a2b3c0{n}-{n:06d}.png" for n in range(4)]
+    write_json(source / "annotations.json", [said.format(name) for name in with_digits])
+    made = prepare(source, tmp_path / "original")
+    assert list(made.keys[::2]) == [f"rgb/{n:06d}.png/000-cup" for n in range(4)]
+    assert has(made, "depth").all()
+    (source / "rgb").rename(source / "images")
+    for n, name in enumerate(with_digits):
+        (source / "images" / f"{n:06d}.png").rename(source / "images" / name)
+    made = prepare(source, tmp_path / "renamed")
+    assert list(made.keys[::2]) == [f"images/{name}/000-cup" for name in with_digits]
+    assert list(made.images["depth"][::2, 20, 20]) == [1000, 1001, 1002, 1003]
+
+
+def test_names_from_before_an_upload_that_two_pictures_had_are_not_guessed_at(tmp_path):
+    names = [f"images/1a2b3c0{n}-x.png" for n in range(2)]
+    for name in names:
+        write_frame(tmp_path, name, depth="")
+    write_frame(tmp_path, "rgb/x.png")
+    write_json(tmp_path / "annotations.json", names)
+    made = prepare(tmp_path, tmp_path / "out")
+    assert (made.modalities, len(made)) == (("rgb",), 4)
+
+
+def test_a_picture_in_the_local_storage_of_label_studio_is_found(source, tmp_path):
+    write_json(source / "annotations.json", [f"/data/local-files/?d=kitchen%2Frgb%2F{n:06d}.png" for n in range(4)])
+    assert len(prepare(source, tmp_path / "out")) == 8

@@ -1,0 +1,72 @@
+"""``prepare falling_things`` on crops that are cut already."""
+
+from __future__ import annotations
+
+import filecmp
+
+import cv2
+import numpy as np
+from test_falling_things import DRILL, prepare
+
+from mmcl_core.prepare import main
+
+#: For crops that are cut already, where a smallest side other than the default cannot apply.
+CUT = ("--stereo", "--min-side", "32")
+
+
+def cut_crops(root, bits=16):
+    """Crops of two classes in train and val, cut before: <split>/<class>/<stem>.left.jpg and so on."""
+    rng = np.random.default_rng(0)
+    for split, name, count in (("train", DRILL, 3), ("train", "025_mug", 2), ("val", DRILL, 2)):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            stem = f"{folder}/kitchen_0_{number:06d}"
+            cv2.imwrite(f"{stem}.left.jpg", rng.integers(0, 255, (30, 20, 3), np.uint8))
+            cv2.imwrite(f"{stem}.right.jpg", np.full((28, 22, 3), 90, np.uint8))
+            depth = np.full((30, 20), 5000 + 10 * number, np.uint16)
+            depth[0, 0] = 65535
+            cv2.imwrite(f"{stem}.left.depth.png", depth if bits == 16 else (depth // 50).astype(np.uint8))
+    return root
+
+
+def test_crops_that_are_cut_already(tmp_path, capsys):
+    source = cut_crops(tmp_path / "crops")
+    made = prepare(source, tmp_path / "out", *CUT)
+    assert [key.replace("kitchen_0_00000", "") for key in made.keys] == [
+        "train/025_mug/0", "train/025_mug/1", "train/035_power_drill/0", "train/035_power_drill/1",
+        "train/035_power_drill/2", "val/035_power_drill/0", "val/035_power_drill/1",
+    ]  # fmt: skip
+    assert [made.classes[label] for label in made.labels[:3]] == ["025_mug", "025_mug", "035_power_drill"]
+    assert list(made.modalities) == ["rgb", "depth", "rgb_right"]
+    assert made.present.all()
+    depth = made.images["depth"][1]
+    assert set(np.unique(depth)) <= {0, 501}
+    assert abs(int(made.images["rgb_right"][0][16, 16, 0]) - 90) < 3
+    prepare(source, tmp_path / "two", *CUT, "--workers", "2")
+    assert filecmp.cmp(tmp_path / "out/index.json", tmp_path / "two/index.json", shallow=False)
+    assert main(["falling_things", "--source", str(source), "--check", "--workers", "1"]) == 2
+    assert "train crops: 5 found, the published set has 18640" in capsys.readouterr().err
+
+
+def test_options_of_frames_are_refused_for_crops_that_are_cut_already(tmp_path, capsys):
+    source = cut_crops(tmp_path / "crops")
+    options = ["--mask", "apply", "--min-side", "40", "--margin", "0.1", "--every", "2"]
+    assert main(["falling_things", "--source", str(source), "--out", str(tmp_path / "out"), *options]) == 2
+    assert "--margin, --min-side, --mask, --every cannot apply" in capsys.readouterr().err
+
+
+def test_crops_with_8_bit_depth_are_stored_pictures_and_bad_ones_are_named(tmp_path, capsys):
+    source = cut_crops(tmp_path / "crops", bits=8)
+    (source / "train" / DRILL / "kitchen_0_000001.left.jpg").unlink()
+    path = source / "train/025_mug/kitchen_0_000001.left.depth.png"
+    cv2.imwrite(str(path), np.full((30, 20), 5000, np.uint16))
+    (source / "val" / "teapot").mkdir()
+    made = prepare(source, tmp_path / "out", *CUT)
+    assert made.images["depth"].shape[1:] == (32, 32, 3)
+    assert (made.images["depth"][0] == np.uint8(100)).sum() > 2900
+    assert len(made) == 5
+    reasons = dict(made.index["skipped"]["first"])
+    assert reasons["train/035_power_drill/kitchen_0_000001"] == "has no rgb picture"
+    assert "8 bit with 1 or 3 channels" in reasons["train/025_mug/kitchen_0_000001.left.depth.png"]
+    assert "none of the 21 classes" in reasons["val/teapot"]
