@@ -14,10 +14,10 @@ from test_weights import CONFIG, METADATA
 
 from mmcl_core import evaluate, metrics
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.engine import evaluation, strangers
+from mmcl_core.engine import evaluation
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
-from mmcl_core.weights import build_model, save_weights
+from mmcl_core.weights import save_weights
 
 CLASSES = ("mug", "ball", "pen")  # the model's
 
@@ -49,9 +49,8 @@ def write_set(
     return path
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A small network after a few updates: right more often than not."""
+def train_weights(path):
+    """The file of a small network after a few updates: right more often than not."""
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
     model = RecognitionModel(replace(CONFIG, depth_encoding="normals"), ["rgb", "depth"], 3)
@@ -68,16 +67,25 @@ def trained(tmp_path_factory):
         optimiser.zero_grad()
         sum(losses).backward()
         optimiser.step()
-    path = tmp_path_factory.mktemp("trained") / "weights.safetensors"
     save_weights(path, model, METADATA | {"temperature": {"rgb": 1.5, "depth": 0.8, "rgbd": 0.9}})
     return path
 
 
+def run_folder(folder, weights):
+    """A run folder that holds these weights alone."""
+    folder.mkdir()
+    shutil.copy(weights, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_weights(tmp_path_factory.mktemp("trained") / "weights.safetensors")
+
+
 @pytest.fixture
 def run(tmp_path, trained):
-    (tmp_path / "run").mkdir()
-    shutil.copy(trained, tmp_path / "run")
-    return tmp_path / "run"
+    return run_folder(tmp_path / "run", trained)
 
 
 def run_command(*arguments, status=0):
@@ -236,64 +244,6 @@ def test_classes_are_matched_by_name(run, tmp_path):
     for line in lines:
         if line["key"] in swapped:
             assert swapped[line["key"]]["predicted"] == line["predicted"]
-
-
-def test_min_score_is_told_for_known_samples_and_strangers(run, tmp_path, capsys):
-    """Strangers are in no other figure, and what is answered from each score on is what the recogniser answers."""
-    blank = (3, 5)  # a mug, and a kite: without a reading there is no answer from depth
-    data = write_set(tmp_path / "set", classes=("mug", "pen", "kite"), blank=blank)
-    run_command(run, "--data", data)
-    assert "strangers answered" in capsys.readouterr().out
-    report = read(run / "evaluation" / "set-test")[0]
-    prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu")
-    samples = [prepared.sample(row) for row in prepared.select("test")]
-    truth = [("mug", "pen", "kite")[sample.label] for sample in samples]
-    given = {name: [sample.images[name] for sample in samples] for name in ("rgb", "depth")}
-    cameras = [sample.camera for sample in samples]
-    for name, kinds in (("rgb", ["rgb"]), ("depth", ["depth"]), ("rgbd", ["rgb", "depth"])):
-        found = report["modalities"][name]["min_score"]
-        assert (found["known"], found["stranger"]) == (16, 7)
-        assert report["modalities"][name]["samples"] == 16
-        for place in (0, 8, 12, 16):
-            threshold = found["thresholds"][place]
-            answer = recognizer.recognize(**{k: given[k] for k in kinds}, camera=cameras, min_score=threshold)
-            told = np.array([not why for why in answer.rejected])
-            own = np.array(truth) != "kite"
-            right = np.array(answer.labels)[told & own] == np.array(truth)[told & own]
-            assert found["answered"][place] == pytest.approx(told[own].mean(), abs=1e-5)
-            assert found["strangers"][place] == pytest.approx(told[~own].mean(), abs=1e-5)
-            assert found["right"][place] == (pytest.approx(right.mean(), abs=1e-5) if len(right) else None)
-    page = (run / "report" / "index.html").read_text()
-    assert "min_score, depth: 7 strangers, AUROC" in page
-
-
-def test_answers_of_the_class_unknown_are_no_answers():
-    classes = ("mug", "unknown", "pen")
-    probabilities = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.2, 0.1, 0.7], [0.1, 0.5, 0.4]], np.float32)
-    found = strangers.min_score_figures(probabilities, np.array([0, 0, 1, -1]), np.zeros(4, bool), classes)
-    assert (found["known"], found["stranger"]) == (2, 2)
-    at = found["thresholds"].index(0.5)
-    assert (found["answered"][at], found["right"][at], found["strangers"][at]) == (0.5, 1.0, 0.5)
-    assert (found["answered"][0], found["strangers"][0]) == (0.5, 0.5)
-    assert found["auroc"] == 0.25  # 0.6 and 0.3 of the known against 0.7 and 0.4
-
-
-def test_samples_of_the_class_unknown_are_in_no_other_figure(trained, tmp_path):
-    """A model that knows such a class; its answers by that name are wrong for things that have one."""
-    classes = ("mug", "unknown", "pen")
-    model, metadata = build_model(trained)
-    (tmp_path / "run").mkdir()
-    save_weights(tmp_path / "run" / "weights.safetensors", model, metadata | {"classes": list(classes)})
-    run_command(tmp_path / "run", "--data", write_set(tmp_path / "set", classes=classes))
-    report, lines = read(tmp_path / "run" / "evaluation" / "set-test")
-    lines = [line for line in lines if line["modality"] == "rgb"]
-    figures = report["modalities"]["rgb"]
-    assert {line["class"] for line in lines} == {"mug", "pen"}
-    assert len(lines) == figures["samples"] == figures["min_score"]["known"] == 15
-    assert (figures["min_score"]["stranger"], report["data"]["left_out"]["unknown_classes"]) == (8, {"unknown": 8})
-    right = [line["predicted"] == line["class"] for line in lines]
-    assert figures["top1"]["value"] == pytest.approx(np.mean(right))
-    assert any(line["predicted"] == "unknown" for line in lines)
 
 
 def test_a_modality_that_no_sample_of_the_split_has_is_left_out(run, tmp_path, capsys):
