@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_coco import change, has, prepare, skipped, write_frame, write_json, write_source
+from test_coco import change, has, prepare, skipped, source, write_frame, write_json
 
 from mmcl_core.data.coco_annotations import read_annotations
 
-
-@pytest.fixture
-def source(tmp_path):
-    return write_source(tmp_path / "in")
+__all__ = ["source"]  # a fixture
 
 
 def test_pictures_are_found_where_tools_put_them(tmp_path):

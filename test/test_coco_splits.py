@@ -6,16 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from test_coco import change, prepare, refused, skipped, write_frame, write_json, write_source
+from test_coco import change, prepare, refused, skipped, source, write_frame, write_json, write_source
 
 from mmcl_core.data.coco_places import SCENE, scene_of
 from mmcl_core.data.shares import deal
 from mmcl_core.prepare import main
 
-
-@pytest.fixture
-def source(tmp_path):
-    return write_source(tmp_path / "in")
+__all__ = ["source"]  # a fixture
 
 
 @pytest.mark.parametrize(

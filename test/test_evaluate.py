@@ -49,8 +49,9 @@ def write_set(
     return path
 
 
-def train_weights(path):
-    """The file of a small network after a few updates: right more often than not."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small network after a few updates: right more often than not."""
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
     model = RecognitionModel(replace(CONFIG, depth_encoding="normals"), ["rgb", "depth"], 3)
@@ -67,25 +68,16 @@ def train_weights(path):
         optimiser.zero_grad()
         sum(losses).backward()
         optimiser.step()
+    path = tmp_path_factory.mktemp("trained") / "weights.safetensors"
     save_weights(path, model, METADATA | {"temperature": {"rgb": 1.5, "depth": 0.8, "rgbd": 0.9}})
     return path
 
 
-def run_folder(folder, weights):
-    """A run folder that holds these weights alone."""
-    folder.mkdir()
-    shutil.copy(weights, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_weights(tmp_path_factory.mktemp("trained") / "weights.safetensors")
-
-
 @pytest.fixture
 def run(tmp_path, trained):
-    return run_folder(tmp_path / "run", trained)
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def run_command(*arguments, status=0):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_sets import CLASSES, write_set
+from test_batches import prepared
 
 from mmcl_core.config import DataConfig
 from mmcl_core.data.batches import split_indices
@@ -13,10 +14,7 @@ from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.data.splits import group_mask, stratified_mask
 from mmcl_core.errors import ConfigError, DataError
 
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("sets") / "set", range(50))
+__all__ = ["prepared"]  # a fixture
 
 
 def test_a_split_of_the_set_validates_before_any_fraction(prepared):

@@ -2,22 +2,14 @@
 
 import numpy as np
 import pytest
-from test_evaluate import read, run_command, run_folder, train_weights, write_set
+from test_evaluate import read, run, run_command, trained, write_set
 
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine import strangers
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import build_model, save_weights
 
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_weights(tmp_path_factory.mktemp("trained") / "weights.safetensors")
-
-
-@pytest.fixture
-def run(tmp_path, trained):
-    return run_folder(tmp_path / "run", trained)
+__all__ = ["run", "trained"]  # fixtures
 
 
 def test_min_score_is_told_for_known_samples_and_strangers(run, tmp_path, capsys):

@@ -4,13 +4,11 @@ import csv
 import json
 import math
 import re
-from functools import partial
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
-from tiny import TABLE
+from test_sweep import TABLE, data, write
 
 from mmcl_core.engine.sweep import pages
 from mmcl_core.engine.sweep.plan import Place, make_plan
@@ -19,16 +17,7 @@ from mmcl_core.engine.sweep.pool import Outcome
 from mmcl_core.engine.sweep.summary import Line, summarise
 from mmcl_core.engine.sweep.table import read_table
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny.make_set(tmp_path_factory.mktemp("sweep") / "set")
-
-
-@pytest.fixture
-def write(tmp_path, data):
-    """Writes a table file for the set into the test's folder."""
-    return partial(tiny.write_table, tmp_path, data)
+__all__ = ["data", "write"]  # fixtures
 
 
 def fake_results(plan, out, figures, modality="rgb"):

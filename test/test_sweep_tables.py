@@ -1,12 +1,10 @@
 """Tables of runs: what a table file may hold, which runs follow from it, and the committed ones."""
 
 import itertools
-from functools import partial
-from pathlib import Path
 
 import pytest
 import tiny
-from tiny import TABLE
+from test_sweep import ROOT, TABLE, data, write
 
 from mmcl_core.engine.sweep.plan import Place, make_plan
 from mmcl_core.engine.sweep.summary import summarise
@@ -14,19 +12,9 @@ from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.methods import method_class
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["data", "write"]  # fixtures
+
 TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path.name != "rendered.yaml")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny.make_set(tmp_path_factory.mktemp("sweep") / "set")
-
-
-@pytest.fixture
-def write(tmp_path, data):
-    """Writes a table file for the set into the test's folder."""
-    return partial(tiny.write_table, tmp_path, data)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A tiny prepared set, settings and tables that train on it in seconds, and runs in processes of their own."""
+"""A tiny prepared set, settings that train on it in seconds, and runs in processes of their own."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ import socket
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from mmcl_core.config import Config, load, to_dict
+from mmcl_core.config import Config, load
 from mmcl_core.data.cache import PreparedWriter, Sample
 
 SIDE = 32
 CLASSES = ("bar", "disc", "frame")
-#: A table of runs; SET stands for the set.
-TABLE = """
-title: Tiny
-base: base.yaml
-sets: {tiny: SET}
-settings: {train.target: "{modality}"}
-columns: {rgb: {title: RGB}, depth: {}}
-rows:
-  - {name: ce, settings: {method: supervised, train.modalities: ["{modality}"]}, cells: {rgb: 92.5, depth: [79.2, 0.5]}}
-  - {name: multi, title: Multi, cells: {rgb: 94.4, depth: 86.1}}
-"""
 
 
 def picture(label: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -81,15 +69,6 @@ def settings(root: Path, *overrides: str) -> Config:
         "train.log_every=3",
     )
     return load(None, [*basic, *overrides])
-
-
-def write_table(folder: Path, data: Path, text: str = TABLE, name: str = "table.yaml", *overrides: str) -> Path:
-    """A table file for runs on the set ``data``, and beside it the settings it is based on."""
-    config = settings(Path(), "data.val_fraction=0", "train.epochs=1", "train.threads=0", *overrides)
-    (folder / "base.yaml").write_text(yaml.safe_dump(to_dict(config)))
-    path = folder / name
-    path.write_text(text.replace("SET", str(data)))
-    return path
 
 
 def start(target, *arguments, **environment):
