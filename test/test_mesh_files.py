@@ -181,3 +181,17 @@ def test_triangles_without_an_area_are_refused(tmp_path):
     path.write_text("v 0 0 0\nv 0.1 0 0\nv 0.2 0 0\nf 1 2 3\n")
     with pytest.raises(DataError, match="no triangle with an area"):
         load_mesh(path)
+
+
+def test_classes_without_a_mesh_are_told(tmp_path, caplog):
+    for place in ("box", "chair", "lamp/a/b", ".cache"):
+        (tmp_path / place).mkdir(parents=True)
+    for name in ("box/box.stl", "lamp/a/b/lamp.stl"):
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / name)
+    (tmp_path / "chair" / "chair.fbx").touch()
+    stock = FolderStock(tmp_path)
+    assert stock.classes == ("box",)
+    stock.check()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert told[0].startswith("class folders without a mesh, left out: 2, such as chair; ")
