@@ -195,3 +195,18 @@ def test_classes_without_a_mesh_are_told(tmp_path, caplog):
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert told[0].startswith("class folders without a mesh, left out: 2, such as chair; ")
+
+
+@pytest.mark.parametrize("place", ["nan", "inf", "1e30"])
+def test_points_without_a_place_in_their_picture_are_told_and_seen(library, place):
+    text = "mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1))), ("A", ((0, 0), (place, 1))))
+    (library / "a.obj").write_text(text)
+    mesh = load_mesh(library / "a.obj")
+    assert mesh.remarks == ("2 points of A have no place in its picture (uv): they show its middle",)
+    assert {RED, BLUE} <= plain_colours(mesh)
+
+
+def test_corners_that_are_no_numbers_are_refused(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 0.1 0 0\nv nan 0.1 0\nf 1 2 3\n")
+    with pytest.raises(DataError, match="corners that are no finite numbers"):
+        load_mesh(tmp_path / "a.obj")

@@ -25,6 +25,7 @@ __all__ = ["check_textures", "load_mesh"]
 
 _Y_UP = (".glb", ".gltf")
 _GREY = 150
+_FARTHEST_UV = 1e6  # repeats of a picture, beyond which float32 does not tell its pixels apart
 
 
 @dataclass
@@ -68,6 +69,8 @@ def load_mesh(path: str | Path) -> Mesh:
         raise DataError(f"cannot read the mesh {path}: {error}") from error
     if not parts:
         raise DataError(f"{path} holds no triangles")
+    if not all(np.isfinite(part.vertices).all() for part in parts):
+        raise DataError(f"{path} has triangles with corners that are no finite numbers; clean it")
     first = np.cumsum([0, *(len(part.vertices) for part in parts)])
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, first, strict=False)])
@@ -120,6 +123,10 @@ def _coloured(shape: Any, name: str) -> _Part:
     if picture is not None and uv is not None and len(uv) == len(vertices):
         uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
         part = _Part(vertices, faces, np.empty((0, 3), np.uint8), _tinted(picture, tint), uv)
+        lost = ~(np.abs(uv) <= _FARTHEST_UV).all(axis=1)  # not a number, too
+        if lost.any():
+            uv[lost] = 0.5
+            part.remark = f"{lost.sum()} points of {name} have no place in its picture (uv): they show its middle"
         if of_vertices is not None and "color" in visual.vertex_attributes and _bytes(of_vertices).min() < 255:
             part.remark = f"{name} has colours of vertices that are to multiply its picture: the picture alone is shown"
         return part
