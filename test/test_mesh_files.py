@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.crops import FolderStock
-from mmcl_core.synth.mesh_files import load_mesh
+from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.raycast import Camera, Placed, Solid, cast
 from mmcl_core.synth.shade import MeshSkin, surface
 
@@ -195,6 +197,62 @@ def test_classes_without_a_mesh_are_told(tmp_path, caplog):
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert told[0].startswith("class folders without a mesh, left out: 2, such as chair; ")
+
+
+CARD = np.array([(0, 0, 0), (0.1, 0, 0), (0.1, 0.1, 0), (0, 0.1, 0)])
+
+
+def ply(path, *names):
+    """A square with places in its pictures."""
+    path.write_text(
+        "ply\nformat ascii 1.0\n" + "".join(f"comment TextureFile {name}\n" for name in names) + "element vertex 4\n"
+        "property float x\nproperty float y\nproperty float z\nproperty float texture_u\nproperty float texture_v\n"
+        "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+        + "".join(f"{x} {y} {z} {x * 10} {y * 10}\n" for x, y, z in CARD) + "3 0 1 2\n3 0 2 3\n"
+    )  # fmt: skip
+
+
+def gltf(path, image, **shown):
+    """A box with a picture as the file says."""
+    boxes(path, material(baseColorTexture=picture(RED, RED)))
+    tree = json.loads(path.read_text())
+    tree["images"] = [image]
+    tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"].update(shown)
+    path.write_text(json.dumps(tree))
+
+
+def test_pictures_in_other_files_are_found_or_missed(library):
+    picture(RED, RED).save(library / "red one.png")
+    gltf(library / "a.gltf", {"uri": "red%20one.png"})
+    ply(library / "b.ply", "red one.png")
+    for name in ("a.gltf", "b.ply"):
+        assert plain_colours(load_mesh(library / name)) == {RED}
+    (library / "red one.png").write_text("no picture")
+    for name in ("a.gltf", "b.ply"):
+        with pytest.raises(DataError, match=rf"{name} has the texture red.*one\.png, which cannot be read"):
+            load_mesh(library / name)
+    (library / "red one.png").unlink()
+    for name in ("a.gltf", "b.ply"):
+        with pytest.raises(DataError, match=rf"{name} has the texture red.*one\.png, which is not there; put it there"):
+            load_mesh(library / name)
+
+
+def test_pictures_that_are_shown_otherwise_are_told_or_refused(library):
+    ply(library / "a.ply", "a.png", "b.png")
+    assert load_mesh(library / "a.ply").remarks == ("of its 2 pictures b.png alone is shown",)
+    gltf(library / "b.gltf", {"uri": "a.png"}, extensions={"KHR_texture_transform": {"scale": [2, 2]}})
+    assert "KHR_texture_transform" in load_mesh(library / "b.gltf").remarks[0]
+    gltf(library / "c.gltf", {"uri": "a.ktx2", "mimeType": "image/ktx2"})
+    with pytest.raises(DataError, match=r"c\.gltf has a texture of the kind KTX2, which cannot be read"):
+        load_mesh(library / "c.gltf")
+    (library / "d.glb").write_bytes(b"glTF" + bytes(30))
+    with pytest.raises(DataError, match=r"cannot read the mesh .*d\.glb"):
+        load_mesh(library / "d.glb")
+
+
+def test_a_material_that_is_not_in_its_file_is_told(library):
+    (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", None), ("a", None)))
+    assert check_textures(library / "a.obj") == "its material file m.mtl has no material a"
 
 
 @pytest.mark.parametrize("place", ["nan", "inf", "1e30"])

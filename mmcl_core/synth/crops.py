@@ -127,7 +127,7 @@ class FolderStock:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
         Warns of class folders that hold no mesh, of meshes that are left out, for their name or beside another one, of
-        material files that are missing, and of colours that cannot be shown.
+        materials that are missing, and of colours that cannot be shown.
 
         Returns:
             A checksum of the meshes and their names, hexadecimal.
@@ -161,12 +161,9 @@ class FolderStock:
                 "end at 3 to 8 m, often read nothing of them",
                 _LARGE, len(large), large[0],
             )  # fmt: skip
-        plain = [(path, missing) for path in used if (missing := check_textures(path))]
+        plain = [(path, reason) for path in used if (reason := check_textures(path))]
         if plain:
-            logger.warning(
-                "meshes of plain colour, as their material file is not there: %d, such as %s (%s)",
-                len(plain), *plain[0],
-            )  # fmt: skip
+            logger.warning("meshes of plain colour, or with plain parts: %d, such as %s: %s", len(plain), *plain[0])
         return checksum.hexdigest()
 
     def _tell_left_out(self) -> None:

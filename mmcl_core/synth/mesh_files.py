@@ -9,11 +9,13 @@ colours of its vertices, and is linear light (section 3.9.2).
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -60,7 +62,7 @@ def load_mesh(path: str | Path) -> Mesh:
 
     Raises:
         DataError: the file cannot be read, holds no triangles or none with an area, or is not in metres by the look of
-            it; or its texture is missing, see :func:`check_textures`.
+            it; or a texture is missing, see :func:`check_textures`.
     """
     check_textures(path)
     try:
@@ -83,7 +85,7 @@ def load_mesh(path: str | Path) -> Mesh:
     if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
         vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
     pictures, shows, uv = _skins(parts)
-    remarks = tuple(dict.fromkeys(part.remark for part in parts if part.remark))
+    remarks = tuple(dict.fromkeys([*_outside(path)[1], *(part.remark for part in parts if part.remark)]))
     return Mesh(vertices, faces, uv, pictures[0], others=pictures[1:], shows=shows, remarks=remarks)
 
 
@@ -91,7 +93,7 @@ def _parts(path: str | Path) -> list[_Part]:
     """The parts of a file, in its order, without points that no triangle uses."""
     import trimesh
 
-    scene: Any = trimesh.load_scene(str(path), process=False)
+    scene: Any = trimesh.load_scene(str(path), process=False, resolver=_resolver(path))
     found = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
@@ -215,42 +217,117 @@ def _coloured_faces(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_textures(path: str | Path) -> str:
-    """Look for the textures of a mesh: those that the materials of an .obj file name as ``map_Kd``.
+    """Look for the textures of a mesh that are in other files.
+
+    These are what the materials of an .obj file name as ``map_Kd``, a .ply file as ``TextureFile``, and the materials
+    of a .gltf or .glb file as base colour.
 
     Args:
-        path: a mesh file; only .obj files are looked into.
+        path: a mesh file.
 
     Returns:
-        The name of the material file where that is missing, so that the mesh will be plain; otherwise empty.
+        Why faces of an .obj file will be plain, though they name a material: a short phrase; otherwise empty.
 
     Raises:
         DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
     """
-    if Path(path).suffix.lower() != ".obj" or not Path(path).is_file():
+    if not Path(path).is_file():
         return ""
-    import trimesh
+    resolver = _resolver(path)
+    if Path(path).suffix.lower() == ".obj":
+        return _check_obj(path, resolver)
+    for name in _outside(path)[0]:
+        _check_picture(resolver, name, f"the mesh {path} has the texture {name}", "put it there")
+    return ""
 
+
+def _resolver(path: str | Path) -> Any:
+    """Finds the files that a mesh names; spaces and the like may be written as in addresses (``%20``)."""
+    from trimesh.resolvers import FilePathResolver
+
+    class Resolver(FilePathResolver):
+        def get(self, name: str) -> Any:
+            try:
+                return super().get(name)
+            except FileNotFoundError:
+                return super().get(unquote(name))
+
+    return Resolver(str(path))
+
+
+def _check_obj(path: str | Path, resolver: Any) -> str:
     content = Path(path).read_bytes()
     library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
     used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
     if library is None or not used:
         return ""
-    resolver: Any = trimesh.resolvers.FilePathResolver(str(path))
     material_file = _text(library[1])
     try:
         lines = resolver.get(material_file).splitlines()
     except (OSError, ValueError):  # not there, or not below the folder of the mesh
-        return material_file
-    material = b""
+        return f"its material file {material_file} is not there"
+    material, known = b"", set()
     for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
         if key.lower() == b"newmtl":
             material = value.strip()
+            known.add(material)
         elif key.lower() == b"map_kd" and material in used:
-            _check_picture(resolver, _text(value), f"the mesh {path} has the texture {_text(value)} ({material_file})")
-    return ""
+            what = f"the mesh {path} has the texture {_text(value)} ({material_file})"
+            _check_picture(
+                resolver, _text(value), what, "put it there, or take its map_Kd line out for a mesh of plain colour"
+            )
+    strange = sorted(used - known)
+    return f"its material file {material_file} has no material {_text(strange[0])}" if strange else ""
 
 
-def _check_picture(resolver: Any, name: str, what: str) -> None:
+def _outside(path: str | Path) -> tuple[list[str], list[str]]:
+    """The pictures in other files that a .ply, .gltf or .glb file shows, and what of its pictures is shown otherwise.
+
+    Raises:
+        DataError: a picture of a kind that cannot be read.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".ply":
+        with Path(path).open("rb") as file:
+            header = file.read(1 << 16).partition(b"end_header")[0]
+        names = [_text(name) for name in re.findall(rb"^comment\s+TextureFile\s+(.+)", header, re.MULTILINE | re.I)]
+        if not re.search(rb"^property\s.*\s(s|u|texture_u|texcoord)\s*$", header, re.MULTILINE):
+            return [], []  # without places in it no picture is shown
+        return names[-1:], [f"of its {len(names)} pictures {names[-1]} alone is shown"] if len(names) > 1 else []
+    names, remarks = [], []
+    for shown, picture in _base_colours(path) if suffix in _Y_UP else ():
+        if "KHR_texture_transform" in shown.get("extensions", {}):
+            remarks.append("a picture is to be moved or repeated (KHR_texture_transform): it is shown as it is")
+        if picture.get("mimeType") == "image/ktx2" or str(picture.get("uri", "")).lower().endswith(".ktx2"):
+            raise DataError(f"the mesh {path} has a texture of the kind KTX2, which cannot be read; export it as PNG")
+        if "bufferView" not in picture and not picture.get("uri", "data:").startswith("data:"):
+            names.append(picture["uri"])
+    return names, remarks
+
+
+def _base_colours(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The base colours of the materials that a .gltf or .glb file uses: how a texture is shown, and its picture.
+
+    What makes no sense in the file is left to who reads it whole.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(20)
+        binary = content[:4] == b"glTF"
+        content = file.read(int.from_bytes(content[12:16], "little")) if binary else content + file.read()
+    try:
+        tree = json.loads(content)
+        used = {part.get("material") for mesh in tree["meshes"] for part in mesh["primitives"]}
+        for number in sorted(used - {None}):
+            shown = tree["materials"][number].get("pbrMetallicRoughness", {}).get("baseColorTexture")
+            if shown is not None:
+                texture = tree["textures"][shown["index"]]
+                sources = [texture, *texture.get("extensions", {}).values()]
+                yield shown, tree["images"][next(one["source"] for one in reversed(sources) if "source" in one)]
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return
+
+
+def _check_picture(resolver: Any, name: str, what: str, remedy: str) -> None:
     from PIL import Image
 
     try:
@@ -262,7 +339,7 @@ def _check_picture(resolver: Any, name: str, what: str) -> None:
         reason = "which is not in the folder of the mesh"
     except (OSError, Image.DecompressionBombError) as error:
         reason = f"which cannot be read ({error})"
-    raise DataError(f"{what}, {reason}; put it there, or take its map_Kd line out for a mesh of plain colour")
+    raise DataError(f"{what}, {reason}; {remedy}")
 
 
 def _text(name: bytes) -> str:
