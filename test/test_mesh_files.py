@@ -268,3 +268,10 @@ def test_corners_that_are_no_numbers_are_refused(tmp_path):
     (tmp_path / "a.obj").write_text("v 0 0 0\nv 0.1 0 0\nv nan 0.1 0\nf 1 2 3\n")
     with pytest.raises(DataError, match="corners that are no finite numbers"):
         load_mesh(tmp_path / "a.obj")
+
+
+def test_a_mesh_with_coordinates_of_a_map_keeps_its_shape(tmp_path):
+    shape = trimesh.creation.icosphere(2, 0.05)
+    shape.apply_translation((5e5, 4e6, 100.0))
+    shape.export(tmp_path / "a.obj", digits=9)
+    np.testing.assert_allclose(np.linalg.norm(load_mesh(tmp_path / "a.obj").vertices, axis=1), 0.05, atol=1e-6)

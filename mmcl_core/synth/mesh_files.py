@@ -53,6 +53,8 @@ class _Part:
 def load_mesh(path: str | Path) -> Mesh:
     """Load one mesh file with its colours (see the module); nodes are put in their places.
 
+    A mesh far from the origin, by more than a hundred times its size, is moved there.
+
     Args:
         path: an .obj, .ply, .stl or .off file in metres with +z up, or a .glb or .gltf file, in which +y is up and
             becomes +z.
@@ -82,6 +84,9 @@ def load_mesh(path: str | Path) -> Mesh:
     extent = float(np.ptp(vertices, axis=0).max())
     if not 0.002 < extent < 5.0:
         raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
+    middle = (vertices.min(0) + vertices.max(0)) / 2
+    if np.abs(middle).max() > 100 * extent:  # as in maps: float32, which meshes have, would bend it
+        vertices = vertices - middle
     if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
         vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
     pictures, shows, uv = _skins(parts)
