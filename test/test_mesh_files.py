@@ -275,3 +275,11 @@ def test_a_mesh_with_coordinates_of_a_map_keeps_its_shape(tmp_path):
     shape.apply_translation((5e5, 4e6, 100.0))
     shape.export(tmp_path / "a.obj", digits=9)
     np.testing.assert_allclose(np.linalg.norm(load_mesh(tmp_path / "a.obj").vertices, axis=1), 0.05, atol=1e-6)
+
+
+def test_pictures_of_16_bits_keep_their_levels(library):
+    from PIL import Image
+
+    Image.fromarray(np.full((8, 8), 100 * 257, np.uint16)).save(library / "a.png")
+    (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1)))))
+    assert plain_colours(load_mesh(library / "a.obj")) == {(100,) * 3}

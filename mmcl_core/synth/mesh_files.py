@@ -147,6 +147,7 @@ def _coloured(shape: Any, name: str) -> _Part:
 
 def _picture(material: Any) -> np.ndarray | None:
     """The picture of a material, uint8 [H, W, 3]."""
+    from PIL import Image
     from trimesh.visual.material import empty_material
 
     image = getattr(material, "image", None)
@@ -154,6 +155,8 @@ def _picture(material: Any) -> np.ndarray | None:
         image = getattr(material, "baseColorTexture", None)
     if image is None:
         return None
+    if image.mode.startswith("I;16"):  # as it is, whatever is above 255 would become white
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     found = np.array(image.convert("RGB"))
     none = np.array(empty_material().image.convert("RGB"))  # what stands for no material at all
     return None if np.array_equal(found, none) else found
