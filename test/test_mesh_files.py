@@ -283,3 +283,20 @@ def test_pictures_of_16_bits_keep_their_levels(library):
     Image.fromarray(np.full((8, 8), 100 * 257, np.uint16)).save(library / "a.png")
     (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1)))))
     assert plain_colours(load_mesh(library / "a.obj")) == {(100,) * 3}
+
+
+def test_transparent_materials_are_told(tmp_path):
+    leaf = picture(RED, GREEN).convert("RGBA")
+    clear = leaf.copy()
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    for alpha_mode, image, factor, told in (
+        ("MASK", clear, None, True),
+        ("BLEND", None, [255, 0, 0, 60], True),
+        ("BLEND", leaf, [255, 0, 0, 255], False),
+        ("OPAQUE", clear, [255, 0, 0, 60], False),
+    ):
+        kind = material(alphaMode=alpha_mode, baseColorTexture=image, baseColorFactor=factor)
+        remarks = boxes(tmp_path / "a.glb", kind).remarks
+        assert [remark.partition(" is ")[2] for remark in remarks] == (
+            ["transparent, in parts at least: it is shown opaque"] if told else []
+        )

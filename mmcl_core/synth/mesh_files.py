@@ -105,6 +105,8 @@ def _parts(path: str | Path) -> list[_Part]:
         shape = scene.geometry[name]
         if isinstance(shape, trimesh.Trimesh) and len(shape.faces):
             part = _coloured(shape, str(name))
+            if _least_alpha(getattr(shape.visual, "material", None)) < 128:
+                part.remark = part.remark or f"{name} is transparent, in parts at least: it is shown opaque"
             used = np.zeros(len(shape.vertices), bool)
             used[part.faces] = True  # points of a scan that no triangle uses are no part of the object
             part.vertices = trimesh.transform_points(part.vertices, transform)[used]
@@ -160,6 +162,15 @@ def _picture(material: Any) -> np.ndarray | None:
     found = np.array(image.convert("RGB"))
     none = np.array(empty_material().image.convert("RGB"))  # what stands for no material at all
     return None if np.array_equal(found, none) else found
+
+
+def _least_alpha(material: Any) -> int:
+    """How little of the light behind it a material of a .glb or .gltf file stops somewhere; 255: all of it."""
+    if getattr(material, "alphaMode", None) not in ("MASK", "BLEND"):
+        return 255
+    image, factor = material.baseColorTexture, material.baseColorFactor
+    least = 255 if factor is None else int(factor[3])
+    return min(least, image.getchannel("A").getextrema()[0]) if image is not None and image.mode == "RGBA" else least
 
 
 def _plain(material: Any) -> np.ndarray:
