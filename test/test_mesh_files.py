@@ -242,6 +242,8 @@ def test_pictures_that_are_shown_otherwise_are_told_or_refused(library):
     assert load_mesh(library / "a.ply").remarks == ("of its 2 pictures b.png alone is shown",)
     gltf(library / "b.gltf", {"uri": "a.png"}, extensions={"KHR_texture_transform": {"scale": [2, 2]}})
     assert "KHR_texture_transform" in load_mesh(library / "b.gltf").remarks[0]
+    gltf(library / "b.gltf", {"uri": "a.png"}, texCoord=1)
+    assert "the first ones are taken" in load_mesh(library / "b.gltf").remarks[0]
     gltf(library / "c.gltf", {"uri": "a.ktx2", "mimeType": "image/ktx2"})
     with pytest.raises(DataError, match=r"c\.gltf has a texture of the kind KTX2, which cannot be read"):
         load_mesh(library / "c.gltf")
@@ -300,3 +302,15 @@ def test_transparent_materials_are_told(tmp_path):
         assert [remark.partition(" is ")[2] for remark in remarks] == (
             ["transparent, in parts at least: it is shown opaque"] if told else []
         )
+
+
+def test_whole_numbers_for_shares_of_one_are_refused(library):
+    path = library / "a.gltf"
+    for name in ("POSITION", "TEXCOORD_0"):
+        gltf(path, {"uri": "a.png"})
+        load_mesh(path)
+        tree = json.loads(path.read_text())
+        tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"][name]]["normalized"] = True
+        path.write_text(json.dumps(tree))
+        with pytest.raises(DataError, match=r"a\.gltf has points or uv in whole numbers \(normalized\); export it"):
+            load_mesh(path)

@@ -26,6 +26,7 @@ from mmcl_core.synth.shade import painted
 __all__ = ["check_textures", "load_mesh"]
 
 _Y_UP = (".glb", ".gltf")
+_NONSENSE = (LookupError, TypeError, AttributeError)  # of a file that is not as the standard says
 _GREY = 150
 _FARTHEST_UV = 1e6  # repeats of a picture, beyond which float32 does not tell its pixels apart
 
@@ -248,7 +249,8 @@ def check_textures(path: str | Path) -> str:
         Why faces of an .obj file will be plain, though they name a material: a short phrase; otherwise empty.
 
     Raises:
-        DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
+        DataError: a texture of a material that the mesh uses is missing or no picture; names both files. A .gltf or
+            .glb file whose pictures or numbers cannot be read.
     """
     if not Path(path).is_file():
         return ""
@@ -303,7 +305,7 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
     """The pictures in other files that a .ply, .gltf or .glb file shows, and what of its pictures is shown otherwise.
 
     Raises:
-        DataError: a picture of a kind that cannot be read.
+        DataError: a picture of a kind, or numbers, that cannot be read.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".ply":
@@ -313,10 +315,12 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
         if not re.search(rb"^property\s.*\s(s|u|texture_u|texcoord)\s*$", header, re.MULTILINE):
             return [], []  # without places in it no picture is shown
         return names[-1:], [f"of its {len(names)} pictures {names[-1]} alone is shown"] if len(names) > 1 else []
-    names, remarks = [], []
-    for shown, picture in _base_colours(path) if suffix in _Y_UP else ():
-        if "KHR_texture_transform" in shown.get("extensions", {}):
-            remarks.append("a picture is to be moved or repeated (KHR_texture_transform): it is shown as it is")
+    tree, names, remarks = _tree(path) if suffix in _Y_UP else {}, [], []
+    if _whole_numbers(tree):
+        raise DataError(f"the mesh {path} has points or uv in whole numbers (normalized); export it with float ones")
+    for shown, picture in _base_colours(tree):
+        if shown.get("texCoord", 0) or "KHR_texture_transform" in shown.get("extensions", {}):
+            remarks.append("a picture has uv of its own (texCoord, KHR_texture_transform): the first ones are taken")
         if picture.get("mimeType") == "image/ktx2" or str(picture.get("uri", "")).lower().endswith(".ktx2"):
             raise DataError(f"the mesh {path} has a texture of the kind KTX2, which cannot be read; export it as PNG")
         if "bufferView" not in picture and not picture.get("uri", "data:").startswith("data:"):
@@ -324,17 +328,32 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
     return names, remarks
 
 
-def _base_colours(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The base colours of the materials that a .gltf or .glb file uses: how a texture is shown, and its picture.
-
-    What makes no sense in the file is left to who reads it whole.
-    """
+def _tree(path: str | Path) -> dict[str, Any]:
+    """What a .gltf or .glb file says of its content; what is no JSON is left to who reads it whole."""
     with Path(path).open("rb") as file:
         content = file.read(20)
         binary = content[:4] == b"glTF"
         content = file.read(int.from_bytes(content[12:16], "little")) if binary else content + file.read()
     try:
-        tree = json.loads(content)
+        tree: dict[str, Any] = json.loads(content)
+    except ValueError:
+        return {}
+    return tree
+
+
+def _whole_numbers(tree: dict[str, Any]) -> bool:
+    """Whether points or uv are whole numbers that stand for shares of one, which trimesh does not divide."""
+    try:
+        parts = [part["attributes"] for mesh in tree["meshes"] for part in mesh["primitives"]]
+        numbers = [part[name] for part in parts for name in ("POSITION", "TEXCOORD_0") if name in part]
+        return any(tree["accessors"][number].get("normalized", False) for number in numbers)
+    except _NONSENSE:
+        return False
+
+
+def _base_colours(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The base colours of the materials that are used: how a texture is shown, and its picture."""
+    try:
         used = {part.get("material") for mesh in tree["meshes"] for part in mesh["primitives"]}
         for number in sorted(used - {None}):
             shown = tree["materials"][number].get("pbrMetallicRoughness", {}).get("baseColorTexture")
@@ -342,7 +361,7 @@ def _base_colours(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, 
                 texture = tree["textures"][shown["index"]]
                 sources = [texture, *texture.get("extensions", {}).values()]
                 yield shown, tree["images"][next(one["source"] for one in reversed(sources) if "source" in one)]
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration):
+    except (*_NONSENSE, StopIteration):
         return
 
 
