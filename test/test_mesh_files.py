@@ -144,6 +144,20 @@ def test_colours_of_vertices_come_before_that_of_a_material(library):
         assert plain_colours(load_mesh(library / f"{name}.obj")) == {RED}
 
 
+@pytest.mark.parametrize(("file", "level"), [("a.glb", 188), ("a.gltf", 188), ("a.ply", 128)])
+def test_colours_of_vertices_are_linear_light_where_the_standard_says_so(tmp_path, file, level):
+    """By glTF 2.0, section 3.9.2; 0.5 of the light is 188 in sRGB."""
+    shape, half = trimesh.creation.box((0.1, 0.1, 0.1)), np.full((8, 4), 128, np.uint8)
+    shape.visual.vertex_colors = half
+    shape.export(tmp_path / file)
+    assert plain_colours(load_mesh(tmp_path / file)) == {(level,) * 3}
+    if file == "a.glb":
+        shape.visual = material(uv=False, baseColorFactor=[255, 0, 255, 255])
+        shape.visual.vertex_attributes["color"] = half
+        shape.export(tmp_path / file)
+        assert plain_colours(load_mesh(tmp_path / file)) == {(188, 0, 188)}
+
+
 def test_without_a_colour_a_mesh_is_grey(library):
     places = ((0, 0), (1, 1))
     shape = trimesh.creation.box((0.1, 0.1, 0.1))

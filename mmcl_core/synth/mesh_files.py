@@ -3,7 +3,7 @@
 Lengths are metres and upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0,
 section 3.4). What a face shows is, in this order: the picture of its material, the colours of its vertices, the plain
 colour of its material, grey. In .glb and .gltf files the base colour of a material multiplies its picture or the
-colours of its vertices, and is linear light (section 3.9.2).
+colours of its vertices, and both it and these are linear light (section 3.9.2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.mesh import Mesh
-from mmcl_core.synth.shade import painted
+from mmcl_core.synth.shade import painted, srgb
 
 __all__ = ["check_textures", "load_mesh"]
 
@@ -105,7 +105,7 @@ def _parts(path: str | Path) -> list[_Part]:
         transform, name = scene.graph[node]
         shape = scene.geometry[name]
         if isinstance(shape, trimesh.Trimesh) and len(shape.faces):
-            part = _coloured(shape, str(name))
+            part = _coloured(shape, str(name), linear=Path(path).suffix.lower() in _Y_UP)
             if _least_alpha(getattr(shape.visual, "material", None)) < 128:
                 part.remark = part.remark or f"{name} is transparent, in parts at least: it is shown opaque"
             used = np.zeros(len(shape.vertices), bool)
@@ -117,12 +117,12 @@ def _parts(path: str | Path) -> list[_Part]:
     return found
 
 
-def _coloured(shape: Any, name: str) -> _Part:
-    """A geometry of a file as a part, with the colours that it has."""
+def _coloured(shape: Any, name: str, linear: bool) -> _Part:
+    """A geometry of a file as a part, with the colours that it has; ``linear``: those of vertices are linear light."""
     visual, vertices, faces = shape.visual, np.asarray(shape.vertices), np.asarray(shape.faces)
     if visual.kind != "texture":
         grey = np.full((len(faces), 3), _GREY, np.uint8)
-        colours = grey if visual.kind is None else np.asarray(visual.face_colors, np.uint8)[:, :3]
+        colours = grey if visual.kind is None else _bytes(np.asarray(visual.face_colors, np.uint8), linear)
         return _Part(vertices, faces, colours)
     material, uv = visual.material, visual.uv
     picture, factor = _picture(material), getattr(material, "baseColorFactor", None)
@@ -141,7 +141,7 @@ def _coloured(shape: Any, name: str) -> _Part:
             part.remark = f"{name} has colours of vertices that are to multiply its picture: the picture alone is shown"
         return part
     if of_vertices is not None:
-        colours = _bytes(of_vertices)[faces].mean(axis=1).astype(np.uint8)
+        colours = _bytes(of_vertices, linear)[faces].mean(axis=1).astype(np.uint8)
     else:
         colours = np.tile(_plain(material), (len(faces), 1))
     remark = f"{name} has a picture, but no place in it (uv) for its faces: it is plain" if picture is not None else ""
@@ -182,9 +182,11 @@ def _plain(material: Any) -> np.ndarray:
     return np.asarray(material.main_color if stated else (_GREY,) * 3, np.uint8)[:3]
 
 
-def _bytes(colours: Any) -> np.ndarray:
-    """Colours as they are stored, in 0..1, 8 or 16 bits, as uint8 [N, 3]."""
+def _bytes(colours: Any, linear: bool = False) -> np.ndarray:
+    """Colours as they are stored, in 0..1, 8 or 16 bits, as uint8 [N, 3]; ``linear``: from linear light to sRGB."""
     found = np.asarray(colours)[:, :3]
+    if linear:
+        found = srgb(np.clip(found / (1 if found.dtype.kind == "f" else np.iinfo(found.dtype).max), 0, 1))
     if found.dtype.kind == "f":
         return (np.clip(np.nan_to_num(found), 0, 1) * 255).round().astype(np.uint8)
     return (found // 257 if found.dtype == np.uint16 else found).astype(np.uint8)
