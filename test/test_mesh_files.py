@@ -266,6 +266,14 @@ def test_pictures_that_are_shown_otherwise_are_told_or_refused(library):
         load_mesh(library / "d.glb")
 
 
+def test_pictures_are_found_by_paths_with_backslashes(library):
+    (library / "sub").mkdir()
+    (library / "a.png").rename(library / "sub" / "a.png")
+    (library / "m.mtl").write_text("newmtl A\nmap_Kd sub\\a.png\n")
+    (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1)))))
+    assert {RED, BLUE} <= plain_colours(load_mesh(library / "a.obj"))
+
+
 def test_a_material_that_is_not_in_its_file_is_told(library):
     (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", None), ("a", None)))
     assert check_textures(library / "a.obj") == "its material file m.mtl has no material a"

@@ -265,7 +265,7 @@ def check_textures(path: str | Path) -> str:
 
 
 def _resolver(path: str | Path) -> Any:
-    """Finds the files that a mesh names; spaces and the like may be written as in addresses (``%20``)."""
+    """Finds the files that a mesh names; they may be written as in addresses (``%20``), or with backslashes."""
     from trimesh.resolvers import FilePathResolver
 
     class Resolver(FilePathResolver):
@@ -273,7 +273,7 @@ def _resolver(path: str | Path) -> Any:
             try:
                 return super().get(name)
             except FileNotFoundError:
-                return super().get(unquote(name))
+                return super().get(unquote(name).replace("\\", "/"))
 
     return Resolver(str(path))
 
