@@ -336,3 +336,13 @@ def test_whole_numbers_for_shares_of_one_are_refused(library):
         path.write_text(json.dumps(tree))
         with pytest.raises(DataError, match=r"a\.gltf has points or uv in whole numbers \(normalized\); export it"):
             load_mesh(path)
+
+
+def test_the_check_of_meshes_has_a_progress_bar(tmp_path, monkeypatch):
+    (tmp_path / "box").mkdir()
+    for name in ("a", "b"):
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "box" / f"{name}.stl")
+    seen = []
+    monkeypatch.setattr("mmcl_core.synth.crops.progress_bar", lambda items, **look: seen.append(len(items)) or items)
+    FolderStock(tmp_path).check()
+    assert seen == [2]

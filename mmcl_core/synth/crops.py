@@ -19,6 +19,7 @@ import numpy as np
 
 from mmcl_core.data.sources import NOT_UTF8, printable
 from mmcl_core.errors import DataError
+from mmcl_core.progress import progress_bar
 from mmcl_core.synth.background import TexturePool, background_texture
 from mmcl_core.synth.mesh import MESH_SUFFIXES, Mesh, object_files
 from mmcl_core.synth.mesh_files import check_textures, load_mesh
@@ -139,7 +140,7 @@ class FolderStock:
         used = [path for name, _, path in self._files if name in self.classes]
         checksum = hashlib.sha256(repr([file[:2] for file in self._files if file[0] in self.classes]).encode())
         broken, remarks, large = [], [], []
-        for path in used:
+        for path in progress_bar(used, title="check meshes", unit=" meshes", leave=False):
             try:
                 mesh = load_mesh(path)
                 remarks += [(path, remark) for remark in mesh.remarks]
