@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.crops import FolderStock
-from mmcl_core.synth.mesh_files import load_mesh
+from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.raycast import Camera, Placed, Solid, cast
 from mmcl_core.synth.shade import MeshSkin, surface
 
@@ -142,6 +144,20 @@ def test_colours_of_vertices_come_before_that_of_a_material(library):
         assert plain_colours(load_mesh(library / f"{name}.obj")) == {RED}
 
 
+@pytest.mark.parametrize(("file", "level"), [("a.glb", 188), ("a.gltf", 188), ("a.ply", 128)])
+def test_colours_of_vertices_are_linear_light_where_the_standard_says_so(tmp_path, file, level):
+    """By glTF 2.0, section 3.9.2; 0.5 of the light is 188 in sRGB."""
+    shape, half = trimesh.creation.box((0.1, 0.1, 0.1)), np.full((8, 4), 128, np.uint8)
+    shape.visual.vertex_colors = half
+    shape.export(tmp_path / file)
+    assert plain_colours(load_mesh(tmp_path / file)) == {(level,) * 3}
+    if file == "a.glb":
+        shape.visual = material(uv=False, baseColorFactor=[255, 0, 255, 255])
+        shape.visual.vertex_attributes["color"] = half
+        shape.export(tmp_path / file)
+        assert plain_colours(load_mesh(tmp_path / file)) == {(188, 0, 188)}
+
+
 def test_without_a_colour_a_mesh_is_grey(library):
     places = ((0, 0), (1, 1))
     shape = trimesh.creation.box((0.1, 0.1, 0.1))
@@ -181,3 +197,152 @@ def test_triangles_without_an_area_are_refused(tmp_path):
     path.write_text("v 0 0 0\nv 0.1 0 0\nv 0.2 0 0\nf 1 2 3\n")
     with pytest.raises(DataError, match="no triangle with an area"):
         load_mesh(path)
+
+
+def test_classes_without_a_mesh_are_told(tmp_path, caplog):
+    for place in ("box", "chair", "lamp/a/b", ".cache"):
+        (tmp_path / place).mkdir(parents=True)
+    for name in ("box/box.stl", "lamp/a/b/lamp.stl"):
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / name)
+    (tmp_path / "chair" / "chair.fbx").touch()
+    stock = FolderStock(tmp_path)
+    assert stock.classes == ("box",)
+    stock.check()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert told[0].startswith("class folders without a mesh, left out: 2, such as chair; ")
+
+
+CARD = np.array([(0, 0, 0), (0.1, 0, 0), (0.1, 0.1, 0), (0, 0.1, 0)])
+
+
+def ply(path, *names):
+    """A square with places in its pictures."""
+    path.write_text(
+        "ply\nformat ascii 1.0\n" + "".join(f"comment TextureFile {name}\n" for name in names) + "element vertex 4\n"
+        "property float x\nproperty float y\nproperty float z\nproperty float texture_u\nproperty float texture_v\n"
+        "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+        + "".join(f"{x} {y} {z} {x * 10} {y * 10}\n" for x, y, z in CARD) + "3 0 1 2\n3 0 2 3\n"
+    )  # fmt: skip
+
+
+def gltf(path, image, **shown):
+    """A box with a picture as the file says."""
+    boxes(path, material(baseColorTexture=picture(RED, RED)))
+    tree = json.loads(path.read_text())
+    tree["images"] = [image]
+    tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"].update(shown)
+    path.write_text(json.dumps(tree))
+
+
+def test_pictures_in_other_files_are_found_or_missed(library):
+    picture(RED, RED).save(library / "red one.png")
+    gltf(library / "a.gltf", {"uri": "red%20one.png"})
+    ply(library / "b.ply", "red one.png")
+    for name in ("a.gltf", "b.ply"):
+        assert plain_colours(load_mesh(library / name)) == {RED}
+    (library / "red one.png").write_text("no picture")
+    for name in ("a.gltf", "b.ply"):
+        with pytest.raises(DataError, match=rf"{name} has the texture red.*one\.png, which cannot be read"):
+            load_mesh(library / name)
+    (library / "red one.png").unlink()
+    for name in ("a.gltf", "b.ply"):
+        with pytest.raises(DataError, match=rf"{name} has the texture red.*one\.png, which is not there; put it there"):
+            load_mesh(library / name)
+
+
+def test_pictures_that_are_shown_otherwise_are_told_or_refused(library):
+    ply(library / "a.ply", "a.png", "b.png")
+    assert load_mesh(library / "a.ply").remarks == ("of its 2 pictures b.png alone is shown",)
+    gltf(library / "b.gltf", {"uri": "a.png"}, extensions={"KHR_texture_transform": {"scale": [2, 2]}})
+    assert "KHR_texture_transform" in load_mesh(library / "b.gltf").remarks[0]
+    gltf(library / "b.gltf", {"uri": "a.png"}, texCoord=1)
+    assert "the first ones are taken" in load_mesh(library / "b.gltf").remarks[0]
+    gltf(library / "c.gltf", {"uri": "a.ktx2", "mimeType": "image/ktx2"})
+    with pytest.raises(DataError, match=r"c\.gltf has a texture of the kind KTX2, which cannot be read"):
+        load_mesh(library / "c.gltf")
+    (library / "d.glb").write_bytes(b"glTF" + bytes(30))
+    with pytest.raises(DataError, match=r"cannot read the mesh .*d\.glb"):
+        load_mesh(library / "d.glb")
+
+
+def test_pictures_are_found_by_paths_with_backslashes(library):
+    (library / "sub").mkdir()
+    (library / "a.png").rename(library / "sub" / "a.png")
+    (library / "m.mtl").write_text("newmtl A\nmap_Kd sub\\a.png\n")
+    (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1)))))
+    assert {RED, BLUE} <= plain_colours(load_mesh(library / "a.obj"))
+
+
+def test_a_material_that_is_not_in_its_file_is_told(library):
+    (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", None), ("a", None)))
+    assert check_textures(library / "a.obj") == "its material file m.mtl has no material a"
+
+
+@pytest.mark.parametrize("place", ["nan", "inf", "1e30"])
+def test_points_without_a_place_in_their_picture_are_told_and_seen(library, place):
+    text = "mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1))), ("A", ((0, 0), (place, 1))))
+    (library / "a.obj").write_text(text)
+    mesh = load_mesh(library / "a.obj")
+    assert mesh.remarks == ("2 points of A have no place in its picture (uv): they show its middle",)
+    assert {RED, BLUE} <= plain_colours(mesh)
+
+
+def test_corners_that_are_no_numbers_are_refused(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 0.1 0 0\nv nan 0.1 0\nf 1 2 3\n")
+    with pytest.raises(DataError, match="corners that are no finite numbers"):
+        load_mesh(tmp_path / "a.obj")
+
+
+def test_a_mesh_with_coordinates_of_a_map_keeps_its_shape(tmp_path):
+    shape = trimesh.creation.icosphere(2, 0.05)
+    shape.apply_translation((5e5, 4e6, 100.0))
+    shape.export(tmp_path / "a.obj", digits=9)
+    np.testing.assert_allclose(np.linalg.norm(load_mesh(tmp_path / "a.obj").vertices, axis=1), 0.05, atol=1e-6)
+
+
+def test_pictures_of_16_bits_keep_their_levels(library):
+    from PIL import Image
+
+    Image.fromarray(np.full((8, 8), 100 * 257, np.uint16)).save(library / "a.png")
+    (library / "a.obj").write_text("mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1)))))
+    assert plain_colours(load_mesh(library / "a.obj")) == {(100,) * 3}
+
+
+def test_transparent_materials_are_told(tmp_path):
+    leaf = picture(RED, GREEN).convert("RGBA")
+    clear = leaf.copy()
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    for alpha_mode, image, factor, told in (
+        ("MASK", clear, None, True),
+        ("BLEND", None, [255, 0, 0, 60], True),
+        ("BLEND", leaf, [255, 0, 0, 255], False),
+        ("OPAQUE", clear, [255, 0, 0, 60], False),
+    ):
+        kind = material(alphaMode=alpha_mode, baseColorTexture=image, baseColorFactor=factor)
+        remarks = boxes(tmp_path / "a.glb", kind).remarks
+        assert [remark.partition(" is ")[2] for remark in remarks] == (
+            ["transparent, in parts at least: it is shown opaque"] if told else []
+        )
+
+
+def test_whole_numbers_for_shares_of_one_are_refused(library):
+    path = library / "a.gltf"
+    for name in ("POSITION", "TEXCOORD_0"):
+        gltf(path, {"uri": "a.png"})
+        load_mesh(path)
+        tree = json.loads(path.read_text())
+        tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"][name]]["normalized"] = True
+        path.write_text(json.dumps(tree))
+        with pytest.raises(DataError, match=r"a\.gltf has points or uv in whole numbers \(normalized\); export it"):
+            load_mesh(path)
+
+
+def test_the_check_of_meshes_has_a_progress_bar(tmp_path, monkeypatch):
+    (tmp_path / "box").mkdir()
+    for name in ("a", "b"):
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "box" / f"{name}.stl")
+    seen = []
+    monkeypatch.setattr("mmcl_core.synth.crops.progress_bar", lambda items, **look: seen.append(len(items)) or items)
+    FolderStock(tmp_path).check()
+    assert seen == [2]

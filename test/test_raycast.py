@@ -250,7 +250,7 @@ def test_a_missing_texture_is_refused(card, caplog):
     (card.parent / "textured.mtl").unlink()
     FolderStock(card.parents[1]).check()
     assert [record.getMessage().partition(", such")[0] for record in caplog.records] == [
-        "meshes of plain colour, as their material file is not there: 1"
+        "meshes of plain colour, or with plain parts: 1"
     ]
     assert len(np.unique(load_mesh(card).texture)) == 1
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_render import meshes
 
+from mmcl_core.errors import DataError
 from mmcl_core.synth import scene as scene_module
 from mmcl_core.synth.background import TexturePool
 from mmcl_core.synth.crops import FolderStock
@@ -328,3 +329,11 @@ def test_a_round_thing_beside_another_is_no_pile():
         pile(np.random.default_rng(seed), placed, items, ball)
         for thing in placed[1:]:
             assert max(thing.outline[:, 2].min(), placed[0].outline[:, 2].min()) > 1e-3
+
+
+def test_a_mesh_that_no_view_shows_is_told():
+    ends = np.linspace(0, 0.3, 5)
+    corners = np.stack([ends, ends, ends], axis=1)[:, None] + 1e-7 * np.eye(3)
+    dust = Mesh(corners.reshape(-1, 3), np.arange(15).reshape(-1, 3), np.zeros((15, 2)), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="none of twelve scenes shows enough of the mesh dust: too little of it"):
+        compose(np.random.default_rng(0), Item("dust", "dust", dust), lambda source: None, TexturePool(0, 4), False, 0)

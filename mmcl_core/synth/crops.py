@@ -19,8 +19,9 @@ import numpy as np
 
 from mmcl_core.data.sources import NOT_UTF8, printable
 from mmcl_core.errors import DataError
+from mmcl_core.progress import progress_bar
 from mmcl_core.synth.background import TexturePool, background_texture
-from mmcl_core.synth.mesh import Mesh, object_files
+from mmcl_core.synth.mesh import MESH_SUFFIXES, Mesh, object_files
 from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.placing import Item
 from mmcl_core.synth.raycast import Camera, cast
@@ -92,6 +93,8 @@ class FolderStock:
         if not self._files:
             raise DataError(f"no mesh in {folder} can be used: {self._misnamed[0]} {NOT_UTF8}")
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
+        named = {place.name for place in Path(folder).iterdir() if place.is_dir() and not place.name.startswith(".")}
+        self._empty = sorted(named - {name for name, _, _ in files})
         self._loaded = lru_cache(_KEEP)(self._load)
         self._split: dict[int, str] = {}  # of the meshes that are shown in one split alone
 
@@ -124,8 +127,8 @@ class FolderStock:
     def check(self) -> str:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
-        Warns of meshes that are left out, for their name or beside another one, of material files that are missing, and
-        of colours that cannot be shown.
+        Warns of class folders that hold no mesh, of meshes that are left out, for their name or beside another one, of
+        materials that are missing, and of colours that cannot be shown.
 
         Returns:
             A checksum of the meshes and their names, hexadecimal.
@@ -133,21 +136,11 @@ class FolderStock:
         Raises:
             DataError: a mesh cannot be used, see :func:`mmcl_core.synth.mesh_files.load_mesh`.
         """
-        if self._left_out:
-            first = self._left_out[0]
-            taken = [*(path for _, _, path in self._files), *self._misnamed]
-            place = next(path for path in taken if path.parent in (first.parent, first.parent.parent))
-            logger.warning(
-                "mesh files left out: %d, such as %s, beside which %s is taken",
-                len(self._left_out), first, place,
-            )  # fmt: skip
-        if self._misnamed:
-            odd = printable(str(self._misnamed[0]))
-            logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
+        self._tell_left_out()
         used = [path for name, _, path in self._files if name in self.classes]
         checksum = hashlib.sha256(repr([file[:2] for file in self._files if file[0] in self.classes]).encode())
         broken, remarks, large = [], [], []
-        for path in used:
+        for path in progress_bar(used, title="check meshes", unit=" meshes", leave=False):
             try:
                 mesh = load_mesh(path)
                 remarks += [(path, remark) for remark in mesh.remarks]
@@ -169,13 +162,28 @@ class FolderStock:
                 "end at 3 to 8 m, often read nothing of them",
                 _LARGE, len(large), large[0],
             )  # fmt: skip
-        plain = [(path, missing) for path in used if (missing := check_textures(path))]
+        plain = [(path, reason) for path in used if (reason := check_textures(path))]
         if plain:
-            logger.warning(
-                "meshes of plain colour, as their material file is not there: %d, such as %s (%s)",
-                len(plain), *plain[0],
-            )  # fmt: skip
+            logger.warning("meshes of plain colour, or with plain parts: %d, such as %s: %s", len(plain), *plain[0])
         return checksum.hexdigest()
+
+    def _tell_left_out(self) -> None:
+        if self._empty:
+            logger.warning(
+                "class folders without a mesh, left out: %d, such as %s; expected in them or one folder below: %s",
+                len(self._empty), printable(self._empty[0]), " ".join(MESH_SUFFIXES),
+            )  # fmt: skip
+        if self._left_out:
+            first = self._left_out[0]
+            taken = [*(path for _, _, path in self._files), *self._misnamed]
+            place = next(path for path in taken if path.parent in (first.parent, first.parent.parent))
+            logger.warning(
+                "mesh files left out: %d, such as %s, beside which %s is taken",
+                len(self._left_out), first, place,
+            )  # fmt: skip
+        if self._misnamed:
+            odd = printable(str(self._misnamed[0]))
+            logger.warning("mesh files left out: %d, such as %s, which %s", len(self._misnamed), odd, NOT_UTF8)
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """An object of a class."""

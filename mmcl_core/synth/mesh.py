@@ -176,7 +176,7 @@ def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[
         for holder in (place,) if _mesh_files(place) else inner:
             files = _mesh_files(holder)
             taken = {path.stem: path for path in reversed([p for p in files if p.stem == "textured"] or files)}
-            left_out += [path for path in files if path not in taken.values()]
+            left_out += sorted({*files} - {*taken.values()})
             name = holder.relative_to(root).as_posix()
             for stem, path in sorted(taken.items()):
                 found.append((place.name, name if len(taken) == 1 else f"{name}/{stem}", path))

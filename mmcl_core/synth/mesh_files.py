@@ -3,28 +3,32 @@
 Lengths are metres and upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0,
 section 3.4). What a face shows is, in this order: the picture of its material, the colours of its vertices, the plain
 colour of its material, grey. In .glb and .gltf files the base colour of a material multiplies its picture or the
-colours of its vertices, and is linear light (section 3.9.2).
+colours of its vertices, and both it and these are linear light (section 3.9.2).
 """
 
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.mesh import Mesh
-from mmcl_core.synth.shade import painted
+from mmcl_core.synth.shade import painted, srgb
 
 __all__ = ["check_textures", "load_mesh"]
 
 _Y_UP = (".glb", ".gltf")
+_NONSENSE = (LookupError, TypeError, AttributeError)  # of a file that is not as the standard says
 _GREY = 150
+_FARTHEST_UV = 1e6  # repeats of a picture, beyond which float32 does not tell its pixels apart
 
 
 @dataclass
@@ -50,6 +54,8 @@ class _Part:
 def load_mesh(path: str | Path) -> Mesh:
     """Load one mesh file with its colours (see the module); nodes are put in their places.
 
+    A mesh far from the origin, by more than a hundred times its size, is moved there.
+
     Args:
         path: an .obj, .ply, .stl or .off file in metres with +z up, or a .glb or .gltf file, in which +y is up and
             becomes +z.
@@ -59,7 +65,7 @@ def load_mesh(path: str | Path) -> Mesh:
 
     Raises:
         DataError: the file cannot be read, holds no triangles or none with an area, or is not in metres by the look of
-            it; or its texture is missing, see :func:`check_textures`.
+            it; or a texture is missing, see :func:`check_textures`.
     """
     check_textures(path)
     try:
@@ -68,6 +74,8 @@ def load_mesh(path: str | Path) -> Mesh:
         raise DataError(f"cannot read the mesh {path}: {error}") from error
     if not parts:
         raise DataError(f"{path} holds no triangles")
+    if not all(np.isfinite(part.vertices).all() for part in parts):
+        raise DataError(f"{path} has triangles with corners that are no finite numbers; clean it")
     first = np.cumsum([0, *(len(part.vertices) for part in parts)])
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, first, strict=False)])
@@ -77,10 +85,13 @@ def load_mesh(path: str | Path) -> Mesh:
     extent = float(np.ptp(vertices, axis=0).max())
     if not 0.002 < extent < 5.0:
         raise DataError(f"{path} measures {extent:g} m; meshes are expected in metres, 2 mm to 5 m: scale it")
+    middle = (vertices.min(0) + vertices.max(0)) / 2
+    if np.abs(middle).max() > 100 * extent:  # as in maps: float32, which meshes have, would bend it
+        vertices = vertices - middle
     if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
         vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
     pictures, shows, uv = _skins(parts)
-    remarks = tuple(dict.fromkeys(part.remark for part in parts if part.remark))
+    remarks = tuple(dict.fromkeys([*_outside(path)[1], *(part.remark for part in parts if part.remark)]))
     return Mesh(vertices, faces, uv, pictures[0], others=pictures[1:], shows=shows, remarks=remarks)
 
 
@@ -88,13 +99,15 @@ def _parts(path: str | Path) -> list[_Part]:
     """The parts of a file, in its order, without points that no triangle uses."""
     import trimesh
 
-    scene: Any = trimesh.load_scene(str(path), process=False)
+    scene: Any = trimesh.load_scene(str(path), process=False, resolver=_resolver(path))
     found = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
         shape = scene.geometry[name]
         if isinstance(shape, trimesh.Trimesh) and len(shape.faces):
-            part = _coloured(shape, str(name))
+            part = _coloured(shape, str(name), linear=Path(path).suffix.lower() in _Y_UP)
+            if _least_alpha(getattr(shape.visual, "material", None)) < 128:
+                part.remark = part.remark or f"{name} is transparent, in parts at least: it is shown opaque"
             used = np.zeros(len(shape.vertices), bool)
             used[part.faces] = True  # points of a scan that no triangle uses are no part of the object
             part.vertices = trimesh.transform_points(part.vertices, transform)[used]
@@ -104,12 +117,12 @@ def _parts(path: str | Path) -> list[_Part]:
     return found
 
 
-def _coloured(shape: Any, name: str) -> _Part:
-    """A geometry of a file as a part, with the colours that it has."""
+def _coloured(shape: Any, name: str, linear: bool) -> _Part:
+    """A geometry of a file as a part, with the colours that it has; ``linear``: those of vertices are linear light."""
     visual, vertices, faces = shape.visual, np.asarray(shape.vertices), np.asarray(shape.faces)
     if visual.kind != "texture":
         grey = np.full((len(faces), 3), _GREY, np.uint8)
-        colours = grey if visual.kind is None else np.asarray(visual.face_colors, np.uint8)[:, :3]
+        colours = grey if visual.kind is None else _bytes(np.asarray(visual.face_colors, np.uint8), linear)
         return _Part(vertices, faces, colours)
     material, uv = visual.material, visual.uv
     picture, factor = _picture(material), getattr(material, "baseColorFactor", None)
@@ -120,11 +133,15 @@ def _coloured(shape: Any, name: str) -> _Part:
     if picture is not None and uv is not None and len(uv) == len(vertices):
         uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)  # mesh formats count v from the bottom
         part = _Part(vertices, faces, np.empty((0, 3), np.uint8), _tinted(picture, tint), uv)
+        lost = ~(np.abs(uv) <= _FARTHEST_UV).all(axis=1)  # not a number, too
+        if lost.any():
+            uv[lost] = 0.5
+            part.remark = f"{lost.sum()} points of {name} have no place in its picture (uv): they show its middle"
         if of_vertices is not None and "color" in visual.vertex_attributes and _bytes(of_vertices).min() < 255:
             part.remark = f"{name} has colours of vertices that are to multiply its picture: the picture alone is shown"
         return part
     if of_vertices is not None:
-        colours = _bytes(of_vertices)[faces].mean(axis=1).astype(np.uint8)
+        colours = _bytes(of_vertices, linear)[faces].mean(axis=1).astype(np.uint8)
     else:
         colours = np.tile(_plain(material), (len(faces), 1))
     remark = f"{name} has a picture, but no place in it (uv) for its faces: it is plain" if picture is not None else ""
@@ -133,6 +150,7 @@ def _coloured(shape: Any, name: str) -> _Part:
 
 def _picture(material: Any) -> np.ndarray | None:
     """The picture of a material, uint8 [H, W, 3]."""
+    from PIL import Image
     from trimesh.visual.material import empty_material
 
     image = getattr(material, "image", None)
@@ -140,9 +158,20 @@ def _picture(material: Any) -> np.ndarray | None:
         image = getattr(material, "baseColorTexture", None)
     if image is None:
         return None
+    if image.mode.startswith("I;16"):  # as it is, whatever is above 255 would become white
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     found = np.array(image.convert("RGB"))
     none = np.array(empty_material().image.convert("RGB"))  # what stands for no material at all
     return None if np.array_equal(found, none) else found
+
+
+def _least_alpha(material: Any) -> int:
+    """How little of the light behind it a material of a .glb or .gltf file stops somewhere; 255: all of it."""
+    if getattr(material, "alphaMode", None) not in ("MASK", "BLEND"):
+        return 255
+    image, factor = material.baseColorTexture, material.baseColorFactor
+    least = 255 if factor is None else int(factor[3])
+    return min(least, image.getchannel("A").getextrema()[0]) if image is not None and image.mode == "RGBA" else least
 
 
 def _plain(material: Any) -> np.ndarray:
@@ -153,9 +182,11 @@ def _plain(material: Any) -> np.ndarray:
     return np.asarray(material.main_color if stated else (_GREY,) * 3, np.uint8)[:3]
 
 
-def _bytes(colours: Any) -> np.ndarray:
-    """Colours as they are stored, in 0..1, 8 or 16 bits, as uint8 [N, 3]."""
+def _bytes(colours: Any, linear: bool = False) -> np.ndarray:
+    """Colours as they are stored, in 0..1, 8 or 16 bits, as uint8 [N, 3]; ``linear``: from linear light to sRGB."""
     found = np.asarray(colours)[:, :3]
+    if linear:
+        found = srgb(np.clip(found / (1 if found.dtype.kind == "f" else np.iinfo(found.dtype).max), 0, 1))
     if found.dtype.kind == "f":
         return (np.clip(np.nan_to_num(found), 0, 1) * 255).round().astype(np.uint8)
     return (found // 257 if found.dtype == np.uint16 else found).astype(np.uint8)
@@ -208,42 +239,135 @@ def _coloured_faces(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_textures(path: str | Path) -> str:
-    """Look for the textures of a mesh: those that the materials of an .obj file name as ``map_Kd``.
+    """Look for the textures of a mesh that are in other files.
+
+    These are what the materials of an .obj file name as ``map_Kd``, a .ply file as ``TextureFile``, and the materials
+    of a .gltf or .glb file as base colour.
 
     Args:
-        path: a mesh file; only .obj files are looked into.
+        path: a mesh file.
 
     Returns:
-        The name of the material file where that is missing, so that the mesh will be plain; otherwise empty.
+        Why faces of an .obj file will be plain, though they name a material: a short phrase; otherwise empty.
 
     Raises:
-        DataError: a texture of a material that the mesh uses is missing or no picture; names both files.
+        DataError: a texture of a material that the mesh uses is missing or no picture; names both files. A .gltf or
+            .glb file whose pictures or numbers cannot be read.
     """
-    if Path(path).suffix.lower() != ".obj" or not Path(path).is_file():
+    if not Path(path).is_file():
         return ""
-    import trimesh
+    resolver = _resolver(path)
+    if Path(path).suffix.lower() == ".obj":
+        return _check_obj(path, resolver)
+    for name in _outside(path)[0]:
+        _check_picture(resolver, name, f"the mesh {path} has the texture {name}", "put it there")
+    return ""
 
+
+def _resolver(path: str | Path) -> Any:
+    """Finds the files that a mesh names; they may be written as in addresses (``%20``), or with backslashes."""
+    from trimesh.resolvers import FilePathResolver
+
+    class Resolver(FilePathResolver):
+        def get(self, name: str) -> Any:
+            try:
+                return super().get(name)
+            except FileNotFoundError:
+                return super().get(unquote(name).replace("\\", "/"))
+
+    return Resolver(str(path))
+
+
+def _check_obj(path: str | Path, resolver: Any) -> str:
     content = Path(path).read_bytes()
     library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
     used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
     if library is None or not used:
         return ""
-    resolver: Any = trimesh.resolvers.FilePathResolver(str(path))
     material_file = _text(library[1])
     try:
         lines = resolver.get(material_file).splitlines()
     except (OSError, ValueError):  # not there, or not below the folder of the mesh
-        return material_file
-    material = b""
+        return f"its material file {material_file} is not there"
+    material, known = b"", set()
     for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
         if key.lower() == b"newmtl":
             material = value.strip()
+            known.add(material)
         elif key.lower() == b"map_kd" and material in used:
-            _check_picture(resolver, _text(value), f"the mesh {path} has the texture {_text(value)} ({material_file})")
-    return ""
+            what = f"the mesh {path} has the texture {_text(value)} ({material_file})"
+            _check_picture(
+                resolver, _text(value), what, "put it there, or take its map_Kd line out for a mesh of plain colour"
+            )
+    strange = sorted(used - known)
+    return f"its material file {material_file} has no material {_text(strange[0])}" if strange else ""
 
 
-def _check_picture(resolver: Any, name: str, what: str) -> None:
+def _outside(path: str | Path) -> tuple[list[str], list[str]]:
+    """The pictures in other files that a .ply, .gltf or .glb file shows, and what of its pictures is shown otherwise.
+
+    Raises:
+        DataError: a picture of a kind, or numbers, that cannot be read.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".ply":
+        with Path(path).open("rb") as file:
+            header = file.read(1 << 16).partition(b"end_header")[0]
+        names = [_text(name) for name in re.findall(rb"^comment\s+TextureFile\s+(.+)", header, re.MULTILINE | re.I)]
+        if not re.search(rb"^property\s.*\s(s|u|texture_u|texcoord)\s*$", header, re.MULTILINE):
+            return [], []  # without places in it no picture is shown
+        return names[-1:], [f"of its {len(names)} pictures {names[-1]} alone is shown"] if len(names) > 1 else []
+    tree, names, remarks = _tree(path) if suffix in _Y_UP else {}, [], []
+    if _whole_numbers(tree):
+        raise DataError(f"the mesh {path} has points or uv in whole numbers (normalized); export it with float ones")
+    for shown, picture in _base_colours(tree):
+        if shown.get("texCoord", 0) or "KHR_texture_transform" in shown.get("extensions", {}):
+            remarks.append("a picture has uv of its own (texCoord, KHR_texture_transform): the first ones are taken")
+        if picture.get("mimeType") == "image/ktx2" or str(picture.get("uri", "")).lower().endswith(".ktx2"):
+            raise DataError(f"the mesh {path} has a texture of the kind KTX2, which cannot be read; export it as PNG")
+        if "bufferView" not in picture and not picture.get("uri", "data:").startswith("data:"):
+            names.append(picture["uri"])
+    return names, remarks
+
+
+def _tree(path: str | Path) -> dict[str, Any]:
+    """What a .gltf or .glb file says of its content; what is no JSON is left to who reads it whole."""
+    with Path(path).open("rb") as file:
+        content = file.read(20)
+        binary = content[:4] == b"glTF"
+        content = file.read(int.from_bytes(content[12:16], "little")) if binary else content + file.read()
+    try:
+        tree: dict[str, Any] = json.loads(content)
+    except ValueError:
+        return {}
+    return tree
+
+
+def _whole_numbers(tree: dict[str, Any]) -> bool:
+    """Whether points or uv are whole numbers that stand for shares of one, which trimesh does not divide."""
+    try:
+        parts = [part["attributes"] for mesh in tree["meshes"] for part in mesh["primitives"]]
+        numbers = [part[name] for part in parts for name in ("POSITION", "TEXCOORD_0") if name in part]
+        return any(tree["accessors"][number].get("normalized", False) for number in numbers)
+    except _NONSENSE:
+        return False
+
+
+def _base_colours(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The base colours of the materials that are used: how a texture is shown, and its picture."""
+    try:
+        used = {part.get("material") for mesh in tree["meshes"] for part in mesh["primitives"]}
+        for number in sorted(used - {None}):
+            shown = tree["materials"][number].get("pbrMetallicRoughness", {}).get("baseColorTexture")
+            if shown is not None:
+                texture = tree["textures"][shown["index"]]
+                sources = [texture, *texture.get("extensions", {}).values()]
+                yield shown, tree["images"][next(one["source"] for one in reversed(sources) if "source" in one)]
+    except (*_NONSENSE, StopIteration):
+        return
+
+
+def _check_picture(resolver: Any, name: str, what: str, remedy: str) -> None:
     from PIL import Image
 
     try:
@@ -255,7 +379,7 @@ def _check_picture(resolver: Any, name: str, what: str) -> None:
         reason = "which is not in the folder of the mesh"
     except (OSError, Image.DecompressionBombError) as error:
         reason = f"which cannot be read ({error})"
-    raise DataError(f"{what}, {reason}; put it there, or take its map_Kd line out for a mesh of plain colour")
+    raise DataError(f"{what}, {reason}; {remedy}")
 
 
 def _text(name: bytes) -> str:

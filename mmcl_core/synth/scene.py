@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmcl_core.errors import DataError
 from mmcl_core.synth.background import TexturePool
 from mmcl_core.synth.placing import Item, pile, place, turn_to, yaw
 from mmcl_core.synth.raycast import Camera, Panel, Placed, cast
@@ -70,6 +71,9 @@ def compose(
         wide: draw the light from a wider range, as held-back splits do.
         most_neighbours: other objects beside the target, at most; 0 to 4 of them are drawn.
         piles: share of scenes in which one more object lies on the target or a neighbour, or the target on it.
+
+    Raises:
+        DataError: a mesh of which no view shows enough, such as scattered triangles.
     """
     for attempt in range(12):
         count = min(most_neighbours, int(rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1])))
@@ -87,7 +91,10 @@ def compose(
         panels, textures = _room(rng, pool, azimuth, things)
         lighting = _lighting(rng, textures[0].mean(), wide, float(np.linalg.norm(things, axis=1).max()))
         return Scene(placed, items, panels, textures, lighting, camera, left, top, side, found[0])
-    raise AssertionError(f"no view of {target.instance} shows enough of it")
+    raise DataError(
+        f"none of twelve scenes shows enough of the mesh {target.instance}: too little of it is in its box, as with "
+        "scattered triangles or bits far away; clean it, or leave it out"
+    )
 
 
 def _aim(rng: np.random.Generator, target: Placed, azimuth: float) -> Camera:
