@@ -43,10 +43,10 @@ logger = logging.getLogger(__name__)
 
 _EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
   python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
-#: Settings of scenes that a set names where they are not as usual: its word for them, and what is usual.
+#: Settings that a set names where they are not as usual: its word for them, and what is usual.
 _SCENES = {
     "neighbours": ("neighbours", 4), "spread": ("camera_spread", 1.0),
-    "piles": ("piles", 0.0), "paint": ("paint_spread", 0.0),
+    "piles": ("piles", 0.0), "paint": ("paint_spread", 0.0), "up": ("up", "z"),
 }  # fmt: skip
 _maker: CropMaker | None = None  # of a worker process
 
@@ -72,7 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         "--objects",
         required=True,
         help="household (built in), or a folder with a sub-folder for each class that holds its meshes, each of them "
-        "an instance of the class, in metres; +z is up (in .glb and .gltf, by their standard, +y)",
+        "an instance of the class, in metres",
+    )
+    add(
+        "--up",
+        choices=("z", "y"),
+        default="z",
+        help="the axis that is up in the meshes; in .glb and .gltf, by their standard, always y (default: %(default)s)",
     )
     add("--out", required=True, type=Path, help="folder of the prepared set")
     add("--count", type=int, default=2000, help="crops of the whole set, over all shards (default: %(default)s)")
@@ -167,6 +173,7 @@ def render(
     overwrite: bool = False,
     keep_instances: bool = False,
     resume: bool = False,
+    up: str = "z",
 ) -> str:
     """Render a set; the arguments are those of the command.
 
@@ -181,10 +188,10 @@ def render(
             to go on with that was made otherwise.
     """
     shares, (first, step) = parse_shares(split), parse_shard(shard)
-    look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
+    look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint, "up": up}
     _check(count, workers, size, seed, look)
     apart = shares if keep_instances else None
-    stock = make_stock(objects, seed, classes, apart)
+    stock = make_stock(objects, seed, classes, apart, up)
     meshes = stock.check() if isinstance(stock, FolderStock) else ""
     numbers = range(first, count, step)
     if not numbers:
@@ -289,7 +296,7 @@ def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, An
 
 
 def make_stock(
-    objects: str, seed: int, classes: Sequence[str] = (), apart: Mapping[str, float] | None = None
+    objects: str, seed: int, classes: Sequence[str] = (), apart: Mapping[str, float] | None = None, up: str = "z"
 ) -> FolderStock | HouseholdStock:
     """The source of objects that ``--objects`` names: ``household`` or a folder of meshes.
 
@@ -298,9 +305,11 @@ def make_stock(
         seed: what procedural objects follow from.
         classes: only these, in this order; empty: all, in the source's order.
         apart: splits and their shares, each of which is to have meshes of its own; procedural objects always are.
+        up: the axis that is up in meshes, ``z`` or ``y``.
 
     Raises:
-        ConfigError: packages for rendering that are not installed, a class that is not there or named twice.
+        ConfigError: packages for rendering that are not installed, a class that is not there or named twice, or
+            ``up`` for objects that have no files.
         DataError: a folder without meshes, or with too few to have them apart.
     """
     missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
@@ -309,8 +318,10 @@ def make_stock(
     if objects == "household":
         from mmcl_core.synth.household import CATEGORIES, household
 
+        if up != "z":
+            raise ConfigError(f"--up {up} is for folders of meshes; household objects stand as they are: leave it out")
         return HouseholdStock(seed, _chosen(classes, CATEGORIES), household)
-    stock = FolderStock(objects)
+    stock = FolderStock(objects, up)
     stock.classes = _chosen(classes, stock.classes)
     if apart is not None:
         stock.keep_instances(apart, seed)
@@ -362,7 +373,8 @@ def _start_worker(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
         end_with_parent()
     cv2.setNumThreads(1)
-    _maker = CropMaker(make_stock(objects, seed, classes, apart), seed, size, shares, **look)
+    scenes = {name: value for name, value in look.items() if name != "up"}
+    _maker = CropMaker(make_stock(objects, seed, classes, apart, look["up"]), seed, size, shares, **scenes)
 
 
 def _make(number: int) -> Crop:

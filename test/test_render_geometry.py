@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
-from test_render import meshes
+from test_render import files_of, meshes, run, whole
 
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.synth import crops as crop_module
 from mmcl_core.synth.crops import CropMaker, FolderStock
 from mmcl_core.synth.raycast import cast
 
-pytest.importorskip("trimesh")
+trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
 
-__all__ = ["meshes"]  # a fixture
+__all__ = ["meshes", "whole"]  # fixtures
 
 
 def crops_and_scenes(meshes, size, monkeypatch):
@@ -71,3 +74,23 @@ def test_points_of_a_crop_lie_where_they_are_in_the_scene(meshes, monkeypatch, s
             assert near[read].mean() > 0.999
     assert points_on_table > 8 * 0.1 * size**2
     assert (enlarged if size == 256 else 8 - enlarged) >= 5
+
+
+def test_meshes_with_y_up_make_the_same_crops_where_that_is_said(meshes, whole, tmp_path, capsys):
+    lying = shutil.copytree(meshes, tmp_path / meshes.name)
+    can = trimesh.load(lying / "can" / "can.stl", process=False)
+    can.vertices = can.vertices[:, [0, 2, 1]] * (1.0, 1.0, -1.0)
+    can.export(lying / "can" / "can.stl")
+    box, lines = lying / "box" / "textured.obj", []
+    for line in box.read_text().splitlines():
+        x, y, z = line.split()[1:4] if line.startswith("v ") else ("", "", "")
+        lines.append(f"v {x} {z} {-float(y)}" if x else line)
+    box.write_text("\n".join(lines))
+    assert run(lying, tmp_path / "set", "--up", "y", "--workers", "1") == 0
+    made, usual = files_of(tmp_path / "set"), files_of(whole)
+    assert {name for name, data in made.items() if data != usual[name]} == {"index.json"}
+    assert PreparedSet.open(tmp_path / "set").index["description"]["up"] == "y"
+    assert run(lying, tmp_path / "lying", "--workers", "1") == 0
+    assert files_of(tmp_path / "lying")["depth.u16"] != usual["depth.u16"]
+    assert run("household", tmp_path / "other", "--up", "y") == 2
+    assert "--up y is for folders of meshes" in capsys.readouterr().err

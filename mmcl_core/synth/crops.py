@@ -79,6 +79,7 @@ class FolderStock:
 
     Args:
         folder: see :mod:`mmcl_core.synth.mesh`.
+        up: the axis that is up in the files, see :func:`mmcl_core.synth.mesh_files.load_mesh`.
 
     Raises:
         DataError: no such folder, or no mesh in it that can be used.
@@ -86,7 +87,8 @@ class FolderStock:
 
     unseen = "scenes"
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, up: str = "z") -> None:
+        self._up = up
         files, self._left_out = object_files(folder)
         self._files = [file for file in files if printable(file[1]) == file[1]]
         self._misnamed = [path for _, name, path in files if printable(name) != name]
@@ -142,7 +144,7 @@ class FolderStock:
         broken, remarks, large = [], [], []
         for path in progress_bar(used, title="check meshes", unit=" meshes", leave=False):
             try:
-                mesh = load_mesh(path)
+                mesh = load_mesh(path, self._up)
                 remarks += [(path, remark) for remark in mesh.remarks]
                 large += [path] if np.ptp(mesh.bounds, axis=0).max() > _LARGE else []
                 for array in (mesh.vertices, mesh.faces, mesh.uv, mesh.shows, mesh.texture, *mesh.others):
@@ -196,7 +198,7 @@ class FolderStock:
 
     def _load(self, number: int) -> Item:
         name, instance, path = self._files[number]
-        return Item(name, instance, load_mesh(path))
+        return Item(name, instance, load_mesh(path, self._up))
 
 
 class HouseholdStock:

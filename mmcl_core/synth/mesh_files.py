@@ -1,9 +1,9 @@
 """Mesh files: their triangles, and the colours that their materials, pictures and vertices have.
 
-Lengths are metres and upright is +z. Only .glb and .gltf files are turned, as +y is up by their standard (glTF 2.0,
-section 3.4). What a face shows is, in this order: the picture of its material, the colours of its vertices, the plain
-colour of its material, grey. In .glb and .gltf files the base colour of a material multiplies its picture or the
-colours of its vertices, and both it and these are linear light (section 3.9.2).
+Lengths are metres and upright is +z. Meshes with +y up are turned: .glb and .gltf files, by their standard (glTF 2.0,
+section 3.4), and others where that is said of them. What a face shows is, in this order: the picture of its material,
+the colours of its vertices, the plain colour of its material, grey. In .glb and .gltf files the base colour of a
+material multiplies its picture or the colours of its vertices, and both it and these are linear light (section 3.9.2).
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class _Part:
     remark: str = ""
 
 
-def load_mesh(path: str | Path) -> Mesh:
+def load_mesh(path: str | Path, up: str = "z") -> Mesh:
     """Load one mesh file with its colours (see the module); nodes are put in their places.
 
     A mesh far from the origin, by more than a hundred times its size, is moved there.
 
     Args:
-        path: an .obj, .ply, .stl or .off file in metres with +z up, or a .glb or .gltf file, in which +y is up and
-            becomes +z.
+        path: an .obj, .ply, .stl, .off, .glb or .gltf file in metres.
+        up: the axis, ``z`` or ``y``, that is up in the file and becomes +z; in .glb and .gltf files it is always +y.
 
     Returns:
         The mesh; its ``remarks`` name what of the colours is not shown.
@@ -88,7 +88,7 @@ def load_mesh(path: str | Path) -> Mesh:
     middle = (vertices.min(0) + vertices.max(0)) / 2
     if np.abs(middle).max() > 100 * extent:  # as in maps: float32, which meshes have, would bend it
         vertices = vertices - middle
-    if Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
+    if up == "y" or Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
         vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
     pictures, shows, uv = _skins(parts)
     remarks = tuple(dict.fromkeys([*_outside(path)[1], *(part.remark for part in parts if part.remark)]))
