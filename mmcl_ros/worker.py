@@ -64,8 +64,12 @@ class Worker(threading.Thread):
         self.dropped = 0
 
     def wake(self) -> None:
-        """Have the thread look at the intake if anything waits there; the caller holds the lock."""
-        if self._singles or self._intake.pairer.waiting:
+        """Take what is complete and have the thread look if anything waits; the caller holds the lock.
+
+        The thread may be at work for long, and what waits in the intake keeps all its pictures.
+        """
+        self._collect(time.monotonic())
+        if self._jobs or self._singles or self._intake.pairer.waiting:
             self._changed.notify()
 
     def ask(self, single: Single) -> None:
@@ -123,14 +127,18 @@ class Worker(threading.Thread):
         if new:
             self._known.add(key)
 
-    def _next(self) -> Job | None:
-        now = time.monotonic()
+    def _collect(self, now: float) -> None:
+        """Take the jobs that are complete, as many as may wait."""
         self._jobs.extend(self._intake.jobs(now))
         if not self.enabled:
             self._jobs.clear()
         while len(self._jobs) > self._limit:
             self._jobs.popleft()
             self.dropped += 1
+
+    def _next(self) -> Job | None:
+        now = time.monotonic()
+        self._collect(now)
         for single in list(self._singles):
             job = self._intake.single(single.request, now)
             if job is not None or now >= single.deadline:

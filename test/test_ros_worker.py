@@ -135,3 +135,32 @@ def test_of_requests_that_came_meanwhile_the_newest_are_answered_and_the_others_
     words = f"{worker.dropped} requests dropped since the last report: the queue is full"
     assert find_problems(robot.intake, {}, worker.dropped)["queue full"].startswith(words)
     assert "queue full" not in find_problems(robot.intake, {})
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_no_more_pictures_are_kept_for_as_long_as_the_work_on_one_takes(every):
+    """The network may be busy for seconds, with hundreds of regions or at its start; a picture can be 25 MB."""
+    robot, changed = Robot("rgb", wanted=("rgb",)), threading.Condition()
+    robot.collect = lambda: None  # left to the worker
+    begun, gate = threading.Event(), threading.Event()
+
+    def process(job):
+        begun.set()
+        gate.wait(10)
+
+    worker = Worker(robot.intake, changed, process, None, every, queue=3, running=lambda: True)
+    worker.start()
+    kept = []
+    for number in range(60):
+        with changed:
+            robot.send("rgb", stamp=(1000 + number) * 10**9)
+            worker.wake()
+            kept.append(len(robot.intake.pairer._streams["rgb"].items) + len(robot.intake.pairer._pending))
+        assert begun.wait(10)
+    with changed:
+        jobs = len(worker._jobs)
+    gate.set()
+    worker.stop()
+    assert max(kept) <= 3, "the pictures of the last second, which is what history says"
+    assert jobs == (3 if every else 1)
+    assert worker.dropped == 59 - jobs
