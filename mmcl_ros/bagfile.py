@@ -117,7 +117,13 @@ class Bag:
         self._reader.close()
 
     def messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
-        """Topic and message, in the order of the recording."""
+        """Topic and message, in the order of the recording.
+
+        Raises:
+            DataError: what the messages consist of is not known here.
+        """
+        for topic in topics:
+            self._require_definition(topic)
         for connection, recorded, raw in self._records(topics):
             message = self._read(connection, recorded, raw)
             if message is not None:
@@ -239,6 +245,16 @@ class Bag:
                 f"{self.path} is damaged, and cannot be read any further: {type(error).__name__}: {error}; copy it "
                 "again from where it was recorded, or recover what is there (mcap recover, or .recover of sqlite3)"
             ) from error
+
+    def _require_definition(self, topic: str) -> None:
+        kind = self.kinds.get(topic, "")
+        if kind and kind not in self._reader.typestore.fielddefs:
+            package = kind.partition("/")[0]
+            raise DataError(
+                f"{self.path} does not say what {kind}, which {topic} carries, consists of (in sqlite3 those of ROS 2 "
+                f"Humble do not), and the package {package} is not found here: source the workspace that has it, or "
+                "convert the recording to MCAP where it is installed (ros2 bag convert)"
+            )
 
     def _read(self, connection: Any, recorded: int, raw: Any) -> Any | None:
         """A message; None where its bytes are damaged."""

@@ -1,8 +1,10 @@
 """Crops cut from recorded bags: what the node looks at, in the layout that ``prepare folder`` reads."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib
+import sqlite3
 
 import cv2
 import numpy as np
@@ -310,3 +312,22 @@ def test_crops_without_cameras_are_replaced_too(recording, tmp_path):
     command(bag, table, out, "--split", "test")
     assert len(pictures(out)) == 2 * 40
     assert {name.split("/")[0] for name in pictures(out)} == {"test"}
+
+
+def test_a_recording_that_does_not_say_what_its_detections_consist_of_is_told_apart_from_a_damaged_one(
+    tmp_path, capsys, monkeypatch
+):
+    """Those of ROS 2 Humble in sqlite3 hold no definitions; vision_msgs need not be where they are looked at."""
+    bag, table = make_recording(tmp_path, "sqlite3")
+    with contextlib.closing(sqlite3.connect(next(bag.glob("*.db3")))) as base:
+        base.execute("DELETE FROM message_definitions")
+        base.execute("UPDATE topics SET type = 'vision_msgs/msg/Detection2DArray' WHERE name = '/detections'")
+        base.commit()
+    about = bag / "metadata.yaml"
+    about.write_text(about.read_text().replace("mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray"))
+    monkeypatch.setattr("mmcl_ros.bagfile.shared", lambda package, name: None)
+    assert main(["--bag", str(bag), "--out", str(tmp_path / "crops"), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert "does not say what vision_msgs/msg/Detection2DArray, which /detections carries, consists of" in told
+    assert "damaged" not in told
+    command(bag, table, tmp_path / "crops")
