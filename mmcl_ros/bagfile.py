@@ -329,7 +329,7 @@ class Bag:
         for info in sorted(one for one, kind in self.kinds.items() if kind == INFO_TYPE):
             sensor = info.rpartition("/")[0].removesuffix("/info")
             nearest_of_all = max(_nearness(info, picture) for picture in pictures)
-            if topic.startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:
+            if f"{topic}/".startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:
                 own.append(info)
         return max(own, key=lambda info: _nearness(info, topic), default="")
 

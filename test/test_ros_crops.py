@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from ros_fakes import CLASSES, FakeRecognizer
-from test_ros_bag import make_recording, make_view
+from test_ros_bag import make_recording, make_view, write_bag
 
 from mmcl_core import prepare
 from mmcl_core.data.cache import PreparedSet
@@ -331,3 +331,13 @@ def test_a_recording_that_does_not_say_what_its_detections_consist_of_is_told_ap
     assert "does not say what vision_msgs/msg/Detection2DArray, which /detections carries, consists of" in told
     assert "damaged" not in told
     command(bag, table, tmp_path / "crops")
+
+
+def test_a_camera_info_below_the_pictures_is_theirs_too(tmp_path):
+    """The driver of the ZED publishes it beside them and below them, and recordings may have either."""
+    pictures = {"rgb": "/zed/rgb/color/rect/image", "depth": "/zed/depth/depth_registered"}
+    infos = {name: f"{topic}/camera_info" for name, topic in pictures.items()}
+    written = [(topic, name, 1, 1) for name, topic in pictures.items()]
+    written += [(topic, "info", 1, 2) for topic in infos.values()]
+    with Bag(write_bag(tmp_path / "bag", written, "zed_left")) as bag:
+        assert bag.topics.infos == infos
