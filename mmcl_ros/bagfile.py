@@ -63,7 +63,7 @@ def typestore() -> Any:
 
     store = get_typestore(Stores.LATEST)
     types: dict[str, Any] = {}
-    for package in ("mmcl_ros", "vision_msgs"):
+    for package in dict.fromkeys(kind.partition("/")[0] for kind in REGION_TYPES):
         folder = shared(package, "msg")
         for file in sorted(folder.glob("*.msg")) if folder else ():
             types.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"{package}/msg/{file.stem}"))

@@ -87,7 +87,11 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("rgb_info_topic", "", "Camera info of the colour pictures; empty: camera_info beside them. Optional."),
     Parameter("depth_topic", "depth/image", "Depth pictures."),
     Parameter("depth_info_topic", "", "Camera info of the depth pictures; empty: camera_info beside them. Optional."),
-    Parameter("detections_topic", "detections", "Regions: mmcl_ros/RegionArray or vision_msgs/Detection2DArray."),
+    Parameter(
+        "detections_topic",
+        "detections",
+        "Regions: mmcl_ros/RegionArray, vision_msgs/Detection2DArray or yolo_msgs/DetectionArray.",
+    ),
     Parameter(
         "rgb_transport",
         "raw",
