@@ -84,7 +84,8 @@ class OverlayNode(Node):
         self.create_timer(0.3, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _refuse(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        fixed = ", ".join(change.name for change in changes if change.name in OVERLAY_PARAMETERS)
+        new = [change.name for change in changes if change.value != self.get_parameter_or(change.name, change).value]
+        fixed = ", ".join(name for name in new if name in OVERLAY_PARAMETERS)
         reason = f"{fixed}: taken at the start of the overlay alone; start it anew" if fixed else ""
         return SetParametersResult(successful=not fixed, reason=reason)
 

@@ -300,7 +300,8 @@ class RecognizerNode(GuardedNode):
         return response
 
     def _on_parameters(self, parameters: Sequence[RosParameter]) -> SetParametersResult:
-        changes = {one.name: one.value for one in parameters}
+        # A whole file may be loaded, with most of it as it is.
+        changes = {one.name: one.value for one in parameters if self.values.get(one.name) != one.value}
         reason = check_change(changes, self.stage not in ("unconfigured", "finalized"))
         if reason:
             return SetParametersResult(successful=False, reason=reason)

@@ -144,6 +144,7 @@ def test_overlay_works_only_while_somebody_looks(bench):
     (change,) = overlay.set_parameters([Parameter("rgb_topic", value="/other")])
     assert not change.successful
     assert "rgb_topic: taken at the start" in change.reason
+    assert overlay.set_parameters([overlay.get_parameter("rgb_topic")])[0].successful, "which changes nothing"
     with pytest.raises(ConfigError, match="modality is 'dpeth'"):
         OverlayNode(context=bench.context, parameter_overrides=[Parameter("modality", value="dpeth")])
     camera = bench.publisher(Image, "/rgb/image", subscribers=0)
