@@ -62,6 +62,12 @@ class Worker(threading.Thread):
         self._stopped = False
         self.enabled = True
         self.dropped = 0
+        self._began: float | None = None  # to work on a job
+
+    @property
+    def busy(self) -> float:
+        """For how long it has been at work on one job, seconds; 0: it waits for one."""
+        return 0.0 if (began := self._began) is None else time.monotonic() - began
 
     def wake(self) -> None:
         """Take what is complete and have the thread look if anything waits; the caller holds the lock.
@@ -102,12 +108,14 @@ class Worker(threading.Thread):
                         self._changed.wait(self._timeout())
             if job is None:
                 return
+            self._began = time.monotonic()
             try:
                 self._process(job)
             except Exception as error:  # a defect must not end the thread and leave the robot without answers
                 self._lose(job, error)
                 if job.done is not None:  # somebody waits for it
                     job.done(None)
+            self._began = None
 
     def _lose(self, job: Job, error: Exception) -> None:
         self.note("an answer was lost", error)
