@@ -115,7 +115,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "queue",
         100,
-        "Most requests that wait under the policy every; the oldest beyond are dropped.",
+        "Most requests that wait for the network under the policy every; the oldest beyond are dropped. Those that "
+        "have waited for a sensor together come on top.",
         low=1,
         high=100000,
     ),

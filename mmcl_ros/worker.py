@@ -39,7 +39,8 @@ class Worker(threading.Thread):
         process: called with each job, outside the lock.
         lost: called with a job on which ``process`` has raised, and what it raised; whoever waits for it is told here.
         every: answer all jobs in order; otherwise only the newest one that is complete.
-        queue: most jobs that wait; the oldest beyond are dropped.
+        queue: most jobs that wait; the oldest beyond are dropped, but for as many as have become complete at once, as
+            they do when no sensor is waited for any more: that is no sign of work that is too slow.
         running: whether answers can still be sent; told to end, a process cannot, and that is no fault.
     """
 
@@ -56,6 +57,7 @@ class Worker(threading.Thread):
         super().__init__(name="recognizer", daemon=True)
         self._intake, self._changed, self._process, self._lost = intake, changed, process, lost
         self._limit, self._running = queue if every else 1, running
+        self._every, self._at_once = every, 0  # how many more than one, since the queue was within its limit
         self._known: set[tuple[object, ...]] = set()  # errors whose place was shown
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
@@ -137,10 +139,13 @@ class Worker(threading.Thread):
 
     def _collect(self, now: float) -> None:
         """Take the jobs that are complete, as many as may wait."""
-        self._jobs.extend(self._intake.jobs(now))
+        found = self._intake.jobs(now)
+        more = len(found) - 1 if self._every else 0
+        self._at_once = max(0, more, self._at_once if len(self._jobs) > self._limit else 0)
+        self._jobs.extend(found)
         if not self.enabled:
             self._jobs.clear()
-        while len(self._jobs) > self._limit:
+        while len(self._jobs) > self._limit + self._at_once:
             self._jobs.popleft()
             self.dropped += 1
 

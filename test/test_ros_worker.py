@@ -164,3 +164,24 @@ def test_no_more_pictures_are_kept_for_as_long_as_the_work_on_one_takes(every):
     assert max(kept) <= 3, "the pictures of the last second, which is what history says"
     assert jobs == (3 if every else 1)
     assert worker.dropped == 59 - jobs
+
+
+def test_jobs_that_become_complete_at_once_are_no_sign_of_slow_work():
+    """As when a sensor has been waited for, for five seconds of thirty pictures each, and is given up."""
+    found = []
+    pairer = SimpleNamespace(waiting=False, deadline=lambda: None)
+    intake = SimpleNamespace(pairer=pairer, jobs=lambda now: found.pop(0) if found else [])
+    worker = Worker(intake, threading.Condition(), None, None, every=True, queue=3, running=lambda: True)
+
+    def come(count):
+        found.append([Job(None, None, {}, {}, 0.0)] * count)
+        with worker._changed:
+            worker.wake()
+        return len(worker._jobs), worker.dropped
+
+    assert come(10) == (10, 0)
+    assert [come(1) for _ in range(4)] == [(11, 0), (12, 0), (12, 1), (12, 2)], "no faster than one is worked off"
+    while len(worker._jobs) > 3:
+        assert worker._next() is not None
+    assert [come(1) for _ in range(2)] == [(3, 3), (3, 4)], "as before"
+    assert come(2) == (4, 5)
