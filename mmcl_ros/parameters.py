@@ -155,7 +155,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "recover_after",
         1.0,
-        "A lost sensor is used again when pictures have come for so long without a break, seconds (auto).",
+        "A lost sensor is used again when pictures have come for so long without a break, seconds (auto); at once "
+        "under the policy every.",
         low=0,
         high=60,
         live=True,
