@@ -63,7 +63,7 @@ class Worker(threading.Thread):
         self._singles: deque[Single] = deque()
         self._stopped = False
         self.enabled = True
-        self.dropped = 0
+        self.dropped = self._overtaken = 0  # the latter are counted when the thread is done with what it works on
         self._began: float | None = None  # to work on a job
 
     @property
@@ -72,12 +72,14 @@ class Worker(threading.Thread):
         return 0.0 if (began := self._began) is None else time.monotonic() - began
 
     def wake(self) -> None:
-        """Take what is complete and have the thread look if anything waits; the caller holds the lock.
+        """Have the thread look at the intake if anything waits there; the caller holds the lock.
 
-        The thread may be at work for long, and what waits in the intake keeps all its pictures.
+        While the thread is at work, which may be for long, what is complete is taken from the intake here: whatever
+        waits there keeps all its pictures.
         """
-        self._collect(time.monotonic())
-        if self._jobs or self._singles or self._intake.pairer.waiting:
+        if self._began is not None:
+            self._collect(time.monotonic())
+        elif self._singles or self._intake.pairer.waiting:
             self._changed.notify()
 
     def ask(self, single: Single) -> None:
@@ -104,20 +106,20 @@ class Worker(threading.Thread):
         while True:
             job = None
             with self._changed:
+                self._began = None
                 while job is None and not self._stopped:  # a job that was taken is worked on, though the end comes now
                     job = self._next()
                     if job is None:
                         self._changed.wait(self._timeout())
+                self._began = None if job is None else time.monotonic()
             if job is None:
                 return
-            self._began = time.monotonic()
             try:
                 self._process(job)
             except Exception as error:  # a defect must not end the thread and leave the robot without answers
                 self._lose(job, error)
                 if job.done is not None:  # somebody waits for it
                     job.done(None)
-            self._began = None
 
     def _lose(self, job: Job, error: Exception) -> None:
         self.note("an answer was lost", error)
@@ -147,11 +149,12 @@ class Worker(threading.Thread):
             self._jobs.clear()
         while len(self._jobs) > self._limit + self._at_once:
             self._jobs.popleft()
-            self.dropped += 1
+            self._overtaken += 1
 
     def _next(self) -> Job | None:
         now = time.monotonic()
         self._collect(now)
+        self.dropped, self._overtaken = self.dropped + self._overtaken, 0
         for single in list(self._singles):
             job = self._intake.single(single.request, now)
             if job is not None or now >= single.deadline:
