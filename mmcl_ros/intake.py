@@ -213,11 +213,8 @@ class Intake:
         return {name: self.health[name].flow(now) for name in self.wanted}
 
     def _alive(self, flows: dict[str, State]) -> list[str]:
-        """The sensors to answer from at this moment.
-
-        Only ``auto`` makes one that recovers prove itself first, and not for recorded data: all pictures count there.
-        """
-        if self.modality == "auto" and self.pairer.wait < PATIENT_S:
+        """The sensors to answer from at this moment; only ``auto`` makes one that recovers prove itself first."""
+        if self.modality == "auto":
             return choose(flows)
         return [name for name, flow in flows.items() if flow in (State.ALIVE, State.RECOVERING)]
 

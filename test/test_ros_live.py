@@ -34,6 +34,8 @@ def values_of(name):
 
 
 def expected(name, value, policy):
+    if policy == "every" and name == "recover_after":  # all recorded pictures count, as for evaluate_bag
+        return 0.0
     return max(value, 5.0) if policy == "every" and FIVE in PARAMETERS[name].text else value
 
 

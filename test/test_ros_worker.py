@@ -183,16 +183,3 @@ def test_jobs_that_become_complete_at_once_are_no_sign_of_slow_work():
         assert worker._next() is not None
     assert [come(1) for _ in range(2)] == [(3, 3), (3, 4)], "as before"
     assert come(2) == (4, 5)
-
-
-@pytest.mark.parametrize("recorded", [True, False])
-def test_recorded_pictures_of_a_sensor_that_returns_count_at_once(recorded):
-    """``evaluate_bag`` takes them, too. A live sensor has to prove itself for ``recover_after``, one second."""
-    robot = Robot(roi_source="detections")
-    robot.intake.pairer.wait = 5.0 if recorded else 0.1
-    assert set(robot.run(2, "rgb", "depth", "detections")) == {("rgb", "depth")}
-    robot.run(2, "rgb", "detections")
-    back = robot.run(2, "rgb", "depth", "detections")
-    alone = back.count(("rgb",))
-    assert alone == 0 if recorded else 18 <= alone <= 22
-    assert set(back[alone:]) == {("rgb", "depth")}
