@@ -63,7 +63,7 @@ def typestore() -> Any:
 
     store = get_typestore(Stores.LATEST)
     types: dict[str, Any] = {}
-    for package in ("mmcl_ros", "vision_msgs"):
+    for package in dict.fromkeys(kind.partition("/")[0] for kind in REGION_TYPES):
         folder = shared(package, "msg")
         for file in sorted(folder.glob("*.msg")) if folder else ():
             types.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"{package}/msg/{file.stem}"))
@@ -117,7 +117,13 @@ class Bag:
         self._reader.close()
 
     def messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
-        """Topic and message, in the order of the recording."""
+        """Topic and message, in the order of the recording.
+
+        Raises:
+            DataError: what the messages consist of is not known here.
+        """
+        for topic in topics:
+            self._require_definition(topic)
         for connection, recorded, raw in self._records(topics):
             message = self._read(connection, recorded, raw)
             if message is not None:
@@ -240,6 +246,16 @@ class Bag:
                 "again from where it was recorded, or recover what is there (mcap recover, or .recover of sqlite3)"
             ) from error
 
+    def _require_definition(self, topic: str) -> None:
+        kind = self.kinds.get(topic, "")
+        if kind and kind not in self._reader.typestore.fielddefs:
+            package = kind.partition("/")[0]
+            raise DataError(
+                f"{self.path} does not say what {kind}, which {topic} carries, consists of (in sqlite3 those of ROS 2 "
+                f"Humble do not), and the package {package} is not found here: source the workspace that has it, or "
+                "convert the recording to MCAP where it is installed (ros2 bag convert)"
+            )
+
     def _read(self, connection: Any, recorded: int, raw: Any) -> Any | None:
         """A message; None where its bytes are damaged."""
         try:
@@ -313,7 +329,7 @@ class Bag:
         for info in sorted(one for one, kind in self.kinds.items() if kind == INFO_TYPE):
             sensor = info.rpartition("/")[0].removesuffix("/info")
             nearest_of_all = max(_nearness(info, picture) for picture in pictures)
-            if topic.startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:
+            if f"{topic}/".startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:
                 own.append(info)
         return max(own, key=lambda info: _nearness(info, topic), default="")
 

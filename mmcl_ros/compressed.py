@@ -22,6 +22,7 @@ __all__ = ["decode_compressed_colour", "decode_compressed_depth", "decode_compre
 DEPTH_HEADER = struct.Struct("<iff")
 SIZE_HEADER = struct.Struct("<II")
 MAX_PIXELS = 1 << 26
+VIDEO = ("h264", "h265", "hevc", "av1", "vp9")  # in the format of what encoders publish as CompressedImage
 
 
 def decode_compressed_colour(message: Any) -> np.ndarray:
@@ -178,6 +179,11 @@ def _quiet_opencv() -> Iterator[None]:
 def _imdecode(data: Any, flags: int, name: str) -> np.ndarray:
     import cv2
 
+    if any(coding in name.lower() for coding in VIDEO):
+        raise InputError(
+            f"format {name!r} is video, whose pictures follow from those before and are not decoded here: take the raw "
+            "pictures or JPEG of the driver, or what a decoder publishes"
+        )
     octets = np.frombuffer(data, np.uint8)
     try:
         with _quiet_opencv():

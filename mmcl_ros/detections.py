@@ -128,9 +128,9 @@ def stamp_of(header: Any) -> int:
 
 
 def read_request(message: Any) -> Request:
-    """The regions of a ``mmcl_ros/RegionArray`` or ``vision_msgs/Detection2DArray`` message.
+    """The regions of a message of one of :data:`mmcl_ros.message_types.REGION_TYPES`.
 
-    A rotated ``Detection2D`` counts as the upright box around it.
+    A rotated box counts as the upright one around it.
     """
     header = message.header
     common = {"frame_id": str(header.frame_id), "header": header, "stamp": stamp_of(header)}
@@ -147,7 +147,9 @@ def read_request(message: Any) -> Request:
 def _detection_box(detection: Any) -> Box:
     center = detection.bbox.center
     place = getattr(center, "position", center)  # vision_msgs before version 4 has x and y in the centre itself
-    width, height, theta = float(detection.bbox.size_x), float(detection.bbox.size_y), float(center.theta)
+    size = getattr(detection.bbox, "size", None)  # of yolo_msgs alone
+    width, height = (size.x, size.y) if size is not None else (detection.bbox.size_x, detection.bbox.size_y)
+    width, height, theta = float(width), float(height), float(center.theta)
     if theta and math.isfinite(theta):
         cos, sin = abs(math.cos(theta)), abs(math.sin(theta))
         width, height = width * cos + height * sin, width * sin + height * cos

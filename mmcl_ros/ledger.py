@@ -13,6 +13,7 @@ from mmcl_ros.pairing import SLOWEST_S
 
 __all__ = ["Ledger", "find_problems"]
 
+LONG_S = 5.0  # at work on one answer before it is called a fault
 SILENT_S = 5.0  # without regions from a detector that is there before it is called a fault
 LONELY = 20  # requests in a row without a partner before it is called a fault
 REGION_FAULTS = (Result.BAD_REGION, Result.FAILED, Result.NO_DEPTH, Result.NO_PICTURE)
@@ -95,13 +96,14 @@ class Ledger:
         return events
 
 
-def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) -> dict[str, str]:
+def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0, busy: float = 0.0) -> dict[str, str]:
     """What is wrong at this moment: words by kind, the most important first.
 
     Args:
         intake: what has arrived.
         links: by source, something with the attributes ``link`` and ``topic``.
         dropped: requests lost by a full queue since the last look.
+        busy: for how long the answer that is worked on has been, seconds.
     """
     problems = {}
     now = intake.clock()
@@ -116,6 +118,21 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
         elif health.link[1]:
             problems[f"{modality} quality of service"] = health.link[1]
     problems |= _region_problems(intake, links.get(REGION_STREAM))
+    problems |= _pairing_problems(intake)
+    if busy > LONG_S:
+        problems["long work"] = (
+            f"one answer has taken {busy:.0f} s so far: hundreds of regions, or a device that is slow, hangs, or has "
+            "to get ready at the first picture"
+        )
+    if dropped:
+        problems["queue full"] = (
+            f"{dropped} requests dropped since the last report: the queue is full, recognition is slower than the data"
+        )
+    return problems
+
+
+def _pairing_problems(intake: Intake) -> dict[str, str]:
+    """That requests in a row lack a picture, and why, as far as that shows."""
     counters, window = intake.pairer.counters, intake.pairer.window
     if counters.lonely >= LONELY:
         gap = "no partner was ever seen"
@@ -135,14 +152,9 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0) ->
                 f"the last one came {counters.late:.1f} s after its picture, and pictures are kept for history = "
                 f"{intake.pairer.history:g} s; raise history"
             )
-        problems["not paired"] = (
-            f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {cause}"
-        )
-    if dropped:
-        problems["queue full"] = (
-            f"{dropped} requests dropped since the last report: the queue is full, recognition is slower than the data"
-        )
-    return problems
+        words = f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {cause}"
+        return {"not paired": words}
+    return {}
 
 
 def _region_problems(intake: Intake, regions: Any | None) -> dict[str, str]:

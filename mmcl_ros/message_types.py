@@ -20,7 +20,7 @@ IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 REGIONS_TYPE = "mmcl_ros/msg/RegionArray"
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
-#: What a detector may publish, the preferred one first.
-REGION_TYPES = (REGIONS_TYPE, DETECTIONS_TYPE)
+#: What a detector may publish, the preferred one first; yolo_ros knows no other than the last.
+REGION_TYPES = (REGIONS_TYPE, DETECTIONS_TYPE, "yolo_msgs/msg/DetectionArray")
 RECOGNITIONS_TYPE = "mmcl_ros/msg/RecognitionArray"
 DIAGNOSTICS_TYPE = "diagnostic_msgs/msg/DiagnosticArray"

@@ -36,7 +36,8 @@ from mmcl_ros.reports import Notices
 
 __all__ = ["OverlayNode", "main", "marks", "picture_message"]
 
-KEPT = 60  # pictures held for answers to come
+KEPT = 60  # pictures held for answers to come, however large
+KEPT_BYTES = 1 << 28  # more are held as long as they take no more; a recognizer that answers all may be far behind
 UNDRAWN = 20  # answers in a row without their picture before it is called a fault
 WARN_S = 5.0  # a problem that persists is named again after so many seconds
 
@@ -75,6 +76,7 @@ class OverlayNode(Node):
         }
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()
+        self._held = 0  # bytes of these
         self._waiting: dict[int, Any] = {}
         self._undrawn = 0  # answers in a row whose picture has not come
         self._notices = Notices(self.get_logger().warning, self.get_logger().info)
@@ -82,7 +84,8 @@ class OverlayNode(Node):
         self.create_timer(0.3, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _refuse(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        fixed = ", ".join(change.name for change in changes if change.name in OVERLAY_PARAMETERS)
+        new = [change.name for change in changes if change.value != self.get_parameter_or(change.name, change).value]
+        fixed = ", ".join(name for name in new if name in OVERLAY_PARAMETERS)
         reason = f"{fixed}: taken at the start of the overlay alone; start it anew" if fixed else ""
         return SetParametersResult(successful=not fixed, reason=reason)
 
@@ -105,6 +108,7 @@ class OverlayNode(Node):
     def _rest(self, links: Links) -> None:
         self._links = None
         self._pictures.clear()
+        self._held = 0
         self._waiting.clear()
         self._undrawn = 0
         try:
@@ -129,13 +133,19 @@ class OverlayNode(Node):
                 f"the pictures of the last {self._undrawn} answers did not come on {image.topic}; is it the topic that "
                 "the recognizer answers from, and its detector looks at?"
             )
+            if self._pictures and max(self._waiting) < min(self._pictures):
+                found["pictures of other stamps"] = (
+                    f"the last {self._undrawn} answers are of pictures before the newest {len(self._pictures)} on "
+                    f"{image.topic}, and no more are held: the recognizer is too far behind to be drawn"
+                )
         return found
 
     def _on_image(self, message: Any) -> None:
         stamp = stamp_of(message.header)
+        self._held += len(message.data) - len(self._pictures.pop(stamp).data if stamp in self._pictures else ())
         self._pictures[stamp] = message
-        while len(self._pictures) > KEPT:
-            self._pictures.popitem(last=False)
+        while len(self._pictures) > KEPT and self._held > KEPT_BYTES:
+            self._held -= len(self._pictures.popitem(last=False)[1].data)
         if stamp in self._waiting:
             self._publish(message, self._waiting.pop(stamp))
 

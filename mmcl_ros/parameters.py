@@ -87,7 +87,11 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("rgb_info_topic", "", "Camera info of the colour pictures; empty: camera_info beside them. Optional."),
     Parameter("depth_topic", "depth/image", "Depth pictures."),
     Parameter("depth_info_topic", "", "Camera info of the depth pictures; empty: camera_info beside them. Optional."),
-    Parameter("detections_topic", "detections", "Regions: mmcl_ros/RegionArray or vision_msgs/Detection2DArray."),
+    Parameter(
+        "detections_topic",
+        "detections",
+        "Regions: mmcl_ros/RegionArray, vision_msgs/Detection2DArray or yolo_msgs/DetectionArray.",
+    ),
     Parameter(
         "rgb_transport",
         "raw",
@@ -111,7 +115,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "queue",
         100,
-        "Most requests that wait under the policy every; the oldest beyond are dropped.",
+        "Most requests that wait for the network under the policy every; the oldest beyond are dropped. Those that "
+        "have waited for a sensor together come on top.",
         low=1,
         high=100000,
     ),
@@ -150,7 +155,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "recover_after",
         1.0,
-        "A lost sensor is used again when pictures have come for so long without a break, seconds (auto).",
+        "A lost sensor is used again when pictures have come for so long without a break, seconds (auto); at once "
+        "under the policy every.",
         low=0,
         high=60,
         live=True,

@@ -116,7 +116,7 @@ class RecognizerNode(GuardedNode):
             return False
         values = self.values
         pairer = Pairer(values["pair_window"], self._patience("max_wait"), self._patience("history"))
-        health = {name: Health(self._patience("stale_after"), values["recover_after"]) for name in wanted}
+        health = {name: Health(self._patience("stale_after"), self._patience("recover_after")) for name in wanted}
         self.intake = Intake(wanted, values["modality"], values["roi_source"], pairer, health, self._clock_seconds)
         self._frames = FrameRecognizer(self.recognizer, self._frame_settings())
         queue = values["queue"] if values["policy"] == "every" else 10
@@ -300,7 +300,8 @@ class RecognizerNode(GuardedNode):
         return response
 
     def _on_parameters(self, parameters: Sequence[RosParameter]) -> SetParametersResult:
-        changes = {one.name: one.value for one in parameters}
+        # A whole file may be loaded, with most of it as it is.
+        changes = {one.name: one.value for one in parameters if self.values.get(one.name) != one.value}
         reason = check_change(changes, self.stage not in ("unconfigured", "finalized"))
         if reason:
             return SetParametersResult(successful=False, reason=reason)
@@ -319,12 +320,14 @@ class RecognizerNode(GuardedNode):
         pairer.window = values["pair_window"]
         pairer.wait, pairer.history = self._patience("max_wait"), self._patience("history")
         for health in self.intake.health.values():
-            health.stale_after, health.recover_after = self._patience("stale_after"), values["recover_after"]
+            health.stale_after, health.recover_after = self._patience("stale_after"), self._patience("recover_after")
         self._frames.settings = self._frame_settings()
 
     def _patience(self, name: str) -> float:
         """A time; recorded data is not to be answered otherwise because the computer was busy for a moment."""
-        return float(max(self.values[name], EVERY_AT_LEAST[name] if self.values["policy"] == "every" else 0.0))
+        if self.values["policy"] != "every":
+            return float(self.values[name])
+        return max(self.values[name], EVERY_AT_LEAST[name]) if name in EVERY_AT_LEAST else 0.0
 
     def _frame_settings(self) -> FrameSettings:
         return FrameSettings(**{field.name: self.values[field.name] for field in dataclasses.fields(FrameSettings)})
@@ -353,7 +356,7 @@ class RecognizerNode(GuardedNode):
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
         dropped = self.dropped - self._reported if self.values["policy"] == "every" else 0
-        return found | find_problems(self.intake, self._links.sources, dropped)
+        return found | find_problems(self.intake, self._links.sources, dropped, self._worker.busy)
 
     def report(self) -> None:
         """Publish status and diagnostics, and log what is wrong."""

@@ -12,11 +12,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import DataError
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import Box, Request, read_request
+from mmcl_ros.message_types import REGION_TYPES, REGIONS_TYPE
 
 __all__ = ["TRUTH_COLUMNS", "Truth", "is_stranger", "read_topic", "read_truth"]
 
@@ -87,16 +89,22 @@ def read_topic(bag: Bag) -> list[Truth]:
         DataError: there is no such topic, or its messages carry no classes.
     """
     topic = bag.topics.detections
-    if not topic or not bag.kinds[topic].endswith("Detection2DArray"):
-        raise DataError(f"{bag.path} has no Detection2DArray topic with classes; give the true boxes as a CSV file")
+    if not topic or bag.kinds[topic] == REGIONS_TYPE:
+        raise DataError(
+            f"{bag.path} has no {' or '.join(kind for kind in REGION_TYPES if kind != REGIONS_TYPE)} topic with "
+            "classes; give the true boxes as a CSV file"
+        )
     truths = []
     for _, message in bag.messages(topic):
-        labels = []
-        for detection in message.detections:
-            found = [getattr(one, "hypothesis", one) for one in detection.results]
-            best = max(found, key=lambda one: one.score, default=None)
-            labels.append(str(getattr(best, "class_id", getattr(best, "id", ""))))
-        truths.append(Truth(read_request(message), tuple(labels)))
+        truths.append(Truth(read_request(message), tuple(_best_class(one) for one in message.detections)))
     if not any(label for truth in truths for label in truth.labels):
         raise DataError(f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file")
     return sorted(truths, key=lambda truth: truth.request.stamp)
+
+
+def _best_class(detection: Any) -> str:
+    if hasattr(detection, "class_name"):  # yolo_msgs states one
+        return str(detection.class_name)
+    found = [getattr(one, "hypothesis", one) for one in detection.results]
+    best = max(found, key=lambda one: one.score, default=None)
+    return str(getattr(best, "class_id", getattr(best, "id", "")))

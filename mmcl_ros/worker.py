@@ -39,7 +39,8 @@ class Worker(threading.Thread):
         process: called with each job, outside the lock.
         lost: called with a job on which ``process`` has raised, and what it raised; whoever waits for it is told here.
         every: answer all jobs in order; otherwise only the newest one that is complete.
-        queue: most jobs that wait; the oldest beyond are dropped.
+        queue: most jobs that wait; the oldest beyond are dropped, but for as many as have become complete at once, as
+            they do when no sensor is waited for any more: that is no sign of work that is too slow.
         running: whether answers can still be sent; told to end, a process cannot, and that is no fault.
     """
 
@@ -56,16 +57,29 @@ class Worker(threading.Thread):
         super().__init__(name="recognizer", daemon=True)
         self._intake, self._changed, self._process, self._lost = intake, changed, process, lost
         self._limit, self._running = queue if every else 1, running
+        self._every, self._at_once = every, 0  # how many more than one, since the queue was within its limit
         self._known: set[tuple[object, ...]] = set()  # errors whose place was shown
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
         self._stopped = False
         self.enabled = True
-        self.dropped = 0
+        self.dropped = self._overtaken = 0  # the latter are counted when the thread is done with what it works on
+        self._began: float | None = None  # to work on a job
+
+    @property
+    def busy(self) -> float:
+        """For how long it has been at work on one job, seconds; 0: it waits for one."""
+        return 0.0 if (began := self._began) is None else time.monotonic() - began
 
     def wake(self) -> None:
-        """Have the thread look at the intake if anything waits there; the caller holds the lock."""
-        if self._singles or self._intake.pairer.waiting:
+        """Have the thread look at the intake if anything waits there; the caller holds the lock.
+
+        While the thread is at work, which may be for long, what is complete is taken from the intake here: whatever
+        waits there keeps all its pictures.
+        """
+        if self._began is not None:
+            self._collect(time.monotonic())
+        elif self._singles or self._intake.pairer.waiting:
             self._changed.notify()
 
     def ask(self, single: Single) -> None:
@@ -92,10 +106,12 @@ class Worker(threading.Thread):
         while True:
             job = None
             with self._changed:
+                self._began = None
                 while job is None and not self._stopped:  # a job that was taken is worked on, though the end comes now
                     job = self._next()
                     if job is None:
                         self._changed.wait(self._timeout())
+                self._began = None if job is None else time.monotonic()
             if job is None:
                 return
             try:
@@ -123,14 +139,22 @@ class Worker(threading.Thread):
         if new:
             self._known.add(key)
 
-    def _next(self) -> Job | None:
-        now = time.monotonic()
-        self._jobs.extend(self._intake.jobs(now))
+    def _collect(self, now: float) -> None:
+        """Take the jobs that are complete, as many as may wait."""
+        found = self._intake.jobs(now)
+        more = len(found) - 1 if self._every else 0
+        self._at_once = max(0, more, self._at_once if len(self._jobs) > self._limit else 0)
+        self._jobs.extend(found)
         if not self.enabled:
             self._jobs.clear()
-        while len(self._jobs) > self._limit:
+        while len(self._jobs) > self._limit + self._at_once:
             self._jobs.popleft()
-            self.dropped += 1
+            self._overtaken += 1
+
+    def _next(self) -> Job | None:
+        now = time.monotonic()
+        self._collect(now)
+        self.dropped, self._overtaken = self.dropped + self._overtaken, 0
         for single in list(self._singles):
             job = self._intake.single(single.request, now)
             if job is not None or now >= single.deadline:

@@ -1,8 +1,10 @@
 """Crops cut from recorded bags: what the node looks at, in the layout that ``prepare folder`` reads."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib
+import sqlite3
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
-from ros_bags import make_view
+from ros_bags import make_recording, make_view, write_bag
 from ros_fakes import CLASSES, FakeRecognizer
 
 from mmcl_core import prepare
@@ -305,3 +307,32 @@ def test_crops_without_cameras_are_replaced_too(recording, tmp_path):
     command(bag, table, out, "--split", "test")
     assert len(pictures(out)) == 2 * 40
     assert {name.split("/")[0] for name in pictures(out)} == {"test"}
+
+
+def test_a_recording_that_does_not_say_what_its_detections_consist_of_is_told_apart_from_a_damaged_one(
+    tmp_path, capsys, monkeypatch
+):
+    """Those of ROS 2 Humble in sqlite3 hold no definitions; vision_msgs need not be where they are looked at."""
+    bag, table = make_recording(tmp_path, "sqlite3")
+    with contextlib.closing(sqlite3.connect(next(bag.glob("*.db3")))) as base:
+        base.execute("DELETE FROM message_definitions")
+        base.execute("UPDATE topics SET type = 'vision_msgs/msg/Detection2DArray' WHERE name = '/detections'")
+        base.commit()
+    about = bag / "metadata.yaml"
+    about.write_text(about.read_text().replace("mmcl_ros/msg/RegionArray", "vision_msgs/msg/Detection2DArray"))
+    monkeypatch.setattr("mmcl_ros.bagfile.shared", lambda package, name: None)
+    assert main(["--bag", str(bag), "--out", str(tmp_path / "crops"), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert "does not say what vision_msgs/msg/Detection2DArray, which /detections carries, consists of" in told
+    assert "damaged" not in told
+    command(bag, table, tmp_path / "crops")
+
+
+def test_a_camera_info_below_the_pictures_is_theirs_too(tmp_path):
+    """The driver of the ZED publishes it beside them and below them, and recordings may have either."""
+    pictures = {"rgb": "/zed/rgb/color/rect/image", "depth": "/zed/depth/depth_registered"}
+    infos = {name: f"{topic}/camera_info" for name, topic in pictures.items()}
+    written = [(topic, name, 1, 1) for name, topic in pictures.items()]
+    written += [(topic, "info", 1, 2) for topic in infos.values()]
+    with Bag(write_bag(tmp_path / "bag", written, "zed_left")) as bag:
+        assert bag.topics.infos == infos

@@ -23,7 +23,9 @@ from sensor_msgs.msg import Image
 from mmcl_core.errors import ConfigError, InputError
 from mmcl_ros import benchmark, overlay_node, process, recognizer_node
 from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
+from mmcl_ros.detections import stamp_of
 from mmcl_ros.images import decode_depth, decode_rgb
+from mmcl_ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.ros
@@ -142,6 +144,7 @@ def test_overlay_works_only_while_somebody_looks(bench):
     (change,) = overlay.set_parameters([Parameter("rgb_topic", value="/other")])
     assert not change.successful
     assert "rgb_topic: taken at the start" in change.reason
+    assert overlay.set_parameters([overlay.get_parameter("rgb_topic")])[0].successful, "which changes nothing"
     with pytest.raises(ConfigError, match="modality is 'dpeth'"):
         OverlayNode(context=bench.context, parameter_overrides=[Parameter("modality", value="dpeth")])
     camera = bench.publisher(Image, "/rgb/image", subscribers=0)
@@ -201,6 +204,35 @@ def test_overlay_says_why_it_draws_nothing(bench):
     assert not found
     camera.publish(rgb_message(1000 + 2 * UNDRAWN - 1))
     bench.wait(lambda: found, "the picture of the last answer")
+
+
+def test_overlay_draws_the_answers_of_a_recognizer_that_is_behind_by_its_whole_queue(bench, monkeypatch):
+    overlay = bench.add(overlay_node.OverlayNode(context=bench.context))
+    found = bench.collect(Image, "/overlay/image")
+    camera = bench.publisher(Image, "/rgb/image")
+    answers = bench.publisher(RecognitionArray, "/recognitions")
+    behind = PARAMETERS["queue"].default
+    for number in range(behind + 1):
+        camera.publish(rgb_message(number))
+        bench.wait(lambda number=number: len(overlay._pictures) == number + 1, "the picture")
+    answers.publish(RecognitionArray(header=stamped(0)))
+    bench.wait(lambda: found, "the first picture with its answer")
+    monkeypatch.setattr(overlay_node, "KEPT_BYTES", 1_000_000)  # 69 of these pictures, in place of 18,600
+    camera.publish(rgb_message(behind))
+    camera.publish(rgb_message(behind + 1))
+    bench.wait(lambda: stamp_of(stamped(behind + 1)) in overlay._pictures, "the last picture")
+    assert len(overlay._pictures) == 1_000_000 // (60 * 80 * 3) == 69
+    monkeypatch.setattr(overlay_node, "KEPT_BYTES", 1)
+    camera.publish(rgb_message(behind + 2))
+    bench.wait(lambda: stamp_of(stamped(behind + 2)) in overlay._pictures, "the last picture")
+    assert len(overlay._pictures) == overlay_node.KEPT
+    log = bench.collect(Log, "/rosout")
+    for number in range(overlay_node.UNDRAWN):
+        answers.publish(RecognitionArray(header=stamped(number)))
+        bench.wait(lambda number=number: overlay._undrawn == number + 1, "the answer")
+    words = f"before the newest {overlay_node.KEPT} on /rgb/image"
+    bench.wait(lambda: any(words in line.msg for line in log), "why nothing is drawn")
+    assert len(found) == 1
 
 
 SLOW_START = """

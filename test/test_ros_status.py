@@ -1,5 +1,6 @@
 """The status over real DDS and from invented counts: each number in its own field, each sensor by the right clock."""
 
+import threading
 import time
 
 import pytest
@@ -86,6 +87,24 @@ def test_a_picture_before_its_camera_info_waits_for_it(bench):
     bench.wait(lambda: statuses and statuses[-1].processed, "the status thereafter")
     assert model.calls[0].camera[0][0] == 100
     assert not [status.cause for status in statuses if "camera info" in status.cause]
+
+
+def test_an_answer_that_takes_long_is_why_there_is_none(bench, monkeypatch):
+    monkeypatch.setattr("mmcl_ros.ledger.LONG_S", 0.2)
+    gate = threading.Event()
+
+    class Slow(FakeRecognizer):
+        def recognize(self, **given):
+            gate.wait(10)
+            return super().recognize(**given)
+
+    bench.recognizer(Slow(), modality="rgb", roi_source="center", stale_after=60.0)
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    bench.publisher(Image, "/rgb/image").publish(rgb_message(0))
+    bench.wait(lambda: statuses and statuses[-1].cause.startswith("one answer has taken 0 s so far"), "the cause")
+    assert not found
+    gate.set()
+    bench.wait(lambda: found and not statuses[-1].cause, "the end of it")
 
 
 @pytest.mark.parametrize("simulated", [True, False])

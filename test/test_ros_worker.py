@@ -135,3 +135,51 @@ def test_of_requests_that_came_meanwhile_the_newest_are_answered_and_the_others_
     words = f"{worker.dropped} requests dropped since the last report: the queue is full"
     assert find_problems(robot.intake, {}, worker.dropped)["queue full"].startswith(words)
     assert "queue full" not in find_problems(robot.intake, {})
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_no_more_pictures_are_kept_for_as_long_as_the_work_on_one_takes(every):
+    """The network may be busy for seconds, with hundreds of regions or at its start; a picture can be 25 MB."""
+    robot, changed = Robot("rgb", wanted=("rgb",)), threading.Condition()
+    robot.collect = lambda: None  # left to the worker
+    begun, gate = threading.Event(), threading.Event()
+
+    def process(job):
+        begun.set()
+        gate.wait(10)
+
+    worker = Worker(robot.intake, changed, process, None, every, queue=3, running=lambda: True)
+    worker.start()
+    kept = []
+    for number in range(60):
+        with changed:
+            robot.send("rgb", stamp=(1000 + number) * 10**9)
+            worker.wake()
+            kept.append(len(robot.intake.pairer._streams["rgb"].items) + len(robot.intake.pairer._pending))
+        assert begun.wait(10)
+    with changed:
+        jobs = len(worker._jobs)
+    gate.set()
+    worker.stop()
+    assert max(kept) <= 3, "the pictures of the last second, which is what history says"
+    assert jobs == (3 if every else 1)
+
+
+def test_jobs_that_become_complete_at_once_are_no_sign_of_slow_work():
+    """As when a sensor has been waited for, for five seconds of thirty pictures each, and is given up."""
+    found = []
+    pairer = SimpleNamespace(waiting=False, deadline=lambda: None)
+    intake = SimpleNamespace(pairer=pairer, jobs=lambda now: found.pop(0) if found else [])
+    worker = Worker(intake, threading.Condition(), None, None, every=True, queue=3, running=lambda: True)
+
+    def come(count):
+        found.append([Job(None, None, {}, {}, 0.0)] * count)
+        worker._collect(0.0)
+        return len(worker._jobs), worker.dropped + worker._overtaken
+
+    assert come(10) == (10, 0)
+    assert [come(1) for _ in range(4)] == [(11, 0), (12, 0), (12, 1), (12, 2)], "no faster than one is worked off"
+    while len(worker._jobs) > 3:
+        assert worker._next() is not None
+    assert [come(1) for _ in range(2)] == [(3, 3), (3, 4)], "as before"
+    assert come(2) == (4, 5)
