@@ -173,7 +173,7 @@ class AugmentConfig:
             kind that the network never saw. So even an operation that loses nothing, such as Invert, does harm
             (Table IV: 14.0 against 55.3). At random, unchanged pictures stay among those it learns from.
         depth_erase: probability that a rectangle of depth is erased (becomes "no reading").
-        depth_holes: about the largest share of depth pixels turned into simulated holes, in [0, 1).
+        depth_holes: about the largest share of depth pixels turned into simulated holes, in [0, 1].
         depth_offset_m: largest shift of the whole crop along the viewing axis, in metres.
         depth_background_m: background farther than this behind the object is dropped for half of the samples; 0: never.
         depth_view_deg: largest angle that a metric depth crop is turned by about its object, by reprojection
