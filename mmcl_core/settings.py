@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base is {base!r}; the name of a file is expected")
-    return _over(read_file(path.parent / base, (*above, path.resolve())), values)
+    return _over(read_file(path.parent / os.path.expanduser(base), (*above, path.resolve())), values)
 
 
 def _over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +150,8 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
         return float(value)
     if wanted is str and value is None:
         return ""
+    if wanted is str and isinstance(value, str) and value.startswith("~/"):  # a path below the home folder
+        return os.path.expanduser(value)
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where}: {name} must be {wanted.__name__}, got {value!r}")
     return value
