@@ -88,7 +88,9 @@ def read_topic(bag: Bag) -> list[Truth]:
     """
     topic = bag.topics.detections
     if not topic or not bag.kinds[topic].endswith("Detection2DArray"):
-        raise DataError(f"{bag.path} has no Detection2DArray topic with classes; give the true boxes as a CSV file")
+        raise DataError(
+            f"{bag.path} has no Detection2DArray topic with classes; give the true boxes as a CSV file (--truth)"
+        )
     truths = []
     for _, message in bag.messages(topic):
         labels = []
@@ -98,5 +100,7 @@ def read_topic(bag: Bag) -> list[Truth]:
             labels.append(str(getattr(best, "class_id", getattr(best, "id", ""))))
         truths.append(Truth(read_request(message), tuple(labels)))
     if not any(label for truth in truths for label in truth.labels):
-        raise DataError(f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file")
+        raise DataError(
+            f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file (--truth)"
+        )
     return sorted(truths, key=lambda truth: truth.request.stamp)

@@ -39,6 +39,13 @@ def read(path):
     return picture if picture.ndim == 2 else picture[..., ::-1]
 
 
+@pytest.mark.parametrize("split", ["train=0.8,test=0.2", "0.8"])
+def test_shares_are_not_taken_for_the_name_of_a_split(split, recording, tmp_path, capfd):
+    command(*recording, tmp_path / "out", "--split", split, status=2)
+    assert f"--split {split} is no name of a split" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_crops_are_those_that_a_recogniser_is_handed(recording, tmp_path):
     bag, table = recording
     recognizer = FakeRecognizer()

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from mmcl_core.data.shares import warn_of_torn
+from mmcl_core.data.shares import parse_shares, warn_of_torn
+from mmcl_core.errors import ConfigError
 
 
 def members(*groups, splits=("train", "test")):
@@ -27,3 +28,10 @@ def test_frames_of_one_recording_are_hinted_at_and_torn_scenes_are_warned_of(giv
     warn_of_torn(given, 2)
     assert [record.levelno for record in caplog.records] == ([] if level is None else [level])
     assert said in caplog.text
+
+
+def test_a_share_alone_is_no_name_of_a_split():
+    with pytest.raises(ConfigError, match=r"--split '0\.8': a name, or name=share,\.\.\. with shares"):
+        parse_shares("0.8")
+    assert parse_shares("2014") == {"2014": 1}
+    assert parse_shares("v1.0") == {"v1.0": 1}

@@ -23,7 +23,7 @@ def parse_shares(text: str) -> dict[str, float]:
     Raises:
         ConfigError: not of this form.
     """
-    if re.fullmatch(r"\w[\w.-]*", text):
+    if re.fullmatch(r"\w[\w.-]*", text) and not re.fullmatch(r"\d+\.\d*", text):  # a share alone is no name
         return {text: 1.0}
     pairs = [part.partition("=") for part in text.split(",")]
     try:
