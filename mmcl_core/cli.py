@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from mmcl_core.errors import MmclError
 from mmcl_core.progress import show_progress
@@ -23,6 +23,7 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_STOPPED",
+    "SETTING",
     "add_logging_options",
     "command_parser",
     "run_command",
@@ -49,8 +50,20 @@ class _ProgressHandler(logging.Handler):
             self.handleError(record)
 
 
+#: What the help calls a word that is a setting of a run.
+SETTING = "section.key=value"
+
+
 class _Parser(argparse.ArgumentParser):
-    """Takes a ``~/`` for the home folder where a shell leaves it as it is, such as in ``--out=~/run``."""
+    """Takes a ``~/`` for the home folder where a shell leaves it as it is, such as in ``--out=~/run``.
+
+    Where settings are given as words, it says so of an option that there is not.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized") and any(action.metavar == SETTING for action in self._actions):
+            message += f"; settings are given as {SETTING}, without dashes, such as train.epochs=10"
+        super().error(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = sys.argv[1:] if args is None else args

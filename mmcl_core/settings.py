@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 def hint(key: str, known: Mapping[str, Any]) -> str:
-    """The end of a message about an unknown key: the section that has it, the known one it is like, or all of them."""
+    """The end of a message about an unknown key: the sections that have it, the known one it is like, or all."""
     sections = [name for name, inner in known.items() if isinstance(inner, Mapping) and key in inner]
-    if len(sections) == 1:
-        return f"; did you mean '{sections[0]}.{key}'?"
+    if sections:
+        return f"; did you mean {' or '.join(repr(f'{name}.{key}') for name in sections)}?"
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
@@ -169,4 +169,5 @@ def read_override(text: str) -> tuple[str, Any]:
     try:
         return name.strip(), yaml.safe_load(value) if value else ""
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error
+        cut = "; put the whole in quotes where it holds spaces" if value[:1] in "[{'\"" else ""
+        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}{cut}") from error

@@ -66,6 +66,16 @@ def test_the_home_folder_is_known_where_shells_leave_it_as_it_is(tmp_path, monke
     assert parser.parse_args(["--out", "~/run"]).out == f"{tmp_path}/run"
 
 
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_a_setting_given_as_an_option_is_told_how_settings_are_given(name, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"mmcl_core.{name}").main(["--config", "some.yaml", "--epochs", "3"])
+    assert "unrecognized arguments: --epochs; settings are given as section.key=value" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        importlib.import_module("mmcl_core.export").main(["run", "--out", "file.onnx", "--epochs"])
+    assert "settings are" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--quiet", "--verbose"])
 def test_an_error_is_one_line_and_shows_its_traceback_where_asked_for(flag, capsys):
     def fail():

@@ -113,6 +113,8 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
         ("trian.batch=3", "unknown section 'trian' in 'trian.batch'; did you mean 'train'"),
         ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'batch'"),
         ("epochs=3", "unknown setting 'epochs'; did you mean 'train.epochs'"),
+        ("momentum=0.9", r"unknown setting 'momentum'; did you mean 'optim.momentum' or 'cmc.momentum'\?"),
+        ("train.modalities=[rgb,", "put the whole in quotes where it holds spaces"),
         ("seed.a=3", "unknown section 'seed'"),
         ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
         ("data.root=2024-13-45", "the value is not valid YAML: month must be"),
