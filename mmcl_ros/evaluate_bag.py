@@ -359,6 +359,11 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
         if result.unpaired:
             words = "%s: %d of %d true pictures have none in the recording within %g s of their stamp"
             logger.warning(words, name, result.unpaired, result.frames, window)
+        reasons = [row[COLUMNS.index("reason")] for row in result.rows if row[COLUMNS.index("result")] == "bad_region"]
+        if reasons:
+            logger.warning(
+                "%s: %d of %d boxes are no regions, such as: %s", name, len(reasons), len(result.rows), reasons[0]
+            )
         for problem, count in result.problems.most_common(3):
             logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
     result = next(iter(found.values()))

@@ -60,7 +60,7 @@ def read_truth(path: Path) -> list[Truth]:
                 try:
                     edges = [float(row[name]) for name in TRUTH_COLUMNS[1:5]]
                     size = (int(row.get("width") or 0), int(row.get("height") or 0))
-                    rows.append((int(row["stamp_ns"]), row.get("id") or "", edges, size, row["label"]))
+                    rows.append((int(row["stamp_ns"]), row.get("id") or "", edges, size, row["label"].strip()))
                 except (TypeError, ValueError) as error:
                     raise DataError(f"{path}, line {line}: {error}") from error
     except OSError as error:
