@@ -9,6 +9,8 @@ ros2 launch mmcl_ros demo.launch.py bag:=recorded/bag truth:=recorded/truth.csv 
 
 from __future__ import annotations
 
+import os
+
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
@@ -38,7 +40,7 @@ def make_player(context: LaunchContext) -> list:
         package="mmcl_ros",
         executable="play_bag",
         arguments=["--bag", LaunchConfiguration("bag"), *(["--truth", truth] if truth else [])],
-        prefix=LaunchConfiguration("python"),
+        prefix=os.path.expanduser(LaunchConfiguration("python").perform(context)),
         output="screen",
     )
     return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[Shutdown()]))]

@@ -2,16 +2,20 @@
 
     ros2 launch mmcl_ros recognizer.launch.py modality:=rgb model:=RUN rgb_topic:=/camera/color/image_raw
 
-An argument left empty leaves the matter to the parameter file. Several cameras: include this file once per namespace.
+Every parameter of the node is an argument; one left empty leaves the matter to the parameter file. Several cameras:
+include this file once per namespace.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
@@ -39,10 +43,28 @@ NUMBERS = {
     "max_wait": "how long a picture waits for its partner, seconds",
     "history": "how long pictures are kept for regions to come, seconds",
     "stale_after": "a sensor is lost when no picture came for so long, seconds",
+    "recover_after": "a lost sensor is used again when pictures have come for so long, seconds",
     "min_score": "answers below become unknown",
+    "center_size": "side of the centre region, as a share of the picture's shorter side",
+    "box_scale": "side of the window that a region is seen in, in its longer sides; 0: as it is",
+    "min_depth_valid": "smallest share of a region with a depth reading for depth to be used",
+    "status_period": "between two messages on ~/status, seconds",
+    "warn_period": "a warning that persists is repeated after so long, seconds",
 }
-SWITCHED = ("mirror", "assume_registered", "autostart", "use_sim_time")  # the same, on or off
-SWITCHES = ["", "true", "false"]
+COUNTS = {
+    "threads": "CPU threads of the network; 0: its own choice",
+    "queue": "most requests that wait under policy:=every",
+    "min_box": "smallest side of a region, pixels",
+    "top_k": "classes listed per answer",
+}
+SWITCHED = {
+    "mirror": "look at mirror images, too",
+    "assume_registered": "whatever frames say",
+    "publish_embeddings": "in every answer",
+    "publish_detections": "recognitions_2d, too, where vision_msgs is installed",
+    "autostart": "configure and activate",
+    "use_sim_time": "time from /clock",
+}
 
 
 def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool | float]]:
@@ -51,22 +73,43 @@ def node_parameters(context: LaunchContext) -> list[str | dict[str, str | bool |
     Raises:
         ValueError: there is no such file, or a number is none.
     """
-    file = LaunchConfiguration("params_file").perform(context)
+    file = path_of(context, "params_file")
     if file and not Path(file).is_file():
         raise ValueError(f"params_file is {file}, where there is no file; name a YAML file like config/recognizer.yaml")
-    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, *SWITCHED, *NUMBERS]}
+    values = {name: LaunchConfiguration(name).perform(context) for name in [*PARAMETERS, *SWITCHED, *NUMBERS, *COUNTS]}
     given: dict[str, str | bool | float] = {name: values[name] for name in PARAMETERS if values[name]}
     given |= {name: values[name] == "true" for name in SWITCHED if values[name]}
-    for name in (name for name in NUMBERS if values[name]):
+    for name in (name for name in [*NUMBERS, *COUNTS] if values[name]):
         try:
-            given[name] = float(values[name])
+            given[name] = float(values[name]) if name in NUMBERS else int(values[name])
         except ValueError as error:
-            raise ValueError(f"{name} is {values[name]!r}; a number is expected") from error
+            kind = "number" if name in NUMBERS else "whole number"
+            raise ValueError(f"{name} is {values[name]!r}; a {kind} is expected") from error
     if "model" in given:
-        path = Path(str(given["model"])).expanduser()
+        path = Path(path_of(context, "model"))
         if path.exists() or len(path.parts) > 1:  # a bare name may be that of a model in the package
             given["model"] = str(path.resolve())
     return [one for one in (file, given) if one]
+
+
+def path_of(context: LaunchContext, name: str) -> str:
+    """An argument that is a path; empty: none. Shells leave a ``~`` after ``:=``, the home folder, as it is."""
+    return os.path.expanduser(LaunchConfiguration(name).perform(context))
+
+
+def warn_of_misspelt(context: LaunchContext, arguments: list[DeclareLaunchArgument]) -> None:
+    """Say what was given that is much like an argument which was not; ROS passes over unknown names without a word.
+
+    Other unknown names may be those of a file that includes this one.
+    """
+    found = context.launch_configurations
+    left = [one.name for one in arguments if found[one.name] == perform_substitutions(context, one.default_value)]
+    known = {one.name for one in arguments}
+    for name, value in found.items():
+        near = difflib.get_close_matches(name, left, n=1, cutoff=0.85)
+        if near and name not in known:
+            words = f"there is no argument {name!r}, so that {name}:={value} changes nothing; did you mean {near[0]!r}?"
+            logging.get_logger("recognizer.launch").warning(words)
 
 
 def warn_of_misplaced(context: LaunchContext) -> None:
@@ -75,7 +118,7 @@ def warn_of_misplaced(context: LaunchContext) -> None:
         from mmcl_ros.sections import misplaced
     except ImportError:  # installed for another interpreter than that of launch
         return
-    file = LaunchConfiguration("params_file").perform(context)
+    file = path_of(context, "params_file")
     own = LaunchConfiguration("namespace").perform(context)
     above = "" if own.startswith("/") else context.launch_configurations.get("ros_namespace", "")
     place = "/".join(["", *filter(None, f"{above}/{own}".split("/"))])
@@ -95,7 +138,7 @@ def make_recognizer(context: LaunchContext) -> list[Node]:
             name="recognizer",
             namespace=LaunchConfiguration("namespace"),
             parameters=node_parameters(context),
-            prefix=LaunchConfiguration("python"),
+            prefix=path_of(context, "python"),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=is_on(context, "respawn"),
             respawn_delay=2.0,
@@ -113,7 +156,7 @@ def make_overlay(context: LaunchContext) -> list[Node]:
             name="overlay",
             namespace=LaunchConfiguration("namespace"),
             parameters=node_parameters(context),
-            prefix=LaunchConfiguration("python"),
+            prefix=path_of(context, "python"),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )
@@ -132,20 +175,20 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value="", description=text, **({"choices": choices} if choices else {}))
         for name, (text, choices) in PARAMETERS.items()
     ]
-    arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in NUMBERS.items()]
+    numbers = {**NUMBERS, **COUNTS}
+    arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in numbers.items()]
+    arguments += [
+        DeclareLaunchArgument(name, default_value="", choices=["", "true", "false"], description=text)
+        for name, text in SWITCHED.items()
+    ]
     arguments += [
         DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
         DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),
-        DeclareLaunchArgument("mirror", default_value="", choices=SWITCHES, description="look at mirror images, too"),
-        DeclareLaunchArgument(
-            "assume_registered", default_value="", choices=SWITCHES, description="whatever frames say"
-        ),
-        DeclareLaunchArgument("use_sim_time", default_value="", choices=SWITCHES, description="time from /clock"),
-        DeclareLaunchArgument("autostart", default_value="", choices=SWITCHES, description="configure and activate"),
         DeclareLaunchArgument("overlay", default_value="false", choices=["true", "false"], description="overlay too"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
         DeclareLaunchArgument("respawn", default_value="false", choices=["true", "false"], description="start anew"),
         DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
     ]
     overlay = OpaqueFunction(function=make_overlay, condition=IfCondition(LaunchConfiguration("overlay")))
-    return LaunchDescription([*arguments, OpaqueFunction(function=make_recognizer), overlay])
+    misspelt = OpaqueFunction(function=warn_of_misspelt, args=[arguments])
+    return LaunchDescription([*arguments, misspelt, OpaqueFunction(function=make_recognizer), overlay])

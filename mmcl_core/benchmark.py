@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.cli import SETTING, add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError, TrainingError
 
@@ -52,13 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_command(lambda: _prepare(asked), asked.log_level)
     parser = command_parser("mmcl_core.benchmark", __doc__, EXAMPLES)
     parser.add_argument(
-        "what", choices=("train", "loss", "data", "infer"), help="what to measure; or prepare, as the first word"
+        "what", choices=("train", "loss", "data", "infer", "prepare"), help="what to measure; prepare as the first word"
     )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
+    parser.add_argument("overrides", nargs="*", metavar=SETTING, help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings, YAML (default: the paper's)")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default: 5)")
     parser.add_argument("--crops", type=int, default=10, metavar="N", help="infer: crops in a frame (default: 10)")
     add_logging_options(parser)
+    if "prepare" in words:
+        parser.error("prepare comes first, and what it takes after it: prepare DATASET ...; see prepare --help")
     options = parser.parse_intermixed_args(words)
     return run_command(lambda: measure(options), options.log_level)
 

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from mmcl_core.errors import MmclError
 from mmcl_core.progress import show_progress
@@ -22,6 +23,7 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_STOPPED",
+    "SETTING",
     "add_logging_options",
     "command_parser",
     "run_command",
@@ -48,6 +50,31 @@ class _ProgressHandler(logging.Handler):
             self.handleError(record)
 
 
+#: What the help calls a word that is a setting of a run.
+SETTING = "section.key=value"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes a ``~/`` for the home folder where a shell leaves it as it is, such as in ``--out=~/run``.
+
+    Where settings are given as words, it says so of an option that there is not.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized") and any(action.metavar == SETTING for action in self._actions):
+            message += f"; settings are given as {SETTING}, without dashes, such as train.epochs=10"
+        super().error(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_with_home(word) for word in words], namespace)
+
+
+def _with_home(word: str) -> str:
+    option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + sign + (os.path.expanduser(value) if value.startswith("~/") else value)
+
+
 def set_up_logging(level: int = logging.INFO) -> None:
     """Log to standard error, past progress bars; only process 0 of a ``torchrun`` logs below ``WARNING``.
 
@@ -70,7 +97,7 @@ def command_parser(module: str, description: str | None, examples: str = "") -> 
         description: what the command does.
         examples: command lines shown at the end of the help.
     """
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m {module}",
         description=description,
         epilog=f"examples:\n{examples}" if examples else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -21,10 +22,10 @@ T = TypeVar("T")
 
 
 def hint(key: str, known: Mapping[str, Any]) -> str:
-    """The end of a message about an unknown key: the section that has it, the known one it is like, or all of them."""
+    """The end of a message about an unknown key: the sections that have it, the known one it is like, or all."""
     sections = [name for name, inner in known.items() if isinstance(inner, Mapping) and key in inner]
-    if len(sections) == 1:
-        return f"; did you mean '{sections[0]}.{key}'?"
+    if sections:
+        return f"; did you mean {' or '.join(repr(f'{name}.{key}') for name in sections)}?"
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
@@ -82,7 +83,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return values
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base is {base!r}; the name of a file is expected")
-    return _over(read_file(path.parent / base, (*above, path.resolve())), values)
+    return _over(read_file(path.parent / os.path.expanduser(base), (*above, path.resolve())), values)
 
 
 def _over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +150,8 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
         return float(value)
     if wanted is str and value is None:
         return ""
+    if wanted is str and isinstance(value, str) and value.startswith("~/"):  # a path below the home folder
+        return os.path.expanduser(value)
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where}: {name} must be {wanted.__name__}, got {value!r}")
     return value
@@ -166,4 +169,5 @@ def read_override(text: str) -> tuple[str, Any]:
     try:
         return name.strip(), yaml.safe_load(value) if value else ""
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}") from error
+        cut = "; put the whole in quotes where it holds spaces" if value[:1] in "[{'\"" else ""
+        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}{cut}") from error

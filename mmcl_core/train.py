@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, add_logging_options, command_parser, run_command
+from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, SETTING, add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load, override, to_dict
 from mmcl_core.errors import ConfigError, TrainingError
 from mmcl_core.settings import read_override
@@ -125,7 +125,7 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("mmcl_core.train", __doc__, EXAMPLES)
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
+    parser.add_argument("overrides", nargs="*", metavar=SETTING, help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML)")
     parser.add_argument("--data", metavar="DIR", help="the prepared set: short for data.root=DIR")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/<name of the file>-<hash>)")

@@ -90,6 +90,8 @@ class Rig:
         while not condition():
             if self.process.poll() is not None:
                 raise MmclError(f"the node has ended with status {self.process.returncode} while waiting for {what}")
+            if self.status is not None and self.status.state == "unconfigured" and self.status.cause:
+                raise MmclError(self.status.cause)
             if time.monotonic() > end:
                 raise MmclError(f"waited {seconds:g} s for {what}")
             self.spin(0.02)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     settings = cropping(options)
+    if "=" in options.split or re.fullmatch(r"\d+\.\d*", options.split):
+        raise ConfigError(
+            f"--split {options.split} is no name of a split for the whole recording; leave it out, and have the split "
+            "drawn by prepare folder --split"
+        )
     if options.out.exists() and not options.out.is_dir():
         raise ConfigError(f"--out {options.out} is a file")
     with open_bag(options) as bag:

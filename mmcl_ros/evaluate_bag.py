@@ -3,7 +3,8 @@
 Writes for each modality ``predictions_<modality>.csv`` and ``confusion_<modality>.png``, and for all of them
 ``metrics.json`` and ``answers.png``: some pictures with right answers in green, wrong ones in red, rejected in grey.
 The crops and their answers are made by the code that the node runs, with the nearest pictures of the whole recording.
-Two runs write the same CSV files byte for byte; times are in ``metrics.json`` only.
+Two runs write the same CSV files byte for byte; times are in ``metrics.json`` only. What an evaluation by other
+modalities left in the folder is removed.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ __all__ = ["Evaluation", "evaluate", "main"]
 
 logger = logging.getLogger(__name__)
 
+MODALITIES = ("rgb", "depth", "rgbd", "auto")
+FILES = ("predictions_{}.csv", "confusion_{}.png")  # of each
 SHOWN = 4  # pictures on the sheet, spread over the recording
 EXAMPLES = """\
   python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
@@ -230,15 +233,22 @@ def evaluate(
 
 
 def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dict[str, Any]:
-    """Write the files of a run and return the content of ``metrics.json``."""
+    """Write the files of a run and return the content of ``metrics.json``; those of other modalities are removed."""
     out.mkdir(parents=True, exist_ok=True)
+    other = [file.format(name) for name in MODALITIES if name not in found for file in FILES]
+    if past := [name for name in other if (out / name).exists()]:
+        words = "%s held %s of another evaluation, removed; give another --out to keep both"
+        logger.warning(words, out, ", ".join(past))
+        for name in past:
+            (out / name).unlink()
     report = {**about, "modalities": {name: result.figures() for name, result in found.items()}}
     for name, result in found.items():
-        with (out / f"predictions_{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        table, picture = (out / file.format(name) for file in FILES)
+        with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(result.rows)
-        draw_confusion(out / f"confusion_{name}.png", result, name)
+        draw_confusion(picture, result, name)
     pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found))
     (out / "answers.png").write_bytes(cv2.imencode(".png", pictures[..., ::-1])[1].tobytes())
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -293,9 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser("mmcl_ros.evaluate_bag", __doc__, EXAMPLES)
     add_bag_options(parser)
     parser.add_argument("--model", required=True, help="run folder, weights file, or ycb21")
-    choices = ["rgb", "depth", "rgbd", "auto"]
     parser.add_argument(
-        "--modality", nargs="+", default=["auto"], choices=choices, help="one report each (default: auto)"
+        "--modality", nargs="+", default=["auto"], choices=MODALITIES, help="one report each (default: auto)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor, as depth:1.0-2.5")
@@ -350,6 +359,11 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
         if result.unpaired:
             words = "%s: %d of %d true pictures have none in the recording within %g s of their stamp"
             logger.warning(words, name, result.unpaired, result.frames, window)
+        reasons = [row[COLUMNS.index("reason")] for row in result.rows if row[COLUMNS.index("result")] == "bad_region"]
+        if reasons:
+            logger.warning(
+                "%s: %d of %d boxes are no regions, such as: %s", name, len(reasons), len(result.rows), reasons[0]
+            )
         for problem, count in result.problems.most_common(3):
             logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
     result = next(iter(found.values()))

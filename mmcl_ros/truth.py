@@ -62,7 +62,7 @@ def read_truth(path: Path) -> list[Truth]:
                 try:
                     edges = [float(row[name]) for name in TRUTH_COLUMNS[1:5]]
                     size = (int(row.get("width") or 0), int(row.get("height") or 0))
-                    rows.append((int(row["stamp_ns"]), row.get("id") or "", edges, size, row["label"]))
+                    rows.append((int(row["stamp_ns"]), row.get("id") or "", edges, size, row["label"].strip()))
                 except (TypeError, ValueError) as error:
                     raise DataError(f"{path}, line {line}: {error}") from error
     except OSError as error:
@@ -90,15 +90,15 @@ def read_topic(bag: Bag) -> list[Truth]:
     """
     topic = bag.topics.detections
     if not topic or bag.kinds[topic] == REGIONS_TYPE:
-        raise DataError(
-            f"{bag.path} has no {' or '.join(kind for kind in REGION_TYPES if kind != REGIONS_TYPE)} topic with "
-            "classes; give the true boxes as a CSV file"
-        )
+        kinds = " or ".join(kind for kind in REGION_TYPES if kind != REGIONS_TYPE)
+        raise DataError(f"{bag.path} has no {kinds} topic with classes; give the true boxes as a CSV file (--truth)")
     truths = []
     for _, message in bag.messages(topic):
         truths.append(Truth(read_request(message), tuple(_best_class(one) for one in message.detections)))
     if not any(label for truth in truths for label in truth.labels):
-        raise DataError(f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file")
+        raise DataError(
+            f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file (--truth)"
+        )
     return sorted(truths, key=lambda truth: truth.request.stamp)
 
 

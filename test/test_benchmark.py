@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -23,6 +24,20 @@ TINY = (
 def lines(capsys, *arguments):
     assert benchmark.main([*arguments, "--steps", "1", *TINY]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["preparr"], r"choose from '?train'?, '?loss'?, '?data'?, '?infer'?, '?prepare'?\)"),
+        (["--quiet", "prepare", "folder", "--source", "crops"], "prepare comes first"),
+    ],
+)
+def test_a_wrong_name_is_told_all_of_them(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        benchmark.main(words)
+    assert end.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_training_is_measured_beside_the_plain_formulation(capsys):

@@ -60,6 +60,28 @@ def test_a_parser_keeps_lines_and_shows_examples():
     assert options.log_level == logging.INFO
 
 
+def test_the_home_folder_is_known_where_shells_leave_it_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = command_parser("mmcl_core.nothing", "Does nothing.")
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--out")
+    commands = ["--out=~/run", "~/a", "b~/c", "key=~/d", "~nobody/e"]
+    for options in (parser.parse_args(commands), parser.parse_intermixed_args(commands)):
+        assert options.out == f"{tmp_path}/run"
+        assert options.words == [f"{tmp_path}/a", "b~/c", "key=~/d", "~nobody/e"]
+    assert parser.parse_args(["--out", "~/run"]).out == f"{tmp_path}/run"
+
+
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_a_setting_given_as_an_option_is_told_how_settings_are_given(name, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"mmcl_core.{name}").main(["--config", "some.yaml", "--epochs", "3"])
+    assert "unrecognized arguments: --epochs; settings are given as section.key=value" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        importlib.import_module("mmcl_core.export").main(["run", "--out", "file.onnx", "--epochs"])
+    assert "settings are" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--quiet", "--verbose"])
 def test_an_error_is_one_line_and_shows_its_traceback_where_asked_for(flag, capsys):
     def fail():

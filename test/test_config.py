@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mmcl_core.config import Config, DataConfig, OptimConfig, config_hash, from_dict, load, to_dict
+from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError
 from mmcl_core.settings import load_yaml
 
@@ -24,6 +25,17 @@ def test_no_file_is_the_defaults_and_a_file_changes_what_it_names(tmp_path):
     expected = dataclasses.replace(expected, train=dataclasses.replace(expected.train, batch=32, modalities=("rgb",)))
     assert config == expected
     assert load(write(tmp_path, "")) == Config()
+
+
+def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "below.yaml").write_text("data: {root: ~/set}\n", encoding="utf-8")
+    config = load(write(tmp_path, "base: ~/below.yaml\nout: ~/run\nmodel: {init_from: ~~/run}\n"))
+    assert (config.data.root, config.out) == (f"{tmp_path}/set", f"{tmp_path}/run")
+    assert config.model.init_from == "~~/run"
+    assert load(None, ["model.init_from=~/run"]).model.init_from == f"{tmp_path}/run"
+    table = "base: ~/below.yaml\nsets: {mine: ~/set}\ncolumns: {rgb: }\nrows: [{name: a, cells: {rgb: }}]\n"
+    assert read_table(write(tmp_path, table)).sets == {"mine": f"{tmp_path}/set"}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +113,8 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
         ("trian.batch=3", "unknown section 'trian' in 'trian.batch'; did you mean 'train'"),
         ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'batch'"),
         ("epochs=3", "unknown setting 'epochs'; did you mean 'train.epochs'"),
+        ("momentum=0.9", r"unknown setting 'momentum'; did you mean 'optim.momentum' or 'cmc.momentum'\?"),
+        ("train.modalities=[rgb,", "put the whole in quotes where it holds spaces"),
         ("seed.a=3", "unknown section 'seed'"),
         ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
         ("data.root=2024-13-45", "the value is not valid YAML: month must be"),

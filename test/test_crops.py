@@ -153,6 +153,26 @@ def test_the_end_of_a_jpeg_is_its_own(tmp_path):
             read_rgb(path)
 
 
+WAYS = {"baseline": [], "progressive": [2, 1], "restarts": [4, 2], "optimised": [3, 1]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_picture_with_a_foreign_block_in_the_middle_is_damaged(tmp_path, way):
+    """The decoders make up what a JPEG lacks, and say nothing that could be caught."""
+    colour = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    jpeg, png = (cv2.imencode(end, colour, flags)[1].tobytes() for end, flags in ((".jpg", WAYS[way]), (".png", [])))
+    path = tmp_path / "picture"
+    path.write_bytes(jpeg + b"\xff\xd8 and more")
+    np.testing.assert_array_equal(read_rgb(path), cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[..., ::-1])
+    block, middle = np.random.default_rng(5).bytes(2000), len(jpeg) // 2
+    path.write_bytes(jpeg[:middle] + block + jpeg[middle + 2000 :])
+    with pytest.raises(DataError, match=rf"is damaged at byte \d+ of {len(jpeg)}"):
+        read_rgb(path)
+    path.write_bytes(png[:middle] + block + png[middle + 2000 :])
+    with pytest.raises(DataError, match="is not a readable picture"):
+        read_rgb(path)
+
+
 def test_faults_of_picture_files_are_told_apart(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
     cases = {

@@ -18,6 +18,7 @@ from ros_fakes import CLASSES, FakeRecognizer
 from mmcl_core import prepare
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import DataError
+from mmcl_ros import evaluate_bag
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.crop_bag import crop_bag, main
 from mmcl_ros.evaluate_bag import evaluate
@@ -34,6 +35,27 @@ def read(path):
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert picture is not None, path
     return picture if picture.ndim == 2 else picture[..., ::-1]
+
+
+def test_boxes_that_are_no_regions_are_told_beside_the_accuracy(recording, tmp_path, caplog):
+    """Such as width and height in the columns of the far edges; a space behind a label is no part of it."""
+    table = tmp_path / "boxes.csv"
+    stamp = read_truth(recording[1])[0].request.stamp
+    table.write_text(
+        f"stamp_ns,x_min,y_min,x_max,y_max,label\n{stamp},80,20,40,60,{CLASSES[1]}\n{stamp},10,10,50,50,{CLASSES[0]} \n"
+    )
+    with Bag(recording[0]) as opened:
+        found = evaluate(opened, read_truth(table), FakeRecognizer(), ["rgb"], FrameSettings(box_scale=0.0))
+    evaluate_bag._warn(found, 0.02)
+    assert "rgb: 1 of 2 boxes are no regions, such as: rgb: the box is empty (-40 x 40 pixels)" in caplog.text
+    assert "no class that the model names" not in caplog.text
+
+
+@pytest.mark.parametrize("split", ["train=0.8,test=0.2", "0.8"])
+def test_shares_are_not_taken_for_the_name_of_a_split(split, recording, tmp_path, capfd):
+    command(*recording, tmp_path / "out", "--split", split, status=2)
+    assert f"--split {split} is no name of a split" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_crops_are_those_that_a_recogniser_is_handed(recording, tmp_path):

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from ros_fakes import CLASSES, FakeRecognizer, image, regions
 
+from mmcl_ros.bagfile import Frame
 from mmcl_ros.detections import read_request
 from mmcl_ros.drawing import GAP, GREEN, GREY, PANEL, RED, Mark, draw, sheet, to_colour
-from mmcl_ros.evaluate_bag import Evaluation
+from mmcl_ros.evaluate_bag import Evaluation, write
 from mmcl_ros.frames import FrameRecognizer, FrameSettings
 from mmcl_ros.truth import Truth
 
@@ -77,6 +78,21 @@ def test_right_wrong_and_rejected_answers_of_a_recording_differ_in_colour():
     for colour, left in ((GREEN, 2), (RED, 44), (GREY, 0)):
         assert (drawn[:, max(0, left - 1) : left + 32] == colour).all(axis=2).any()
     assert found.size == (120, 60)
+
+
+def test_a_folder_of_results_holds_those_of_one_evaluation(tmp_path, caplog):
+    request = read_request(regions([(2, 30, 30, 28)]))
+    answer = FrameRecognizer(FakeRecognizer(), FrameSettings(box_scale=0.0))(request, {"rgb": image(flat(), "rgb8")})
+    given = Evaluation(list(CLASSES))
+    given.add(Truth(request, ("dark",)), Frame(request, {}, {}, {}), answer)
+    given.shown.append(flat())
+    write(tmp_path, {"rgb": given, "auto": given}, {})
+    assert not caplog.records
+    (tmp_path / "predictions_of_mine.csv").touch()
+    write(tmp_path, {"rgb": given}, {})
+    left = {"predictions_rgb.csv", "confusion_rgb.png", "metrics.json", "answers.png", "predictions_of_mine.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert "predictions_auto.csv, confusion_auto.png of another evaluation" in caplog.text
 
 
 def test_a_box_far_outside_is_drawn_as_far_as_it_is_seen():

@@ -19,6 +19,8 @@ from mmcl_ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
 RECOGNIZER, DEMO = ROOT / "launch" / "recognizer.launch.py", ROOT / "launch" / "demo.launch.py"
+#: Of parameters, in the launch file, and their type.
+TABLES = {"PARAMETERS": str, "NUMBERS": float, "COUNTS": int, "SWITCHED": bool}
 ARGUMENTS = {
     *("modality", "model", "device", "rgb_topic", "depth_topic", "rgb_transport", "depth_transport", "namespace"),
     *("params_file", "mirror", "use_sim_time", "autostart", "overlay", "log_level", "respawn", "python"),
@@ -45,7 +47,7 @@ def declared(path):
         call = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DeclareLaunchArgument"
         if call and isinstance(node.args[0], ast.Constant):
             names[node.args[0].value] = {keyword.arg for keyword in node.keywords}
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("PARAMETERS", "NUMBERS"):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in TABLES:
             names |= {name: {"description"} for name in ast.literal_eval(node.value)}
     return names
 
@@ -56,18 +58,17 @@ def test_every_argument_is_declared_and_described():
     assert all("description" in keywords for keywords in [*names.values(), *declared(DEMO).values()])
 
 
-def table_of_launch(name="PARAMETERS"):
+def table_of_launch(name):
     tree = ast.parse(RECOGNIZER.read_text())
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
     return next(ast.literal_eval(node.value) for node in assigned if getattr(node.targets[0], "id", "") == name)
 
 
 def test_arguments_that_set_parameters_agree_with_the_table():
-    for name, (_, choices) in table_of_launch().items():
-        assert type(PARAMETERS[name].default) is str
+    for name, (_, choices) in table_of_launch("PARAMETERS").items():
         assert tuple(choices or ()) == (("", *PARAMETERS[name].choices) if PARAMETERS[name].choices else ())
-    for name in table_of_launch("NUMBERS"):
-        assert type(PARAMETERS[name].default) is float
+    types = {name: kind for table, kind in TABLES.items() for name in table_of_launch(table)}
+    assert types == {"use_sim_time": bool} | {row.name: type(row.default) for row in PARAMETERS.values()}
 
 
 EXECUTABLES = [
@@ -213,7 +214,8 @@ def launched(tmp_path):
 @pytest.mark.ros
 def test_launched_node_comes_up_with_its_arguments(launched, tmp_path):
     """A model that is not there: the node says so and stays."""
-    running = launched(RECOGNIZER, modality="depth", model=f"{tmp_path}/none", namespace="front")
+    running = launched(RECOGNIZER, modality="depth", model=f"{tmp_path}/none", namespace="front", box_scal="0.8")
+    running.wait("no argument 'box_scal', so that box_scal:=0.8 changes nothing; did you mean 'box_scale'?")
     line = running.wait("not configured")
     assert "front.recognizer" in line
     assert f"no model at {tmp_path}/none" in line
@@ -291,23 +293,17 @@ def test_every_argument_arrives(launched, tmp_path):
 
     file = tmp_path / "mine.yaml"
     file.write_text("/**:\n  ros__parameters: {top_k: 2, policy: latest, center_size: 0.25}\n")
-    switches = {"params_file": file, "mirror": "true", "use_sim_time": "true", "autostart": "false", "overlay": "true"}
+    switches = {"params_file": file, "overlay": "true"}
     switches |= {"log_level": "debug", "respawn": "true", "namespace": "front", "model": "some/run"}
-    switches |= {"assume_registered": "true"}
-    numbers = {"pair_window": 0.05, "max_wait": 0.2, "history": 2.0, "stale_after": 1.5, "min_score": 0.25}
-    switches |= {name: f"{value:g}" for name, value in numbers.items()}
+    unlike = {bool: lambda value: not value, int: lambda value: value + 1, float: lambda value: value + 0.25}
+    other = {row.name: unlike[type(row.default)](row.default) for row in TABLE if type(row.default) is not str}
+    other |= {"use_sim_time": True, "top_k": 2, "center_size": 0.25}
+    switches |= {name: str(value).lower() for name, value in other.items()} | {"top_k": "", "center_size": ""}
     assert {*EVERY_ARGUMENT, *switches, "python"} == set(declared(RECOGNIZER)), "all that are declared"
     bench = Bench()
     try:
         running = launched(RECOGNIZER, bench.domain, **EVERY_ARGUMENT, **switches)
-        wanted = {**{row.name: row.default for row in TABLE}, **EVERY_ARGUMENT, "top_k": 2, "center_size": 0.25}
-        wanted |= numbers | {
-            "assume_registered": True,
-            "mirror": True,
-            "autostart": False,
-            "use_sim_time": True,
-            "model": str(tmp_path / "some/run"),
-        }
+        wanted = {**EVERY_ARGUMENT, **other, "model": str(tmp_path / "some/run")}
         request = GetParameters.Request(names=list(wanted))
         values = bench.call(GetParameters, "/front/recognizer/get_parameters", request, 60).values
         fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from ros_bench import depth_message, region_message, rgb_message, stamped
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
-from mmcl_core.errors import ConfigError, InputError
+from mmcl_core.errors import ConfigError, InputError, MmclError
 from mmcl_ros import benchmark, overlay_node, process, recognizer_node
 from mmcl_ros.benchmark import COLOUR_OR_NOT, DEPTH_OR_NOT, random_image
 from mmcl_ros.detections import stamp_of
@@ -87,6 +88,14 @@ def test_measures_of_nothing_are_refused(line, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "rig", lambda *_, **__: pytest.fail("started a node in vain"))
     assert benchmark.main(line.split()) == 2
     assert "give a number above 0" in capsys.readouterr().err
+
+
+def test_a_measurement_of_a_node_that_cannot_configure_ends_with_the_reason():
+    status = RecognizerStatus(state="unconfigured", cause="not configured: no model at nowhere")
+    process = SimpleNamespace(poll=lambda: None)
+    rig = SimpleNamespace(process=process, status=status, spin=lambda _: pytest.fail("waits in vain"))
+    with pytest.raises(MmclError, match="not configured: no model at nowhere"):
+        benchmark.Rig.wait(rig, lambda: False, "the node to listen")
 
 
 def test_all_regions_that_are_measured_lie_in_the_picture():

@@ -96,7 +96,7 @@ def test_weights_that_answer_for_one_sensor_are_not_better_than_weights_for_both
     ("given", "message"),
     [
         ("thermal", r"train.modalities is \['thermal'\], but .*set has rgb, depth$"),
-        ("rgb,depth", r"is \['rgb,depth'\], but .*; several are given as train.modalities=\[rgb, depth\]$"),
+        ("rgb,depth", r"is \['rgb,depth'\], but .*; several are given as 'train.modalities=\[rgb,depth\]'$"),
     ],
 )
 def test_unknown_modalities_are_told_before_the_method_asks_for_more(few, tmp_path, method, given, message):

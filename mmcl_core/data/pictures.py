@@ -34,6 +34,9 @@ STORED = "stored"
 #: Median depth in metres beyond which own crops are asked about their unit.
 FARTHEST_USUAL_M = 5.0
 _JPEG = b"\xff\xd8\xff"
+#: What is no pixel in the coded picture of a JPEG, and what of that may stand there: DHT, SOS to DRI, APPn, COM.
+_JPEG_MARK = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_JPEG_SEGMENTS = frozenset([0xC4, *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE])
 #: In a JPEG the edge of a mask has left traces around it: what is nearer to black than to white is outside.
 _INSIDE = 128
 _IN_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
@@ -71,8 +74,11 @@ def read_picture(path: Path) -> Array:
         raise DataError("is empty (0 bytes)")
     # Some versions of the decoders fill what is missing with grey and say nothing.
     cut = data[:3] == b"\x89PN" and b"IEND" not in data[-4096:]
-    if cut or (data[:3] == _JPEG and data.rfind(b"\xff\xd9", _jpeg_scan(data)) < 0):
+    scan = _jpeg_scan(data) if data[:3] == _JPEG else len(data)
+    if cut or (data[:3] == _JPEG and data.rfind(b"\xff\xd9", scan) < 0):
         raise DataError(f"is truncated ({len(data)} bytes, without the mark of its end)")
+    if data[scan : scan + 2] == b"\xff\xda" and (place := _jpeg_fault(data, scan)):
+        raise DataError(f"is damaged at byte {place} of {len(data)}")
     # IMREAD_UNCHANGED would leave the EXIF orientation out; a JPEG has no more channels than these flags keep.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -91,6 +97,25 @@ def _jpeg_scan(data: bytes) -> int:
         filling = data[place + 1 : place + 2] == b"\xff"
         place += 1 if filling else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return place
+
+
+def _jpeg_fault(data: bytes, place: int) -> int:
+    """Where a mark that cannot be in the coded picture of a JPEG, such as in a foreign block, breaks it off; 0: none.
+
+    The decoders make up the rest and say nothing. A block that looks like coded picture, such as zeros, is not found.
+
+    Args:
+        data: the file, which has a mark of its end.
+        place: of the first of its segments ``SOS``, the beginning of the coded picture.
+    """
+    while data[place + 1] not in b"\xd8\xd9":
+        if data[place + 1] not in _JPEG_SEGMENTS:
+            return place
+        found = _JPEG_MARK.search(data, place + 2 + int.from_bytes(data[place + 2 : place + 4], "big"))
+        if found is None:
+            return place
+        place = found.start()
+    return 0
 
 
 def read_rgb(path: Path) -> Array:

@@ -23,7 +23,7 @@ def parse_shares(text: str) -> dict[str, float]:
     Raises:
         ConfigError: not of this form.
     """
-    if re.fullmatch(r"\w[\w.-]*", text):
+    if re.fullmatch(r"\w[\w.-]*", text) and not re.fullmatch(r"\d+\.\d*", text):  # a share alone is no name
         return {text: 1.0}
     pairs = [part.partition("=") for part in text.split(",")]
     try:
@@ -115,7 +115,9 @@ def warn_of_empty(
 
 
 def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
-    """Tell of groups in several splits, unless each class has too few of them to be split by: they name nothing then.
+    """Tell of groups in several splits; in a hint alone where each class has too few of them to be split by.
+
+    Such a group may be one recording, or names nothing, as that of ``IMG_0001`` to ``IMG_0999``.
 
     Args:
         members: group, split and label (-1: none) of each sample.
@@ -126,11 +128,19 @@ def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
     for group, split, label in members:
         splits.setdefault(group, set()).add(split)
         groups.setdefault(label, set()).add(group)
-    if max((len(names) for label, names in groups.items() if label >= 0), default=parts) < parts:
+    torn = sorted(group for group, names in splits.items() if len(names) > 1)
+    if not torn:
         return
-    if torn := sorted(group for group, names in splits.items() if len(names) > 1):
-        logger.warning(
-            "groups of samples, by name, that lie in several splits: %d, such as %r; if these are frames of one scene "
-            "or views of one object, figures of the test will be too good: --keep-groups keeps each in one split",
-            len(torn), torn[0],
-        )  # fmt: skip
+    if max((len(names) for label, names in groups.items() if label >= 0), default=parts) < parts:
+        logger.info(
+            "names within a class differ in their last number alone (such as %s_ and a number): if these are frames of "
+            "one recording, figures of the test will be too good; record each class several times, each under a name "
+            "of its own, and give --keep-groups",
+            torn[0],
+        )
+        return
+    logger.warning(
+        "groups of samples, by name, that lie in several splits: %d, such as %r; if these are frames of one scene "
+        "or views of one object, figures of the test will be too good: --keep-groups keeps each in one split",
+        len(torn), torn[0],
+    )  # fmt: skip

@@ -183,8 +183,8 @@ def check_modalities(config: Config, prepared: PreparedSet) -> None:
     """
     given = config.train.modalities
     if set(given).isdisjoint(prepared.modalities):
-        known = ", ".join(prepared.modalities)
-        several = f"; several are given as train.modalities=[{known}]" if any("," in name for name in given) else ""
+        known, listed = ", ".join(prepared.modalities), ",".join(prepared.modalities)
+        several = f"; several are given as 'train.modalities=[{listed}]'" if any("," in name for name in given) else ""
         raise ConfigError(f"train.modalities is {list(given)}, but {config.data.root} has {known}{several}")
 
 

@@ -34,6 +34,7 @@ table, column, row, cell, point, the row's at that point, command line.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -204,7 +205,7 @@ def read_table(path: str | Path) -> Table:
         path,
         file.title or path.stem,
         {name: load(path.parent / (row.base or file.base)) for name, row in rows.items()},
-        {str(name): str(folder) for name, folder in file.sets.items()},
+        {str(name): os.path.expanduser(str(folder)) for name, folder in file.sets.items()},
         file.split,
         file.settings,
         columns,

@@ -1,0 +1,78 @@
+"""What is given to the launch file of the recognizer: names, numbers and paths, by the functions of the file."""
+
+import pytest
+from test_ros_launch import DEMO, RECOGNIZER, declared, launch_file, needs_launch
+
+from mmcl_ros.parameters import PARAMETERS
+
+pytestmark = needs_launch
+
+
+def context_of(**given):
+    """What the launch file finds, its arguments at their defaults but for those given."""
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    usual = {"params_file": "", "overlay": "false", "log_level": "info", "respawn": "false"}
+    context.launch_configurations.update({**dict.fromkeys(declared(RECOGNIZER), ""), **usual, **given})
+    return context
+
+
+def test_every_parameter_of_the_node_is_an_argument():
+    assert set(PARAMETERS) <= set(declared(RECOGNIZER))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("box_scale", "1", 1.0), ("top_k", "4", 4), ("threads", "1", 1), ("publish_embeddings", "true", True)],
+)
+def test_a_parameter_arrives_in_its_type(name, text, value):
+    (given,) = launch_file(RECOGNIZER).node_parameters(context_of(**{name: text}))
+    assert given == {name: value}
+    assert type(given[name]) is type(PARAMETERS[name].default)
+
+
+@pytest.mark.parametrize(("name", "text", "kind"), [("min_score", "high", "number"), ("top_k", "2.5", "whole number")])
+def test_a_number_that_is_none_is_named(name, text, kind):
+    with pytest.raises(ValueError, match=f"{name} is '{text}'; a {kind} is expected"):
+        launch_file(RECOGNIZER).node_parameters(context_of(**{name: text}))
+
+
+def warnings_of(monkeypatch, **given):
+    """What is said of arguments that are none."""
+    module, said = launch_file(RECOGNIZER), []
+    monkeypatch.setattr(module.logging, "get_logger", lambda name: type("Logger", (), {"warning": said.append}))
+    description = module.generate_launch_description()
+    context = context_of(**given)
+    known = [one for one in description.entities if hasattr(one, "default_value") and one.name != "params_file"]
+    module.warn_of_misspelt(context, known)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("box_scal", "box_scale"), ("rbg_topic", "rgb_topic"), ("over_lay", "overlay")]
+)
+def test_a_misspelt_argument_is_told(wrong, right, monkeypatch):
+    (said,) = warnings_of(monkeypatch, **{wrong: "0.8"})
+    assert said == f"there is no argument '{wrong}', so that {wrong}:=0.8 changes nothing; did you mean '{right}'?"
+
+
+def test_what_a_file_that_includes_this_one_has_is_not_taken_for_misspelt(monkeypatch):
+    own = {"bag": "recorded", "rate": "2", "ros_namespace": "/front", "model_path": "m", "camera": "front"}
+    assert warnings_of(monkeypatch, **own) == []
+    assert warnings_of(monkeypatch, rgb_topic_1="/a", rgb_topic="/a") == []
+
+
+def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
+    """Shells leave a ~ after := as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.yaml").write_text("recognizer:\n  ros__parameters: {top_k: 2}\n")
+    context = context_of(params_file="~/my.yaml", model="~/run", python="~/venv/bin/python")
+    module, demo, made = launch_file(RECOGNIZER), launch_file(DEMO), []
+    assert module.node_parameters(context) == [f"{tmp_path}/my.yaml", {"model": f"{tmp_path}/run"}]
+    module.Node = demo.Node = lambda **given: made.append(given)
+    module.make_recognizer(context)
+    module.make_overlay(context)
+    context.launch_configurations.update(truth="", bag="~/bag")
+    demo.make_player(context)
+    assert [one["prefix"] for one in made] == [f"{tmp_path}/venv/bin/python"] * 3

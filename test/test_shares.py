@@ -1,0 +1,37 @@
+"""What is said of drawn splits that tear apart what belongs together, by names alone."""
+
+import logging
+
+import pytest
+
+from mmcl_core.data.shares import parse_shares, warn_of_torn
+from mmcl_core.errors import ConfigError
+
+
+def members(*groups, splits=("train", "test")):
+    """Two classes, each with a sample of every group in every split."""
+    return [(group, split, label) for group in groups for split in splits for label in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "said"),
+    [
+        (members("rec"), logging.INFO, "frames of one recording, figures of the test will be too good"),
+        (members("a", "b"), logging.WARNING, "lie in several splits: 2, such as 'a'"),
+        ([("rec", "train", 0), ("other", "test", 0)], None, ""),
+        ([(f"mug{number}", split, 0) for number, split in enumerate(("train", "test") * 3)], None, ""),
+    ],
+)
+def test_frames_of_one_recording_are_hinted_at_and_torn_scenes_are_warned_of(given, level, said, caplog):
+    """One name for a whole class may be that of a recording or of a camera's files."""
+    caplog.set_level(logging.INFO)
+    warn_of_torn(given, 2)
+    assert [record.levelno for record in caplog.records] == ([] if level is None else [level])
+    assert said in caplog.text
+
+
+def test_a_share_alone_is_no_name_of_a_split():
+    with pytest.raises(ConfigError, match=r"--split '0\.8': a name, or name=share,\.\.\. with shares"):
+        parse_shares("0.8")
+    assert parse_shares("2014") == {"2014": 1}
+    assert parse_shares("v1.0") == {"v1.0": 1}
