@@ -15,9 +15,11 @@ from mmcl_core.config import to_dict
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import UntrainedModalityError
+from mmcl_core.methods import method_class
 from mmcl_core.modality import to_network_input
+from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
-from mmcl_core.weights import build_model, load_weights
+from mmcl_core.weights import build_model, load_weights, save_weights
 
 METHODS = ("pix2pix", "admd", "hallucination")
 LEARN = {
@@ -115,6 +117,24 @@ def test_onnx_file_answers_alike(finished, tmp_path):
     found, expected = (Recognizer.load(path).recognize(rgb=rgb) for path in (tmp_path / "rgb.onnx", result.run))
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_stream_starts_from_the_encoder_of_another_run(name, tmp_path):
+    """The teacher's, too: it is not deployed, and takes the statistics of its own modality."""
+    settings = tiny.settings("unused", f"method={name}", "train.target=rgb", f"model.init_from={tmp_path}")
+    source = RecognitionModel(settings.model, ("rgb", "depth"), 3, ())
+    for modality, level in (("rgb", 90), ("depth", 140)):
+        source.encoder(level + torch.randn(4, 3, 32, 32), modality)
+    save_weights(tmp_path / "weights.safetensors", source, {"classes": list(tiny.CLASSES)})
+    method = method_class(name)(settings, tiny.CLASSES)
+    system = method.build()
+    method.load_start(system)
+    network = method.deployed(system)
+    for stream in (*map(network.stream, network.streams), method.real_stream(system)):
+        for key, value in stream.encoder.state_dict().items():
+            assert torch.equal(value, source.encoder.state_dict()[key]), key
+        assert stream.encoded_modalities() == stream.modalities
 
 
 def test_the_best_epoch_of_the_target_does_not_choose_the_teacher(tmp_path):

@@ -188,6 +188,18 @@ def test_no_update_of_a_run_is_like_another(tmp_path, monkeypatch):
         assert len({part[place] for part in seen}) == len(seen)
 
 
+def test_nothing_that_drops_out_is_drawn_like_something_else(data, tmp_path, monkeypatch):
+    """Every stage, update, adversary and part of a batch has a seed of its own."""
+    seeds, seed = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda number: seeds.append(number) or seed(number))
+    words = ("train.batch=16", "train.accumulate=2", "train.epochs=1", "train.validate_every=0")
+    adversaries = ("method=pix2pix", "train.target=rgb", "pix2pix.width=2")
+    stages = ("pix2pix.gan_epochs=1", "pix2pix.alone_epochs=1")
+    train(tiny.settings(data, *words, *adversaries, *stages), tmp_path / "run")
+    updates, parts = 2 + 1 + 1, 2  # of the three stages together; two steps in each
+    assert len(seeds) == len(set(seeds)) == 1 + 3 + 2 * updates * parts
+
+
 # --- what an update does ----------------------------------------------------------------------------------------------
 
 
