@@ -170,10 +170,10 @@ def test_impossible_settings_are_refused():
 
 
 def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_length_one():
-    method, _ = build("optim.name=adamw", "model.nrkhs=32", "optim.warmup_steps=9")
+    method, _ = build("optim.name=adamw", "model.nrkhs=32", "optim.warmup_steps=9", "optim.clip_grad=5")
     contrast, probe = (stage.updates[0].optim for stage in method.stages())
     assert (contrast.name, contrast.lr, contrast.weight_decay, contrast.momentum) == ("sgd", 0.03, 1e-4, 0.9)
-    assert contrast.warmup_steps == 9
+    assert (contrast.warmup_steps, contrast.clip_grad, probe.clip_grad) == (9, 5, 0)
     bank, cmc = method.bank(method.build(), "rgb"), CmcConfig()
     assert (bank.momentum, bank.temperature, cmc.width, cmc.negatives) == (0.5, 0.07, 128, 16384)
     assert (probe.name, probe.lr, probe.weight_decay, probe.warmup_steps) == ("sgd", 30 / 32, 0, 0)

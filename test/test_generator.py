@@ -34,6 +34,16 @@ def test_generator_goes_down_to_one_pixel(size, levels, dropped):
         generator(pictures(2, size // 2))
 
 
+@pytest.mark.parametrize(("size", "sides"), [(32, [2]), (64, [2, 4]), (128, [2, 4, 8])])
+def test_the_innermost_levels_of_the_decoder_drop_out(size, sides, monkeypatch):
+    generator = Generator(size, "rgb", width=2)
+    seen, dropout = [], F.dropout
+    monkeypatch.setattr(F, "dropout", lambda x, *rest: seen.append((x.shape[2], *rest)) or dropout(x, *rest))
+    generator(pictures(2, size))
+    generator.eval()(pictures(2, size))
+    assert seen == [(side, 0.5, training) for training in (True, False) for side in sides]
+
+
 def test_generator_of_the_publication():
     """Weights of the U-Net of 256 pixels and width 64, counted by hand from the publication's list of layers."""
     down = [(3, 64), (64, 128), (128, 256), (256, 512), *[(512, 512)] * 4]
@@ -91,6 +101,14 @@ def test_patch(size, side):
     rows = b.grad[0].abs().sum((0, 2)).nonzero()
     assert int(rows.max() - rows.min()) + 1 == side == discriminator.patch
     assert b.grad[1].eq(0).all()
+
+
+def test_patch_discriminator_of_the_publication():
+    """Weights of the 70 x 70 discriminator of width 64, counted by hand: BatchNorm after all but the first and last."""
+    layers = [(6, 64), (64, 128), (128, 256), (256, 512), (512, 1)]
+    convolutions = sum(16 * a * b for a, b in layers)
+    biases, norms = 64 + 1, 2 * (128 + 256 + 512)
+    assert sum(p.numel() for p in PatchDiscriminator(256).parameters()) == convolutions + biases + norms
 
 
 def test_impossible_sizes_are_refused():

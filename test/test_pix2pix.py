@@ -154,6 +154,16 @@ def test_generated_pictures_do_not_depend_on_the_batch_and_differ_by_copy():
     assert drawn.bincount().tolist() == pytest.approx([100] * 3, abs=30)
 
 
+def test_any_seed_of_a_run_gives_pictures():
+    """Also one that has no room in torch's seeds when multiplied with the number of pictures, such as a time in ns."""
+    made = []
+    for seed in (0, 10**18, 10**18 + 1):
+        method, system, stage = classifying(f"seed={seed}", "augment.scale=[0.3, 0.9]")
+        made.append(generated_of(method, system, stage, [SAMPLES - 1], [3]))
+    assert not torch.equal(made[0], made[1])
+    assert not torch.equal(made[1], made[2])
+
+
 def test_kept_pictures_are_those_of_the_present_generator():
     method, system, stage = classifying("pix2pix.copies=1")
     before = generated_of(method, system, stage, [8, 9], [0, 0])

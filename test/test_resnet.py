@@ -60,6 +60,15 @@ def test_the_trunk_is_torchvisions(reference):
     network.eval()
 
 
+@pytest.mark.parametrize("kind", ["resnet18", "resnet50"])
+def test_the_trunk_is_of_the_kind_that_is_asked_for(kind):
+    with torch.device("meta"):
+        ours, theirs = ResNetEncoder(kind, 64, 10, ("rgb",)), getattr(models, kind)(weights=None)
+    trunk = {name: value.shape for name, value in ours.trunk.named_parameters()}
+    assert trunk == {name: value.shape for name, value in theirs.named_parameters() if not name.startswith("fc.")}
+    assert ours.bottleneck.weight.shape == (10, theirs.fc.in_features)
+
+
 def test_a_wider_first_convolution_sees_each_picture_like_one(reference):
     network, path = reference
     encoder = ResNetEncoder("resnet18", 32, 10, ("rgb",), channels=6)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+import tiny
 import torch
 
 from mmcl_core.config import OptimConfig
+from mmcl_core.engine.distributed import World
+from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.schedule import average_decay, learning_rate, step_generator, step_seed
 
 
@@ -29,6 +32,18 @@ def test_warm_up_is_linear_and_never_zero():
     assert rates[499:] == pytest.approx([2e-4] * 101)
     steps = torch.tensor(rates[:500], dtype=torch.float64).diff()
     assert steps == pytest.approx([2e-4 / 500] * 499)
+
+
+def test_a_stage_that_is_over_before_it_is_warm_is_told(tmp_path, caplog):
+    """Every stage warms up anew; those at a rate of their own do not."""
+    data = tiny.make_set(tmp_path / "set")  # 4 updates an epoch
+    words = ("optim.warmup_steps=8", "train.epochs=4", "train.head_epochs=3", "cmc.probe_epochs=1")
+    for method, told in (("mmcl", []), ("cmc", []), ("two_step", ["8 of 12 updates in stage heads"])):
+        caplog.clear()
+        Samples(tiny.settings(data, f"method={method}", *words), World(), torch.device("cpu"))
+        found = [line for line in caplog.messages if "optim.warmup_steps" in line]
+        assert len(found) == len(told)
+        assert all(text in line for text, line in zip(told, found, strict=True))
 
 
 def test_cosine_ends_near_zero_and_meets_its_middle():

@@ -11,13 +11,17 @@ import torch
 import yaml
 from test_resume import length, read, run_command
 
+from mmcl_core.augment import Picture
 from mmcl_core.config import to_dict
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import UntrainedModalityError
+from mmcl_core.methods import method_class
+from mmcl_core.methods.base import ViewBatch
 from mmcl_core.modality import to_network_input
+from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
-from mmcl_core.weights import build_model, load_weights
+from mmcl_core.weights import build_model, load_weights, save_weights
 
 METHODS = ("pix2pix", "admd", "hallucination")
 LEARN = {
@@ -115,6 +119,42 @@ def test_onnx_file_answers_alike(finished, tmp_path):
     found, expected = (Recognizer.load(path).recognize(rgb=rgb) for path in (tmp_path / "rgb.onnx", result.run))
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("name", [*METHODS, "moddrop"])
+def test_streams_are_trained_alone_to_answer_with_the_head_that_is_asked_for(name, head):
+    settings = tiny.settings("unused", f"method={name}", "train.target=rgb", f"model.predict_with={head}")
+    method = method_class(name)(settings, tiny.CLASSES)
+    system = method.build()
+    stage = next(stage for stage in method.stages() if stage.name == "alone")
+    rgb, depth = (torch.from_numpy(np.stack(images).astype(np.float32)) for images in pictures(6, 8))
+    camera = torch.zeros(6, 4)
+    shown = {"rgb": Picture(rgb.permute(0, 3, 1, 2), camera), "depth": Picture(depth[:, None], camera)}
+    batch = ViewBatch(shown, {}, torch.arange(6) % 3, torch.arange(6))
+    sum(method.losses(system, batch, stage, stage.updates[0]).values()).backward()
+    learning = {key for key, weight in system.named_parameters() if weight.grad is not None}
+    heads = {key.split(".")[-2] for key in learning if key.endswith(("linear.weight", "output.weight"))}
+    assert heads == {"linear" if head == "linear" else "output"}
+    assert sum("encoder.stem" in key for key in learning) == 4  # weight and bias of both streams
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_stream_starts_from_the_encoder_of_another_run(name, tmp_path):
+    """The teacher's, too: it is not deployed, and takes the statistics of its own modality."""
+    settings = tiny.settings("unused", f"method={name}", "train.target=rgb", f"model.init_from={tmp_path}")
+    source = RecognitionModel(settings.model, ("rgb", "depth"), 3, ())
+    for modality, level in (("rgb", 90), ("depth", 140)):
+        source.encoder(level + torch.randn(4, 3, 32, 32), modality)
+    save_weights(tmp_path / "weights.safetensors", source, {"classes": list(tiny.CLASSES)})
+    method = method_class(name)(settings, tiny.CLASSES)
+    system = method.build()
+    method.load_start(system)
+    network = method.deployed(system)
+    for stream in (*map(network.stream, network.streams), method.real_stream(system)):
+        for key, value in stream.encoder.state_dict().items():
+            assert torch.equal(value, source.encoder.state_dict()[key]), key
+        assert stream.encoded_modalities() == stream.modalities
 
 
 def test_the_best_epoch_of_the_target_does_not_choose_the_teacher(tmp_path):

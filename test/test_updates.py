@@ -17,6 +17,7 @@ from torch import nn
 
 from mmcl_core.data.batches import BatchSource
 from mmcl_core.engine.distributed import World
+from mmcl_core.engine.optim import MovingAverage
 from mmcl_core.engine.recording import batch_tensors
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.samples import Samples
@@ -188,6 +189,18 @@ def test_no_update_of_a_run_is_like_another(tmp_path, monkeypatch):
         assert len({part[place] for part in seen}) == len(seen)
 
 
+def test_nothing_that_drops_out_is_drawn_like_something_else(data, tmp_path, monkeypatch):
+    """Every stage, update, adversary and part of a batch has a seed of its own."""
+    seeds, seed = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda number: seeds.append(number) or seed(number))
+    words = ("train.batch=16", "train.accumulate=2", "train.epochs=1", "train.validate_every=0")
+    adversaries = ("method=pix2pix", "train.target=rgb", "pix2pix.width=2")
+    stages = ("pix2pix.gan_epochs=1", "pix2pix.alone_epochs=1")
+    train(tiny.settings(data, *words, *adversaries, *stages), tmp_path / "run")
+    updates, parts = 2 + 1 + 1, 2  # of the three stages together; two steps in each
+    assert len(seeds) == len(set(seeds)) == 1 + 3 + 2 * updates * parts
+
+
 # --- what an update does ----------------------------------------------------------------------------------------------
 
 
@@ -341,3 +354,21 @@ def test_the_average_is_validated_chosen_and_deployed(data, tmp_path, monkeypatc
     assert metadata["validation"] == pytest.approx(expected[best], rel=1e-3)
     for name, value in deployed.items():
         torch.testing.assert_close(value, averages[best][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_stage_hands_on_the_average(data, tmp_path, monkeypatch):
+    """The classifier is trained on the averaged encoder, which is what it is deployed with."""
+    last = {}
+
+    def watched(average, system, step, update=MovingAverage.update):
+        update(average, system, step)
+        if system.encoder.training:
+            last.update(average=weights(average.system.encoder), raw=weights(system.encoder))
+
+    monkeypatch.setattr(MovingAverage, "update", watched)
+    words = ("method=two_step", "optim.ema=0.9", "optim.lr=1e-2", "train.head_epochs=1", "train.validate_every=0")
+    train(tiny.settings(data, *words), tmp_path / "run")
+    state = load_weights(tmp_path / "run")[0]
+    deployed = {key: state[f"encoder.{key}"] for key in last["average"]}
+    assert equal(deployed, last["average"])
+    assert not equal(deployed, last["raw"])

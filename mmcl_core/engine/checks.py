@@ -15,6 +15,7 @@ from mmcl_core.config import Config
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.methods import METHODS, method_class
+from mmcl_core.methods.base import Stage, Update
 from mmcl_core.modality import InputSpec, modality
 from mmcl_core.nn.encoder import SIZES
 from mmcl_core.nn.losses import LEVEL_PAIRS
@@ -196,6 +197,7 @@ def check_data(
     val: npt.NDArray[np.int64],
     epoch: int,
     pairs: bool = False,
+    stages: Sequence[Stage] = (),
 ) -> None:
     """Check settings against the data set and its splits.
 
@@ -206,6 +208,7 @@ def check_data(
         train, val: rows of the splits.
         epoch: samples in an epoch, where some come several times.
         pairs: whether the method learns from samples that have several modalities.
+        stages: of the method; none: a single one.
 
     Raises:
         ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without a choice.
@@ -234,14 +237,20 @@ def check_data(
         _check_choice(config, prepared.labels[val], present[val][:, targets], taught != {-1})
     _check_depth(config, prepared, modalities)
     _warn_of_gaps(config, prepared, val, taught)
-    steps = epoch // config.train.batch * config.train.epochs
-    if config.optim.warmup_steps > steps / 2:
-        logger.warning(
-            "optim.warmup_steps is %d of %d updates in all, so that the rate is low most of the time; lower it, or "
-            "raise train.epochs",
-            config.optim.warmup_steps,
-            steps,
-        )
+    stages = stages or [Stage("train", config.train.epochs, (Update(config.optim),))]
+    _warn_of_warm_up(epoch // config.train.batch, stages)
+
+
+def _warn_of_warm_up(steps_per_epoch: int, stages: Sequence[Stage]) -> None:
+    """Tell of stages that are over before their rate is what the settings say."""
+    for stage in stages:
+        warm_up, steps = max(update.optim.warmup_steps for update in stage.updates), steps_per_epoch * stage.epochs
+        if warm_up > steps / 2:
+            place, epochs = ("all", "train.epochs") if len(stages) == 1 else (f"stage {stage.name}", "its epochs")
+            logger.warning(
+                "optim.warmup_steps is %d of %d updates in %s, so that the rate is low most of the time; lower it, or "
+                "raise %s", warm_up, steps, place, epochs,
+            )  # fmt: skip
 
 
 def _check_presence(config: Config, modalities: Sequence[str], present: npt.NDArray[np.bool_], pairs: bool) -> None:

@@ -78,7 +78,10 @@ class Samples:
         self._warn_of_idle_samples()
         modalities = self.method.modalities()
         times = np.where(self.labels >= 0, self._label_repeats(), 1)
-        check_data(config, self.prepared, modalities, self.rows, val_rows, int(times.sum()), self.method.pairs)
+        check_data(
+            config, self.prepared, modalities, self.rows, val_rows, int(times.sum()), self.method.pairs,
+            self.method.stages(),
+        )  # fmt: skip
         self.part = config.train.batch // config.train.accumulate
         common: dict[str, Any] = {
             "seed": config.seed, "device": device, "resident": config.data.resident, "modalities": modalities

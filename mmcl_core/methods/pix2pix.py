@@ -128,7 +128,7 @@ class Pix2Pix(StandIn):
         def make(n: int, row: int, copy: int) -> Tensor:
             assert not generator.training
             number = (self.config.seed * self.samples + row) * self.config.pix2pix.copies + copy
-            draws = crop.draw(1, torch.Generator().manual_seed(number))
+            draws = crop.draw(1, torch.Generator().manual_seed(number % 2**63))  # more is no seed for torch
             image, camera = samples.images[self.target][n : n + 1], samples.camera[n : n + 1]
             picture = crop({self.target: image}, camera, draws)[self.target]
             made: Tensor = generator(to_network_input(picture.image, self.target, picture.camera, inputs))
