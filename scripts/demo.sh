@@ -2,14 +2,17 @@
 # The main job from nothing: rendered household objects -> a trained recogniser -> its report -> a running ROS 2 node.
 # usage: scripts/demo.sh [FOLDER]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-out=${1:-demo}
+root=$(realpath -- "$(dirname -- "$0")/..")
+out=${1:+$(realpath -m --relative-base="$root" -- "$1")}
+out=${out:-demo}
+cd -- "$root"
 python=${PYTHON:-python3}
+. scripts/demo_folder.sh
 classes=(ball banana book bottle bowl can carton mug pan pen plate scissors)
 
 step() { printf '\n== %s\n' "$*"; }
 
-rm -rf "$out/household" "$out/run" "$out/ros" # what is written here, and nothing else that lies beside it
+make_room "$out" household household.partial run ros # what is written here, and nothing else that lies beside it
 step "1/4  Rendering RGB-D crops of household objects"
 "$python" -m mmcl_core.render --objects household --out "$out/household" --count 10800 --size 64 --neighbours 0 \
   --split train=0.87,val=0.05,test=0.08 --classes "${classes[@]}"
