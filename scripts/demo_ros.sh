@@ -16,7 +16,10 @@ case ${ROS_DISTRO:-} in
   humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml ;;
   *) export FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml ;;
 esac
-export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-77}
+# By itself, whatever the caller has set for a robot: neither that robot nor another demonstration gets these pictures.
+unset RMW_IMPLEMENTATION ROS_DISCOVERY_SERVER ROS_LOCALHOST_ONLY ROS_NAMESPACE ROS_STATIC_PEERS
+export ROS_DOMAIN_ID=$((1 + $$ % 100)) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+[ "${ROS_DISTRO:-}" != humble ] || export ROS_LOCALHOST_ONLY=1
 
 make_room "$out" bag truth.csv evaluation
 "$python" -m mmcl_ros.record_demo --out "$out" --frames 30 --seed 1 ${classes:+--classes "${classes[@]}"}

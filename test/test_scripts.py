@@ -1,6 +1,7 @@
 """The scripts and the Makefile, with a Python that does nothing: what becomes of the folders they are given."""
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -27,10 +28,10 @@ COMMANDS = [
 
 
 def start(root, command, where=None, **environment):
-    """A command that has ended; Python is a script that notes what it is called with, make works in ``root``."""
+    """A command that has ended; Python is a script that notes its arguments and environment, make works in ``root``."""
     python = root / "python"
     python.write_text(
-        f'#!/bin/sh\necho "$PWD $*" >> "{root}/called"\n'
+        f'#!/bin/sh\necho "$PWD $*" >> "{root}/called"; env > "{root}/seen"\n'
         'case "$*" in *recognizer_node*) exec sleep 1 ;; esac\n'  # a node that runs a while
     )
     python.chmod(0o755)
@@ -93,3 +94,28 @@ def test_folders_that_scripts_are_given_are_of_the_folder_that_they_are_called_i
     assert f"{ROOT} -m mmcl_ros.record_demo --out {tmp_path}/-out " in called
     assert f"--model {tmp_path}/run " in called
     assert f"{ROOT} -m mmcl_core.render --objects household --out {tmp_path}/-demo/household " in called
+
+
+def test_the_node_of_the_demonstration_is_by_itself(tmp_path):
+    robot = {"ROS_DOMAIN_ID": "177", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}
+    (tmp_path / "run").mkdir()
+    command = [str(ROOT / "scripts/demo_ros.sh"), "run", str(tmp_path / "ros")]
+    assert start(tmp_path, command, where=tmp_path, **robot).returncode == 0
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
+    assert seen["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert 1 <= int(seen["ROS_DOMAIN_ID"]) <= 100
+    assert not {"RMW_IMPLEMENTATION", "ROS_DISCOVERY_SERVER"} & set(seen)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there are no wheels of ROS 2")
+@pytest.mark.parametrize("sourced", [True, False])
+def test_make_works_without_a_sourced_ros(tmp_path, sourced):
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / ".installed").touch()
+    names = ("LD_LIBRARY_PATH", "PYTHONPATH", "ROS_DISTRO")
+    environment = dict.fromkeys(names, "/opt/ros/humble") | {"AMENT_PREFIX_PATH": "/opt/ros/humble" if sourced else ""}
+    (tmp_path / "venv" / "bin" / "python").symlink_to(tmp_path / "python")
+    command = ["env", "make", "-C", str(ROOT), "test", f"VENV={tmp_path}/venv"]
+    assert start(tmp_path, command, **environment).returncode == 0
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    assert seen & set(names) == (set() if sourced else set(names))
