@@ -97,7 +97,11 @@ def test_folders_that_scripts_are_given_are_of_the_folder_that_they_are_called_i
 
 
 def test_the_node_of_the_demonstration_is_by_itself(tmp_path):
-    robot = {"ROS_DOMAIN_ID": "177", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}
+    robot = {
+        "ROS_DOMAIN_ID": "177",
+        "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp",
+        "ROS_DISCOVERY_SERVER": "10.0.0.1:11811",
+    }
     (tmp_path / "run").mkdir()
     command = [str(ROOT / "scripts/demo_ros.sh"), "run", str(tmp_path / "ros")]
     assert start(tmp_path, command, where=tmp_path, **robot).returncode == 0
