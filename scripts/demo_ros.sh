@@ -30,5 +30,5 @@ make_room "$out" bag truth.csv evaluation
   -p model:="$run" -p modality:=auto -p policy:=every -p roi_source:=detections \
   -r rgb/image:=/camera/color/image_raw -r depth/image:=/camera/aligned_depth_to_color/image_raw &
 node=$!
-trap 'kill -INT $node 2>/dev/null; wait $node 2>/dev/null || true' EXIT
+trap 'kill $node 2>/dev/null; wait $node 2>/dev/null || true' EXIT
 "$python" -m mmcl_ros.play_bag --bag "$out/bag" --truth "$out/truth.csv"

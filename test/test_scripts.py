@@ -31,8 +31,9 @@ def start(root, command, where=None, **environment):
     """A command that has ended; Python is a script that notes its arguments and environment, make works in ``root``."""
     python = root / "python"
     python.write_text(
-        f'#!/bin/sh\necho "$PWD $*" >> "{root}/called"; env > "{root}/seen"\n'
-        'case "$*" in *recognizer_node*) exec sleep 1 ;; esac\n'  # a node that runs a while
+        f'#!/bin/sh\necho "$PWD $*" >> "{root}/called"\n'
+        'case "$*" in *recognizer_node*) exec sleep 600 ;; esac\n'  # a node runs until it is ended
+        f'env > "{root}/seen"\n'
     )
     python.chmod(0o755)
     if command[0] == "make":  # not where make clean would remove the builds of the one who tests
