@@ -21,7 +21,8 @@ unset RMW_IMPLEMENTATION ROS_DISCOVERY_SERVER ROS_LOCALHOST_ONLY ROS_NAMESPACE R
 export ROS_DOMAIN_ID=$((1 + $$ % 100)) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 [ "${ROS_DISTRO:-}" != humble ] || export ROS_LOCALHOST_ONLY=1
 
-make_room "$out" bag truth.csv evaluation
+make_room "$out" bag truth.csv evaluation log
+export ROS_LOG_DIR=$out/log # else a folder in HOME, which may be missing
 "$python" -m mmcl_ros.record_demo --out "$out" --frames 30 --seed 1 ${classes:+--classes "${classes[@]}"}
 "$python" -m mmcl_ros.evaluate_bag --bag "$out/bag" --truth "$out/truth.csv" --model "$run" \
   --modality rgb depth rgbd --out "$out/evaluation"

@@ -108,6 +108,7 @@ def test_the_node_of_the_demonstration_is_by_itself(tmp_path):
     assert start(tmp_path, command, where=tmp_path, **robot).returncode == 0
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert seen["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert seen["ROS_LOG_DIR"] == f"{tmp_path}/ros/log"
     assert 1 <= int(seen["ROS_DOMAIN_ID"]) <= 100
     assert not {"RMW_IMPLEMENTATION", "ROS_DISCOVERY_SERVER"} & set(seen)
 
