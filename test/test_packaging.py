@@ -1,10 +1,11 @@
-"""What a source archive of the package holds: everything that it takes to build it again."""
+"""A source archive holds all that it takes to build the package again, a wheel what there is now and no more."""
 
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,17 +24,39 @@ FILES = (
 )
 
 
-def test_a_source_archive_builds_all_that_the_checkout_does(tmp_path):
+@pytest.fixture
+def source(tmp_path):
+    """A copy of what a checkout holds, to be built in."""
     pytest.importorskip("setuptools", minversion="77", reason="setuptools is not installed, or older than 77")
-    source = tmp_path / "source"
+    folder = tmp_path / "source"
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
-        shutil.copy2(ROOT / name, source / name)
-    wanted = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def build(source, what):
+    """The file that is built, without ROS messages."""
+    out = source.parent / "out"
+    out.mkdir()
+    command = f"import setuptools.build_meta as build; build.build_{what}({str(out)!r})"
     environment = {**os.environ, "MMCL_ROS": "off"}
-    subprocess.run([sys.executable, "-c", build], cwd=source, env=environment, check=True, capture_output=True)
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+    subprocess.run([sys.executable, "-c", command], cwd=source, env=environment, check=True, capture_output=True)
+    return next(out.iterdir())
+
+
+def test_a_source_archive_builds_all_that_the_checkout_does(source):
+    wanted = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    with tarfile.open(build(source, "sdist")) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert not wanted - held
+
+
+def test_a_wheel_holds_nothing_that_an_earlier_build_has_left(source):
+    (source / "build/lib/mmcl_core").mkdir(parents=True)
+    (source / "build/lib/mmcl_core/gone.py").touch()
+    with zipfile.ZipFile(build(source, "wheel")) as wheel:
+        held = wheel.namelist()
+    assert "mmcl_core/config.py" in held
+    assert "mmcl_core/gone.py" not in held
