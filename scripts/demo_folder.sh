@@ -4,7 +4,7 @@
 # somebody's own; then nothing is removed, and the script ends.
 # usage: make_room FOLDER NAME...
 make_room() {
-  local folder=$1 mark=$1/.mmcl_demo name
+  local folder=$1 mark=$1/.mmcl_demo name lock
   shift
   for name in "$@"; do
     if [ -e "$folder/$name" ] && [ ! -e "$mark" ]; then
@@ -14,7 +14,11 @@ make_room() {
     fi
   done
   mkdir -p -- "$folder"
-  touch -- "$mark"
+  exec {lock}>"$mark" # held until the script and what it has started have ended
+  flock --nonblock "$lock" || [ $? -ne 1 ] || { # other than 1: file systems that cannot lock
+    echo "error: another demonstration is at work in $folder; wait for it, or name another folder" >&2
+    exit 2
+  }
   for name in "$@"; do
     rm -rf -- "$folder/$name"
   done

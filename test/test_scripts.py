@@ -1,5 +1,6 @@
 """The scripts and the Makefile, with a Python that does nothing: what becomes of the folders they are given."""
 
+import fcntl
 import os
 import platform
 import subprocess
@@ -66,6 +67,18 @@ def test_what_lies_there_under_the_names_of_the_demonstration_without_its_mark_s
         assert done.returncode == 2
         assert f"{folder / written[0].partition('/')[0]} is there" in done.stderr
         assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize(("command", "written"), COMMANDS[:2])
+def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written):
+    folder = make_folder(tmp_path / "data", *written, MARK)
+    with (folder / MARK).open("w") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        done = start(tmp_path, [word.format(folder) for word in command])
+    assert done.returncode == 2
+    assert f"another demonstration is at work in {folder}" in done.stderr
+    assert all((folder / name).exists() for name in written)
+    assert not (tmp_path / "called").exists()
 
 
 def test_make_clean_removes_a_folder_of_the_demonstration_alone(tmp_path):
