@@ -21,9 +21,9 @@ step "2/4  Training one recogniser for both sensors"
 step "3/4  Evaluating RGB alone, depth alone and both, on instances that were never seen"
 "$python" -m mmcl_core.evaluate "$out/run" --data "$out/household" --split test
 step "4/4  The same recogniser as a ROS 2 node, fed with a recorded bag"
-if "$python" -c 'import rclpy, mmcl_ros.msg' 2>/dev/null; then
+if why=$(env -u RMW_IMPLEMENTATION "$python" -c 'import rclpy, mmcl_ros.msg' 2>&1); then # as demo_ros.sh has it
   PYTHON=$python scripts/demo_ros.sh "$out/run" "$out/ros" "${classes[@]}"
 else
-  echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python"
+  echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python (${why##*$'\n'})"
 fi
 printf '\nReport: %s\n' "$(cd "$out" && pwd)/run/report/index.html"

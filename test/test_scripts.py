@@ -34,6 +34,7 @@ def start(root, command, where=None, **environment):
     python.write_text(
         f'#!/bin/sh\necho "$PWD $*" >> "{root}/called"\n'
         'case "$*" in *recognizer_node*) exec sleep 600 ;; esac\n'  # a node runs until it is ended
+        'case "$*" in *rclpy*) [ -z "$RMW_IMPLEMENTATION$BROKEN" ] || { echo "Oh: no" >&2; exit 1; } ;; esac\n'
         f'env > "{root}/seen"\n'
     )
     python.chmod(0o755)
@@ -124,6 +125,14 @@ def test_the_node_of_the_demonstration_is_by_itself(tmp_path):
     assert seen["ROS_LOG_DIR"] == f"{tmp_path}/ros/log"
     assert 1 <= int(seen["ROS_DOMAIN_ID"]) <= 100
     assert not {"RMW_IMPLEMENTATION", "ROS_DISCOVERY_SERVER"} & set(seen)
+
+
+@pytest.mark.parametrize("setting", ["RMW_IMPLEMENTATION", "BROKEN"])
+def test_the_node_is_left_out_where_ros_is_broken_and_not_where_another_is_set(tmp_path, setting):
+    done = start(tmp_path, ["scripts/demo.sh", str(tmp_path / "demo")], **{setting: "rmw_other"})
+    assert done.returncode == 0
+    played = "mmcl_ros.play_bag" in (tmp_path / "called").read_text()
+    assert (played, "(Oh: no)" in done.stdout) == ((True, False) if setting == "RMW_IMPLEMENTATION" else (False, True))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there are no wheels of ROS 2")
