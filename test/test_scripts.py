@@ -20,6 +20,7 @@ def make_folder(root, *written):
 
 
 MARK = ".mmcl_demo"
+SETTINGS = ("VENV", "DEMO", "MAKEFLAGS", "MFLAGS")  # of the make that runs the tests: not of what they run
 DEMO = ["household/index.json", "household.partial/progress.json", "run/config.yaml", "ros/truth.csv"]
 COMMANDS = [
     (["scripts/demo.sh", "{}"], DEMO),
@@ -40,7 +41,8 @@ def start(root, command, where=None, **environment):
     python.chmod(0o755)
     if command[0] == "make":  # not where make clean would remove the builds of the one who tests
         command, where = ["make", "-f", str(ROOT / "Makefile"), *command[1:]], root
-    environment = {**os.environ, "PYTHON": str(python), **environment}
+    outer = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+    environment = {**outer, "PYTHON": str(python), **environment}
     return subprocess.run(command, cwd=where or ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -82,13 +84,18 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
     assert not (tmp_path / "called").exists()
 
 
-def test_make_clean_removes_a_folder_of_the_demonstration_alone(tmp_path):
+def test_make_clean_removes_a_folder_of_the_demonstration_alone(tmp_path, monkeypatch):
     make_folder(tmp_path / "demo", "run/config.yaml", MARK)
+    make_folder(tmp_path / "running", ".made_by_make", MARK)  # where make test VENV=... would have the tests run
+    monkeypatch.setenv("VENV", f"{tmp_path}/running")
+    monkeypatch.setenv("MAKEFLAGS", f" -- VENV={tmp_path}/running DEMO={tmp_path}/running")
     for name in ("mine.txt", "own/mine.txt"):
         (tmp_path / "demo" / name).unlink()
     (tmp_path / "demo" / "own").rmdir()
     assert start(tmp_path, ["make", "clean"]).returncode == 0
     assert not (tmp_path / "demo").exists()
+    assert (tmp_path / "running" / MARK).exists()
+    assert (tmp_path / "running" / ".made_by_make").exists()
 
 
 @pytest.mark.parametrize("setting", ["DEMO=", "VENV=", "PYTHON=", "VENV=my env"])
