@@ -10,6 +10,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+$(foreach name,PYTHON VENV DEMO,$(if $(strip $($(name))),,$(error $(name) is empty; leave it out, or name one)))
+$(if $(word 2,$(VENV)),$(error VENV is "$(VENV)"; make needs a path without spaces))
+# A sourced ROS 2 would mix with the one that the environment gets from wheels: other libraries, often another Python.
+ifneq ($(and $(AMENT_PREFIX_PATH),$(filter x86_64,$(shell uname -m))),)
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH ROS_DISTRO RMW_IMPLEMENTATION
+endif
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 PY := $(VENV)/bin/python
 
@@ -23,6 +29,7 @@ env: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml setup.py CMakeLists.txt scripts/ros-kilted.txt $(wildcard msg/*.msg srv/*.srv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@test -e $(VENV) || { mkdir -p $(VENV) && touch $(VENV)/.made_by_make; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV) (PyTorch is large: some minutes)"
 	$(PIP_INSTALL) --upgrade pip
@@ -42,6 +49,11 @@ lint: env
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# An environment that was there before, and folders without the mark of the demonstration, are somebody's own.
 clean:
-	rm -rf "$(VENV)" "$(DEMO)/household" "$(DEMO)/run" "$(DEMO)/ros" build *.egg-info
-	@rmdir "$(DEMO)" 2>/dev/null || true
+	rm -rf build *.egg-info
+	@if [ -e "$(VENV)/.made_by_make" ]; then rm -rf -- "$(VENV)"; \
+	elif [ -e "$(VENV)" ]; then echo "$(VENV) stays: it was not made by make env"; fi
+	@if [ -e "$(DEMO)/.mmcl_demo" ]; then \
+		(cd -- "$(DEMO)" && rm -rf household household.partial run ros .mmcl_demo); rmdir -- "$(DEMO)" 2>/dev/null || true; \
+	elif [ -e "$(DEMO)" ]; then echo "$(DEMO) stays: it was not made by make demo"; fi

@@ -6,11 +6,15 @@ executables, with the environment as their prefix. The variable ``MMCL_ROS`` dec
 part out, ``on`` makes its absence an error.
 """
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from setuptools import Distribution, setup
@@ -44,6 +48,18 @@ def ros_wanted() -> bool:
     return not missing
 
 
+@contextlib.contextmanager
+def plain_path() -> Iterator[Path]:
+    """The sources by a path that the message generators can read: they end it at a space and the like."""
+    if not re.search(r"[^\w./+-]", str(ROOT)):
+        yield ROOT
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "source")
+        link.symlink_to(ROOT, target_is_directory=True)
+        yield link
+
+
 ROS = ros_wanted()
 
 
@@ -60,33 +76,39 @@ class BuildWithMessages(build_py):
 
     def run(self) -> None:
         """Copy the Python packages, then build and add the messages."""
+        if not self.editable_mode:  # modules that were there at an earlier build, and messages
+            for package in ("mmcl_core", PACKAGE):
+                shutil.rmtree(Path(self.build_lib, package), ignore_errors=True)
         super().run()
         if ROS:
             self.collect(self.cmake())
 
     def cmake(self) -> Path:
         """Configure, build and install into a scratch prefix; an unchanged source is not compiled again."""
-        scratch = ROOT / "build" / f"pip-{hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]}"
-        prefix = scratch / "prefix"
-        shutil.rmtree(prefix, ignore_errors=True)
+        scratch = Path("build", f"pip-{hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]}")
+        shutil.rmtree(ROOT / scratch / "prefix", ignore_errors=True)
         environment = dict(os.environ, PATH=SEARCH)
         # pip's isolated build environment would hide the generators' Python packages from the interpreter CMake runs.
         environment.pop("PYTHONPATH", None)
         environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = os.pathsep.join(ros_prefixes())
-        configure = [
-            "cmake",
-            *("-S", str(ROOT), "-B", str(scratch / "build")),
-            f"-DCMAKE_INSTALL_PREFIX={prefix}",
-            f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'ros_wheels.cmake'}",
-            f"-DPython3_EXECUTABLE={sys.executable}",
-            "-DCMAKE_BUILD_TYPE=Release",
-            "-DBUILD_TESTING=OFF",
-        ]
-        if shutil.which("ninja", path=SEARCH):
-            configure += ["-G", "Ninja"]
-        subprocess.run(configure, env=environment, check=True)
-        subprocess.run(["cmake", "--build", str(scratch / "build"), "--target", "install"], env=environment, check=True)
-        return prefix
+        with plain_path() as root:
+            if root != ROOT:  # another path at every build, which CMake refuses in one that was configured
+                shutil.rmtree(ROOT / scratch, ignore_errors=True)
+            build = str(root / scratch / "build")
+            configure = [
+                "cmake",
+                *("-S", str(root), "-B", build),
+                f"-DCMAKE_INSTALL_PREFIX={root / scratch / 'prefix'}",
+                f"-DCMAKE_PROJECT_INCLUDE={root / 'cmake' / 'ros_wheels.cmake'}",
+                f"-DPython3_EXECUTABLE={sys.executable}",
+                "-DCMAKE_BUILD_TYPE=Release",
+                "-DBUILD_TESTING=OFF",
+            ]
+            if shutil.which("ninja", path=SEARCH):
+                configure += ["-G", "Ninja"]
+            for command in (configure, ["cmake", "--build", build, "--target", "install"]):
+                subprocess.run(command, env=environment, check=True)
+        return ROOT / scratch / "prefix"
 
     def collect(self, prefix: Path) -> None:
         """Generated Python goes beside our sources, everything else to the same place under the environment."""

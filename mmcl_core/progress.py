@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["progress_bar", "show_progress"]
 
@@ -15,6 +15,22 @@ def show_progress(shown: bool) -> None:
     """Whether this process draws any bar from now on."""
     global _shown
     _shown = shown
+
+
+class _Lines:
+    """A stream for bars in logs: each state is a line of its own, where a terminal draws it over the one before."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.encoding = stream, stream.encoding
+
+    def write(self, text: str) -> None:
+        """Write a line, unless there is nothing to read on it."""
+        if state := text.strip():
+            self._stream.write(f"{state}\n")
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._stream.flush()
 
 
 def progress_bar(
@@ -44,6 +60,7 @@ def progress_bar(
 
     terminal = sys.stderr.isatty()
     return tqdm(
-        items, title, total, leave, initial=done, unit=unit, smoothing=smoothing,
+        items, title, total, leave, sys.stderr if terminal else _Lines(sys.stderr), initial=done, unit=unit,
+        smoothing=smoothing,
         mininterval=0.1 if terminal else 15.0, disable=not (_shown and (terminal or in_logs)),
     )  # fmt: skip

@@ -84,7 +84,8 @@ def start(args: list[str] | None = None, **options: Any) -> None:
         options: of :func:`rclpy.init`.
 
     Raises:
-        ConfigError: what follows ``--ros-args`` cannot be read, such as a parameter file that is not there.
+        ConfigError: what follows ``--ros-args`` cannot be read, such as a parameter file that is not there, or ROS has
+            no folder to log to.
     """
     if os.environ.get("ROS_DISCOVERY_SERVER"):  # else the graph, which subscriptions follow, is not seen
         os.environ.setdefault("ROS_SUPER_CLIENT", "TRUE")
@@ -94,7 +95,10 @@ def start(args: list[str] | None = None, **options: Any) -> None:
         words = re.sub(
             r" ?,? at /[^ ,]*:\d+", "", " ".join(str(error).split())
         )  # where in the sources of ROS it came up
-        raise ConfigError(f"{words}; correct the arguments after --ros-args, or the file they name") from error
+        advice = "correct the arguments after --ros-args, or the file they name"
+        if "initialize logging" in words:  # HOME is not set, or may not be written
+            advice = "set ROS_LOG_DIR to a folder that may be written"
+        raise ConfigError(f"{words}; {advice}") from error
 
 
 def _refuse_strays(args: list[str]) -> None:

@@ -2,14 +2,17 @@
 # The main job from nothing: rendered household objects -> a trained recogniser -> its report -> a running ROS 2 node.
 # usage: scripts/demo.sh [FOLDER]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-out=${1:-demo}
+root=$(realpath -- "$(dirname -- "$0")/..")
+out=${1:+$(realpath -m --relative-base="$root" -- "$1")}
+out=${out:-demo}
+cd -- "$root"
 python=${PYTHON:-python3}
+. scripts/demo_folder.sh
 classes=(ball banana book bottle bowl can carton mug pan pen plate scissors)
 
 step() { printf '\n== %s\n' "$*"; }
 
-rm -rf "$out/household" "$out/run" "$out/ros" # what is written here, and nothing else that lies beside it
+make_room "$out" household household.partial run ros # what is written here, and nothing else that lies beside it
 step "1/4  Rendering RGB-D crops of household objects"
 "$python" -m mmcl_core.render --objects household --out "$out/household" --count 10800 --size 64 --neighbours 0 \
   --split train=0.87,val=0.05,test=0.08 --classes "${classes[@]}"
@@ -18,9 +21,9 @@ step "2/4  Training one recogniser for both sensors"
 step "3/4  Evaluating RGB alone, depth alone and both, on instances that were never seen"
 "$python" -m mmcl_core.evaluate "$out/run" --data "$out/household" --split test
 step "4/4  The same recogniser as a ROS 2 node, fed with a recorded bag"
-if "$python" -c 'import rclpy, mmcl_ros.msg' 2>/dev/null; then
+if why=$(env -u RMW_IMPLEMENTATION "$python" -c 'import rclpy, mmcl_ros.msg' 2>&1); then # as demo_ros.sh has it
   PYTHON=$python scripts/demo_ros.sh "$out/run" "$out/ros" "${classes[@]}"
 else
-  echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python"
+  echo "skipped: rclpy or the messages of mmcl_ros are not installed for $python (${why##*$'\n'})"
 fi
 printf '\nReport: %s\n' "$(cd "$out" && pwd)/run/report/index.html"

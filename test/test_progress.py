@@ -37,6 +37,24 @@ def test_a_bar_is_drawn_on_a_terminal_and_elsewhere_only_where_asked_for(monkeyp
     assert "sheep" in drawn(monkeypatch, io.StringIO(), in_logs=True)
 
 
+@pytest.mark.parametrize("leave", [True, False])
+def test_in_a_log_each_state_of_a_bar_is_a_line_of_its_own(monkeypatch, leave):
+    log = io.StringIO(newline="")
+    monkeypatch.setattr(sys, "stderr", log)
+    bar = progress_bar(title="count", unit=" sheep", total=3, leave=leave, in_logs=True)
+    for done in (1, 2, 3):
+        bar.update()
+        bar.refresh()
+        logging.getLogger().info("%d in the fold", done)
+    bar.close()
+    text = log.getvalue()
+    assert "\r" not in text
+    states, said = ([line for line in text.splitlines() if words in line] for words in ("count:", "in the fold"))
+    assert len(states) + len(said) == len(text.splitlines())
+    assert all(f"{done}/3" in line for done, line in enumerate(states[:4]))
+    assert len(said) == 3
+
+
 @pytest.mark.parametrize(("rank", "level"), [("0", logging.WARNING), ("1", logging.INFO)])
 def test_quiet_commands_and_further_processes_draw_none(monkeypatch, rank, level):
     monkeypatch.setenv("RANK", rank)

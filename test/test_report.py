@@ -114,6 +114,7 @@ def test_page_of_a_run(tmp_path):
     for expected in (
         "my run", f"{100 * top1:.1f} %", "LEGACY PROTOCOL", "MIT & co", "f00d", "optim.lr", "0.003", "2.9",
         "Stages: train, heads", "<b>pen",
+        "Top-1: share", "top-5: of samples", "Macro-F1: F1", "95 % interval", "Group mean: accuracy",
         "ECE: expected calibration error",
         "5 samples of kite, which the model has no name for", "3 samples do not have rgb", "class rgb",
         "Calibration, depth",

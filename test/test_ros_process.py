@@ -290,6 +290,16 @@ def test_a_parameter_file_that_is_not_there_is_named(module):
     assert "'--params-file /nowhere.yaml'" in said
 
 
+def test_without_a_folder_to_log_to_the_variable_that_names_one_is_told():
+    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "ROS_HOME", "ROS_LOG_DIR")}
+    line = [sys.executable, "-m", "mmcl_ros.recognizer_node"]
+    ended = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert "set ROS_LOG_DIR to a folder" in ended.stderr
+    assert "--ros-args" not in ended.stderr
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_process_that_is_told_to_end_while_it_loads_ends_cleanly(end):
     environment = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}

@@ -212,13 +212,20 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
                 f"{name}: all {len(report['model']['classes'])} classes of the model compete; among the "
                 f"{only['classes']} of this split alone, top-1 is {100 * only['top1']:.1f} %."
             )
+    yield (
+        "Top-1: share of right answers; top-5: of samples whose class is among the five with the highest scores. "
+        "Macro-F1: F1, of precision and recall, averaged over classes. Small figures: 95 % interval."
+    )
     yield "Group mean: accuracy averaged over (scene or instance, class) pairs, so that near-duplicates count once."
     yield (
         "min_score: what remains where answers of a lower score become unknown. Strangers, samples of no class the "
         "model knows, had better not be answered; AUROC: how often a known sample scores higher than a stranger. Depth "
         "counts if it has any reading; a robot's min_depth_valid may ask for more."
     )
-    yield "ECE: expected calibration error, how far scores lie from the share of right answers; 0 is best."
+    yield (
+        "ECE: expected calibration error, how far scores lie from the share of right answers (bars; dashed: both "
+        "equal); 0 is best."
+    )
 
 
 def _figures_table(modalities: Mapping[str, Any]) -> str:
