@@ -1,0 +1,122 @@
+"""Over real DDS: the overlay draws what the recognizer answers, or says why it does not."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
+pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
+
+from mmcl_ros.msg import Recognition, RecognitionArray
+from rcl_interfaces.msg import Log
+from rclpy.parameter import Parameter
+from ros_bench import rgb_message, stamped
+from sensor_msgs.msg import Image
+
+from mmcl_core.errors import ConfigError
+from mmcl_ros import overlay_node
+from mmcl_ros.detections import stamp_of
+from mmcl_ros.parameters import PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.ros
+
+
+def test_overlay_works_only_while_somebody_looks(bench):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    overlay = bench.add(OverlayNode(context=bench.context))
+    (change,) = overlay.set_parameters([Parameter("rgb_topic", value="/other")])
+    assert not change.successful
+    assert "rgb_topic: taken at the start" in change.reason
+    assert overlay.set_parameters([overlay.get_parameter("rgb_topic")])[0].successful, "which changes nothing"
+    with pytest.raises(ConfigError, match="modality is 'dpeth'"):
+        OverlayNode(context=bench.context, parameter_overrides=[Parameter("modality", value="dpeth")])
+    camera = bench.publisher(Image, "/rgb/image", subscribers=0)
+    answers = bench.publisher(RecognitionArray, "/recognitions", subscribers=0)
+    time.sleep(0.7)
+    assert not overlay.working
+    assert camera.get_subscription_count() == 0
+    found = bench.collect(Image, "/overlay/image")
+    bench.wait(lambda: camera.get_subscription_count() and answers.get_subscription_count(), "the overlay to listen")
+    answer = RecognitionArray(header=stamped(7), width=160, height=120)  # boxes of a picture twice as large
+    one = Recognition(label="mug", score=0.5, modality="rgb")
+    one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = 40, 40, 60, 60
+    answer.recognitions.append(one)
+    answers.publish(answer)
+    camera.publish(rgb_message(7, 50))
+    bench.wait(lambda: found, "the picture")
+    picture = np.frombuffer(found[0].data, np.uint8).reshape(60, 80, 3)
+    assert found[0].header == stamped(7)
+    np.testing.assert_array_equal(picture[35, 20], (60, 220, 60))
+    np.testing.assert_array_equal(picture[35, 35], (50, 50, 50))
+    looking = next(one for one in bench.client.subscriptions if one.topic_name == "/overlay/image")
+    bench.inside(bench.client.destroy_subscription, looking)
+    bench.wait(lambda: not overlay.working, "the overlay to rest")
+    bench.wait(lambda: camera.get_subscription_count() == 0, "the end of its subscription")
+
+
+def test_overlay_goes_by_the_parameter_file_of_the_recognizer(bench, tmp_path):
+    from mmcl_ros.overlay_node import OverlayNode
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters: {modality: depth, depth_topic: /cam/depth, top_k: 2}\n")
+    bench.add(OverlayNode(context=bench.context, cli_args=["--ros-args", "--params-file", str(file)]))
+    camera = bench.publisher(Image, "/cam/depth", subscribers=0)
+    bench.collect(Image, "/overlay/image")
+    bench.wait(camera.get_subscription_count, "the overlay to listen to the picture of the file")
+
+
+def test_overlay_says_why_it_draws_nothing(bench):
+    from mmcl_ros.overlay_node import UNDRAWN, OverlayNode
+
+    bench.add(OverlayNode(context=bench.context))
+    log = bench.collect(Log, "/rosout")
+    found = bench.collect(Image, "/overlay/image")
+
+    def said(words):
+        bench.wait(lambda: any(words in line.msg for line in log), f"a line with {words!r}")
+
+    said("nobody publishes /recognitions")
+    said("nobody publishes /rgb/image (sensor_msgs/msg/Image); the overlay goes by its own modality, rgb_topic")
+    answers = bench.publisher(RecognitionArray, "/recognitions")
+    camera = bench.publisher(Image, "/rgb/image")
+    for number in range(2 * UNDRAWN):
+        camera.publish(rgb_message(number))
+        answers.publish(RecognitionArray(header=stamped(1000 + number)))
+        time.sleep(0.02)
+    said("answers did not come on /rgb/image; is it the topic")
+    assert not found
+    camera.publish(rgb_message(1000 + 2 * UNDRAWN - 1))
+    bench.wait(lambda: found, "the picture of the last answer")
+
+
+def test_overlay_draws_the_answers_of_a_recognizer_that_is_behind_by_its_whole_queue(bench, monkeypatch):
+    overlay = bench.add(overlay_node.OverlayNode(context=bench.context))
+    found = bench.collect(Image, "/overlay/image")
+    camera = bench.publisher(Image, "/rgb/image")
+    answers = bench.publisher(RecognitionArray, "/recognitions")
+    behind = PARAMETERS["queue"].default
+    for number in range(behind + 1):
+        camera.publish(rgb_message(number))
+        bench.wait(lambda number=number: len(overlay._pictures) == number + 1, "the picture")
+    answers.publish(RecognitionArray(header=stamped(0)))
+    bench.wait(lambda: found, "the first picture with its answer")
+    monkeypatch.setattr(overlay_node, "KEPT_BYTES", 1_000_000)  # 69 of these pictures, in place of 18,600
+    camera.publish(rgb_message(behind))
+    camera.publish(rgb_message(behind + 1))
+    bench.wait(lambda: stamp_of(stamped(behind + 1)) in overlay._pictures, "the last picture")
+    assert len(overlay._pictures) == 1_000_000 // (60 * 80 * 3) == 69
+    monkeypatch.setattr(overlay_node, "KEPT_BYTES", 1)
+    camera.publish(rgb_message(behind + 2))
+    bench.wait(lambda: stamp_of(stamped(behind + 2)) in overlay._pictures, "the last picture")
+    assert len(overlay._pictures) == overlay_node.KEPT
+    log = bench.collect(Log, "/rosout")
+    for number in range(overlay_node.UNDRAWN):
+        answers.publish(RecognitionArray(header=stamped(number)))
+        bench.wait(lambda number=number: overlay._undrawn == number + 1, "the answer")
+    words = f"before the newest {overlay_node.KEPT} on /rgb/image"
+    bench.wait(lambda: any(words in line.msg for line in log), "why nothing is drawn")
+    assert len(found) == 1
