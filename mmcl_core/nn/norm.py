@@ -154,4 +154,8 @@ class ModalityBatchNorm(nn.Module):
             running.var.lerp_(var * number / (number - 1), self.momentum)
         scale = self.weight * (var + self.eps).rsqrt()
         shape = [1, -1] + [1] * (x.dim() - 2)
-        return ((values - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        # A product, whose gradient is a tensor of its own. A single row of one pixel needs no sum, and the biases of
+        # two layers whose outputs are added would hold the same memory as their gradient: what changes one in place,
+        # such as a clip, changes the other as well.
+        bias = 1 * self.bias
+        return ((values - mean.view(shape)) * scale.view(shape) + bias.view(shape)).to(x.dtype)
