@@ -93,7 +93,7 @@ def test_meshes_used_long_ago_are_dropped_and_the_crops_stay_the_same(meshes, mo
     def crops(keep: int) -> tuple[list[Crop], int]:
         loads = []
         monkeypatch.setattr(crop_module, "_KEEP", keep)
-        monkeypatch.setattr(crop_module, "load_mesh", lambda path: loads.append(path) or load_mesh(path))
+        monkeypatch.setattr(crop_module, "load_mesh", lambda path, up: loads.append(path) or load_mesh(path, up))
         maker = CropMaker(FolderStock(meshes), 3, 32, SHARES)
         return [maker(number) for number in range(4)], len(loads)
 
