@@ -386,10 +386,11 @@ def override(config: Config, values: Mapping[str, Any], where: str = "settings")
         for section in sections:
             inner = place.get(section)
             if not isinstance(inner, dict):
-                raise ConfigError(f"{where}: unknown section {section!r} in {name!r}{hint(section, place)}")
+                more = "; it is a setting" if section in place else hint(section, place)
+                raise ConfigError(f"{where}: unknown section {section!r} in {name!r}{more}")
             place = inner
         if key not in place:
-            raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place)}")
+            raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place, name.removesuffix(key))}")
         inner = place[key]
         place[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, Mapping) else value
     return from_dict(plain, where)

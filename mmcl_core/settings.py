@@ -21,13 +21,19 @@ __all__ = ["build", "hint", "load_yaml", "read_file", "read_override"]
 T = TypeVar("T")
 
 
-def hint(key: str, known: Mapping[str, Any]) -> str:
-    """The end of a message about an unknown key: the sections that have it, the known one it is like, or all."""
+def hint(key: str, known: Mapping[str, Any], prefix: str = "") -> str:
+    """The end of a message about an unknown key: the sections that have it, the known one it is like, or all.
+
+    Args:
+        key: the unknown one.
+        known: what there is, sections as mappings.
+        prefix: of the keys in what is suggested, such as ``train.``.
+    """
     sections = [name for name, inner in known.items() if isinstance(inner, Mapping) and key in inner]
     if sections:
-        return f"; did you mean {' or '.join(repr(f'{name}.{key}') for name in sections)}?"
+        return f"; did you mean {' or '.join(repr(f'{prefix}{name}.{key}') for name in sections)}?"
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    return f"; did you mean {prefix + near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -115,7 +121,7 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T |
     for key, value in values.items():
         if key not in known:
             inner = {name: getattr(hints[name], "__dataclass_fields__", None) for name in known}
-            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), inner)}")
+            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), inner, prefix)}")
         wanted = hints[key]
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
             factory: Any = known[key].default_factory

@@ -41,7 +41,7 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: {batchs: 3}", r"unknown setting 'train\.batchs'; did you mean 'batch'\?"),
+        ("train: {batchs: 3}", r"unknown setting 'train\.batchs'; did you mean 'train\.batch'\?"),
         ("metod: mmcl", r"unknown setting 'metod'; did you mean 'method'\?"),
         ("optim: {learning_rate_of_it: 3}", r"unknown setting 'optim\.learning_rate_of_it'; known are name, lr, betas"),
         ("train: {batch: many}", "train.batch must be int, got 'many'"),
@@ -111,11 +111,12 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
         ("seed", "not of the form section.key=value"),
         ("=3", "not of the form"),
         ("trian.batch=3", "unknown section 'trian' in 'trian.batch'; did you mean 'train'"),
-        ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'batch'"),
+        ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'train.batch'"),
+        ("optim.lrr=1", r"unknown setting 'optim\.lrr'; did you mean 'optim\.lr'\?"),
         ("epochs=3", "unknown setting 'epochs'; did you mean 'train.epochs'"),
         ("momentum=0.9", r"unknown setting 'momentum'; did you mean 'optim.momentum' or 'cmc.momentum'\?"),
         ("train.modalities=[rgb,", "put the whole in quotes where it holds spaces"),
-        ("seed.a=3", "unknown section 'seed'"),
+        ("seed.a=3", "unknown section 'seed' in 'seed.a'; it is a setting"),
         ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
         ("data.root=2024-13-45", "the value is not valid YAML: month must be"),
         ("optim=adamw", "command line: optim must be a mapping, not 'adamw'"),
