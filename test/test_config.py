@@ -72,6 +72,29 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2\nb: 3\n", r"line 2, column 2: expected ',' or '\]', but got ':', .* sequence that begins in line 1"),
+        ("train:\n  epochs: 3\n lr: 4\n", r"line 3, column 2: expected <block end>, .*; check the indentation"),
+        ("train:\n\tepochs: 3\n", r"line 2, column 1: found character '\\t' that cannot start any token, .*"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("a: 1\nb: {lr: 1,\n  lr: 2}", "line 3, column 3: the key 'lr' comes twice"),
+        ("a: 1\nb: \x07", r"line 2, column 4: the character U\+0007 is not allowed"),
+        ("seed: 1\nout: 2024-06-31", "line 2, column 6: day is out of range for month"),
+        ("a: 1\n---\nb: 2", "line 2, column 1: found another document, expected a single document .*"),
+    ],
+)
+def test_what_is_wrong_with_yaml_is_one_line_with_its_place(tmp_path, text, message):
+    path = write(tmp_path, text)
+    for read in (load, read_table):
+        with pytest.raises(ConfigError, match=rf"^{path} is not valid YAML: {message}$") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="the value is not valid YAML: line 1, column 3: found unexpected end of"):
+        load(overrides=["data.root='x"])
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.yaml: No such file or directory; the presets are in /.*/config$"):
         load(tmp_path / "absent.yaml")

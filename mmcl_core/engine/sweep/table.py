@@ -45,7 +45,7 @@ import yaml
 
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError
-from mmcl_core.settings import build, hint, load_yaml
+from mmcl_core.settings import build, hint, load_yaml, yaml_problem
 
 __all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "read_table"]
 
@@ -219,12 +219,14 @@ def read_table(path: str | Path) -> Table:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        loaded = load_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        loaded = load_yaml(text)
     except OSError as error:
         raise ConfigError(f"cannot read the table {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error, text)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping is expected")
     return loaded
