@@ -322,9 +322,11 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         The checked configuration.
 
     Raises:
-        ConfigError: a missing or unreadable file, an unknown key, or a value of the wrong type.
+        ConfigError: a missing or unreadable file, a table of runs, an unknown key, or a value of the wrong type.
     """
     values = {} if path is None else read_file(Path(path))
+    if "columns" in values and "rows" in values:
+        raise ConfigError(f"{path} is a table of runs, not settings: run python -m mmcl_core.sweep --config {path}")
     where = "the defaults" if path is None else str(path)
     config = from_dict(values, where)
     for text in overrides:

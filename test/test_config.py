@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from mmcl_core import sweep, train
 from mmcl_core.config import Config, DataConfig, OptimConfig, config_hash, from_dict, load, to_dict
 from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError
@@ -93,6 +95,23 @@ def test_what_is_wrong_with_yaml_is_one_line_with_its_place(tmp_path, text, mess
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="the value is not valid YAML: line 1, column 3: found unexpected end of"):
         load(overrides=["data.root='x"])
+
+
+def test_settings_and_tables_that_are_taken_for_each_other_point_to_the_right_command(capsys):
+    config = Path(__file__).parents[1] / "config"
+    tables = {*(config / "tables").glob("*.yaml")} - {config / "tables/rendered.yaml"}
+    settings = [*config.glob("paper_*.yaml"), *config.glob("protocols/*.yaml"), config / "tables/rendered.yaml"]
+    assert len(tables) > 10
+    for path in tables:
+        with pytest.raises(ConfigError, match=rf"{path} is a table of runs.* mmcl_core\.sweep --config {path}$"):
+            load(path)
+    for path in settings:
+        with pytest.raises(ConfigError, match=rf"{path} holds settings.* mmcl_core\.train --config {path}$"):
+            read_table(path)
+    assert train.main(["--config", str(config / "tables/table1_rendered.yaml"), "--data", "x"]) == 2
+    assert "python -m mmcl_core.sweep --config" in capsys.readouterr().err
+    assert sweep.main(["--config", str(config / "small.yaml")]) == 2
+    assert "python -m mmcl_core.train --config" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_named(tmp_path):
