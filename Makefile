@@ -2,7 +2,7 @@
 #   make demo    environment, rendered data, training, evaluation and a report; no GPU, no download beyond packages
 #   make test    environment and the whole test suite
 # Others:
-#   make env     the environment alone, with the package in it
+#   make env     the environment alone, with the package in it as the sources are now
 #   make lint    ruff and mypy
 #   make clean   removes environment, demo and builds
 # Settings: PYTHON (interpreter to build the environment with), VENV (where), DEMO (where the demo writes).
@@ -24,7 +24,14 @@ PY := $(VENV)/bin/python
 help:
 	@sed -n '2,8p' Makefile | cut -c3-
 
-env: $(VENV)/.installed
+env: $(VENV)/.copied
+
+# The package is used from the checkout by whoever works in it; elsewhere the environment's copy is. It takes no pip, and
+# no build of the messages, to bring that up to the sources; folders are named for files that are no more.
+$(VENV)/.copied: $(VENV)/.installed scripts/refresh_copy.py \
+		$(shell find mmcl_core mmcl_ros config launch scripts -name __pycache__ -prune -o -print 2>/dev/null)
+	@$(PY) -I scripts/refresh_copy.py
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml setup.py CMakeLists.txt scripts/ros-kilted.txt $(wildcard msg/*.msg srv/*.srv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
