@@ -174,6 +174,16 @@ def make_env(folder, *settings):
     return done.stderr
 
 
+def test_an_interpreter_that_is_not_that_of_the_environment_is_told(tmp_path):
+    environment_of(tmp_path / "venv", "3.11.7")
+    same, other = (environment_of(tmp_path / version, version) for version in ("3.11.7", "3.12.1"))
+    said = make_env(tmp_path / "venv", f"PYTHON={other}")
+    assert f"PYTHON={other} is not used: {tmp_path}/venv is there already, with Python 3.11.7" in said
+    assert f"PYTHON={tmp_path}/none is not used" in make_env(tmp_path / "venv", f"PYTHON={tmp_path}/none")
+    assert "not used" not in make_env(tmp_path / "venv", f"PYTHON={same}")
+    assert "not used" not in make_env(tmp_path / "venv")
+
+
 def test_the_copy_in_the_environment_is_renewed_where_a_source_is_newer_and_not_else(tmp_path):
     environment_of(tmp_path / "venv", "3.11.7")
     called = tmp_path / "venv" / "called"
