@@ -2,7 +2,7 @@
 #   make demo    environment, rendered data, training, evaluation and a report; no GPU, no download beyond packages
 #   make test    environment and the whole test suite
 # Others:
-#   make env     the environment alone, with the package in it
+#   make env     the environment alone, with the package in it as the sources are now
 #   make lint    ruff and mypy
 #   make clean   removes environment, demo and builds
 # Settings: PYTHON (interpreter to build the environment with), VENV (where), DEMO (where the demo writes).
@@ -19,18 +19,35 @@ endif
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint env help clean
+.PHONY: demo test lint env interpreter help clean
 
 help:
 	@sed -n '2,8p' Makefile | cut -c3-
 
-env: $(VENV)/.installed
+env: interpreter $(VENV)/.copied
+
+# Where an interpreter is named, but the environment that is there is of another.
+WHICH := import os, sys; print(sys.version.split()[0], "in", os.path.realpath(sys.base_prefix))
+interpreter:
+ifneq ($(origin PYTHON),file)
+	@has=$$($(PY) -c '$(WHICH)' 2>/dev/null); [ -z "$$has" ] || \
+		[ "$$has" = "$$($(PYTHON) -c '$(WHICH)' 2>/dev/null)" ] || \
+		echo "PYTHON=$(PYTHON) is not used: $(VENV) is there already, with Python $$has;" \
+		"remove it, or name another place: VENV=..." >&2
+endif
+
+# The package is used from the checkout by whoever works in it; elsewhere the environment's copy is. It takes no pip, and
+# no build of the messages, to bring that up to the sources; folders are named for files that are no more.
+$(VENV)/.copied: $(VENV)/.installed scripts/refresh_copy.py \
+		$(shell find mmcl_core mmcl_ros config launch scripts -name __pycache__ -prune -o -print 2>/dev/null)
+	@$(PY) -I scripts/refresh_copy.py
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml setup.py CMakeLists.txt scripts/ros-kilted.txt $(wildcard msg/*.msg srv/*.srv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
 	@test -e $(VENV) || { mkdir -p $(VENV) && touch $(VENV)/.made_by_make; }
-	$(PYTHON) -m venv $(VENV)
+	{ test -x $(PY) && $(PY) -m pip --version >/dev/null 2>&1; } || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV) (PyTorch is large: some minutes)"
 	$(PIP_INSTALL) --upgrade pip
 	$(PIP_INSTALL) -r scripts/ros-kilted.txt || echo "ROS 2 wheels could not be installed (there are some for" \

@@ -322,9 +322,11 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         The checked configuration.
 
     Raises:
-        ConfigError: a missing or unreadable file, an unknown key, or a value of the wrong type.
+        ConfigError: a missing or unreadable file, a table of runs, an unknown key, or a value of the wrong type.
     """
     values = {} if path is None else read_file(Path(path))
+    if "columns" in values and "rows" in values:
+        raise ConfigError(f"{path} is a table of runs, not settings: run python -m mmcl_core.sweep --config {path}")
     where = "the defaults" if path is None else str(path)
     config = from_dict(values, where)
     for text in overrides:
@@ -386,10 +388,11 @@ def override(config: Config, values: Mapping[str, Any], where: str = "settings")
         for section in sections:
             inner = place.get(section)
             if not isinstance(inner, dict):
-                raise ConfigError(f"{where}: unknown section {section!r} in {name!r}{hint(section, place)}")
+                more = "; it is a setting" if section in place else hint(section, place)
+                raise ConfigError(f"{where}: unknown section {section!r} in {name!r}{more}")
             place = inner
         if key not in place:
-            raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place)}")
+            raise ConfigError(f"{where}: unknown setting {name!r}{hint(key, place, name.removesuffix(key))}")
         inner = place[key]
         place[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, Mapping) else value
     return from_dict(plain, where)

@@ -22,10 +22,17 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self.encoding = stream, stream.encoding
+        self._count = ""
 
     def write(self, text: str) -> None:
-        """Write a line, unless there is nothing to read on it."""
-        if state := text.strip():
+        """Write a line, unless there is nothing to read on it, or the count of the one before.
+
+        A bar that closes is drawn once more, and so is one on which nothing moves for a while.
+        """
+        state = text.strip()
+        count = state.rpartition(" [")[0] or state  # without times and speed, which are in brackets
+        if state and count != self._count:
+            self._count = count
             self._stream.write(f"{state}\n")
 
     def flush(self) -> None:

@@ -196,8 +196,9 @@ def render(
     numbers = range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
-    source = objects if objects == "household" else printable(Path(objects).resolve().name)
-    description = _description({"objects": source, "count": count, "seed": seed}, shares, look, stock.unseen)
+    source = {"objects": objects if objects == "household" else printable(Path(objects).resolve().name)}
+    source |= {"meshes": meshes} if meshes else {}
+    description = _description({**source, "count": count, "seed": seed}, shares, look, stock.unseen)
     part = {"shard": f"{first}/{step}", "keep-instances": keep_instances, "meshes": meshes}
     kinds: dict[str, Any] = {"size": size, "modalities": ("rgb", "depth"), "description": description}
     began = time.monotonic()

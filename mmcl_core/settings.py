@@ -16,33 +16,49 @@ import yaml
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import preset_folder
 
-__all__ = ["build", "hint", "load_yaml", "read_file", "read_override"]
+__all__ = ["build", "hint", "load_yaml", "read_file", "read_override", "yaml_problem"]
 
 T = TypeVar("T")
 
 
-def hint(key: str, known: Mapping[str, Any]) -> str:
-    """The end of a message about an unknown key: the sections that have it, the known one it is like, or all."""
+def hint(key: str, known: Mapping[str, Any], prefix: str = "") -> str:
+    """The end of a message about an unknown key: the sections that have it, the known one it is like, or all.
+
+    Args:
+        key: the unknown one.
+        known: what there is, sections as mappings.
+        prefix: of the keys in what is suggested, such as ``train.``.
+    """
     sections = [name for name, inner in known.items() if isinstance(inner, Mapping) and key in inner]
     if sections:
-        return f"; did you mean {' or '.join(repr(f'{name}.{key}') for name in sections)}?"
+        return f"; did you mean {' or '.join(repr(f'{prefix}{name}.{key}') for name in sections)}?"
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    return f"; did you mean {prefix + near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice, of which YAML itself drops the first."""
+    """Refuses a key that comes twice, of which YAML itself drops the first, and says where a value is no good."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """A value; one that is none of its kind, such as the 31st of June, is an error with a place."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         """A mapping as it is written: keys that ``<<`` merges into it come later, and may be its own."""
         node = super().compose_mapping_node(anchor)
-        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+        names = [(key.tag, key.value) for key in keys]
         for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key[1]!r} comes twice", node.start_mark)
+            if names[place] in names[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} comes twice", key.start_mark
+                )
         return node
 
 
@@ -50,9 +66,31 @@ def load_yaml(text: str) -> Any:
     """The content of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none, or a mapping holds a key twice.
+        yaml.YAMLError: it is none, or a mapping holds a key twice; :func:`yaml_problem` says it in one line.
     """
     return yaml.load(text, _Loader)
+
+
+def yaml_problem(error: yaml.YAMLError | ValueError, text: str = "") -> str:
+    """What is wrong with a YAML text, and where, in one line; PyYAML uses several.
+
+    Args:
+        error: of :func:`load_yaml`.
+        text: which was loaded.
+    """
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"line {line}, column {column}: the character U+{int(error.character):04X} is not allowed"
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return " ".join(str(error).split())
+    context = f", {error.context}" if error.context else ""
+    if error.context and error.context_mark and error.context_mark.line != mark.line:
+        context += f" that begins in line {error.context_mark.line + 1}"
+    what = (error.problem or "something is missing").removeprefix("but ")
+    context += "; check the indentation" if "<block" in what else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}{context}"
 
 
 def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -67,14 +105,16 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base")
+    text = ""
     try:
-        loaded = load_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        loaded = load_yaml(text)
     except OSError as error:
         known = preset_folder() if isinstance(error, FileNotFoundError) else None
         where = f"; the presets are in {known}" if known else ""
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}{where}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error, text)}") from error
     if loaded is not None and not isinstance(loaded, Mapping):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping of settings is expected")
     values = dict(loaded or {})
@@ -115,7 +155,7 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T |
     for key, value in values.items():
         if key not in known:
             inner = {name: getattr(hints[name], "__dataclass_fields__", None) for name in known}
-            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), inner)}")
+            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}{hint(str(key), inner, prefix)}")
         wanted = hints[key]
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
             factory: Any = known[key].default_factory
@@ -170,4 +210,6 @@ def read_override(text: str) -> tuple[str, Any]:
         return name.strip(), yaml.safe_load(value) if value else ""
     except (yaml.YAMLError, ValueError) as error:
         cut = "; put the whole in quotes where it holds spaces" if value[:1] in "[{'\"" else ""
-        raise ConfigError(f"override {text!r}: the value is not valid YAML: {error}{cut}") from error
+        raise ConfigError(
+            f"override {text!r}: the value is not valid YAML: {yaml_problem(error, value)}{cut}"
+        ) from error

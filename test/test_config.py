@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from mmcl_core import sweep, train
 from mmcl_core.config import Config, DataConfig, OptimConfig, config_hash, from_dict, load, to_dict
 from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError
@@ -41,7 +43,7 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: {batchs: 3}", r"unknown setting 'train\.batchs'; did you mean 'batch'\?"),
+        ("train: {batchs: 3}", r"unknown setting 'train\.batchs'; did you mean 'train\.batch'\?"),
         ("metod: mmcl", r"unknown setting 'metod'; did you mean 'method'\?"),
         ("optim: {learning_rate_of_it: 3}", r"unknown setting 'optim\.learning_rate_of_it'; known are name, lr, betas"),
         ("train: {batch: many}", "train.batch must be int, got 'many'"),
@@ -70,6 +72,46 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2\nb: 3\n", r"line 2, column 2: expected ',' or '\]', but got ':', .* sequence that begins in line 1"),
+        ("train:\n  epochs: 3\n lr: 4\n", r"line 3, column 2: expected <block end>, .*; check the indentation"),
+        ("train:\n\tepochs: 3\n", r"line 2, column 1: found character '\\t' that cannot start any token, .*"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("a: 1\nb: {lr: 1,\n  lr: 2}", "line 3, column 3: the key 'lr' comes twice"),
+        ("a: 1\nb: \x07", r"line 2, column 4: the character U\+0007 is not allowed"),
+        ("seed: 1\nout: 2024-06-31", "line 2, column 6: day is out of range for month"),
+        ("a: 1\n---\nb: 2", "line 2, column 1: found another document, expected a single document .*"),
+    ],
+)
+def test_what_is_wrong_with_yaml_is_one_line_with_its_place(tmp_path, text, message):
+    path = write(tmp_path, text)
+    for read in (load, read_table):
+        with pytest.raises(ConfigError, match=rf"^{path} is not valid YAML: {message}$") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="the value is not valid YAML: line 1, column 3: found unexpected end of"):
+        load(overrides=["data.root='x"])
+
+
+def test_settings_and_tables_that_are_taken_for_each_other_point_to_the_right_command(capsys):
+    config = Path(__file__).parents[1] / "config"
+    tables = {*(config / "tables").glob("*.yaml")} - {config / "tables/rendered.yaml"}
+    settings = [*config.glob("paper_*.yaml"), *config.glob("protocols/*.yaml"), config / "tables/rendered.yaml"]
+    assert len(tables) > 10
+    for path in tables:
+        with pytest.raises(ConfigError, match=rf"{path} is a table of runs.* mmcl_core\.sweep --config {path}$"):
+            load(path)
+    for path in settings:
+        with pytest.raises(ConfigError, match=rf"{path} holds settings.* mmcl_core\.train --config {path}$"):
+            read_table(path)
+    assert train.main(["--config", str(config / "tables/table1_rendered.yaml"), "--data", "x"]) == 2
+    assert "python -m mmcl_core.sweep --config" in capsys.readouterr().err
+    assert sweep.main(["--config", str(config / "small.yaml")]) == 2
+    assert "python -m mmcl_core.train --config" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -111,11 +153,12 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
         ("seed", "not of the form section.key=value"),
         ("=3", "not of the form"),
         ("trian.batch=3", "unknown section 'trian' in 'trian.batch'; did you mean 'train'"),
-        ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'batch'"),
+        ("train.batchsize=3", "unknown setting 'train.batchsize'; did you mean 'train.batch'"),
+        ("optim.lrr=1", r"unknown setting 'optim\.lrr'; did you mean 'optim\.lr'\?"),
         ("epochs=3", "unknown setting 'epochs'; did you mean 'train.epochs'"),
         ("momentum=0.9", r"unknown setting 'momentum'; did you mean 'optim.momentum' or 'cmc.momentum'\?"),
         ("train.modalities=[rgb,", "put the whole in quotes where it holds spaces"),
-        ("seed.a=3", "unknown section 'seed'"),
+        ("seed.a=3", "unknown section 'seed' in 'seed.a'; it is a setting"),
         ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
         ("data.root=2024-13-45", "the value is not valid YAML: month must be"),
         ("optim=adamw", "command line: optim must be a mapping, not 'adamw'"),

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -82,3 +83,32 @@ def test_messages_are_built_in_a_path_that_their_generators_cannot_read(source, 
     words = (tmp_path / "words").read_text().splitlines()
     assert words[0] == "-S"
     assert not any(" " in word for word in words)
+
+
+@pytest.mark.parametrize("ros", [True, False])
+def test_the_copy_in_an_environment_is_brought_up_to_the_checkout(source, tmp_path, ros):
+    prefix, old = tmp_path / "env", ["mmcl_core/gone.py", "mmcl_core/config.py", "mmcl_ros/__init__.py"]
+    site = Path(sysconfig.get_path("platlib", vars={"base": str(prefix), "platbase": str(prefix)}))
+    made = ["mmcl_ros/msg/__init__.py", "mmcl_ros/srv/_one.py", "mmcl_ros/typesupport.so"] if ros else []
+    places = [*(site / name for name in (*old, *made))]
+    places += [prefix / name for name in ("share/mmcl_ros/config/demo.yaml", "lib/mmcl_ros/recognizer") if ros]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("old")
+    subprocess.run([sys.executable, "-I", "scripts/refresh_copy.py", str(prefix)], cwd=source, check=True)
+    for package in ("mmcl_core", "mmcl_ros"):
+        copied = {path.relative_to(source) for path in (source / package).rglob("*") if path.is_file()}
+        assert all((site / path).read_bytes() == (source / path).read_bytes() for path in copied)
+    assert not (site / "mmcl_core/gone.py").exists()
+    assert all((site / name).read_text() == "old" for name in made)
+    assert [path.read_text() == "old" for path in places[-2:]] == [False, False]
+    assert (prefix / "share/mmcl_ros/launch/recognizer.launch.py").exists() == ros
+    assert (prefix / "lib/mmcl_ros").exists() == ros
+
+
+def test_what_is_not_installed_is_not_brought_up_to_the_checkout(tmp_path):
+    command = [sys.executable, "-I", str(ROOT / "scripts/refresh_copy.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"mmcl_ros is not installed in {tmp_path}: there is no " in done.stderr
+    assert not any(tmp_path.iterdir())

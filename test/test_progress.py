@@ -55,6 +55,18 @@ def test_in_a_log_each_state_of_a_bar_is_a_line_of_its_own(monkeypatch, leave):
     assert len(said) == 3
 
 
+@pytest.mark.parametrize("done", [0, 2])
+def test_in_a_log_no_count_comes_twice(monkeypatch, done):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress_bar(title="count", unit=" sheep", total=2, done=done, in_logs=True) as bar:
+        bar.mininterval = 0.0  # as where every item takes longer than the interval
+        for _ in range(done, 2):
+            bar.update()
+        bar.refresh()
+    lines = sys.stderr.getvalue().splitlines()
+    assert [line.partition("/2")[0][-1] for line in lines] == [str(count) for count in range(done, 3)]
+
+
 @pytest.mark.parametrize(("rank", "level"), [("0", logging.WARNING), ("1", logging.INFO)])
 def test_quiet_commands_and_further_processes_draw_none(monkeypatch, rank, level):
     monkeypatch.setenv("RANK", rank)

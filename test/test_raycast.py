@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,50 @@ def test_normals_smooth_on_round_parts_and_sharp_at_edges():
     radial = corners[side] * (1, 1, 0)
     np.testing.assert_allclose(normals[side], radial / np.linalg.norm(radial, axis=-1, keepdims=True), atol=0.05)
     np.testing.assert_allclose(np.abs(normals[~side][..., 2]), 1, atol=1e-6)
+
+
+def fan(faces, height):
+    """A mesh of triangles around one point; ``height`` of the rim by the angle."""
+    angle = np.linspace(0, 2 * np.pi, faces, endpoint=False)
+    rim, k = np.stack([np.cos(angle), np.sin(angle), height(angle)], axis=1), np.arange(faces)
+    return np.concatenate([np.zeros((1, 3)), rim]), np.stack([0 * k, 1 + k, 1 + (k + 1) % faces], axis=1)
+
+
+def soup(faces):
+    """Triangles without order: many around each of a few points, some without an area."""
+    rng = np.random.default_rng(faces)
+    vertices = rng.normal(size=(faces, 3))
+    vertices[: faces // 5] = vertices[0]
+    return vertices, np.concatenate([rng.integers(0, 3, (faces, 1)), rng.integers(0, faces, (faces, 2))], 1)
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        *(fan(400, height) for height in (np.zeros_like, np.ones_like, lambda angle: 0.4 * np.sin(9 * angle))),
+        fan(400, lambda angle: np.random.default_rng(0).normal(size=len(angle))),
+        *(soup(faces) for faces in (90, 900)),
+    ],
+)
+@pytest.mark.parametrize("crease", [5.0, 40.0, 130.0])
+def test_normals_around_a_point_of_many_faces_are_those_of_comparing_all(monkeypatch, mesh, crease):
+    fast = smooth_normals(*mesh, crease)
+    monkeypatch.setattr("mmcl_core.synth.mesh._CROWD", 0)
+    all_fast = smooth_normals(*mesh, crease)
+    monkeypatch.setattr("mmcl_core.synth.mesh._CROWD", 10**9)
+    slow = smooth_normals(*mesh, crease)
+    np.testing.assert_allclose(fast, slow, atol=1e-6)
+    np.testing.assert_allclose(all_fast, slow, atol=1e-6)
+
+
+def test_normals_of_a_fan_take_memory_by_its_faces():
+    vertices, faces = fan(20_000, lambda angle: np.sin(5 * angle))
+    tracemalloc.start()
+    normals = smooth_normals(vertices, faces)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isfinite(normals).all()
+    assert most < 2e8  # one by one: 4e8 pairs of faces, some 10 GB
 
 
 def test_a_box_comes_to_rest_on_its_faces():

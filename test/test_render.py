@@ -117,6 +117,25 @@ def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path):
     assert files_of(tmp_path / "merged") == files_of(whole)
 
 
+def test_shards_of_different_meshes_are_not_merged_but_whole_sets_are(meshes, tmp_path):
+    other = tmp_path / "elsewhere" / meshes.name
+    shutil.copytree(meshes, other)
+    fixed = ("--count", "6", "--size", "24", "--workers", "1")
+    same = tmp_path / "same" / meshes.name
+    shutil.copytree(meshes, same)
+    trimesh.creation.cylinder(0.05, 0.12).export(other / "can" / "can.stl")
+    for source, name, shard in ((meshes, "a0", "0/2"), (same, "a1", "1/2"), (other, "b1", "1/2"), (other, "b", "0/1")):
+        assert run(source, tmp_path / name, *fixed, "--shard", shard) == 0
+    assert len(merge_sets([tmp_path / "a0", tmp_path / "a1"], tmp_path / "good")) == 6
+    with pytest.raises(DataError, match=r"a0 and .*b1 look like shards of one set, but .* different meshes"):
+        merge_sets([tmp_path / "a0", tmp_path / "b1"], tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+    both = merge_sets([tmp_path / "good", tmp_path / "b"], tmp_path / "both")
+    assert list(both.keys)[:2] == ["b/000000", "b/000001"]
+    assert len(both) == 12
+    assert len(merge_sets([tmp_path / "a0"], tmp_path / "open", unknown=[tmp_path / "b1"])) == 6
+
+
 def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(meshes, tmp_path, caplog):
     shape = trimesh.creation.cylinder(0.03, 0.1)
     for name in ("tin/high.stl", "tin/low.stl", "box/textured.ply", "box/nontextured.ply"):

@@ -154,3 +154,42 @@ def test_make_works_without_a_sourced_ros(tmp_path, sourced):
     assert start(tmp_path, command, **environment).returncode == 0
     seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
     assert seen & set(names) == (set() if sourced else set(names))
+
+
+def environment_of(folder, version):
+    """What looks like an environment with everything in it, whose Python tells its version and notes its arguments."""
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> "{folder}/called"\ncase "$1" in -c) echo "{version} in /usr" ;; esac\n')
+    python.chmod(0o755)
+    (folder / ".installed").touch()
+    return python
+
+
+def make_env(folder, *settings):
+    environment = {key: value for key, value in os.environ.items() if key not in (*SETTINGS, "PYTHON")}
+    command = ["make", "-C", str(ROOT), "env", f"VENV={folder}", *settings]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_an_interpreter_that_is_not_that_of_the_environment_is_told(tmp_path):
+    environment_of(tmp_path / "venv", "3.11.7")
+    same, other = (environment_of(tmp_path / version, version) for version in ("3.11.7", "3.12.1"))
+    said = make_env(tmp_path / "venv", f"PYTHON={other}")
+    assert f"PYTHON={other} is not used: {tmp_path}/venv is there already, with Python 3.11.7" in said
+    assert f"PYTHON={tmp_path}/none is not used" in make_env(tmp_path / "venv", f"PYTHON={tmp_path}/none")
+    assert "not used" not in make_env(tmp_path / "venv", f"PYTHON={same}")
+    assert "not used" not in make_env(tmp_path / "venv")
+
+
+def test_the_copy_in_the_environment_is_renewed_where_a_source_is_newer_and_not_else(tmp_path):
+    environment_of(tmp_path / "venv", "3.11.7")
+    called = tmp_path / "venv" / "called"
+    make_env(tmp_path / "venv")
+    make_env(tmp_path / "venv", "-W", "README.md")
+    assert called.read_text() == "-I scripts/refresh_copy.py\n"
+    for number, source in enumerate(("mmcl_core/nn/model.py", "launch", "config/demo.yaml", "scripts/recognizer")):
+        make_env(tmp_path / "venv", "-W", source)
+        assert called.read_text() == "-I scripts/refresh_copy.py\n" * (number + 2)

@@ -26,6 +26,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ def merge_sets(
         overwrite: replace a prepared set that is already there.
 
     Raises:
-        DataError: no sources, a damaged one, different sizes or kinds of depth, or a key that occurs twice in a job.
+        DataError: no sources, a damaged one, different sizes or kinds of depth, shards that were rendered from
+            different meshes, or a key that occurs twice in a job.
     """
     if not sources:
         raise DataError("nothing to merge; name the prepared sets")
@@ -162,6 +164,7 @@ def merge_sets(
         {k: v for k, v in part.index["description"].items() if k != "shard"} | ({"all": UNKNOWN} if strange else {})
         for part, strange in zip(sets, strangers, strict=True)
     ]
+    _check_meshes(sets, descriptions)
     prefixes = _prefixes(sets, descriptions)
     same = all(description == descriptions[0] for description in descriptions)
     with PreparedWriter(
@@ -178,6 +181,29 @@ def merge_sets(
             writer.add(sample)
         writer.take_skips([part.index["skipped"] for part in sets])
     return PreparedSet.open(out, verify=False)
+
+
+def _check_meshes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]]) -> None:
+    """Refuse shards of one rendered set that show different meshes.
+
+    They are told from whole sets by their keys: sets that the same command has rendered whole have the same keys.
+
+    Raises:
+        DataError: such shards.
+    """
+    jobs: dict[str, dict[str, list[PreparedSet]]] = {}
+    for part, description in zip(sets, descriptions, strict=True):
+        if meshes := description.get("meshes"):
+            command = json.dumps({**description, "meshes": ""}, sort_keys=True)
+            jobs.setdefault(command, {}).setdefault(str(meshes), []).append(part)
+    for parts in (parts for job in jobs.values() for parts in combinations(job.values(), 2)):
+        one, other = ({key for part in side for key in part.keys} for side in parts)
+        if one.isdisjoint(other):
+            raise DataError(
+                f"{parts[0][0].path} and {parts[1][0].path} look like shards of one set, but were rendered from "
+                "different meshes (other files or --classes, or read by other versions of trimesh or pillow); render "
+                "all shards from the same"
+            )
 
 
 def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]]) -> list[str]:

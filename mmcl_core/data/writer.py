@@ -178,8 +178,12 @@ class PreparedWriter:
         self._counts.setdefault(sample.split, Counter())[int(sample.label)] += 1
 
     def _fingerprint(self) -> str:
-        """What must be the same to go on: all that the index says before the first sample."""
-        plain = [self.classes, self.size, self._units, self._description]
+        """What must be the same to go on: all that the index says before the first sample.
+
+        But for ``meshes`` of the description, which ``render`` compares itself, to name them.
+        """
+        description = {name: value for name, value in self._description.items() if name != "meshes"}
+        plain = [self.classes, self.size, self._units, description]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def save(self, state: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from mmcl_core.errors import DataError
 __all__ = ["MESH_SUFFIXES", "Mesh", "along_edges", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
+_CROWD = 256  # faces around a point, above which they are not compared one by one
 
 
 @dataclass
@@ -94,16 +95,53 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     order = np.argsort(corner_point, kind="stable")
     count = np.bincount(corner_point, minlength=int(corner_point.max()) + 1)
     start = np.cumsum(count) - count
-    degree = count[corner_point]
+    degree = np.where(count > _CROWD, 0, count)[corner_point]
+    cosine = np.cos(np.deg2rad(crease))
     corner = np.repeat(np.arange(len(corner_point)), degree)  # every corner, once per face around its point
     step = np.arange(len(corner)) - np.repeat(np.cumsum(degree) - degree, degree)
     other = order[start[corner_point[corner]] + step] // 3
-    near = np.einsum("ij,ij->i", unit[corner // 3], unit[other]) > np.cos(np.deg2rad(crease))
+    near = np.einsum("ij,ij->i", unit[corner // 3], unit[other]) > cosine
     corner, other = corner[near], other[near]
-    total = np.stack([np.bincount(corner, area[other, k], len(corner_point)) for k in range(3)], axis=1)
+    sums = [np.bincount(corner, area[other, k], len(corner_point)) for k in range(3)]
+    total = np.stack(sums, axis=1).astype(np.float64)  # of nothing at all they are whole numbers
+    for point in np.flatnonzero(count > _CROWD):
+        corner = order[start[point] : start[point] + count[point]]
+        total[corner] = _sums_of_near(unit[corner // 3], area[corner // 3], cosine)
     length = np.linalg.norm(total, axis=1, keepdims=True)
     total = np.where(length > 1e-20, total / np.maximum(length, 1e-20), np.repeat(unit, 3, axis=0))
     return total.reshape(-1, 3, 3).astype(np.float32)
+
+
+def _sums_of_near(unit: np.ndarray, area: np.ndarray, cosine: float) -> np.ndarray:
+    """For each of many faces around a point the sum of ``area`` [N, 3] over those with a normal near its own.
+
+    Normals are put in cells of space; pairs of cells that are all near, or all far, need no look at their faces.
+
+    Args:
+        unit: the normals [N, 3], as :func:`_face_normals` gives them.
+        area: the normals with the areas as their lengths [N, 3].
+        cosine: of the angle; near are those with a greater one.
+    """
+    for parts in (256, 64, 16, 4):
+        cell = np.unique(np.round(unit * parts), axis=0, return_inverse=True)[1].reshape(-1)
+        if cell.max() < 4 * np.sqrt(len(unit)):
+            break
+    size = np.bincount(cell)
+    middle = np.stack([np.bincount(cell, unit[:, k]) / size for k in range(3)], axis=1)
+    whole = np.stack([np.bincount(cell, area[:, k]) for k in range(3)], axis=1)
+    radius = np.zeros(len(size))
+    np.maximum.at(radius, cell, np.linalg.norm(unit - middle[cell], axis=1))
+    # u . v - a . b = (u - a) . v + a . (v - b), for u and v in cells around a and b: none is longer than 1
+    slack = radius[:, None] + radius + 1e-9
+    between = middle @ middle.T
+    total = ((between - slack > cosine).astype(np.float64) @ whole)[cell]
+    unclear = np.abs(between - cosine) <= slack
+    members = np.split(np.argsort(cell, kind="stable"), np.cumsum(size)[:-1])
+    for own, others in zip(members, unclear, strict=True):
+        if others.any():
+            other = np.concatenate([members[k] for k in np.flatnonzero(others)])
+            total[own] += (unit[own] @ unit[other].T > cosine) @ area[other]
+    return total
 
 
 def along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:

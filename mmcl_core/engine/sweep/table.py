@@ -37,7 +37,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ import yaml
 
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError
-from mmcl_core.settings import build, hint, load_yaml
+from mmcl_core.settings import build, hint, load_yaml, yaml_problem
 
 __all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "read_table"]
 
@@ -183,11 +183,15 @@ def read_table(path: str | Path) -> Table:
     """Read a table file.
 
     Raises:
-        ConfigError: unreadable, an unknown key (with the nearest known one), a name that nothing has, or starting
-            points in a circle. Settings are checked when the runs are planned, so that one wrong row costs one row.
+        ConfigError: unreadable, a file of settings, an unknown key (with the nearest known one), a name that nothing
+            has, or starting points in a circle. Settings are checked when the runs are planned, so that one wrong row
+            costs one row.
     """
     path = Path(path)
-    file = build(_File, _mapping(path), str(path))
+    values = _mapping(path)
+    if not values.keys() & {"columns", "rows"} and values.keys() & {setting.name for setting in fields(Config)}:
+        raise ConfigError(f"{path} holds settings, not a table: run python -m mmcl_core.train --config {path}")
+    file = build(_File, values, str(path))
     if not file.base or not file.rows or not file.columns or not file.sets:
         raise ConfigError(f"{path}: a table has base, sets, columns and rows; see mmcl_core/engine/sweep/table.py")
     columns = {}
@@ -219,12 +223,14 @@ def read_table(path: str | Path) -> Table:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        loaded = load_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        loaded = load_yaml(text)
     except OSError as error:
         raise ConfigError(f"cannot read the table {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error, text)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping is expected")
     return loaded
