@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_core.errors import CheckpointError, ConfigError
+from mmcl_core.metadata import check_metadata
 
 __all__ = ["METADATA_KEY", "OnnxBackend"]
 
@@ -98,4 +99,14 @@ def _metadata(file: Path, session: Any) -> dict[str, Any]:
         metadata = None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{file} is an ONNX file of another program; write one with python -m mmcl_core.export")
+    check_metadata(metadata, file)
+    stated: dict[str, Any] = {"probabilities": len(metadata["classes"]), "embeddings": metadata["model"]["nrkhs"]}
+    found = {value.name: value.shape[-1] for value in session.get_outputs() if value.name in stated}
+    if found != stated or not {value.name for value in session.get_inputs()} <= {"image", "camera"}:
+        raise CheckpointError(f"{file} does not fit its metadata: widths {found} of the answers, {stated} expected")
+    if metadata.get("modality") not in metadata["trained_modalities"] or not isinstance(metadata.get("model_id"), str):
+        raise CheckpointError(
+            f"{file}: in the metadata modality is {metadata.get('modality')!r} and model_id "
+            f"{metadata.get('model_id')!r}; write the file again with python -m mmcl_core.export"
+        )
     return metadata

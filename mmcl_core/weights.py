@@ -41,6 +41,7 @@ from mmcl_core import models
 from mmcl_core.atomic import write_atomically
 from mmcl_core.config import from_dict
 from mmcl_core.errors import CheckpointError
+from mmcl_core.metadata import check_metadata
 from mmcl_core.modality import modality
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ NETWORKS: dict[str, str] = {
     "streams": "mmcl_core.nn.streams:StreamsNetwork",
     "concatenated": "mmcl_core.nn.concatenated:ConcatenatedNetwork",
 }
-_REQUIRED = ("modalities", "trained_modalities", "input", "model", "feature_heads", "classes", "temperature")
 
 
 def save_weights(path: str | Path, model: Network, metadata: Mapping[str, Any]) -> None:
@@ -140,7 +140,11 @@ def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str
         metadata = _metadata(file, reader)
         wanted = [name for name in reader.keys() if feature_heads or not name.startswith(_HEADS)]  # noqa: SIM118
         state = {name: reader.get_tensor(name) for name in wanted}
-        state |= {name: value.float() for name, value in state.items() if value.dtype == torch.float16}
+        state |= {name: value.float() for name, value in state.items() if value.is_floating_point()}
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise CheckpointError(
+            f"{file} holds weights that are no finite numbers ({broken[0]}); copy it again from the run"
+        )
     if not feature_heads:
         metadata["feature_heads"] = []
     return state, metadata
@@ -284,7 +288,5 @@ def _metadata(file: Path, reader: Any) -> dict[str, Any]:
             f"{file} has weights format {metadata.get('version')!r}, this program reads {FORMAT_VERSION}; "
             f"it was written by mmcl_core {metadata.get('package_version', 'of unknown version')}"
         )
-    missing = [key for key in _REQUIRED if key not in metadata]
-    if missing:
-        raise CheckpointError(f"{file}: the metadata lacks {', '.join(missing)}; the file was edited")
+    check_metadata(metadata, file)
     return metadata

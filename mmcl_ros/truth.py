@@ -52,7 +52,7 @@ def read_truth(path: Path) -> list[Truth]:
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark in front
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             missing = [name for name in TRUTH_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path} lacks the columns {', '.join(missing)}; needed are {', '.join(TRUTH_COLUMNS)}")
@@ -67,6 +67,8 @@ def read_truth(path: Path) -> list[Truth]:
                     raise DataError(f"{path}, line {line}: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read the true boxes {path}: {error.strerror}") from error
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: no CSV ({error}); is a quotation mark left open?") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not in UTF-8: {error}; save it as CSV in UTF-8") from error
     if not rows:

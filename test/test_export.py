@@ -1,5 +1,7 @@
 """ONNX files: what onnxruntime says against what PyTorch says, and files that are none."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -119,6 +121,27 @@ def test_files_of_different_models_are_refused(exported, tmp_path):
     (folder / "rgb.onnx").write_bytes(b"not onnx")
     with pytest.raises(CheckpointError, match="cannot be read"):
         Recognizer.load(folder / "rgb.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("classes", ["mug", "ball"], "does not fit its metadata"),
+        ("model", {"nrkhs": 7}, "does not fit its metadata"),
+        ("input", [], "in the metadata input is"),
+        ("modality", "depth_left", "modality is 'depth_left'"),
+        ("model_id", None, "model_id None"),
+    ],
+)
+def test_edited_metadata_are_refused(exported, tmp_path, name, value, says):
+    import onnx
+
+    model = onnx.load(str(exported / "onnx" / "depth.onnx"))
+    metadata = json.loads(model.metadata_props[0].value)
+    onnx.helper.set_model_props(model, {"mmcl_core": json.dumps(metadata | {name: value})})
+    onnx.save(model, str(tmp_path / "depth.onnx"))
+    with pytest.raises(CheckpointError, match=says):
+        Recognizer.load(tmp_path / "depth.onnx")
 
 
 def test_pictures_alone_quantise_nothing(exported, tmp_path):

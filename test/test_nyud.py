@@ -110,6 +110,7 @@ def test_an_angle_is_never_beyond_its_range():
     near = hha_picture(0)
     near[..., 0] = np.random.default_rng(0).integers(180, 256, near.shape[:2])  # rougher than the angle
     assert hha_votes(near) == 1
+    assert hha_votes(near[:, :1]) == 0  # a single column has no steps
     assert hha_votes(near[..., ::-1]) == -1
 
 
@@ -228,6 +229,28 @@ def test_official_split_beside_the_file_or_given(tmp_path, capsys):
     capsys.readouterr()
     assert main(["nyud", "--source", str(tmp_path), "--splits", str(tmp_path / "other.mat"), "--check"]) == 2
     assert "frames from 1 to 9 of 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("depths", None, "has no depths"),
+        ("scenes", np.zeros(3), "scenes is no list of texts"),
+        ("names", b"x", "names is no list of texts"),
+    ],
+)
+def test_a_labelled_file_of_another_kind_is_refused(tmp_path, capfd, name, content, says):
+    import h5py
+
+    source = labelled_file(tmp_path / FILE)
+    with h5py.File(source, "r+") as data:
+        del data[name]
+        if content is None:
+            data.create_group(name)
+        else:
+            data[name] = content
+    assert main(["nyud", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]) == 2
+    assert says in capfd.readouterr().err
 
 
 def test_hha_of_the_labelled_file(tmp_path):

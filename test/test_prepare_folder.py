@@ -197,6 +197,8 @@ def test_cameras_follow_the_crop(crops, tmp_path, capfd):
     assert "cameras.csv, line 4" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     (crops / "cameras.csv").write_text("\n".join([*rows, "0001_000001, 500,5, 510,5, 20,5, 20,5"]))
     assert "line 4: more values than" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
+    (crops / "cameras.csv").write_text("\n".join([*rows, '"0001_000001, 50, 50, 10, 10']))
+    assert "quotation mark" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     (crops / "cameras.csv").write_text("\n".join(rows), encoding="utf-16")
     assert "not UTF-8 text" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     (crops / "cameras.csv").write_text("\n".join([*rows, "mug/0009_9, 50, 50, 10, 10"]))

@@ -84,6 +84,8 @@ def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
     [
         (f"{HEAD}\n7,0,0,5,5,caf\u00e9\n".encode("latin-1"), "is not in UTF-8"),
         (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
+        (f'{HEAD}\n7,0,0,5,5,"mug\n8,0,0,5,5,can\n'.encode(), "is a quotation mark left open"),
+        (f'{HEAD}\n7,0,0,5,5,"mug\n'.encode() + b"8,0,0,5,5,can\n" * 20_000, "is a quotation mark left open"),
     ],
 )
 def test_true_boxes_that_cannot_be_read_are_an_error_of_data(tmp_path, content, says):

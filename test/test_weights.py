@@ -168,7 +168,7 @@ def test_other_programs_versions_and_settings_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"format 99.*mmcl_core 9\.0"):
         weights.load_weights(path)
     save_file(state, path, {"mmcl_core": json.dumps({"version": 1})})
-    with pytest.raises(CheckpointError, match="lacks modalities"):
+    with pytest.raises(CheckpointError, match="lacks classes, modalities"):
         weights.load_weights(path)
     save_file(state, path, {"mmcl_core": "{"})
     with pytest.raises(CheckpointError, match="not valid JSON"):
@@ -205,3 +205,47 @@ while True:
     process.stdout.close()
     state, _ = weights.load_weights(path)
     assert any(torch.equal(state["encoder.stem.0.weight"], value) for value in allowed)
+
+
+EDITS = [
+    ("classes", ["mug", "ball", 3.0]),
+    ("classes", ["mug", "mug", "pen"]),
+    ("trained_modalities", None),
+    ("trained_modalities", "rgb"),
+    ("trained_modalities", ["rgb", "depth_left"]),
+    ("modalities", ["rgb", "depth"]),
+    ("input", "x"),
+    ("input", {"depth_encoding": "relief", "metric_size": False}),
+    ("input", {"size": " ", "depth_encoding": "relief", "metric_size": False}),
+    ("input", {"size": 32, "depth_encoding": "relief", "metric_size": None}),
+    ("temperature", 0),
+    ("temperature", {"depth": 1.0}),
+    ("temperature", {"rgb": 1.0, "depth": 1.0, "rgbd": {}}),
+    ("temperature", {"rgb": float("nan"), "depth": 1.0}),
+    ("model", []),
+    ("feature_heads", [""]),
+    ("crop_size", "128"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), EDITS)
+def test_metadata_of_another_kind_are_named(tmp_path, name, value):
+    path = tmp_path / "w.safetensors"
+    weights.save_weights(path, make_model(), METADATA)
+    state, metadata = weights.load_weights(path)
+    save_file(state, path, {"mmcl_core": json.dumps(metadata | {name: value})})
+    with pytest.raises(CheckpointError, match=f"in the metadata {name}.* expected; the file was edited"):
+        weights.load_weights(path)
+
+
+def test_weights_of_other_programs_are_float32_and_finite(tmp_path):
+    path = tmp_path / "w.safetensors"
+    weights.save_weights(path, make_model(), METADATA)
+    state, metadata = weights.load_weights(path)
+    text = {"mmcl_core": json.dumps(metadata)}
+    name = "encoder.norm.weight"
+    save_file(state | {name: state[name].double()}, path, text)
+    assert weights.load_weights(path)[0][name].dtype == torch.float32
+    save_file(state | {name: torch.full_like(state[name], float("nan"))}, path, text)
+    with pytest.raises(CheckpointError, match=rf"no finite numbers \({name}\)"):
+        weights.build_model(path)

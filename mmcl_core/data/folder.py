@@ -301,10 +301,22 @@ def _add_cameras(path: Path, crops: list[Crop]) -> None:
     if not path.is_file():
         return
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        cameras = _cameras(path, path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error}); save it as CSV in UTF-8") from error
-    table = csv.DictReader(lines, skipinitialspace=True)
+    except csv.Error as error:
+        raise DataError(f"{path}: no CSV ({error}); is a quotation mark left open?") from error
+    used: set[str] = set()
+    for crop in crops:
+        name = crop.key if crop.key in cameras else crop.key.rpartition("/")[2]
+        crop.camera = cameras.get(name)
+        used.add(name)
+    if unused := [name for name in cameras if name not in used]:
+        logger.warning("%s: %d of %d keys name no crop, such as %s", path, len(unused), len(cameras), unused[0])
+
+
+def _cameras(path: Path, lines: list[str]) -> dict[str, Camera]:
+    table = csv.DictReader(lines, skipinitialspace=True, strict=True)
     columns = ("key", "fx", "fy", "cx", "cy")
     if not set(columns) <= set(table.fieldnames or ()):
         raise DataError(f"{path}: columns {', '.join(columns)} expected, found {', '.join(table.fieldnames or ())}")
@@ -319,10 +331,4 @@ def _add_cameras(path: Path, crops: list[Crop]) -> None:
         if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
             raise DataError(f"{path}, line {number}: finite fx, fy, cx, cy expected, fx and fy > 0; found {dict(row)}")
         cameras[row["key"]] = (fx, fy, cx, cy)
-    used: set[str] = set()
-    for crop in crops:
-        name = crop.key if crop.key in cameras else crop.key.rpartition("/")[2]
-        crop.camera = cameras.get(name)
-        used.add(name)
-    if unused := [name for name in cameras if name not in used]:
-        logger.warning("%s: %d of %d keys name no crop, such as %s", path, len(unused), len(cameras), unused[0])
+    return cameras

@@ -187,6 +187,8 @@ def hha_votes(picture: Array) -> int:
     beyond = ((ends < 37) | (ends > 219)).mean(axis=(0, 1))
     if beyond.max() > 0.02 and beyond.min() < beyond.max() / 10:
         return 1 if beyond[0] > beyond[1] else -1
+    if ends.shape[1] < 2:
+        return 0
     # Typical rather than mean steps, as disparity jumps at the edges of objects.
     steps = np.minimum(np.abs(np.diff(ends, axis=1)), 16).mean(axis=(0, 1))
     if steps.max() < 1.5 * steps.min() or steps.max() < 0.05:

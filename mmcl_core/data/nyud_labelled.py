@@ -157,7 +157,7 @@ def _read_names(file: Path) -> tuple[list[str], list[str], int]:
     h5py = optional_import("h5py", f"reading {FILE}")
     try:
         with h5py.File(file, "r") as data:
-            gone = [name for name in (*_ARRAYS, "names", "scenes") if name not in data]
+            gone = [n for n in (*_ARRAYS, "names", "scenes") if not isinstance(data.get(n), h5py.Dataset)]
             if gone:
                 raise DataError(f"{file}: has no {', '.join(gone)}; expected {FILE}, found {', '.join(sorted(data))}")
             names, scenes = _texts(data, "names"), _texts(data, "scenes")
@@ -175,7 +175,10 @@ def _read_names(file: Path) -> tuple[list[str], list[str], int]:
 
 
 def _texts(data: Any, name: str) -> list[str]:
-    return ["".join(map(chr, np.ravel(data[reference]))) for reference in np.ravel(data[name])]
+    try:
+        return ["".join(map(chr, np.ravel(data[reference]))) for reference in np.ravel(data[name])]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{data.filename}: {name} is no list of texts ({error}); expected {FILE}") from error
 
 
 def _read_splits(file: Path, scenes: list[str], given: Path | None) -> tuple[dict[int, str], str]:
