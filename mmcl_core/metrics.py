@@ -41,8 +41,9 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Scores = NDArray[np.floating]
 
-_CHUNK = 4_000_000  # numbers of bootstrap weights held at once: 32 MB
+_CHUNK = 4_000_000  # numbers held at once, beside those that are given: 32 MB
 
 
 class Estimate(NamedTuple):
@@ -134,8 +135,11 @@ def fuse(parts: Sequence[ArrayLike], temperature: float = 1.0) -> Floats:
 
 def top_k(probabilities: ArrayLike, k: int) -> Ints:
     """The ``min(k, C)`` most probable classes, best first; of equals the lower number. int64 [N, k]."""
-    order: Ints = np.argsort(-np.asarray(probabilities), axis=1, kind="stable")[:, :k]
-    return order
+    values = np.asarray(probabilities)
+    best: Ints = np.empty((len(values), min(k, values.shape[1])), np.int64)
+    for rows in _blocks(values):
+        best[rows] = np.argsort(-values[rows], axis=1, kind="stable")[:, :k]
+    return best
 
 
 def hits(probabilities: ArrayLike, labels: ArrayLike, k: int = 1) -> NDArray[np.bool_]:
@@ -145,7 +149,12 @@ def hits(probabilities: ArrayLike, labels: ArrayLike, k: int = 1) -> NDArray[np.
         InputError: shapes that do not fit together, no sample, or a label outside [0, C).
     """
     probabilities, labels = _checked(probabilities, labels)
-    found: NDArray[np.bool_] = (top_k(probabilities, k) == labels[:, None]).any(axis=1)
+    found: NDArray[np.bool_] = np.empty(len(labels), np.bool_)
+    for rows in _blocks(probabilities):
+        values, label = probabilities[rows], labels[rows, None]
+        own = np.take_along_axis(values, label, axis=1)
+        before = (values > own) | ((values == own) & (np.arange(values.shape[1]) < label))
+        found[rows] = before.sum(axis=1) < k
     return found
 
 
@@ -181,7 +190,7 @@ def macro_f1(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
 def calibration_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> CalibrationBins:
     """Sort samples by the probability of the predicted class into ``bins`` equal, left-open intervals of (0, 1]."""
     probabilities, labels = _checked(probabilities, labels)
-    confidence = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1).astype(np.float64)
     place = _bin_of(confidence, bins)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -329,24 +338,32 @@ def summarise(
 
 
 def _resampled(
-    probabilities: Floats, labels: Ints, means: Mapping[str, NDArray[Any]], bins: int, resamples: int, seed: int
+    probabilities: Scores, labels: Ints, means: Mapping[str, NDArray[Any]], bins: int, resamples: int, seed: int
 ) -> dict[str, Floats]:
-    """Every figure of every resample as a few matrix products: all of them are functions of weighted sums."""
+    """Every figure of every resample: all of them are functions of weighted sums over classes and bins."""
     count, classes = probabilities.shape
-    predictions = probabilities.argmax(axis=1)
+    predictions, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
     right = predictions == labels
-    actual, predicted = np.eye(classes)[labels], np.eye(classes)[predictions]
-    binned_gap = np.eye(bins)[_bin_of(probabilities.max(axis=1), bins)]
-    binned_gap *= (right - probabilities.max(axis=1))[:, None]
+    place, gap = _bin_of(confidence, bins), right - confidence
     results: dict[str, list[Floats]] = {name: [] for name in (*means, "macro_f1", "ece")}
     for weights in bootstrap(count, resamples, seed):
         for name, value in means.items():
             results[name].append(weights @ value / count)
-        support = weights @ actual
-        f1 = _divide(2 * (weights @ (actual * right[:, None])), support + weights @ predicted)
+        support, hit, predicted = (
+            np.stack([np.bincount(places, one, classes) for one in counted]).astype(np.float64)
+            for places, counted in ((labels, weights), (labels, weights * right), (predictions, weights))
+        )
+        f1 = _divide(2 * hit, support + predicted)
         results["macro_f1"].append((f1 * (support > 0)).sum(axis=1) / (support > 0).sum(axis=1))
-        results["ece"].append(np.abs(weights @ binned_gap).sum(axis=1) / count)
+        gaps = np.stack([np.bincount(place, one * gap, bins) for one in weights])
+        results["ece"].append(np.abs(gaps).sum(axis=1) / count)
     return {name: np.concatenate(parts) for name, parts in results.items()}
+
+
+def _blocks(values: NDArray[Any]) -> Iterator[slice]:
+    """The rows of a matrix a part at a time, of about :data:`_CHUNK` numbers."""
+    step = max(1, _CHUNK // max(1, values.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(values), step))
 
 
 def _bin_of(confidence: Floats, bins: int) -> Ints:
@@ -362,8 +379,10 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    scores, numbers = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
+def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Scores, Ints]:
+    scores, numbers = np.asarray(probabilities), np.asarray(labels, np.int64)
+    if not np.issubdtype(scores.dtype, np.floating):  # floats stay as they are: a copy of a million samples is large
+        scores = scores.astype(np.float64)
     if scores.ndim != 2 or numbers.shape != scores.shape[:1] or not scores.size:
         raise InputError(f"scores [N, C] and labels [N], N, C >= 1, expected, got {scores.shape}, {numbers.shape}")
     if numbers.min() < 0 or numbers.max() >= scores.shape[1]:

@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ _SCENES = {
     "neighbours": ("neighbours", 4), "spread": ("camera_spread", 1.0),
     "piles": ("piles", 0.0), "paint": ("paint_spread", 0.0), "up": ("up", "z"),
 }  # fmt: skip
+_CHUNK = 32  # crops that a process makes at a time
 _maker: CropMaker | None = None  # of a worker process
 
 
@@ -114,29 +116,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
     add(
-        "--neighbours",
-        type=int,
-        default=4,
-        metavar="N",
+        "--neighbours", type=int, default=4, metavar="N",
         help="objects beside the target, at most; 0 to 4 (default: %(default)s)",
-    )
+    )  # fmt: skip
     add(
-        "--piles",
-        type=float,
-        default=0.0,
-        metavar="P",
+        "--piles", type=float, default=0.0, metavar="P",
         help="share of scenes in which an object lies on the target or on a neighbour, or the target lies on it "
         "(default: %(default)s)",
-    )
+    )  # fmt: skip
     add(
-        "--paint-spread",
-        type=float,
-        default=0.0,
-        metavar="X",
-        dest="paint",
+        "--paint-spread", type=float, default=0.0, metavar="X", dest="paint",
         help="change brightness and colours of every object, at 1 by what scanned textures may be off (default: "
         "%(default)s)",
-    )
+    )  # fmt: skip
     add(
         "--sensor",
         choices=(*DEPTH_CAMERAS, "any", "none"),
@@ -285,15 +277,11 @@ def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, An
     """Refuse numbers that make no sense."""
     if min(count, workers) < 1 or not 16 <= size <= 1024 or seed < 0:
         raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
-    ranges = (
-        ("neighbours", "neighbours", 4),
-        ("spread", "camera-spread", 4),
-        ("piles", "piles", 1),
-        ("paint", "paint-spread", 4),
-    )
-    for key, option, most in ranges:
-        if not 0 <= look[key] <= most:
-            raise ConfigError(f"--{option} must be 0 to {most}, got {look[key]:g}")
+    most = {"neighbours": 4, "spread": 4, "piles": 1, "paint": 4}
+    options = {"spread": "camera-spread", "paint": "paint-spread"}
+    for key in most:
+        if not 0 <= look[key] <= most[key]:
+            raise ConfigError(f"--{options.get(key, key)} must be 0 to {most[key]}, got {look[key]:g}")
 
 
 def make_stock(
@@ -350,10 +338,17 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
         os.environ[name] = "1"  # inherited by the workers: several processes of one thread beat several of many
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
+    size = max(1, min(_CHUNK, len(numbers) // (workers * 4)))
+    parts = (numbers[start : start + size] for start in range(0, len(numbers), size))
+    waiting: deque[Future[list[Crop]]] = deque()  # few: where writing is slower, crops would fill the memory
     try:
-        with interrupts_deferred():
-            crops = pool.map(_make, numbers, chunksize=max(1, min(128, len(numbers) // (workers * 4))))
-        yield from crops
+        while True:
+            while len(waiting) < 3 * workers and (part := next(parts, None)):
+                with interrupts_deferred():
+                    waiting.append(pool.submit(_make_part, part))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
     except BrokenProcessPool as error:
         raise MmclError("a process that renders was lost, perhaps for want of memory; try fewer --workers") from error
     finally:
@@ -376,6 +371,10 @@ def _start_worker(
     cv2.setNumThreads(1)
     scenes = {name: value for name, value in look.items() if name != "up"}
     _maker = CropMaker(make_stock(objects, seed, classes, apart, look["up"]), seed, size, shares, **scenes)
+
+
+def _make_part(numbers: range) -> list[Crop]:
+    return [_make(number) for number in numbers]
 
 
 def _make(number: int) -> Crop:

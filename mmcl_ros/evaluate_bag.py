@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 MODALITIES = ("rgb", "depth", "rgbd", "auto")
 FILES = ("predictions_{}.csv", "confusion_{}.png")  # of each
+NAMED = 100  # classes at most that a confusion matrix names
 SHOWN = 4  # pictures on the sheet, spread over the recording
 EXAMPLES = """\
   python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
@@ -256,7 +257,10 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
 
 
 def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
-    """A picture of the confusion matrix: the true classes that occur against the answers, rejections last."""
+    """A picture of the confusion matrix: the true classes that occur against the answers, rejections last.
+
+    More than :data:`NAMED` classes are neither named nor counted in writing, and the picture does not grow with them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -266,18 +270,22 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
     rows = sorted(set(truth))
     columns = [*sorted((set(truth) | set(answer)) - {UNKNOWN}), UNKNOWN]
     counts = np.zeros((len(rows), len(columns)), int)
-    for true, said in zip(truth, answer, strict=True):
-        counts[rows.index(true), columns.index(said)] += 1
-    figure = Figure(figsize=(3 + 0.35 * len(columns), 2.5 + 0.35 * len(rows)), layout="constrained")
+    line, place = ({name: number for number, name in enumerate(names)} for names in (rows, columns))
+    for (true, said), number in Counter(zip(truth, answer, strict=True)).items():
+        counts[line[true], place[said]] = number
+    named = len(columns) <= NAMED
+    cell = 0.35 if named else 0.35 * NAMED / len(columns)
+    figure = Figure(figsize=(3 + cell * len(columns), 2.5 + cell * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            dark = count > counts[row].sum() / 2
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    for row, column in np.argwhere(counts) if named else ():
+        count = counts[row, column]
+        colour = "white" if count > counts[row].sum() / 2 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+    if named:
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(rows)), rows, fontsize=7)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     right = [row[COLUMNS.index("correct")] for row in result.counted]

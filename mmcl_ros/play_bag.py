@@ -14,6 +14,7 @@ import math
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,12 +171,12 @@ def play(
     awaited = [publishers[topic] for topic in topics if topic in publishers]
     pictures = [publishers[topic] for topic in (bag.topics.rgb, bag.topics.depth) if topic in publishers]
     _wait_for_listeners([*awaited, own] if own else awaited, pictures, patience)
-    waiting = sorted(requests, key=lambda message: stamp_of(message.header))
+    waiting = deque(sorted(requests, key=lambda message: stamp_of(message.header)))
     pace, count = Pace(rate), 0
     drawn_on = bag.topics.rgb or bag.topics.depth  # the stamps of other topics may be of another clock
     for topic, stamp, recorded, raw in bag.raw(*publishers):
         while topic == drawn_on and waiting and stamp_of(waiting[0].header) < stamp:
-            _send(own, waiting.pop(0), sent)
+            _send(own, waiting.popleft(), sent)
         pace.wait(recorded)
         publishers[topic].publish(raw)
         if sent is not None:

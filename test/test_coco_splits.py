@@ -79,12 +79,17 @@ def test_a_class_of_one_scene_does_not_hide_that_the_scenes_of_others_lie_in_sev
     assert "that lie in several splits" in capfd.readouterr().err
 
 
+def labels_of(table):
+    """The labels of the samples of each unit, of a table of how many of each class it has."""
+    return [np.repeat(np.arange(table.shape[1]), row).tolist() for row in table]
+
+
 @pytest.mark.parametrize("units", [3, 4, 5, 7, 12])
 def test_as_many_units_as_splits_leave_none_without(units):
     shares = {"train": 0.8, "val": 0.1, "test": 0.1}
     table = np.zeros((2 * units + 2, 3), int)
     table[:units, 0], table[units : 2 * units, 1], table[2 * units :, 2] = 4, 1, 1
-    drawn = np.array(deal(table, shares, np.random.default_rng(units).permutation(len(table))))
+    drawn = np.array(deal(labels_of(table), 3, shares, np.random.default_rng(units).permutation(len(table))))
     for label in (0, 1):
         own = drawn[table[:, label] > 0]
         assert set(own) == set(shares)
@@ -96,7 +101,7 @@ def test_units_of_several_classes_are_dealt_to_their_shares():
     rng = np.random.default_rng(0)
     units = rng.integers(0, 4, (300, 5)) * (rng.random((300, 5)) < 0.3)
     shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-    splits = np.array(deal(units, shares, rng.permutation(300)))
+    splits = np.array(deal(labels_of(units), 5, shares, rng.permutation(300)))
     for name, share in shares.items():
         np.testing.assert_allclose(units[splits == name].sum(0) / units.sum(0), share, atol=0.04)
 

@@ -39,8 +39,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
 from mmcl_core.data.coco_places import SCENE, Places, find_depth, scene_of
 from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
@@ -234,6 +232,7 @@ def _list_frames(
 ) -> list[Frame]:
     """The annotated pictures that are there, in the order of their keys."""
     frames: dict[str, Frame] = {}
+    numbers = {name: label for label, name in enumerate(classes)}
     places = iter(Places(source).find([(path, one.file) for path, file in files.items() for one in file.pictures]))
     for path, file in files.items():
         skips += file.faults
@@ -246,8 +245,9 @@ def _list_frames(
             if frame.split != splits[path]:
                 skips.append(Skip(place, f"is in the splits {frame.split} and {splits[path]}; the second is left out"))
                 continue
-            boxes = [(classes.index(name) if name in classes else -1, box) for name, box in picture.boxes]
-            new = [box for box in dict.fromkeys(boxes) if box not in frame.boxes]
+            boxes = [(numbers.get(name, -1), box) for name, box in picture.boxes]
+            known = set(frame.boxes)
+            new = [box for box in dict.fromkeys(boxes) if box not in known]
             twice += len(boxes) - len(new)
             frame.boxes += new
         if twice:
@@ -282,14 +282,12 @@ def _draw_splits(
     units: dict[str, list[Frame]] = {}
     for frame in frames:
         units.setdefault(frame.scene if scenes else frame.key, []).append(frame)
-    counts = np.zeros((len(units), len(classes) + 1), np.int64)
-    for row, unit in zip(counts, units.values(), strict=True):
-        np.add.at(row, [label for frame in unit for label, _ in frame.boxes], 1)
-    drawn = deal(counts, shares, shuffled(len(units), seed, 0).tolist())
+    labels = [[label for frame in unit for label, _ in frame.boxes] for unit in units.values()]
+    drawn = deal(labels, len(classes), shares, shuffled(len(units), seed, 0).tolist())
     for unit, split in zip(units.values(), drawn, strict=True):
         for frame in unit:
             frame.split = split
-    warn_of_empty(shares, drawn, counts[:, :-1], classes, "scenes" if scenes else "frames")
+    warn_of_empty(shares, drawn, labels, classes, "scenes" if scenes else "frames")
     members = [(frame.scene or frame.key, frame.split, label) for frame in frames for label, _ in frame.boxes]
     warn_of_torn(members, len(shares))
     if scenes and len(shares) > 1 and len(units) > 0.9 * len(frames) > 9:

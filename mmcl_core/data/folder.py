@@ -281,19 +281,22 @@ def _draw_splits(crops: list[Crop], classes: list[str], shares: dict[str, float]
     for crop in crops:
         members.setdefault(crop.group if keep_groups and crop.group else f"/{crop.key}", []).append(crop)
     units = list(members.values())
-    counts = np.zeros((len(units), len(classes) + 1), np.int64)  # the last column: without a label
-    for row, unit in zip(counts, units, strict=True):
-        np.add.at(row, [crop.label for crop in unit], 1)
+    labels = [[crop.label for crop in unit] for unit in units]
     drawn = [""] * len(units)
-    parts = [np.arange(len(units))] if keep_groups else [np.flatnonzero(column) for column in counts.T]
-    for label, part in enumerate(parts):
-        order = shuffled(len(part), seed, (label + 1) % len(parts)).tolist()
-        for place, split in zip(part, deal(counts[part], shares, order), strict=True):
-            drawn[place] = split
+    if keep_groups:
+        drawn = deal(labels, len(classes), shares, shuffled(len(units), seed, 0).tolist())
+    else:
+        parts: dict[int, list[int]] = {label: [] for label in (*range(len(classes)), -1)}
+        for place, (label,) in enumerate(labels):
+            parts[label].append(place)
+        for number, part in enumerate(parts.values(), 1):
+            order = shuffled(len(part), seed, number % len(parts)).tolist()
+            for place, split in zip(part, deal([[0]] * len(part), 1, shares, order), strict=True):
+                drawn[place] = split
     for unit, split in zip(units, drawn, strict=True):
         for crop in unit:
             crop.split = split
-    warn_of_empty(shares, drawn, counts[:, :-1], classes, "groups" if keep_groups else "samples")
+    warn_of_empty(shares, drawn, labels, classes, "groups" if keep_groups else "samples")
     warn_of_torn([(crop.group or crop.key, crop.split, crop.label) for crop in crops], len(shares))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -60,57 +61,66 @@ def group_pattern(text: str) -> re.Pattern[str]:
         raise ConfigError(f"--group-pattern {text!r} is no regular expression: {error}") from error
 
 
-def deal(units: npt.ArrayLike, shares: Mapping[str, float], order: Iterable[int]) -> list[str]:
+def deal(units: Sequence[Sequence[int]], classes: int, shares: Mapping[str, float], order: Iterable[int]) -> list[str]:
     """The split of each unit, so that each split comes near to its share of every class.
 
     Each unit goes where its classes lack most, in doubt to the first split. But a class of as many units as there are
     splits, or more, leaves none of them without: its last units go where nothing of it is.
 
     Args:
-        units: int [U, C], how many samples of each class a unit has.
+        units: the labels of the samples of each of U units, 0 to ``classes`` - 1; -1 is a class like the others.
+        classes: how many there are.
         shares: of the splits, summing to 1.
         order: permutation of the units, in which they are dealt.
     """
-    counts, share = np.asarray(units, np.float64), np.array(list(shares.values()))
-    total = counts.sum(axis=0)
-    weight = counts / np.maximum(total, 1)
-    given = np.zeros((len(share), counts.shape[1]))
-    left = np.count_nonzero(counts, axis=0)
+    share = np.array(list(shares.values()))
+    total, left = np.zeros(classes + 1), np.zeros(classes + 1, np.int64)
+    for unit in units:  # a table of all units and classes would be too large
+        counts = _counts(unit, classes)
+        total, left = total + counts, left + (counts > 0)
+    given = np.zeros((len(share), classes + 1))
     enough = left >= len(share)
-    chosen = np.zeros(len(counts), np.int64)
-    for unit in order:
-        lacking = (share[:, None] * total - given) @ weight[unit]
+    chosen = np.zeros(len(units), np.int64)
+    for place in order:
+        counts = _counts(units[place], classes)
+        lacking = (share[:, None] * total - given) @ (counts / np.maximum(total, 1))
         without = given == 0
-        due = (counts[unit] > 0) & enough & (left <= without.sum(axis=0))
+        due = (counts > 0) & enough & (left <= without.sum(axis=0))
         urgent = (without & due).sum(axis=1)
-        chosen[unit] = np.argmax(np.where(urgent == urgent.max(), np.round(lacking, 12), -np.inf))
-        given[chosen[unit]] += counts[unit]
-        left -= counts[unit] > 0
+        chosen[place] = np.argmax(np.where(urgent == urgent.max(), np.round(lacking, 12), -np.inf))
+        given[chosen[place]] += counts
+        left -= counts > 0
     names = list(shares)
     return [names[target] for target in chosen]
 
 
+def _counts(labels: Sequence[int], classes: int) -> npt.NDArray[np.float64]:
+    """Samples of each class; the last number is of those without a label."""
+    return np.bincount(np.asarray(labels, np.int64) % (classes + 1), minlength=classes + 1).astype(np.float64)
+
+
 def warn_of_empty(
-    shares: Mapping[str, float], drawn: Sequence[str], units: npt.ArrayLike, classes: Sequence[str], few: str
+    shares: Mapping[str, float], drawn: Sequence[str], units: Sequence[Sequence[int]], classes: Sequence[str], few: str
 ) -> None:
     """Warn of splits that got nothing of a class.
 
     Args:
         shares: as asked for.
         drawn: the split of each of U units.
-        units: int [U, C], as for :func:`deal`.
+        units: the labels of the samples of each, as for :func:`deal`.
         classes: C names.
         few: what units are, such as ``scenes``.
     """
-    counts, splits = np.asarray(units), np.array(drawn)
+    has = Counter(label for unit in units for label in set(unit))
+    got = {(split, label) for split, unit in zip(drawn, units, strict=True) for label in set(unit)}
     for split in shares:
-        empty = np.flatnonzero(counts[splits == split].sum(axis=0) == 0)
-        if not len(empty):
+        empty = [label for label in range(len(classes)) if (split, label) not in got]
+        if not empty:
             continue
-        fewest = int(min(empty, key=lambda place: np.count_nonzero(counts[:, place])))
+        fewest = min(empty, key=lambda label: has[label])
         logger.warning(
             "--split: %s gets nothing of %d of %d classes, such as %s: too few %s (%d)",
-            split, len(empty), len(classes), classes[fewest], few, np.count_nonzero(counts[:, fewest]),
+            split, len(empty), len(classes), classes[fewest], few, has[fewest],
         )  # fmt: skip
 
 

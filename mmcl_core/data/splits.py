@@ -9,8 +9,10 @@ duplicates, and with some of them in training the others would flatter the model
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,30 +52,72 @@ def spread_repeats(order: IndexArray, batch: int) -> IndexArray:
         order: items, some of them several times.
         batch: items in a batch.
     """
-    coming = deque(order.tolist())
     batches: list[list[int]] = []
-    while coming and (not batches or len(batches[-1]) == batch):
-        chosen: dict[int, None] = {}
-        waiting = []
-        while coming and len(chosen) < batch:
-            item = coming.popleft()
+    coming, waiting = iter(order.tolist()), _Waiting()
+    while not batches or len(batches[-1]) == batch:
+        chosen = dict.fromkeys(waiting.take(batch))
+        while len(chosen) < batch and (item := next(coming, None)) is not None:
             if item in chosen:
-                waiting.append(item)
+                waiting.add(item)
             else:
                 chosen[item] = None
+        if not chosen:
+            break
         batches.append(list(chosen))
-        coming.extendleft(reversed(waiting))
-    for item in coming:  # all of them are in the last batch
+    _fill_up(batches, waiting.rest(), batch)
+    return np.array([item for held in batches for item in held], dtype=np.int64)
+
+
+class _Waiting:
+    """Items, some of them several times, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, deque[int]] = {}  # of each item, ascending
+        self._first: list[tuple[int, int]] = []  # a heap: first place and item
+        self._count = 0
+
+    def add(self, item: int) -> None:
+        """Let an item wait behind all others."""
+        places = self._places.setdefault(item, deque())
+        if not places:
+            heapq.heappush(self._first, (self._count, item))
+        places.append(self._count)
+        self._count += 1
+
+    def take(self, most: int) -> list[int]:
+        """The first ``most`` different items, which wait no longer, once each."""
+        taken = [heapq.heappop(self._first)[1] for _ in range(min(most, len(self._first)))]
+        for item in taken:
+            self._places[item].popleft()
+            if self._places[item]:
+                heapq.heappush(self._first, (self._places[item][0], item))
+        return taken
+
+    def rest(self) -> list[int]:
+        """All that wait."""
+        return [item for _, item in sorted((place, item) for item, some in self._places.items() for place in some)]
+
+
+def _fill_up(batches: list[list[int]], left: list[int], batch: int) -> None:
+    """Put what is left, all of which the last batch holds, behind it, in exchange for items of earlier batches."""
+    held = Counter(item for earlier in batches[:-1] for item in set(earlier))  # by how many of the earlier batches
+    for item in left:
         if len(batches[-1]) == batch:
+            held.update(set(batches[-1]))
             batches.append([])
         last = batches[-1]
-        for earlier in reversed(batches[:-1]):
+        could = item in last and held[item] < len(batches) - 1
+        for place in range(len(batches) - 2, -1, -1) if could else ():
+            earlier = batches[place]
+            if item in earlier:
+                continue
             swapped = next((i for i, other in enumerate(earlier) if other not in last), None)
-            if swapped is not None and item not in earlier and item in last:
+            if swapped is not None:
+                held[item] += 1
                 item, earlier[swapped] = earlier[swapped], item
+                held[item] -= item not in earlier
                 break
         last.append(item)
-    return np.array([item for held in batches for item in held], dtype=np.int64)
 
 
 def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[IndexArray, IndexArray, IndexArray]:
@@ -134,10 +178,10 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
 def _held_back(prepared: PreparedSet, rows: IndexArray, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Which of these rows validate."""
     labels = prepared.labels[rows]
-    groups = prepared.groups[rows].astype(str)
     # A sample of no known group is one of its own.
-    groups = np.where(groups == "", np.char.add("/", prepared.keys[rows].astype(str)), groups)
-    if share > 0 and len(np.unique(groups)) < len(rows):
+    named = zip(prepared.groups[rows], prepared.keys[rows], strict=True)
+    groups = [group or f"/{key}" for group, key in named]
+    if share > 0 and len(set(groups)) < len(rows):
         held = group_mask(labels, groups, share, seed, _VALIDATION)
         if held is not None:
             return held
@@ -151,7 +195,7 @@ def _held_back(prepared: PreparedSet, rows: IndexArray, share: float, seed: int)
 
 
 def group_mask(
-    labels: IndexArray, groups: npt.NDArray[np.str_], share: float, seed: int, purpose: int
+    labels: IndexArray, groups: Sequence[str] | npt.NDArray[np.str_], share: float, seed: int, purpose: int
 ) -> npt.NDArray[np.bool_] | None:
     """Draw about a share of the labelled samples of each class as whole groups, which may hold several classes.
 
@@ -170,15 +214,18 @@ def group_mask(
     """
     labelled = labels >= 0
     classes, counts = np.unique(labels[labelled], return_counts=True)
-    names, member = np.unique(groups, return_inverse=True)
-    table = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(table, (member[labelled], np.searchsorted(classes, labels[labelled])), 1)
+    names = {name: number for number, name in enumerate(sorted(set(groups)))}
+    member = np.fromiter((names[name] for name in groups), np.int64, len(groups))
+    order = np.argsort(member[labelled], kind="stable")  # a table of all groups and classes would be too large
+    listed = np.searchsorted(classes, labels[labelled][order])
+    ends = np.cumsum(np.bincount(member[labelled], minlength=len(names)))
     wanted, held = share * counts, np.zeros(len(classes), np.int64)
     chosen = np.zeros(len(names), dtype=bool)
     for number in shuffled(len(names), seed, purpose):
-        more = held + table[number]
+        own = np.bincount(listed[ends[number - 1] if number else 0 : ends[number]], minlength=len(classes))
+        more = held + own
         nearer = np.abs(more - wanted).sum() < np.abs(held - wanted).sum()
-        if nearer and (more < counts)[table[number] > 0].all():
+        if nearer and (more < counts)[own > 0].all():
             chosen[number], held = True, more
     too_few = (held < wanted / 2 - 1).any() or held.sum() < wanted.sum() / 2
     if too_few or (held > 2 * wanted + 1).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,6 +16,10 @@ _WIDTH, _HEIGHT = 520, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
 #: More points than this are averaged in runs: a line has no more room.
 _POINTS = 300
+#: Most classes of a confusion matrix on the page.
+CLASSES = 100
+#: Confusions that are listed instead.
+_PAIRS = 40
 
 
 class Series(NamedTuple):
@@ -121,18 +126,23 @@ def reliability_chart(
 
 
 def heat_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    """A confusion matrix as an HTML table, shaded by the share of the row; classes that never occur are left out."""
-    size = range(len(classes))
-    shown = [c for c in size if sum(confusion[c]) or any(confusion[row][c] for row in size)]
+    """A confusion matrix as an HTML table, shaded by the share of the row; classes that never occur are left out.
+
+    Of more than :data:`CLASSES` a page would be neither read nor opened: the most frequent confusions are listed.
+    """
+    size, totals = range(len(classes)), [sum(row) for row in confusion]
+    shown = [c for c in size if totals[c] or any(row[c] for row in confusion)]
+    if len(shown) > CLASSES:
+        return _most_confused(confusion, classes, totals)
     head = "".join(f'<th scope="col"><span>{escape(classes[c])}</span></th>' for c in shown)
     rows = []
     for row in shown:
-        total = sum(confusion[row]) or 1
+        total = totals[row] or 1
         cells = []
         for column in shown:
             count = confusion[row][column]
             kind = "hit" if row == column else "miss"
-            hint = f"{escape(classes[row])} called {escape(classes[column])}: {count} of {sum(confusion[row])}"
+            hint = f"{escape(classes[row])} called {escape(classes[column])}: {count} of {totals[row]}"
             cells.append(
                 f'<td class="{kind}" style="--a:{count / total:.2f}" title="{hint}">{count}</td>'
                 if count
@@ -140,6 +150,20 @@ def heat_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> st
             )
         rows.append(f'<tr><th scope="row">{escape(classes[row])}</th>{"".join(cells)}</tr>')
     return f'<div class="scroll"><table class="heat"><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str], totals: Sequence[int]) -> str:
+    """The pairs of classes that are taken for one another most often, as an HTML table."""
+    pairs = ((n, row, column) for row, line in enumerate(confusion) for column, n in enumerate(line))
+    found = heapq.nsmallest(_PAIRS, (pair for pair in pairs if pair[0] and pair[1] != pair[2]), lambda one: -one[0])
+    rows = "".join(
+        f"<tr><td>{escape(classes[row])}</td><td>{escape(classes[column])}</td><td>{n}</td>"
+        f"<td>{n / totals[row]:.2f}</td></tr>"
+        for n, row, column in found
+    )
+    head = "<tr><th>class</th><th>called</th><th>samples</th><th>share of the class</th></tr>"
+    note = f"The {len(found)} most frequent confusions of {len(classes)} classes; metrics.json has all."
+    return f'<p class="muted">{note}</p><div class="scroll"><table class="plain">{head}{rows}</table></div>'
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -21,6 +21,7 @@ from mmcl_core.backend_torch import pick_device
 from mmcl_core.crops import UNKNOWN, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.engine.predictions import FUSED, Predictions, fused
 from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.nn.network import Network
@@ -31,8 +32,6 @@ __all__ = ["FUSED", "LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "
 
 logger = logging.getLogger(__name__)
 
-#: Name of the fusion of the modalities ``rgb`` and ``depth``.
-FUSED = "rgbd"
 #: Batches of the test split that the authors' protocol re-estimates BatchNorm on.
 LEGACY_BATCHES = 50
 LEGACY_NOTE = (
@@ -67,33 +66,6 @@ class Settings:
     seed: int = 0
     hide_camera: bool = False
     mirror: bool = False
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Answers of one modality.
-
-    Attributes:
-        rows: int64 [n], rows of the prepared set, ascending.
-        labels: int64 [n], rows in the model's list of classes; -1 for a stranger.
-        probabilities: float32 [n, C] over the model's classes.
-        blank: bool [n], depth without a single reading, which is answered as the recogniser does: alone by uniform
-            probabilities, in the fusion by colour.
-    """
-
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    blank: NDArray[np.bool_]
-
-    def known(self) -> Predictions:
-        """Those of samples whose class the model knows."""
-        kept = self.labels >= 0
-        return Predictions(self.rows[kept], self.labels[kept], self.probabilities[kept], self.blank[kept])
-
-    def unanswered(self, name: str) -> NDArray[np.bool_]:
-        """Bool [n], samples that the recogniser does not answer; in the fusion colour answers for depth."""
-        return self.blank & (name != FUSED)
 
 
 @dataclass(frozen=True)
@@ -151,7 +123,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
         for name, (at, values, blank) in found.items()
     }
     if FUSED in wanted:
-        predictions[FUSED] = _fused(predictions, float(metadata["temperature"].get(FUSED, 1.0)))
+        predictions[FUSED] = fused(predictions, float(metadata["temperature"].get(FUSED, 1.0)))
     predictions = {name: predictions[name] for name in wanted}
     report = _report(Path(run), metadata, prepared, predictions, rows[labels >= 0], left_out, settings)
     known = {name: found.known() for name, found in predictions.items()}
@@ -262,12 +234,13 @@ def _predict(
             values[unseen] = _guesses(batch.index[present][unseen], values.shape[1])
             parts[name].append((batch.index[present].cpu(), values.cpu(), unseen.cpu()))
     found = {}
-    for name, pieces in parts.items():
-        if not pieces:
+    for name in modalities:
+        if not (pieces := parts.pop(name)):
             raise DataError(f"no sample of split {settings.split!r} has the modality {name!r}; leave it out")
         rows, probabilities, blank = (torch.cat(tensors).numpy() for tensors in zip(*pieces, strict=True))
         order = np.argsort(rows, kind="stable")
-        found[name] = (rows[order], probabilities[order], blank[order])
+        in_order = (order[:-1] < order[1:]).all()
+        found[name] = (rows, probabilities, blank) if in_order else (rows[order], probabilities[order], blank[order])
     return found
 
 
@@ -305,17 +278,6 @@ def _reestimate(model: Network, source: BatchSource, modalities: Sequence[str], 
             if present.sum() > 1:
                 model(pictures[name].image[present], name, pictures[name].camera[present])
     model.eval()
-
-
-def _fused(predictions: Mapping[str, Predictions], temperature: float) -> Predictions:
-    rgb, depth = predictions["rgb"], predictions["depth"]
-    rows, at_rgb, at_depth = np.intersect1d(rgb.rows, depth.rows, assume_unique=True, return_indices=True)
-    if not len(rows):
-        raise DataError(f"no sample has both rgb and depth; leave {FUSED} out")
-    fused = metrics.fuse([rgb.probabilities[at_rgb], depth.probabilities[at_depth]], temperature)
-    blank = depth.blank[at_depth]
-    fused[blank] = rgb.probabilities[at_rgb][blank]
-    return Predictions(rows, rgb.labels[at_rgb], fused.astype(np.float32), blank)
 
 
 def _report(

@@ -15,11 +15,17 @@ __all__ = ["save_confusion"]
 
 logger = logging.getLogger(__name__)
 
+CELL_IN, DPI = 0.27, 110
+#: Most classes that are named at the axes.
+NAMED = 100
+#: Longest side of the cells of a matrix, inches: with many classes they shrink, and the picture does not grow.
+SIDE_IN = CELL_IN * NAMED
+
 
 def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
     """Draw confusion matrices side by side, rows normalised, counts written in where there is room.
 
-    Classes without any sample and never predicted are left out.
+    Classes without any sample and never predicted are left out. More than :data:`NAMED` are numbered, not named.
 
     Args:
         path: PNG to write.
@@ -32,14 +38,16 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
     matrices = {title: np.asarray(counts) for title, counts in confusions.items()}
     total = sum(matrices.values())
     shown = np.flatnonzero(np.asarray(total).sum(axis=0) + np.asarray(total).sum(axis=1)).tolist()
-    side = 0.4 + 0.27 * len(shown)
-    figure = Figure(figsize=(2 + max(2.2, side) * len(matrices), 2 + side), dpi=110, layout="constrained")
+    side = 0.4 + min(CELL_IN * len(shown), SIDE_IN)
+    named = len(shown) <= NAMED
+    figure = Figure(figsize=(2 + max(2.2, side) * len(matrices), 2 + side), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
     for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
         _draw(axis, counts[np.ix_(shown, shown)], title)
-        axis.set_xticks(range(len(shown)), [classes[place] for place in shown], rotation=90, fontsize=8)
-        axis.set_yticks(range(len(shown)), [classes[place] for place in shown], fontsize=8)
+        if named:
+            axis.set_xticks(range(len(shown)), [classes[place] for place in shown], rotation=90, fontsize=8)
+            axis.set_yticks(range(len(shown)), [classes[place] for place in shown], fontsize=8)
         axis.set_xlabel("predicted")
     axes[0].set_ylabel("true class")
     with warnings.catch_warnings(record=True) as caught:

@@ -14,15 +14,16 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mmcl_core import metrics
-from mmcl_core.atomic import write_text
+from mmcl_core.atomic import write_atomically, write_text
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.sheet import colourise_depth
 from mmcl_core.engine.evaluation import Evaluation
@@ -34,12 +35,13 @@ __all__ = ["write_results"]
 TOP = 5
 EXAMPLES = 12  # shown of each kind, right and wrong
 PICTURE_SIDE = 112
+BLOCK = 4096  # rows of the table that are made at a time
 
 
 def write_results(evaluation: Evaluation, out: Path) -> None:
     """Write all files of an evaluation; the same evaluation gives the same bytes."""
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "predictions.csv", _table(evaluation))
+    write_atomically(out / "predictions.csv", partial(_write_table, evaluation))
     write_text(out / "samples.json", json.dumps(_examples(evaluation)) + "\n")
     figures = evaluation.report["modalities"]
     save_confusion(out / "confusion.png", {n: figures[n]["confusion"] for n in figures}, evaluation.classes)
@@ -47,7 +49,7 @@ def write_results(evaluation: Evaluation, out: Path) -> None:
     write_text(out / "metrics.json", json.dumps(evaluation.report, indent=1) + "\n")
 
 
-def _table(evaluation: Evaluation) -> str:
+def _write_table(evaluation: Evaluation, file: BinaryIO) -> None:
     prepared, classes = evaluation.prepared, evaluation.classes
     number = min(TOP, len(classes))
     text = io.StringIO()
@@ -55,57 +57,62 @@ def _table(evaluation: Evaluation) -> str:
     others = [f"{kind}{place}" for place in range(2, number + 1) for kind in ("top", "score")]
     writer.writerow(["key", "group", "class", "modality", "predicted", "score", *others])
     for name, found in evaluation.predictions.items():
-        best = metrics.top_k(found.probabilities, number)
-        scores = np.take_along_axis(found.probabilities, best, axis=1)
-        for row, label, places, values in zip(found.rows, found.labels, best, scores, strict=True):
-            answers = [
-                cell
-                for c, p in zip(places, values, strict=True)
-                for cell in (classes[c], np.format_float_positional(p, 6))
-            ]
-            writer.writerow([prepared.keys[row], prepared.groups[row], classes[label], name, *answers])
-    return text.getvalue()
+        for start in range(0, len(found.rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            best = metrics.top_k(found.probabilities[part], number)
+            scores = np.take_along_axis(found.probabilities[part], best, axis=1)
+            for row, label, places, values in zip(found.rows[part], found.labels[part], best, scores, strict=True):
+                answers = [
+                    cell
+                    for c, p in zip(places, values, strict=True)
+                    for cell in (classes[c], np.format_float_positional(p, 6))
+                ]
+                writer.writerow([prepared.keys[row], prepared.groups[row], classes[label], name, *answers])
+            file.write(text.getvalue().encode())
+            text.seek(0)
+            text.truncate()
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
     """Samples that every modality gets right, and samples that some modality gets wrong, spread over the classes."""
-    answers: dict[int, dict[str, tuple[int, float]]] = {}
-    labels: dict[int, int] = {}
-    for name, found in evaluation.predictions.items():
-        best = found.probabilities.argmax(axis=1)
-        for row, label, place, values in zip(found.rows, found.labels, best, found.probabilities, strict=True):
-            answers.setdefault(int(row), {})[name] = (int(place), float(values[place]))
-            labels[int(row)] = int(label)
-    wrong = [row for row, given in answers.items() if any(place != labels[row] for place, _ in given.values())]
-    right = [row for row in answers if row not in set(wrong)]
+    predictions = evaluation.predictions
+    rows, first = np.unique(np.concatenate([found.rows for found in predictions.values()]), return_index=True)
+    labels, surest = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
+    for found in predictions.values():
+        at, missed = np.searchsorted(rows, found.rows), found.probabilities.argmax(axis=1) != found.labels
+        labels[at] = found.labels
+        surest[at] = np.maximum(surest[at], np.where(missed, found.probabilities.max(axis=1), -1.0))
+    order = np.argsort(first)
+    right, wrong = order[surest[order] < 0], order[surest[order] >= 0]
     # The surest mistakes first: they say most about the model.
-    wrong.sort(key=lambda row: -max(score for place, score in answers[row].values() if place != labels[row]))
-    chosen = {"wrong": _spread(wrong, labels), "right": _spread(right, labels)}
-    return {
-        kind: [_example(evaluation, row, labels[row], answers[row]) for row in rows] for kind, rows in chosen.items()
-    }
+    wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
+    chosen = {"wrong": _spread(wrong, labels[wrong]), "right": _spread(right, labels[right])}
+    return {kind: [_example(evaluation, int(rows[n]), int(labels[n])) for n in some] for kind, some in chosen.items()}
 
 
-def _spread(rows: list[int], labels: Mapping[int, int]) -> list[int]:
-    """The first rows of each class, class after class, at most :data:`EXAMPLES`."""
-    seen: dict[int, int] = {}
-    turn = []
-    for place, row in enumerate(rows):
-        seen[labels[row]] = seen.get(labels[row], -1) + 1
-        turn.append((seen[labels[row]], place, row))
-    return [row for _, _, row in sorted(turn)[:EXAMPLES]]
+def _spread(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first of each class, class after class, at most :data:`EXAMPLES`; ``labels`` as long as ``numbers``."""
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_class], labels[by_class])  # where the class of each begins
+    turn = np.empty(len(numbers), np.int64)
+    turn[by_class] = np.arange(len(numbers)) - starts
+    return numbers[np.argsort(turn, kind="stable")[:EXAMPLES]]
 
 
-def _example(evaluation: Evaluation, row: int, label: int, answers: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+def _example(evaluation: Evaluation, row: int, label: int) -> dict[str, Any]:
     prepared, classes = evaluation.prepared, evaluation.classes
+    answers = {}
+    for name, found in evaluation.predictions.items():
+        if len(at := np.flatnonzero(found.rows == row)):
+            values = found.probabilities[at[0]]
+            place = int(values.argmax())
+            score = round(float(values[place]), 4)
+            answers[name] = {"predicted": classes[place], "score": score, "right": place == label}
     return {
         "key": str(prepared.keys[row]),
         "class": classes[label],
         "pictures": _pictures(prepared, row, evaluation),
-        "answers": {
-            name: {"predicted": classes[place], "score": round(score, 4), "right": place == label}
-            for name, (place, score) in answers.items()
-        },
+        "answers": answers,
     }
 
 

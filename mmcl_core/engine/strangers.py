@@ -46,7 +46,7 @@ def min_score_figures(
     scores = np.where(unanswered | ~named[best], -1.0, probabilities.max(axis=1))
     right = best == labels
     found = metrics.acceptance(scores[known], right[known], scores[~known], THRESHOLDS)
-    surest = np.where(named, probabilities, 0).max(axis=1)
+    surest = probabilities.max(axis=1, where=named, initial=0)
     figures = {name: [_number(value) for value in values] for name, values in found._asdict().items()}
     counts = {"known": int(known.sum()), "stranger": int((~known).sum())}
     return figures | counts | {"auroc": _number(metrics.auroc(surest[known], surest[~known]))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _GOLDEN = 0.6180339887498949
 _KEEP = 192  # objects a process holds, those used last
+_KEEP_BYTES = 2 << 30  # that meshes from files may take of its memory
 _WINDOW = 2  # rounds of a split that share their instances
 _DISTRACTORS = 10
 _LARGE = 1.5  # metres: larger meshes are warned of
@@ -97,7 +99,9 @@ class FolderStock:
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
         named = {place.name for place in Path(folder).iterdir() if place.is_dir() and not place.name.startswith(".")}
         self._empty = sorted(named - {name for name, _, _ in files})
-        self._loaded = lru_cache(_KEEP)(self._load)
+        self._kept: OrderedDict[int, Item] = OrderedDict()  # those used last behind
+        self._bytes = 0  # of these
+        self._own: dict[tuple[int, str], list[int]] = {}
         self._split: dict[int, str] = {}  # of the meshes that are shown in one split alone
 
     def keep_instances(self, shares: Mapping[str, float], seed: int) -> None:
@@ -141,11 +145,12 @@ class FolderStock:
         self._tell_left_out()
         used = [path for name, _, path in self._files if name in self.classes]
         checksum = hashlib.sha256(repr([file[:2] for file in self._files if file[0] in self.classes]).encode())
-        broken, remarks, large = [], [], []
+        broken, remarks, large, memory = [], [], [], 0
         for path in progress_bar(used, title="check meshes", unit=" meshes", leave=False):
             try:
                 mesh = load_mesh(path, self._up)
                 remarks += [(path, remark) for remark in mesh.remarks]
+                memory += _memory(mesh)
                 large += [path] if np.ptp(mesh.bounds, axis=0).max() > _LARGE else []
                 for array in (mesh.vertices, mesh.faces, mesh.uv, mesh.shows, mesh.texture, *mesh.others):
                     checksum.update(repr(array.shape).encode())
@@ -163,6 +168,11 @@ class FolderStock:
                 "meshes above %.1f m: %d, such as %s; to be seen whole they are so far away that depth cameras, which "
                 "end at 3 to 8 m, often read nothing of them",
                 _LARGE, len(large), large[0],
+            )  # fmt: skip
+        if memory > _KEEP_BYTES:
+            logger.warning(
+                "%d meshes with their textures take %.1f GB, of which each process holds %.1f: most crops have to load "
+                "some anew, and smaller textures render faster", len(used), memory / 1e9, _KEEP_BYTES / 1e9,
             )  # fmt: skip
         plain = [(path, reason) for path in used if (reason := check_textures(path))]
         if plain:
@@ -189,16 +199,30 @@ class FolderStock:
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
         """An object of a class."""
-        own = [
-            k
-            for k, (name, _, _) in enumerate(self._files)
-            if name == self.classes[label] and self._split.get(k, split) == split
-        ]
+        if (label, split) not in self._own:
+            named = [k for k, (name, _, _) in enumerate(self._files) if name == self.classes[label]]
+            self._own[label, split] = [k for k in named if self._split.get(k, split) == split]
+        own = self._own[label, split]
         return self._loaded(own[int(rng.integers(len(own)))])
+
+    def _loaded(self, number: int) -> Item:
+        if number not in self._kept:
+            self._kept[number] = self._load(number)
+            self._bytes += _memory(self._kept[number].skin.mesh)
+            while len(self._kept) > 1 and (len(self._kept) > _KEEP or self._bytes > _KEEP_BYTES):
+                self._bytes -= _memory(self._kept.popitem(last=False)[1].skin.mesh)
+        self._kept.move_to_end(number)
+        return self._kept[number]
 
     def _load(self, number: int) -> Item:
         name, instance, path = self._files[number]
         return Item(name, instance, load_mesh(path, self._up))
+
+
+def _memory(mesh: Mesh) -> int:
+    """Bytes that a mesh takes, about: its textures with their halvings, and its geometry with what is made of it."""
+    geometry = (mesh.vertices, mesh.faces, mesh.uv, mesh.normals)
+    return sum(4 * one.nbytes // 3 for one in (mesh.texture, *mesh.others)) + 3 * sum(one.nbytes for one in geometry)
 
 
 class HouseholdStock:
