@@ -110,8 +110,15 @@ def test_an_angle_is_never_beyond_its_range():
     near = hha_picture(0)
     near[..., 0] = np.random.default_rng(0).integers(180, 256, near.shape[:2])  # rougher than the angle
     assert hha_votes(near) == 1
-    assert hha_votes(near[:, :1]) == 0  # a single column has no steps
     assert hha_votes(near[..., ::-1]) == -1
+    assert hha_votes(near[:, :1]) == 1  # the range alone tells
+
+
+def test_a_single_column_has_no_steps_to_vote_by():
+    within = hha_picture(0)
+    within[..., 0] = np.random.default_rng(0).integers(100, 150, within.shape[:2])
+    assert hha_votes(within) == -1
+    assert hha_votes(within[:, :1]) == 0
 
 
 def test_other_spellings_of_classes(tmp_path):
