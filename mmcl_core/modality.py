@@ -18,6 +18,7 @@ picture becomes three channels is a property of the model, an :class:`InputSpec`
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -95,15 +96,17 @@ class InputSpec:
             values = getattr(self, name)
             if len(values) not in counts:
                 raise ConfigError(f"{name} takes {' or '.join(map(str, counts))} values, got {len(values)}")
+            if not all(math.isfinite(value) for value in values):
+                raise ConfigError(f"{name} is {values}; finite numbers are expected")
             if name.endswith("std") and min(values) <= 0:
                 raise ConfigError(f"{name} is {values}; standard deviations must be positive")
         if self.depth_encoding not in depth_encodings.ENCODINGS:
             known = ", ".join(depth_encodings.ENCODINGS)
             raise ConfigError(f"depth_encoding is {self.depth_encoding!r}; choose from {known}")
         near, far = self.depth_range_m
-        if not 0 <= near < far:
+        if not 0 <= near < far < math.inf:
             raise ConfigError(f"depth_range_m is {self.depth_range_m}; nearest < farthest, both >= 0, in metres")
-        if self.background_m < 0:
+        if not 0 <= self.background_m < math.inf:
             raise ConfigError(f"background_m is {self.background_m}; a distance in metres >= 0 is expected")
         if self.metric_size and self.depth_encoding in ("relief", "hha", "stored"):
             raise ConfigError(

@@ -61,7 +61,7 @@ def contrast(
             sources = sources[:, :, 0, 0]
         else:
             assert cells is not None
-            sources = sources.flatten(2)[torch.arange(batch), :, cells[source]]
+            sources = sources.flatten(2)[torch.arange(batch, device=sources.device), :, cells[source]]
         targets = targets.flatten(2)  # [B, R, L]
         locations = targets.shape[2]
         ones = torch.ones(batch, device=sources.device)

@@ -39,6 +39,7 @@ def data(tmp_path_factory):
         (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
         (["train.keep=best", "data.label_share=0"], "no training sample has a label in this run; take train.keep=last"),
         (["optim.ema=1.5"], "optim.ema is 1.5"),
+        (["optim.lr=.inf"], "optim.lr is inf; it must be finite"),
         (["optim.gamma=-0.2"], "optim.gamma is -0.2"),
         (["loss.direction_weight=-1"], "loss.direction_weight is -1"),
         (["train.epochs=0"], "train.epochs is 0"),

@@ -261,6 +261,10 @@ def test_pictures_that_are_shown_otherwise_are_told_or_refused(library):
     gltf(library / "c.gltf", {"uri": "a.ktx2", "mimeType": "image/ktx2"})
     with pytest.raises(DataError, match=r"c\.gltf has a texture of the kind KTX2, which cannot be read"):
         load_mesh(library / "c.gltf")
+    for image, shown in ((7, {}), ({"uri": 7}, {}), ({"uri": "a.png"}, {"extensions": 7})):
+        gltf(library / "c.gltf", image, **shown)
+        with pytest.raises(DataError, match=r"cannot read the mesh .*c\.gltf"):
+            load_mesh(library / "c.gltf")
     (library / "d.glb").write_bytes(b"glTF" + bytes(30))
     with pytest.raises(DataError, match=r"cannot read the mesh .*d\.glb"):
         load_mesh(library / "d.glb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -49,7 +50,11 @@ def test_spec_holds_the_settings_and_survives_json():
         ({"rgb_mean": (1.0,)}, "rgb_mean"),
         ({"rgb_std": (1.0, 0.0, 1.0)}, "rgb_std"),
         ({"depth_std": (1.0, 2.0)}, "depth_std"),
+        ({"depth_mean": (math.nan,)}, "depth_mean"),
+        ({"rgb_std": (1.0, math.inf, 1.0)}, "rgb_std"),
         ({"depth_range_m": (1.0, 1.0)}, "depth_range_m"),
+        ({"depth_range_m": (1.0, math.inf)}, "depth_range_m"),
+        ({"background_m": math.nan}, "background_m"),
         ({"depth_range_m": (-1.0, 1.0)}, "depth_range_m"),
         ({"background_m": -0.1}, "background_m"),
         ({"depth_encoding": "stored", "background_m": 0.1}, "background_m"),

@@ -59,20 +59,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch on a device."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        return Batch(
-            {name: move(image) for name, image in self.images.items()},
-            {name: move(flags) for name, flags in self.present.items()},
-            move(self.labels),
-            move(self.camera),
-            move(self.index),
-        )
-
 
 class BatchSource:
     """Batches of some rows of a prepared set.
@@ -190,8 +176,8 @@ class BatchSource:
             yield from (self._gather(epoch, step) for step in steps)
             return
         with closing(ReadAhead(lambda step: self._read(epoch, step), steps, self.device)) as ahead:
-            for batch in ahead:
-                yield batch.to(self.device, non_blocking=True)
+            for parts in ahead:
+                yield self._assemble(parts)
 
     def _bounds(self, step: int) -> range:
         """Positions in the order of the epoch."""
@@ -212,22 +198,24 @@ class BatchSource:
 
     def _gather(self, epoch: int | None, step: int) -> Batch:
         if not self.resident:
-            return self._read(epoch, step).to(self.device, non_blocking=True)
+            return self._assemble(self._read(epoch, step))
         if self._held is None:
             self._held = self._load()
         bounds = self._bounds(step)
         at = self._positions(epoch)[1][bounds.start : bounds.stop]
         return self._assemble({name: values.index_select(0, at) for name, values in self._held.items()})
 
-    def _read(self, epoch: int | None, step: int) -> Batch:
+    def _read(self, epoch: int | None, step: int) -> dict[str, Tensor]:
         bounds = self._bounds(step)
         at = self._positions(epoch)[0][bounds.start : bounds.stop]
         pin = self.device.type == "cuda"
         parts = {name: _take(values, at, pin) for name, values in self._host.items()}
         parts |= {name: _take(self._pictures(name), self._indices[at], pin) for name in self.modalities}
-        return self._assemble(parts)
+        return parts
 
     def _assemble(self, parts: dict[str, Tensor]) -> Batch:
+        # Moved as it was read, from pinned memory: what is made of it in host memory would be copied while all waits.
+        parts = {name: values.to(self.device, non_blocking=True) for name, values in parts.items()}
         images = {}
         for name in self.modalities:
             image = parts[name]

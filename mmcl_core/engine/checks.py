@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,6 +147,8 @@ def _check_ranges(config: Config) -> None:
     for name, (least, most) in _RANGES.items():
         section, key = name.split(".")
         value: Any = getattr(getattr(config, section), key)
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; it must be finite")
         if not (value >= least and (most is None or value <= most)):
             span = f"at least {least}" if most is None else f"from {least} to {most}"
             raise ConfigError(f"{name} is {value}; it must be {span}")

@@ -5,9 +5,10 @@ Everything random in a step is drawn from a seed made of (seed, stage, step); th
 step. So the saved state is weights, optimisers and a position, and a resumed run repeats the interrupted one bit for
 bit (on one kind of CPU; a GPU's reductions are not reproducible to the last bit).
 
-The loop never waits for the device inside a step: loss terms stay there and are looked at every ``train.log_every``
+The loop does not wait for the device inside a step: loss terms stay there and are looked at every ``train.log_every``
 updates, before a state is saved, and at the end of an epoch. A loss that is not finite is found then, and named by
-step and term; nothing is saved after it.
+step and term; nothing is saved after it. Where samples lack a sensor, and for methods that drop one, the host must know
+how many samples of a batch have it, and waits for that number.
 """
 
 from __future__ import annotations

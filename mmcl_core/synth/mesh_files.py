@@ -317,9 +317,17 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
         if not re.search(rb"^property\s.*\s(s|u|texture_u|texcoord)\s*$", header, re.MULTILINE):
             return [], []  # without places in it no picture is shown
         return names[-1:], [f"of its {len(names)} pictures {names[-1]} alone is shown"] if len(names) > 1 else []
-    tree, names, remarks = _tree(path) if suffix in _Y_UP else {}, [], []
+    tree = _tree(path) if suffix in _Y_UP else {}
     if _whole_numbers(tree):
         raise DataError(f"the mesh {path} has points or uv in whole numbers (normalized); export it with float ones")
+    try:
+        return _outside_gltf(path, tree)
+    except _NONSENSE as error:
+        raise DataError(f"cannot read the mesh {path}: its textures are not as glTF has them ({error!r})") from error
+
+
+def _outside_gltf(path: str | Path, tree: dict[str, Any]) -> tuple[list[str], list[str]]:
+    names, remarks = [], []
     for shown, picture in _base_colours(tree):
         if shown.get("texCoord", 0) or "KHR_texture_transform" in shown.get("extensions", {}):
             remarks.append("a picture has uv of its own (texCoord, KHR_texture_transform): the first ones are taken")
