@@ -14,7 +14,8 @@ from mmcl_core.weights import load_weights
 # A large eps keeps Adam from magnifying rounding where a gradient is nearly zero.
 SETTINGS = ("model.dropout=0", "optim.eps=1e-2", "optim.lr=1e-2", "optim.warmup_steps=0", "train.epochs=1")
 SETTINGS += ("train.batch=12", "train.log_every=1", "data.val_fraction=0.1", "optim.clip_grad=5")
-ADVERSARIES = ("pix2pix.width=4", "pix2pix.dropout=0", "pix2pix.lr=1e-3")
+PIX2PIX = ("method=pix2pix", "train.target=rgb", "pix2pix.gan_epochs=1", "pix2pix.alone_epochs=1", "optim.lr=1e-3")
+PIX2PIX += ("pix2pix.width=4", "pix2pix.dropout=0", "pix2pix.lr=1e-3")
 TEACHER = ("hallucination.alone_epochs=1", "hallucination.together_epochs=1", "hallucination.finetune_epochs=1")
 
 
@@ -47,7 +48,7 @@ def run_processes(count, config, run):
         (False, ("method=moddrop", "moddrop.alone_epochs=1", "moddrop.input_keep=1")),
         (True, ("method=moddrop", "moddrop.alone_epochs=1", "moddrop.input_keep=1", "train.accumulate=3")),
         (True, ("method=two_step", "train.head_epochs=1", "optim.lr=1e-3")),
-        (True, ("method=pix2pix", "train.target=rgb", "pix2pix.gan_epochs=1", "pix2pix.alone_epochs=1", *ADVERSARIES)),
+        (True, PIX2PIX),
         (True, ("method=hallucination", "train.target=rgb", *TEACHER, "optim.lr=1e-3")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "missing" if value else "whole",

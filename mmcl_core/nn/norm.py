@@ -133,7 +133,7 @@ class ModalityBatchNorm(nn.Module):
         return statistics
 
     def _synchronised(self, x: Tensor, running: RunningStatistics) -> Tensor:
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         channels = values.shape[1]
         axes = [d for d in range(values.dim()) if d != 1]
         if len(values):

@@ -80,7 +80,7 @@ class ResNetEncoder(nn.Module):
         self.norm.require(modality)
         self._turn(modality)
         pooled = self.trunk(x)
-        return Features(self.norm(self.bottleneck(pooled).float(), modality))
+        return Features(self.norm(self.bottleneck(pooled).to(self.norm.weight.dtype), modality))
 
     def _turn(self, modality: str) -> None:
         if getattr(self._inner[0], "current", None) != modality:
