@@ -31,6 +31,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -212,8 +213,18 @@ def weights_file(path: str | Path) -> Path:
     """
     path = models.located(path)
     file = path / WEIGHTS_NAME if path.is_dir() else path
+    if path.suffix == ".onnx" or (not file.is_file() and any(path.glob("*.onnx"))):
+        raise CheckpointError(
+            f"{path} is an exported model, which mmcl_core.recognize, Recognizer.load and the node run; "
+            "here give the run that it was exported from"
+        )
     if file.is_file():
         return file
+    if (path / "state.pt").is_file():
+        raise CheckpointError(
+            f"{path} is an unfinished run, without {WEIGHTS_NAME}: `python -m mmcl_core.train --resume "
+            f"{quote(str(path))}` goes on with it"
+        )
     if path.is_dir():
         raise CheckpointError(f"the folder {path} holds no {WEIGHTS_NAME}: not a run, or one that has not saved yet")
     raise CheckpointError(

@@ -40,12 +40,15 @@ def draw(picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0,
     height, width = drawn.shape[:2]
     sx, sy = (width / size[0], height / size[1]) if all(size) else (1.0, 1.0)
     scale = max(0.4, height / 1000)
+    corners = []
     for mark in marks:
         x, y, across, down = mark.roi
         # Edges far outside, as a message may have them, are more than OpenCV can count.
         left, right = (min(round(edge * sx), width + 2) for edge in (x, x + across))
         top, bottom = (min(round(edge * sy), height + 2) for edge in (y, y + down))
         cv2.rectangle(drawn, (left, top), (right, bottom), mark.colour, 2)
+        corners.append((mark, left, top))
+    for mark, left, top in corners:  # words are not crossed by the boxes of neighbours
         (wide, high), _ = cv2.getTextSize(mark.words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         base = max(top - 3, high + 2)
         cv2.rectangle(drawn, (left, base - high - 2), (left + wide, base + 3), mark.colour, cv2.FILLED)

@@ -92,6 +92,11 @@ def test_a_plain_formulation_that_needs_too_much_memory_is_a_result(monkeypatch,
     assert [line.get("seconds") for line in printed[::2]] == [1.0] * 3
 
 
+def test_a_measurement_is_no_training_that_would_be_too_short(capfd):
+    assert benchmark.main(["data", "--steps", "1", *TINY, "optim.warmup_steps=100"]) == 0
+    assert "warmup" not in capfd.readouterr().err
+
+
 def test_crops_and_answers_are_measured(capsys):
     (data,) = lines(capsys, "data")
     assert data["benchmark"] == "data"

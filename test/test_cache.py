@@ -386,7 +386,7 @@ def test_sets_that_do_not_fit_are_not_merged(tmp_path):
     write_set(tmp_path / "large", range(10, 12), size=16)
     with PreparedWriter(tmp_path / "hha", classes=CLASSES, size=8, modalities=["depth"], stored=["depth"]) as writer:
         writer.add(Sample({"depth": np.zeros((8, 8, 3), np.uint8)}, 0, "train", "z"))
-    with pytest.raises(DataError, match=r"large has crops of 16 px, .*a of 8 px"):
+    with pytest.raises(DataError, match=r"large has crops of 16 px, .*a of 8 px; make both with one --size"):
         merge_sets([tmp_path / "a", tmp_path / "large"], tmp_path / "out")
     both = r"a and .*b both have the sample '00005'; name each part of one job once"
     with pytest.raises(DataError, match=both):

@@ -162,6 +162,25 @@ def test_training_without_validation_is_told_unless_it_is_meant(tmp_path, caplog
         assert ("no samples in the split 'val': training goes on without validation" in caplog.text) == told
 
 
+@pytest.mark.parametrize(
+    ("settings", "modalities", "without", "told"),
+    [
+        (("model.metric_size=true",), ("rgb", "depth"), 1.0, True),
+        (("model.depth_encoding=normals",), ("depth",), 0.6, True),
+        (("model.depth_encoding=normals",), ("depth",), 0.4, False),
+        (("model.metric_size=true",), ("rgb",), 1.0, False),
+        ((), ("rgb", "depth"), 1.0, False),
+    ],
+)
+def test_depth_that_goes_by_cameras_which_are_not_there_is_told(tmp_path, caplog, settings, modalities, without, told):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    prepared.camera = np.array(prepared.camera)
+    prepared.camera[train[: round(without * len(train))]] = 0
+    check_data(tiny.settings(prepared.path, *settings), prepared, modalities, train, test, len(train))
+    assert ("samples to train on have no camera" in caplog.text) == told
+
+
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))

@@ -362,6 +362,22 @@ def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("there", "named", "said"),
+    [
+        ("onnx/rgb.onnx", "onnx", "give the run that it was exported from"),
+        ("onnx/rgb.onnx", "onnx/rgb.onnx", "give the run that it was exported from"),
+        ("killed/state.pt", "killed", "python -m mmcl_core.train --resume"),
+        ("other/notes.txt", "other", "not a run"),
+    ],
+)
+def test_what_is_no_trained_run_is_named(tmp_path, capsys, there, named, said):
+    (tmp_path / there).parent.mkdir()
+    (tmp_path / there).write_bytes(b"x" * 100)
+    run_command(tmp_path / named, "--data", tmp_path, status=2)
+    assert said in capsys.readouterr().err
+
+
 def test_a_weights_file_alone_can_be_evaluated(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     weights = (run / "weights.safetensors").rename(tmp_path / "elsewhere" / "model.safetensors")

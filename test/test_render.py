@@ -224,7 +224,7 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
     [
         (64, "train=1", "train --config config/demo.yaml --data {} train.batch=2"),
         (128, "train=1", "train --config config/small.yaml --data {} train.batch=2"),
-        (64, "test=1", "evaluate RUN --data {} --split test --out results"),
+        (64, "test=1", "evaluate RUN --data {} --split test"),
     ],
 )
 def test_the_next_command_fits_the_set(meshes, tmp_path, caplog, size, split, command):

@@ -105,6 +105,13 @@ def write_evaluation(folder, name="set", legacy=False, classes=("mug", "ball", "
     return figures
 
 
+def test_letters_that_reach_below_the_line_are_inside_the_chart():
+    page = Page(line_chart("loss", [Series("loss", [(0, 1), (10, 2)], 0)], "update, min_score"))
+    height = next(float(value.split()[3]) for tag, key, value in page.attributes if (tag, key) == ("svg", "viewbox"))
+    lines = [float(value) for tag, key, value in page.attributes if (tag, key) == ("text", "y")]
+    assert max(lines) + 4 <= height  # a third of 11 px
+
+
 def test_page_of_a_run(tmp_path):
     run = write_run(tmp_path / "my run")
     figures = write_evaluation(run / "evaluation" / "set-test")

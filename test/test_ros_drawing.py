@@ -34,6 +34,14 @@ def test_boxes_are_drawn_in_pixels_of_the_picture_they_belong_to():
     np.testing.assert_array_equal(of_another_size, drawn)
 
 
+def test_words_are_not_crossed_by_the_boxes_of_others():
+    words, other = Mark((5, 20, 30, 30), "mug", RED), Mark((12, 5, 20, 50), "", GREEN)
+    alone = draw(flat(), [words])
+    written = np.s_[10:18, 8:26]
+    np.testing.assert_array_equal(draw(flat(), [words, other])[written], alone[written])
+    assert (draw(flat(), [other])[written] == GREEN).all(axis=2).any()
+
+
 def test_words_stand_inside_the_picture_at_its_upper_edge():
     drawn = draw(flat(), [Mark((5, 0, 30, 30), "mug", RED)])
     assert (drawn[2:8, 5:20] != 50).any()

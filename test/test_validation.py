@@ -27,11 +27,22 @@ def test_temperature_against_a_grid():
     logits, labels = 4 * torch.randn(400, 5, generator=g), torch.randint(5, (400,), generator=g)
     labels[:300] = logits[:300].argmax(1)
     grid = torch.linspace(0.1, 15, 3000)
-    best = min(grid.tolist(), key=lambda t: F.cross_entropy(logits / t, labels).item())
+    best = min(grid.tolist(), key=lambda t: F.cross_entropy(logits / t, labels, label_smoothing=1 / 402).item())
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(best, abs=0.02)
     assert fit_temperature(3 * logits, labels) == pytest.approx(3 * found, rel=1e-3)
     assert fit_temperature(logits[:0], labels[:0]) == 1.0
+
+
+def test_few_answers_that_are_all_right_do_not_make_every_score_one():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(26) % 4
+    logits = torch.randn(26, 4, generator=g) + 6 * F.one_hot(labels, 4)
+    assert bool((logits.argmax(1) == labels).all())
+    seen = (logits / fit_temperature(logits, labels)).softmax(1).amax(1).mean().item()
+    assert 1 - 2 / 26 < seen < 1 - 0.5 / 26
+    many = labels.repeat(200), logits.repeat(200, 1)
+    assert fit_temperature(many[1], many[0]) < fit_temperature(logits, labels)
 
 
 def test_scores_count_only_what_is_there():

@@ -154,7 +154,9 @@ def merge_sets(
     stored: dict[str, bool] = {}
     for part in sets:
         if part.size != first.size:
-            raise DataError(f"{part.path} has crops of {part.size} px, {first.path} of {first.size} px")
+            raise DataError(
+                f"{part.path} has crops of {part.size} px, {first.path} of {first.size} px; make both with one --size"
+            )
         for name, entry in part.index["modalities"].items():
             if stored.setdefault(name, entry["dtype"] == "uint8") != (entry["dtype"] == "uint8"):
                 raise DataError(f"{part.path}: {name} is {entry['unit']} here and another kind of picture elsewhere")

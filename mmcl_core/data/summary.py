@@ -56,7 +56,7 @@ def next_command(prepared: PreparedSet) -> str:
     named = {name.lower(): name for name in reversed(prepared.split_names)}
     train = next((named[word] for word in ("train", "training") if word in named), "")
     if not train:
-        return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])} --out results"
+        return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])}"
     file, changes = preset(prepared)
     val = next((named[word] for word in ("val", "validation", "valid") if word in named), "val")
     words = [f"data.{key}_split={quote(name)}" for key, name in (("train", train), ("val", val)) if name != key]

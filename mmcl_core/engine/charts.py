@@ -12,8 +12,8 @@ __all__ = ["Series", "colour_of", "heat_table", "line_chart", "reliability_chart
 
 Points = Sequence[tuple[float, float]]
 
-_WIDTH, _HEIGHT = 520, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
+_WIDTH, _HEIGHT = 520, 254
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
 #: More points than this are averaged in runs: a line has no more room.
 _POINTS = 300
 #: Most classes of a confusion matrix on the page.
@@ -49,9 +49,9 @@ class _Axes:
             parts.append(f'<text x="{_LEFT - 6}" y="{v + 3.5:.1f}" text-anchor="end">{_number(value)}</text>')
         for value in ticks(*self.x):
             u, _ = self.at(value, self.y[0])
-            parts.append(f'<text x="{u:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{_number(value)}</text>')
+            parts.append(f'<text x="{u:.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{_number(value)}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 1}" text-anchor="middle">{escape(x_label)}</text>')
+        parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
         return "".join(parts)
 
 

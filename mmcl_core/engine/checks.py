@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mmcl_core.augment import Augmenter, refuse_distances
 from mmcl_core.config import Config
+from mmcl_core.crops import uses_camera
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.methods import METHODS, method_class
@@ -240,6 +241,7 @@ def check_data(
         _check_choice(config, prepared.labels[val], present[val][:, targets], taught != {-1})
     _check_depth(config, prepared, modalities)
     _warn_of_gaps(config, prepared, val, taught)
+    _warn_of_cameras(config, prepared, modalities, train)
     stages = stages or [Stage("train", config.train.epochs, (Update(config.optim),))]
     _warn_of_warm_up(epoch // config.train.batch, stages)
 
@@ -308,6 +310,23 @@ def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int
     if untaught and taught != {-1}:
         few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
         logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
+
+
+def _warn_of_cameras(
+    config: Config, prepared: PreparedSet, modalities: Sequence[str], train: npt.NDArray[np.int64]
+) -> None:
+    """Tell of depth that goes by the camera, where most of the training samples (rows ``train``) have none."""
+    model = config.model
+    if not uses_camera({"metric_size": model.metric_size, "depth_encoding": model.depth_encoding}):
+        return
+    without = int((prepared.camera[train, 0] <= 0).sum())
+    if without > len(train) / 2 and any(modality(name).kind == "depth" for name in modalities):
+        logger.warning(
+            "%d of %d samples to train on have no camera, and with model.depth_encoding=%s model.metric_size=%s depth "
+            "goes by it: on a robot that has camera_info, depth will look unlike any in training; prepare the set with "
+            "cameras (cameras.csv, --camera), or take model.depth_encoding=relief model.metric_size=false",
+            without, len(train), model.depth_encoding, str(model.metric_size).lower(),
+        )  # fmt: skip
 
 
 def _check_depth(config: Config, prepared: PreparedSet, modalities: Sequence[str]) -> None:

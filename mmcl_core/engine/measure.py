@@ -276,7 +276,8 @@ def _trainer(config: Config, folder: Path, samples: int) -> Trainer:
 
     _random_set(config, folder / "set", samples)
     data = replace(config.data, root=str(folder / "set"), train_split="train", val_split="", val_fraction=0.0)
-    config = replace(config, data=data)
+    # A rate that rises is as much work as one that is there, and the warning of a training too short for it is of none.
+    config = replace(config, data=data, optim=replace(config.optim, warmup_steps=0))
     device = train_device(config.train.device)
     precision = pick_precision(config.train, device)
     prepare_device(config.train, device, precision)

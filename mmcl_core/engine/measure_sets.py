@@ -76,7 +76,7 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
     config = load(
         None,
         [f"data.root={root}", f"data.train_split={split}", "data.val_split=''", f"train.batch={batch}",
-         f"train.modalities=[{','.join(prepared.modalities)}]", "train.target=both",
+         f"train.modalities=[{','.join(prepared.modalities)}]", "train.target=both", "optim.warmup_steps=0",
          *(["method=amdim"] if len(prepared.modalities) == 1 else []),
          *(["model.depth_encoding=stored"] if stored else [])],
     )  # fmt: skip

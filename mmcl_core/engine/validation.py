@@ -102,6 +102,9 @@ def scores(logits: Outputs, targets: Sequence[str]) -> dict[str, float]:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The T in [0.05, 20] that minimises the cross-entropy of ``softmax(logits / T)`` (Guo et al. 2017).
 
+    Labels are softened by 1 / (N + 2), after Platt (1999): with N answers that are all right, plain labels would take T
+    to its lower bound and every score, right or wrong, to 1.
+
     Args:
         logits: [N, C].
         labels: int64 [N], all >= 0. N = 0 gives 1.
@@ -113,7 +116,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     golden = (math.sqrt(5) - 1) / 2
 
     def entropy(log_t: float) -> float:
-        return F.cross_entropy(logits / math.exp(log_t), labels).item()
+        return F.cross_entropy(logits / math.exp(log_t), labels, label_smoothing=1 / (len(labels) + 2)).item()
 
     # The cross-entropy is convex in 1 / T, hence has a single valley in log T.
     a, b = high - golden * (high - low), low + golden * (high - low)
