@@ -69,7 +69,7 @@ def _recognize(options: argparse.Namespace) -> None:
     scale, camera = depth_scale(options.depth_unit), parse_camera(options.camera)
     recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror, warm_up=False)
     if "depth" in files and recognizer.uses_camera and camera is None:
-        logger.warning("this model knows the metric size of what it sees; without --camera its answers are worth less")
+        logger.warning("in depth this model goes by the camera; without --camera its answers are worth less")
     pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
     width = max(len(str(next(iter(paths.values())))) for paths in pictures)
     answered = 0

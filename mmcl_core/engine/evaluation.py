@@ -181,7 +181,8 @@ def _usable(
             f"classes are {', '.join(prepared.classes)}"
         )
     if unknown:
-        logger.warning(
+        logger.log(
+            logging.INFO if {UNKNOWN} == unknown.keys() else logging.WARNING,  # those are meant to be strangers
             "%d samples of things that the model has no name for %s: %s",
             unknown.total(),
             "are left out" if settings.legacy else "count for min_score alone",
