@@ -338,6 +338,17 @@ def test_figures_of_a_run_that_cannot_be_written_to(run, tmp_path, capsys):
     assert (tmp_path / "figures" / "report" / "index.html").is_file()
 
 
+def test_a_foreign_file_in_a_run_keeps_no_figures_back(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", count=4)
+    (run / "evaluation" / "mine").mkdir(parents=True)
+    (run / "evaluation" / "mine" / "metrics.json").write_text('{"loss": 5}')
+    run_command(run, "--data", data)
+    out, err = capsys.readouterr()
+    assert "figures:" in out
+    assert str(run / "evaluation" / "mine" / "metrics.json") in err
+    assert (run / "evaluation" / "set-test" / "report" / "index.html").is_file()
+
+
 def test_results_on_another_set_of_the_same_name_are_not_replaced_without_a_word(run, tmp_path, capsys):
     first, second = (write_set(tmp_path / place / "set", count=count) for place, count in (("here", 5), ("there", 6)))
     for data, told in ((first, False), (first, False), (second, True)):
