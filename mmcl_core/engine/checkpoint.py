@@ -57,7 +57,7 @@ def load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"no saved state at {path}") from error
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         pickled = isinstance(error, pickle.UnpicklingError)  # torch then explains how to read it unsafely
-        reason = "it holds no tensors" if pickled else str(error).split("\n")[0]
+        reason = "it holds no tensors" if pickled else str(error).split("\n")[0] or "it is empty"
         raise CheckpointError(
             f"{path} is damaged and cannot be resumed from ({reason}); remove it and start the run again"
         ) from error

@@ -377,7 +377,7 @@ class Trainer:
             return
         require_finite(self.system, self._done)
         state = {
-            "data": self.samples.fingerprint,
+            **self.samples.identity(),
             "processes": self.world.size,
             "precision": self.precision,
             "stage": self.index,
