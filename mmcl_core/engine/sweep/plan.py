@@ -166,8 +166,11 @@ def make_plan(
         ConfigError: an unknown row or data set; a seed or data set given as a setting.
         DataError: a data set that is not there, or has no such split.
     """
+    given = [overrides or {}, table.settings, *(column.settings for column in table.columns.values())]
+    for row in table.rows.values():
+        given += [row.settings, *row.points.values(), *(cell.settings for cell in row.cells.values())]
     for name, option in (("seed", "--seeds"), ("data.root", "--data")):
-        if overrides and name in overrides:
+        if any(name in settings for settings in given):
             raise ConfigError(f"{name} of a sweep is given by {option}, not as a setting")
     known = {row.name: row for row in table.shown}
     for name in rows:
