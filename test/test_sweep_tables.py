@@ -229,6 +229,12 @@ def test_sets_that_are_not_there(write, tmp_path):
         make_plan(table, [0], data=[str(tmp_path / "none")])
     with pytest.raises(ConfigError, match=r"no data set 'tny'; did you mean 'tiny'\?"):
         make_plan(table, [0], data=["tny=/x"])
+    for content in ("[]", '{"splits": null}'):
+        (tmp_path / "index.json").write_text(content)
+        with pytest.raises(DataError, match="--data tiny=DIR"):
+            make_plan(table, [0], data=[str(tmp_path)])
+    with pytest.raises(ConfigError, match="--data b: the data set 'tiny' is given twice"):
+        make_plan(table, [0], data=["a", "b"])
     with pytest.raises(ConfigError, match=r"no row 'mult'; did you mean 'multi'\?"):
         make_plan(table, [0], rows=["mult"])
     text = TABLE.replace("sets: {", "sets: {real: /nowhere, ").replace("name: ", "set: tiny, name: ")
