@@ -294,7 +294,14 @@ def test_what_cannot_be_loaded(tmp_path):
         with pytest.raises(CheckpointError):
             Recognizer.load(path)
     save_model(tmp_path / "weights.safetensors")
-    for wrong in ({"device": "gpu"}, {"device": "cuda:99"}, {"precision": "int8"}, {"backend": "jax"}):
+    for wrong in (
+        {"device": "gpu"},
+        {"device": "cuda:99"},
+        {"device": "xla"},
+        {"device": "hpu"},
+        {"precision": "int8"},
+        {"backend": "jax"},
+    ):
         with pytest.raises(ConfigError, match=r"choose|take"):
             Recognizer.load(tmp_path, **wrong)
     with pytest.raises(CheckpointError, match=r"\.onnx"):
