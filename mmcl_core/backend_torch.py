@@ -115,8 +115,11 @@ def pick_device(name: str, setting: str = "device") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(choice) from error
-    if device.type == "meta":  # holds no numbers
-        raise ConfigError(choice)
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.ones(1, device=device).cpu()
+        except (RuntimeError, AssertionError, ImportError) as error:  # meta holds no numbers, others are not there
+            raise ConfigError(choice) from error
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ConfigError(f"{setting} is {name!r}, torch finds {found} usable GPUs; take auto or cpu")

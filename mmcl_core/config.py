@@ -383,6 +383,7 @@ def override(config: Config, values: Mapping[str, Any], where: str = "settings")
     """
     plain: dict[str, Any] = dataclasses.asdict(config)
     for name, value in values.items():
+        name = str(name)  # a key of YAML may be a number
         *sections, key = name.split(".")
         place = plain
         for section in sections:

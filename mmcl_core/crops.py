@@ -100,7 +100,7 @@ def check_depth(crop: Any, name: str) -> Array:
     if array.ndim != 2:
         fix = "give it as crop[..., 0]" if array.ndim == 3 and array.shape[2] == 1 else "depth crops are [H, W]"
         raise InputError(f"{name} has shape {array.shape}; {fix}")
-    if array.dtype == np.uint16:
+    if array.dtype.newbyteorder("=") == np.uint16:
         largest = int(array.max())
         if 0 < largest < LEAST_PLAUSIBLE_MM:
             raise InputError(
@@ -141,15 +141,20 @@ def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:
     """
     if camera is None:
         return np.zeros((count, 4), np.float32)
+    camera = list(camera)
     if len(camera) != count:
         raise InputError(f"{len(camera)} cameras for {count} crops; give one (fx, fy, cx, cy) a crop, or None")
     rows = np.zeros((count, 4), np.float32)
     for index, one in enumerate(camera):
         if one is None:
             continue
-        values = np.asarray(one, np.float64)
+        try:
+            values = np.asarray(one, np.float64)
+        except (TypeError, ValueError):  # text, or lists of different lengths
+            values = np.empty(0)
         if values.shape != (4,) or not np.isfinite(values).all():
-            raise InputError(f"camera[{index}] is {one!r}; four finite numbers (fx, fy, cx, cy) expected, or None")
+            found = " ".join(repr(one).split())
+            raise InputError(f"camera[{index}] is {found}; four finite numbers (fx, fy, cx, cy) expected, or None")
         if values.any() and min(values[:2]) <= 0:
             raise InputError(f"camera[{index}] has focal lengths {values[0]:g}, {values[1]:g}; both must be positive")
         rows[index] = values
@@ -255,4 +260,4 @@ def _array(crop: Any, name: str) -> Array:
         raise InputError(f"{name} is a {type(crop).__name__}; a numpy array is expected")
     if not crop.size:
         raise InputError(f"{name} is empty (shape {crop.shape}); leave boxes without pixels out, or give None")
-    return crop
+    return np.ma.filled(crop, 0)  # what a mask hides is no reading

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
-from mmcl_core.errors import ConfigError
+from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["main", "table"]
 
@@ -75,7 +75,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     write_results(evaluation, out)
     try:
         page = write_report(run or out, [out])
-    except OSError as error:
+    except (OSError, DataError) as error:
         if run is None:
             raise
         logger.warning("the report of the run could not be written (%s) and is put beside the figures", error)

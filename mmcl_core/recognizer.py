@@ -14,7 +14,7 @@ end; PyTorch is imported for weights files only, onnxruntime for ``.onnx`` files
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -327,6 +327,8 @@ def _is_picture(crop: Any) -> bool:
 def _listed(kind: str, crops: Sequence[Any]) -> list[Any]:
     if isinstance(crops, np.ndarray) and (crops.ndim < 3 or (kind == "rgb" and crops.ndim == 3) or _is_picture(crops)):
         raise InputError(f"{kind} is a single picture of shape {crops.shape}; give a list: {kind}=[crop]")
+    if isinstance(crops, (str, bytes)) or not isinstance(crops, Iterable):
+        raise InputError(f"{kind} is a {type(crops).__name__}; give a list of numpy arrays: {kind}=[crop]")
     return list(crops)
 
 

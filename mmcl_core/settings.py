@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -43,9 +44,12 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that comes twice, of which YAML itself drops the first, and says where a value is no good."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """A value; one that is none of its kind, such as the 31st of June, is an error with a place."""
+        """A value; one that is none of its kind, such as the 31st of June, is an error with a place.
+
+        It is always made with all that is in it, as then one that holds itself is found.
+        """
         try:
-            return super().construct_object(node, deep)
+            return super().construct_object(node, deep=True)
         except ValueError as error:
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
 
@@ -68,7 +72,10 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is none, or a mapping holds a key twice; :func:`yaml_problem` says it in one line.
     """
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
 
 
 def yaml_problem(error: yaml.YAMLError | ValueError, text: str = "") -> str:
@@ -186,6 +193,8 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
             return float(value)  # YAML 1.1 reads 1e-5 as text
         except ValueError:
             pass
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ConfigError(f"{where}: {name} is a number of {len(str(abs(value)))} digits, which is too large")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is str and value is None:
@@ -207,7 +216,7 @@ def read_override(text: str) -> tuple[str, Any]:
     if not sign or not name.strip():
         raise ConfigError(f"override {text!r} is not of the form section.key=value")
     try:
-        return name.strip(), yaml.safe_load(value) if value else ""
+        return name.strip(), load_yaml(value) if value else ""
     except (yaml.YAMLError, ValueError) as error:
         cut = "; put the whole in quotes where it holds spaces" if value[:1] in "[{'\"" else ""
         raise ConfigError(

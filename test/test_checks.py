@@ -181,6 +181,15 @@ def test_depth_that_goes_by_cameras_which_are_not_there_is_told(tmp_path, caplog
     assert ("samples to train on have no camera" in caplog.text) == told
 
 
+@pytest.mark.parametrize(("split", "told"), [("train", True), ("test", False)])
+def test_validation_on_what_is_trained_on_is_told(tmp_path, caplog, split, told):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, val = prepared.select("train"), prepared.select(split)
+    settings = tiny.settings(prepared.path, f"data.val_split={split}", "train.keep=last")
+    check_data(settings, prepared, ("rgb",), train, val, len(train))
+    assert ("are both 'train': validation looks at what is trained on" in caplog.text) == told
+
+
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))

@@ -65,6 +65,10 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
         ("train: 5", "train must be a mapping, not 5"),
         ("[1, 2]", "holds a list; a mapping"),
         ("a: [", "not valid YAML"),
+        ("train: &a {epochs: *a}", "line 1, column 8: found unconstructable recursive node"),
+        ("[" * 3000, "not valid YAML: it is nested too deep"),
+        (f"train: {{epochs: 1{'0' * 400}}}", "train.epochs is a number of 401 digits, which is too large"),
+        (f"optim: {{lr: 1{'0' * 400}}}", "optim.lr is a number of 401 digits"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_file(tmp_path, text, message):
@@ -159,8 +163,9 @@ def test_overrides_come_after_the_file_and_after_each_other(tmp_path):
         ("momentum=0.9", r"unknown setting 'momentum'; did you mean 'optim.momentum' or 'cmc.momentum'\?"),
         ("train.modalities=[rgb,", "put the whole in quotes where it holds spaces"),
         ("seed.a=3", "unknown section 'seed' in 'seed.a'; it is a setting"),
+        ("train={batch: 8, batch: 4}", "the key 'batch' comes twice"),
         ("train.batch=[", "override 'train.batch=\\[': the value is not valid YAML"),
-        ("data.root=2024-13-45", "the value is not valid YAML: month must be"),
+        ("data.root=2024-13-45", "the value is not valid YAML: .*month must be"),
         ("optim=adamw", "command line: optim must be a mapping, not 'adamw'"),
         ("train.batch=x", "command line: train.batch must be int, got 'x'"),
     ],

@@ -1,5 +1,7 @@
 """The crop rule against slow loops, the camera against projected points, depth units, and faults of picture files."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -171,6 +173,17 @@ def test_a_picture_with_a_foreign_block_in_the_middle_is_damaged(tmp_path, way):
     path.write_bytes(png[:middle] + block + png[middle + 2000 :])
     with pytest.raises(DataError, match="is not a readable picture"):
         read_rgb(path)
+
+
+def test_a_picture_that_says_to_be_of_a_billion_pixels_is_named(tmp_path):
+    path = tmp_path / "huge.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[16:24] = 2 * (60000).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="not a readable picture"):
+        read_picture(path)
 
 
 def test_faults_of_picture_files_are_told_apart(tmp_path):

@@ -250,6 +250,14 @@ def test_transfer_from_a_weights_file(tmp_path):
         RecognitionModel(ModelConfig(input_size=32, ndf=8, nrkhs=8, depth=1), BOTH, 3).init_from(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"admd:\n  alone_epochs: 59\n", b"M", b"h\x96", b"# text\n", b""])
+def test_what_is_no_checkpoint_to_start_from_is_named(tmp_path, content):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"settings\.yaml is not a checkpoint"):
+        RecognitionModel(ModelConfig(input_size=32, ndf=4, nrkhs=8, depth=1), BOTH, 3).init_from(path)
+
+
 def test_the_authors_encoder_for_32_px_is_refused(tmp_path):
     """All its weights but those of the unit after the first convolution have a place in ours."""
     config = ModelConfig(input_size=32, ndf=4, nrkhs=24, depth=1)

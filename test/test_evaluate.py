@@ -338,6 +338,17 @@ def test_figures_of_a_run_that_cannot_be_written_to(run, tmp_path, capsys):
     assert (tmp_path / "figures" / "report" / "index.html").is_file()
 
 
+def test_a_foreign_file_in_a_run_keeps_no_figures_back(run, tmp_path, capsys):
+    data = write_set(tmp_path / "set", count=4)
+    (run / "evaluation" / "mine").mkdir(parents=True)
+    (run / "evaluation" / "mine" / "metrics.json").write_text('{"loss": 5}')
+    run_command(run, "--data", data)
+    out, err = capsys.readouterr()
+    assert "figures:" in out
+    assert str(run / "evaluation" / "mine" / "metrics.json") in err
+    assert (run / "evaluation" / "set-test" / "report" / "index.html").is_file()
+
+
 def test_results_on_another_set_of_the_same_name_are_not_replaced_without_a_word(run, tmp_path, capsys):
     first, second = (write_set(tmp_path / place / "set", count=count) for place, count in (("here", 5), ("there", 6)))
     for data, told in ((first, False), (first, False), (second, True)):
@@ -346,36 +357,26 @@ def test_results_on_another_set_of_the_same_name_are_not_replaced_without_a_word
         assert read(run / "evaluation" / "set-test")[0]["data"]["path"] == str(data)
 
 
-def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
-    save_model(tmp_path / "weights.safetensors", trained=("depth",))
-    rgb_only = write_set(tmp_path / "rgb_only", count=4, modalities=("rgb",))
-    strangers = write_set(tmp_path / "strangers", count=4, classes=("kite", "tent"))
-    both = write_set(tmp_path / "both", count=4)
-    for data, options, message in (
-        (rgb_only, [], "nothing to evaluate"),
-        (both, ["--modality", "rgbd"], "trained to classify depth, not rgb (--modality rgbd)"),
-        (rgb_only, ["--modality", "depth"], "has no modality 'depth'"),
-        (strangers, [], "no sample of the model's classes"),
-        (tmp_path / "nothing", [], "nothing"),
+def test_depth_of_another_kind_and_a_split_without_labels_are_named(run, tmp_path, capsys):
+    save_model(tmp_path / "weights.safetensors", depth_encoding="stored")
+    sets = {}
+    for name, stored, label in (("hha", ["depth"], 0), ("unlabelled", [], -1)):
+        sets[name] = tmp_path / name
+        with PreparedWriter(
+            sets[name], classes=CLASSES, size=SIDE, modalities=["rgb", "depth"], stored=stored, description={}
+        ) as writer:
+            picture = np.full((SIDE, SIDE, 3), 99, np.uint8)
+            depth = picture if stored else np.full((SIDE, SIDE), 900, np.uint16)
+            writer.add(Sample({"rgb": picture, "depth": depth}, label, "test", "k"))
+    metric = write_set(tmp_path / "metric", count=4)
+    for model, data, message in (
+        (run, sets["hha"], f"depth in {sets['hha']} is pictures, and the model takes distances"),
+        (tmp_path, metric, f"depth in {metric} is distances, and the model takes pictures"),
+        (run, sets["unlabelled"], "has a label to compare answers with"),
     ):
-        run_command(tmp_path, "--data", data, *options, status=2)
+        run_command(model, "--data", data, status=2)
         assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("there", "named", "said"),
-    [
-        ("onnx/rgb.onnx", "onnx", "give the run that it was exported from"),
-        ("onnx/rgb.onnx", "onnx/rgb.onnx", "give the run that it was exported from"),
-        ("killed/state.pt", "killed", "python -m mmcl_core.train --resume"),
-        ("other/notes.txt", "other", "not a run"),
-    ],
-)
-def test_what_is_no_trained_run_is_named(tmp_path, capsys, there, named, said):
-    (tmp_path / there).parent.mkdir()
-    (tmp_path / there).write_bytes(b"x" * 100)
-    run_command(tmp_path / named, "--data", tmp_path, status=2)
-    assert said in capsys.readouterr().err
+    run_command(run, "--data", sets["hha"], "--modality", "rgb")
 
 
 def test_a_weights_file_alone_can_be_evaluated(run, tmp_path):

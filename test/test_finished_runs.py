@@ -134,6 +134,22 @@ def test_figures_of_other_weights_do_not_count(evaluated):
     assert is_complete(run, [test])
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"model": null}', "\udcff"])
+def test_edited_figures_are_made_anew(evaluated, content):
+    run, test = evaluated
+    path = run / "evaluation" / test["label"] / "metrics.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    assert not is_complete(run, [test])
+    path.write_text(json.dumps({"model": {"model_id": model_id(run)}, "modalities": {"rgb": {"top1": None}}}))
+    assert not is_complete(run, [test])
+
+
+def test_a_run_with_damaged_weights_costs_no_other_one(evaluated):
+    run, test = evaluated
+    (run / "weights.safetensors").write_bytes(b"damaged")
+    assert not is_complete(run, [test])
+
+
 def test_a_run_that_has_not_ended_is_not_complete(evaluated):
     run, test = evaluated
     (run / "weights.safetensors").rename(run / "state.pt")

@@ -252,11 +252,30 @@ RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
         ({"depth": [DEPTH], "camera": [(500, 500, 4)]}, r"camera\[0\]"),
         ({"depth": [DEPTH], "camera": [(0, 500, 4, 4)]}, "positive"),
         ({"depth": [DEPTH], "camera": [(500, 500, np.nan, 4)]}, "finite"),
+        ({"depth": [DEPTH], "camera": ["500,500,4,4"]}, r"camera\[0\] is '500,500,4,4'; four"),
+        ({"depth": [DEPTH], "camera": [[500, [500], 4, 4]]}, r"camera\[0\]"),
+        ({"depth": [DEPTH], "camera": [{"fx": 500}]}, r"camera\[0\]"),
+        ({"rgb": "mug.jpg"}, r"rgb is a str; give a list of numpy arrays: rgb=\[crop\]"),
+        ({"depth": 5}, r"depth is a int; give a list"),
     ],
 )
 def test_what_is_no_crop_is_refused(loaded, arguments, message):
     with pytest.raises(InputError, match=message):
         loaded[1].recognize(**arguments)
+
+
+def test_depth_of_another_byte_order_or_behind_a_mask(loaded):
+    depth = np.arange(600, 856, dtype=np.uint16).reshape(16, 16)
+    holes = depth.copy()
+    holes[:4] = 0
+    for same, other in (
+        (depth, depth.astype(">u2")),
+        (depth, (depth / 1000).astype(">f4")),
+        (holes, np.ma.masked_array(depth, holes == 0)),
+    ):
+        expected, found = (loaded[1].recognize(depth=[crop]) for crop in (same, other))
+        np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+        np.testing.assert_array_equal(found.depth_valid, expected.depth_valid)
 
 
 def test_untrained_modality(tmp_path):
@@ -275,7 +294,14 @@ def test_what_cannot_be_loaded(tmp_path):
         with pytest.raises(CheckpointError):
             Recognizer.load(path)
     save_model(tmp_path / "weights.safetensors")
-    for wrong in ({"device": "gpu"}, {"device": "cuda:99"}, {"precision": "int8"}, {"backend": "jax"}):
+    for wrong in (
+        {"device": "gpu"},
+        {"device": "cuda:99"},
+        {"device": "xla"},
+        {"device": "hpu"},
+        {"precision": "int8"},
+        {"backend": "jax"},
+    ):
         with pytest.raises(ConfigError, match=r"choose|take"):
             Recognizer.load(tmp_path, **wrong)
     with pytest.raises(CheckpointError, match=r"\.onnx"):

@@ -11,7 +11,7 @@ from test_recognizer import save_model
 from mmcl_core import metrics
 from mmcl_core.engine.charts import Series, heat_table, line_chart, ticks
 from mmcl_core.engine.figures import save_confusion
-from mmcl_core.engine.report import write_report
+from mmcl_core.engine.report import try_report, write_report
 from mmcl_core.errors import DataError
 
 VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}
@@ -192,6 +192,34 @@ def test_damaged_evaluation_is_named(tmp_path):
     (run / "evaluation" / "bad" / "metrics.json").write_text("{")
     with pytest.raises(DataError, match=r"bad.metrics\.json"):
         write_report(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluation/other/metrics.json", "{}"),
+        ("evaluation/other/metrics.json", "[]"),
+        ("evaluation/other/metrics.json", '{"loss": 5}'),
+        ("evaluation/set/samples.json", "{}"),
+        ("metrics.jsonl", '{"stage": "train", "epo\n'),
+        ("metrics.jsonl", "[]\n"),
+        ("metrics.jsonl", '{"split": "train"}\n'),
+        ("metrics.jsonl", '{"stage": "a", "epoch": 0, "step": 1, "split": "train", "loss": null}\n'),
+        ("config.yaml", "train: ["),
+        ("config.yaml", "5"),
+        ("environment.json", "[]"),
+        ("environment.json", "\udcff"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path, caplog, name, content):
+    run = write_run(tmp_path / "run")
+    write_evaluation(run / "evaluation" / "set")
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=(run / name).parent.name):
+        write_report(run)
+    try_report(run)  # as the end of a training does
+    assert [record.exc_info for record in caplog.records] == [None]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.3, 0.94), (-3.2, 17), (1e-6, 2e-4), (0, 18640)])

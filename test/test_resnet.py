@@ -86,6 +86,9 @@ def test_files_that_do_not_fit_are_named(reference, tmp_path):
     (tmp_path / "bad.pth").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         encoder.load_torchvision(tmp_path / "bad.pth")
+    (tmp_path / "settings.yaml").write_text("admd:\n  alone_epochs: 59\n")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        encoder.load_torchvision(tmp_path / "settings.yaml")
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="holds a list"):
         encoder.load_torchvision(tmp_path / "list.pth")

@@ -138,7 +138,16 @@ def test_damaged_state_is_not_loaded(tmp_path):
     path = tmp_path / "state.pt"
     save_state(path, {"weights": torch.arange(5000.0)})
     content = path.read_bytes()
-    for part in (content[: len(content) // 2], content[:-7], b"", b"x\n", b"PK\x03\x04"):
+    for part in (
+        content[: len(content) // 2],
+        content[:-7],
+        b"",
+        b"x\n",
+        b"PK\x03\x04",
+        b"admd:\n  lr: 1",
+        b"M",
+        b"h\x96",
+    ):
         path.write_bytes(part)
         with pytest.raises(CheckpointError, match=str(path)) as caught:
             load_state(path)

@@ -98,3 +98,60 @@ def test_a_killed_run_does_what_is_left_and_nothing_twice(tmp_path):
             assert [row["step"] for row in read_rows(run, "train")] == list(range(1, die_at + 1))
     assert updates == {"first": list(range(11)), "second": list(range(11, 14)), "third": list(range(14, 20))}
     assert [row["step"] for row in read_rows(run, "train")] == list(range(1, 21))
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that was stopped after its first epoch."""
+    run, config = tmp_path / "run", tmp_path / "config.yaml"
+    words = ("method=supervised", "train.epochs=2", "train.batch=16", "optim.warmup_steps=0")
+    config.write_text(yaml.safe_dump(to_dict(tiny.settings(tiny.make_set(tmp_path / "set"), *words))))
+    end_epoch = trainer.Trainer._end_epoch
+
+    def stop(self, epoch):
+        self.stopping = True
+        end_epoch(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_end_epoch", stop)
+        assert command.main(["--config", str(config), "--out", str(run)]) == command.EXIT_STOPPED
+    return run
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("model", "ndf", 16),
+        ("optim", "name", "sgd"),
+        ("optim", "ema", 0.9),
+        ("train", "batch", 8),
+        ("optim", "lr", 1.0),
+    ],
+)
+def test_a_run_whose_settings_were_edited_does_not_go_on(stopped, capsys, section, name, value):
+    settings = yaml.safe_load((stopped / "config.yaml").read_text())
+    before, settings[section][name] = settings[section][name], value
+    (stopped / "config.yaml").write_text(yaml.safe_dump(settings))
+    capsys.readouterr()
+    assert command.main(["--resume", str(stopped), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert f"{section}.{name}: {before!r} -> {value!r}" in error
+    assert error.count("\n") == 1
+
+
+def test_where_a_run_goes_on_is_no_edited_setting(stopped):
+    settings = yaml.safe_load((stopped / "config.yaml").read_text())
+    settings["train"]["threads"], settings["out"], settings["model"]["init_from"] = 2, "elsewhere", "moved"
+    (stopped / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert command.main(["--resume", str(stopped), "--quiet"]) == 0
+
+
+def test_a_run_whose_log_was_edited_is_refused_before_any_work(stopped, capsys):
+    log = stopped / "metrics.jsonl"
+    log.write_bytes(log.read_bytes()[1:] + b"\n")
+    capsys.readouterr()
+    assert command.main(["--resume", str(stopped), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {log} is damaged in line 1")
+    assert error.count("\n") == 1
+    assert load_state(stopped / "state.pt")["step"] == 2

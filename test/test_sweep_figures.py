@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mmcl_core.engine.sweep import pages
 from mmcl_core.engine.sweep.plan import Place, make_plan
 from mmcl_core.engine.sweep.plots import save_plots
 from mmcl_core.engine.sweep.pool import Outcome
+from mmcl_core.engine.sweep.session import Session
 from mmcl_core.engine.sweep.summary import Line, summarise
 from mmcl_core.engine.sweep.table import read_table
 
@@ -122,6 +124,28 @@ def test_a_failure_of_an_earlier_start_is_not_forgotten(write, tmp_path):
     assert "| ce | … | - |" in page.split("Tested on real")[1]
     again = pages.markdown(summarise(make_plan(table, [0]), tmp_path, {}))
     assert "failed" not in again, "it is about to be tried again"
+
+
+def test_edited_files_of_a_run_cost_its_figures_alone(by_hand, tmp_path):
+    plan, summary = by_hand
+    known = {place: result.scores for place, result in summary.results.items()}
+    place = next(place for place, scores in known.items() if scores)
+    folder = summary.out / "runs" / plan.keys[place]
+    for path in folder.glob("evaluation/*/metrics.json"):
+        path.write_text('{"modalities": {"rgb": {"top1": 0.5}}}')
+    with (folder / "sweep.jsonl").open("ab") as file:
+        file.write(
+            b'{}\n{"seconds": 5}}\n\xff\xfe}\n[1]\n{"status": 0, "seconds": null, "cpu_seconds": 1, "share": 1}\n'
+        )
+    (folder / "environment.json").write_text('{"gpu": null}')
+    table = tmp_path / "sweep" / plan.table.path.stem
+    table.mkdir(parents=True)
+    (table / "environment.json").write_text("[]")
+    shutil.copytree(summary.out / "runs", tmp_path / "sweep" / "runs")
+    found = Session(plan, tmp_path / "sweep", ["cpu"]).write()
+    assert {p: r.scores for p, r in found.results.items()} == known | {place: {}}
+    assert found.results[place].state == "open"
+    assert found.costs == summary.costs
 
 
 def test_plots_of_an_earlier_start_do_not_stay(by_hand, tmp_path):

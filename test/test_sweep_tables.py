@@ -43,6 +43,12 @@ TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path
         ),
         ("columns:", "settings: {train.epochs: 2}\ncolumns:", "the key 'settings' comes twice"),
         ("title: Tiny", "title: [", "not valid YAML"),
+        ("rgb: 92.5", "32: 92.5", "row ce has a cell in an unknown column '32'; known are rgb, depth"),
+        ("rgb: 92.5", "rgb: true", r"rows\[0\]\.cells\.rgb\.paper is True; give a number"),
+        ("rgb: 92.5", "rgb: {0.5: 92.5}", r"row ce, rgb: a figure at the point 0\.5; the table has none"),
+        ("columns:", "points: {setting: data.label_share}\ncolumns:", "points takes a setting and its values"),
+        ("columns:", "points: {values: [0.5, 1]}\ncolumns:", "points takes a setting and its values"),
+        ("columns:", "points: {setting: data.label_share, values: [1, 1.0]}\ncolumns:", "each once"),
     ],
 )
 def test_a_wrong_table_is_refused(write, old, new, message):
@@ -100,6 +106,34 @@ def test_a_row_may_have_settings_of_its_own_at_a_point(write):
 def test_seed_and_data_are_no_settings_of_a_sweep(write, name, option):
     with pytest.raises(ConfigError, match=f"{name} of a sweep is given by {option}"):
         make_plan(read_table(write()), [0], overrides={name: 7})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: multi", "settings: {seed: 3}, name: multi"),
+        ("title: RGB", "settings: {seed: 3}"),
+        ("rgb: 94.4", "rgb: {settings: {seed: 3}}"),
+        ("{train.target", "{seed: 3, train.target"),
+    ],
+)
+def test_seed_and_data_are_no_settings_in_a_table(write, old, new):
+    with pytest.raises(ConfigError, match="seed of a sweep is given by --seeds"):
+        make_plan(read_table(write(TABLE.replace(old, new, 1))), [0])
+
+
+def test_names_and_keys_may_look_like_numbers(write, tmp_path):
+    text = TABLE.replace("rgb: ", "32: ").replace("depth: ", "64: ")
+    text = text.replace("{title: RGB}", "{modality: rgb}").replace("{}", "{modality: depth}")
+    table = read_table(write(text + "compare: [{rows: [multi, ce], paper: {32: 2.0}}]\n"))
+    assert list(table.columns) == ["32", "64"]
+    assert table.compare[0].paper == {"32": 2.0}
+    plan = make_plan(table, [0])
+    assert not plan.problems
+    assert plan.runs[plan.keys[Place("ce", "32", None, 0)]].config.train.modalities == ("rgb",)
+    plan = make_plan(read_table(write(TABLE.replace("settings: {train.target", "settings: {5: 3, train.target"))), [0])
+    assert all("unknown setting '5'" in problem for problem in plan.problems.values())
+    assert plan.problems
 
 
 def test_a_further_test_set_for_a_modality_that_no_column_has(write):
@@ -195,6 +229,12 @@ def test_sets_that_are_not_there(write, tmp_path):
         make_plan(table, [0], data=[str(tmp_path / "none")])
     with pytest.raises(ConfigError, match=r"no data set 'tny'; did you mean 'tiny'\?"):
         make_plan(table, [0], data=["tny=/x"])
+    for content in ("[]", '{"splits": null}'):
+        (tmp_path / "index.json").write_text(content)
+        with pytest.raises(DataError, match="--data tiny=DIR"):
+            make_plan(table, [0], data=[str(tmp_path)])
+    with pytest.raises(ConfigError, match="--data b: the data set 'tiny' is given twice"):
+        make_plan(table, [0], data=["a", "b"])
     with pytest.raises(ConfigError, match=r"no row 'mult'; did you mean 'multi'\?"):
         make_plan(table, [0], rows=["mult"])
     text = TABLE.replace("sets: {", "sets: {real: /nowhere, ").replace("name: ", "set: tiny, name: ")

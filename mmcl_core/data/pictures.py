@@ -81,7 +81,10 @@ def read_picture(path: Path) -> Array:
         raise DataError(f"is damaged at byte {place} of {len(data)}")
     # IMREAD_UNCHANGED would leave the EXIF orientation out; a JPEG has no more channels than these flags keep.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if data[:3] == _JPEG else cv2.IMREAD_UNCHANGED
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:  # what the head of the file says is impossible, or beyond what OpenCV reads
+        raise DataError(f"is not a readable picture ({len(data)} bytes): {' '.join(error.err.split())}") from error
     if image is None:
         raise DataError(f"is not a readable picture ({len(data)} bytes)")
     return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 and image.shape[2] == 3 else image

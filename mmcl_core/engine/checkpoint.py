@@ -6,7 +6,6 @@ beside it, synchronised to the disk and renamed, so that a process killed at any
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from mmcl_core.atomic import write_atomically
-from mmcl_core.errors import CheckpointError
+from mmcl_core.errors import UNREADABLE, CheckpointError
 
 __all__ = ["StateWriter", "load_state", "save_state", "snapshot"]
 
@@ -55,9 +54,10 @@ def load_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no saved state at {path}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        pickled = isinstance(error, pickle.UnpicklingError)  # torch then explains how to read it unsafely
-        reason = "it holds no tensors" if pickled else str(error).split("\n")[0]
+    except (OSError, *UNREADABLE) as error:
+        # Of a file that is none of its own torch tells where it gave up, or how to read it unsafely.
+        known = isinstance(error, (RuntimeError, OSError, EOFError))
+        reason = (str(error).split("\n")[0] or "it is cut off") if known else "it holds no tensors"
         raise CheckpointError(
             f"{path} is damaged and cannot be resumed from ({reason}); remove it and start the run again"
         ) from error

@@ -304,6 +304,11 @@ def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int
             "%s has no samples in the split %r: training goes on without validation; data.val_fraction=0.1 holds some "
             "back, data.val_split='' says that this is meant", config.data.root, config.data.val_split,
         )  # fmt: skip
+    if len(val) and config.data.val_split == config.data.train_split:
+        logger.warning(
+            "data.val_split and data.train_split are both %r: validation looks at what is trained on, and its accuracy "
+            "says nothing about other samples", config.data.val_split,
+        )  # fmt: skip
     if len(taught - {-1}) == 1 and taught != {-1}:
         logger.warning("all labelled samples to train on are of one class, %s", prepared.classes[max(taught)])
     untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]

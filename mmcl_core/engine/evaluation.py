@@ -24,6 +24,7 @@ from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.engine.predictions import FUSED, Predictions, fused
 from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
+from mmcl_core.modality import modality
 from mmcl_core.nn.network import Network
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import build_model, model_id
@@ -110,6 +111,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     single = tuple(name for name in wanted if name != FUSED)
     if FUSED in wanted:
         single = tuple(dict.fromkeys((*single, "rgb", "depth")))
+    _check_kind(prepared, single, metadata["input"]["depth_encoding"])
     source = _source(prepared, rows, single, settings, device)
     if settings.legacy:
         _reestimate(model, source, single, settings)
@@ -158,6 +160,22 @@ def _modalities(
     return tuple(dict.fromkeys(asked))
 
 
+def _check_kind(prepared: PreparedSet, modalities: Sequence[str], encoding: str) -> None:
+    """Refuse depth of another kind than that of the training.
+
+    Raises:
+        DataError: distances for a model of depth pictures (HHA), or the other way round.
+    """
+    stored = encoding == "stored"
+    for name in modalities:
+        if modality(name).kind == "depth" and (prepared.images[name].ndim == 4) != stored:
+            here, there = ("distances", "pictures") if stored else ("pictures", "distances")
+            raise DataError(
+                f"{name} in {prepared.path} is {here}, and the model takes {there}; evaluate on another set, or leave "
+                f"{name} out with --modality"
+            )
+
+
 def _usable(
     prepared: PreparedSet, settings: Settings, classes: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Any]]:
@@ -175,6 +193,8 @@ def _usable(
     theirs = prepared.labels[rows]
     ours = to_model[theirs]
     unknown = Counter(prepared.classes[label] for label in theirs[(theirs >= 0) & (ours < 0)])
+    if not (theirs >= 0).any():
+        raise DataError(f"no sample in the split {split!r} of {prepared.path} has a label to compare answers with")
     if not (ours >= 0).any():
         raise DataError(
             f"split {split!r} of {prepared.path} has no sample of the model's classes ({', '.join(number)}); its "

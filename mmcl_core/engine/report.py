@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mmcl_core.atomic import write_text
 from mmcl_core.engine.charts import Series, colour_of, heat_table, line_chart, reliability_chart
@@ -19,12 +21,15 @@ from mmcl_core.engine.runfolder import flat
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.style import STYLE
 from mmcl_core.errors import CheckpointError, DataError
+from mmcl_core.settings import yaml_problem
 from mmcl_core.weights import read_metadata
 
 __all__ = ["try_report", "write_report"]
 
 logger = logging.getLogger(__name__)
 
+#: What to do about a file that is damaged.
+_ADVICE = "evaluate again if it is of an evaluation, or move it away"
 _NO_TERMS = {"stage", "epoch", "step", "split", "lr", "loss"}
 #: Settings of an evaluation that make another one of it, and what the page calls it.
 _WAYS = {"legacy": "legacy protocol", "hide_camera": "cameras withheld", "mirror": "mirrored"}
@@ -42,17 +47,19 @@ def write_report(run: str | Path, evaluations: Sequence[str | Path] = ()) -> Pat
         The page.
 
     Raises:
-        DataError: an evaluation that cannot be read.
+        DataError: an evaluation or another file of the run that cannot be read.
     """
     run = Path(run)
     found = [Path(folder) for folder in evaluations]
     found += sorted(path.parent for path in (run / "evaluation").glob("*/metrics.json"))
     folders = list({folder.resolve(): folder for folder in found}.values())
     reports = [_read(folder / "metrics.json") for folder in folders]
-    sections = [_header(run, reports)]
+    sections = []
     for folder, report in zip(folders, reports, strict=True):
-        sections.append(_evaluation(report, folder))
-    sections += [_curves(run), _settings(run), _environment(run)]
+        sections.append(_shown(folder / "metrics.json", _evaluation, report, folder))
+    sections.insert(0, _header(run, reports))  # of evaluations that can be shown
+    for name, show in (("metrics.jsonl", _curves), ("config.yaml", _settings), ("environment.json", _environment)):
+        sections.append(_shown(run / name, show, run))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><title>{escape(run.resolve().name)}</title>'
@@ -68,7 +75,7 @@ def try_report(run: Path) -> None:
     """Write the page of a run, or log why not: a page that fails must not spoil a training that succeeded."""
     try:
         write_report(run)
-    except OSError as error:
+    except (OSError, DataError) as error:
         logger.warning("the report could not be written: %s", error)
     except Exception:
         logger.exception("the report could not be written")
@@ -77,9 +84,24 @@ def try_report(run: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); evaluate again, or remove its folder") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {_ADVICE}") from error
     return values
+
+
+def _shown(path: Path, show: Callable[..., str], *arguments: Any) -> str:
+    """A section of the page.
+
+    Raises:
+        DataError: the file that it is made from is of another kind, or was edited.
+    """
+    try:
+        return show(*arguments)
+    except DataError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+        what = yaml_problem(error) if isinstance(error, yaml.YAMLError) else repr(error)
+        raise DataError(f"{path} does not hold what belongs there ({what}); {_ADVICE}") from error
 
 
 def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
@@ -277,7 +299,7 @@ def _curves(run: Path) -> str:
     if not (run / "metrics.jsonl").exists():
         return ""
     rows = read_rows(run)
-    train = [row for row in rows if row["split"] == "train"]
+    train = [row for row in rows if row.get("split") == "train"]
     starts: dict[str, int] = {}
     for row in train:
         starts.setdefault(row["stage"], row["step"])
@@ -305,7 +327,7 @@ def _series(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Seri
 
 
 def _by_modality(rows: Sequence[Mapping[str, Any]], split: str, beginning: str) -> list[Series]:
-    chosen = [row for row in rows if row["split"] == split]
+    chosen = [row for row in rows if row.get("split") == split]
     keys = list(dict.fromkeys(key for row in chosen for key in row if key.startswith(beginning)))
     names = {key.removeprefix(beginning): place for place, key in enumerate(keys)}
     return [
@@ -316,8 +338,6 @@ def _by_modality(rows: Sequence[Mapping[str, Any]], split: str, beginning: str) 
 
 
 def _settings(run: Path) -> str:
-    import yaml
-
     from mmcl_core.config import Config, to_dict
 
     if not (run / "config.yaml").exists():

@@ -41,7 +41,7 @@ from typing import Any, BinaryIO
 import torch
 
 from mmcl_core.atomic import write_text
-from mmcl_core.errors import CheckpointError
+from mmcl_core.errors import CheckpointError, DataError
 
 __all__ = ["Row", "RunLog", "environment", "read_rows"]
 
@@ -60,6 +60,7 @@ class RunLog:
 
     Raises:
         CheckpointError: a log file is shorter than at the saved state.
+        DataError: one was edited.
     """
 
     names = ("metrics.jsonl", "timings.jsonl")
@@ -80,6 +81,7 @@ class RunLog:
             file.truncate(length)
             file.seek(length)  # opening put the position at the old end, which the next saved state would record
             self._files[name] = file
+            read_rows(path)  # now rather than at the end, when the table is made of it
         self._board = _tensorboard(run)
 
     def row(self, values: Row) -> None:
@@ -125,10 +127,20 @@ def read_rows(path: str | Path, split: str | None = None) -> list[dict[str, Any]
     Args:
         path: the file, or a run folder for its ``metrics.jsonl``.
         split: keep the rows of this split only.
+
+    Raises:
+        DataError: a line that no run wrote.
     """
     path = Path(path)
-    text = (path / "metrics.jsonl" if path.is_dir() else path).read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.split("\n")[:-1] if line]
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise DataError(f"{path} is damaged in line {number}: {error}") from error
+    if wrong := [row for row in rows if not isinstance(row, dict) or "step" not in row]:
+        raise DataError(f"{path} was edited: rows with a step are expected, found {wrong[0]!r:.80}")
     return [row for row in rows if split is None or row.get("split") == split]
 
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from mmcl_core.augment import Augmenter, Draws, Picture
-from mmcl_core.config import Config
+from mmcl_core.config import Config, to_dict
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead, split_indices
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.checks import check_data, check_modalities
 from mmcl_core.engine.distributed import World
 from mmcl_core.engine.recording import batch_tensors
+from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
 from mmcl_core.engine.schedule import step_generator
 from mmcl_core.errors import CheckpointError
 from mmcl_core.methods import method_class
@@ -220,17 +221,30 @@ class Samples:
         """What a weights file tells of the set: its classes, and the side of its crops."""
         return {"classes": list(self.prepared.classes), "crop_size": self.prepared.size}
 
+    def identity(self) -> dict[str, Any]:
+        """What a saved state tells of the run that it belongs to, see :func:`check_state`."""
+        return {"data": self.fingerprint, "settings": dict(flat(to_dict(self.config)))}
+
     def labelled_keys(self) -> list[str]:
         """Keys of the training samples that have a label in this run."""
         return [self.prepared.keys[row] for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
 
 
 def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: int, precision: str) -> None:
-    """Refuse to go on with other samples than before; another number of processes or precision is told.
+    """Refuse to go on with other settings or samples than before; another number of processes or precision is told.
 
     Raises:
-        CheckpointError: the state belongs to another set, or to other samples of it.
+        CheckpointError: the state was saved with other settings, or belongs to another set or other samples of it.
     """
+    asked, saved = dict(flat(to_dict(samples.config))), state.get("settings", {})  # none in older states
+    # Weights that a run started from may have been moved: the state has what became of them.
+    fixed = (saved.keys() & asked.keys()) - FREE_SETTINGS - {"model.init_from"}
+    changed = [f"{name}: {saved[name]!r} -> {asked[name]!r}" for name in sorted(fixed) if saved[name] != asked[name]]
+    if changed:
+        raise CheckpointError(
+            f"{run / 'config.yaml'} was edited since the state was saved ({'; '.join(changed)}); put it back to go on, "
+            "or start a new run"
+        )
     before, _, drawn_before = str(state["data"]).partition("-")
     now, _, drawn = samples.fingerprint.partition("-")
     if before != now:

@@ -6,9 +6,8 @@ step. So the saved state is weights, optimisers and a position, and a resumed ru
 bit (on one kind of CPU; a GPU's reductions are not reproducible to the last bit).
 
 The loop does not wait for the device inside a step: loss terms stay there and are looked at every ``train.log_every``
-updates, before a state is saved, and at the end of an epoch. A loss that is not finite is found then, and named by
-step and term; nothing is saved after it. Where samples lack a sensor, and for methods that drop one, the host must know
-how many samples of a batch have it, and waits for that number.
+updates, before a state is saved, and at the end of an epoch. A loss that is not finite is named then by step and term,
+and nothing saved after it. Only where samples lack a sensor, or a method drops one, the host waits for their number.
 """
 
 from __future__ import annotations
@@ -377,7 +376,7 @@ class Trainer:
             return
         require_finite(self.system, self._done)
         state = {
-            "data": self.samples.fingerprint,
+            **self.samples.identity(),
             "processes": self.world.size,
             "precision": self.precision,
             "stage": self.index,

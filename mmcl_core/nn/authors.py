@@ -8,7 +8,6 @@ copied to every modality. Its encoder for 32 px is refused: it has a unit more t
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_core.errors import CheckpointError
+from mmcl_core.errors import UNREADABLE, CheckpointError
 
 __all__ = ["convert_authors_state", "load_authors_state"]
 
@@ -54,7 +53,7 @@ def load_authors_state(path: str | Path, modalities: Sequence[str] = ("rgb", "de
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of plain tensors ({type(error).__name__}); save the state_dict alone"
         ) from error

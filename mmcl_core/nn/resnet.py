@@ -6,7 +6,6 @@ statistics belong to one modality each, and processes of a data-parallel run sha
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcl_core.errors import CheckpointError, ConfigError, InputError
+from mmcl_core.errors import UNREADABLE, CheckpointError, ConfigError, InputError
 from mmcl_core.nn.encoder import LEVELS, Features
 from mmcl_core.nn.norm import ModalityBatchNorm
 
@@ -150,7 +149,7 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
             f"no file at model.backbone_weights={path}; give a local copy of torchvision's weights of {kind}, or leave "
             "it empty to start from random weights"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, *UNREADABLE) as error:
         why = str(error).partition("\n")[0]
         raise CheckpointError(
             f"model.backbone_weights={path} cannot be read as a file of tensors ({why}); copy it again"

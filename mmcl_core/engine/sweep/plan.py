@@ -130,9 +130,9 @@ def locate_sets(table: Table, given: Sequence[str]) -> dict[str, Path]:
         given: ``DIR`` for the first one, or ``NAME=DIR``.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or one that is given twice.
     """
-    folders = {name: Path(folder) for name, folder in table.sets.items()}
+    folders, named = {name: Path(folder) for name, folder in table.sets.items()}, set[str]()
     for text in given:
         name, sign, folder = text.partition("=")
         if not sign:
@@ -140,6 +140,9 @@ def locate_sets(table: Table, given: Sequence[str]) -> dict[str, Path]:
         if name not in folders:
             setting = "; settings go before --data" if "." in name else ""
             raise ConfigError(f"--data {text}: {table.path} has no data set {name!r}{hint(name, folders)}{setting}")
+        if name in named:
+            raise ConfigError(f"--data {text}: the data set {name!r} is given twice; NAME=DIR says which is which")
+        named.add(name)
         folders[name] = Path(folder)
     return folders
 
@@ -163,12 +166,19 @@ def make_plan(
         dry: only to be shown: the data sets need not be there.
 
     Raises:
-        ConfigError: an unknown row or data set; a seed or data set given as a setting.
+        ConfigError: an unknown row or data set; a seed or data set given as a setting; a setting for all runs that
+            there is not; a seed below 0.
         DataError: a data set that is not there, or has no such split.
     """
+    given = [overrides or {}, table.settings, *(column.settings for column in table.columns.values())]
+    for row in table.rows.values():
+        given += [row.settings, *row.points.values(), *(cell.settings for cell in row.cells.values())]
     for name, option in (("seed", "--seeds"), ("data.root", "--data")):
-        if overrides and name in overrides:
+        if any(name in settings for settings in given):
             raise ConfigError(f"{name} of a sweep is given by {option}, not as a setting")
+    if min(seeds, default=0) < 0:
+        raise ConfigError(f"--seeds: {min(seeds)} is no seed; take 0 or more")
+    override(Config(), overrides or {}, "command line")  # what no row could be run with is no matter of the rows
     known = {row.name: row for row in table.shown}
     for name in rows:
         if name not in known:
@@ -253,7 +263,7 @@ class _Planner:
             try:
                 text = (folder / INDEX).read_bytes()
                 self._contents[folder] = (hashlib.sha256(text).hexdigest(), tuple(json.loads(text)["splits"]))
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, LookupError, TypeError) as error:
                 if not self.dry:
                     name = next((name for name, path in self.folders.items() if path == folder), "NAME")
                     raise DataError(

@@ -22,6 +22,8 @@ __all__ = ["Outcome", "Task", "last_line", "past_failure", "read_costs", "run_ta
 
 logger = logging.getLogger(__name__)
 
+#: The numbers of a line of ``sweep.jsonl``.
+_COSTS = ("status", "seconds", "cpu_seconds", "share")
 _PAUSE = 0.1  # seconds between two looks
 
 
@@ -119,12 +121,23 @@ def run_tasks(
 
 
 def read_costs(folder: Path) -> list[dict[str, Any]]:
-    """What the processes of a task cost so far: ``status``, ``seconds``, ``cpu_seconds``, ``device``, ``share``."""
+    """What the processes of a task cost so far: ``status``, ``seconds``, ``cpu_seconds``, ``device``, ``share``.
+
+    Lines that were cut off or edited are left out.
+    """
     try:
-        lines = (folder / "sweep.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "sweep.jsonl").read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict) and all(map(_is_number, map(record.get, _COSTS)))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def last_line(log: Path) -> str:

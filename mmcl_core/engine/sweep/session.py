@@ -177,19 +177,20 @@ def _environment(plan: Plan, out: Path, folder: Path, arguments: Sequence[str]) 
 
     command = shlex.join(["python", "-m", "mmcl_core.sweep", *map(_shortened, arguments)])
     try:
-        commands = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["commands"]
-    except (OSError, ValueError, KeyError):
+        before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["commands"]
+        commands = [str(line) for line in before]
+    except (OSError, ValueError, LookupError, TypeError):
         commands = []
     machines: dict[str, int] = {}
     for key in plan.runs:
         try:
             facts = json.loads((out / "runs" / key / "environment.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            name = (
+                f"{facts['gpu'] or 'CPU'}, torch {facts['torch']}, {facts['precision']}, {facts['threads']} threads of "
+                f"{facts['cpus']} cores"
+            )
+        except (OSError, ValueError, LookupError, TypeError):  # not there yet, or edited
             continue
-        name = (
-            f"{facts['gpu'] or 'CPU'}, torch {facts['torch']}, {facts['precision']}, {facts['threads']} threads of "
-            f"{facts['cpus']} cores"
-        )
         machines[name] = machines.get(name, 0) + 1
     return {
         "commands": list(dict.fromkeys([*commands, command])),

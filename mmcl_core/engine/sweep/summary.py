@@ -14,7 +14,7 @@ from mmcl_core.engine.sweep.pool import Outcome, past_failure, read_costs
 from mmcl_core.engine.sweep.table import Comparison, Paper, Row
 from mmcl_core.metrics import Paired, Spread, paired_difference, spread
 
-__all__ = ["MEASURES", "Cost", "Gain", "Line", "Result", "Summary", "summarise"]
+__all__ = ["MEASURES", "Cost", "Gain", "Line", "Result", "Summary", "read_figures", "summarise"]
 
 #: What is quoted of an evaluation, in percent. ``group_mean`` only of further test sets with groups of several samples.
 MEASURES = {"top1": "top-1", "group_mean": "group mean"}
@@ -203,22 +203,37 @@ def _scores(run: Run, folder: Path, modality: str) -> tuple[dict[str, dict[str, 
     for test in run.tests:
         if modality not in (test.modalities or (modality,)):
             continue
-        try:
-            report = json.loads((folder / "evaluation" / test.label / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        _, found = read_figures(folder / "evaluation" / test.label)
+        if not found:
             continue  # not evaluated yet
-        figures = report["modalities"].get(modality)
-        if figures is None:
-            return scores, f"tested with {', '.join(report['modalities'])}, the column asks for {modality}"
-        scores[test.name] = {"top1": 100 * figures["top1"]["value"]}
-        if test.name and len(figures["per_class"]) < figures["groups"] < figures["samples"]:
-            scores[test.name]["group_mean"] = 100 * figures["group_mean"]["value"]
+        if modality not in found:
+            return scores, f"tested with {', '.join(found)}, the column asks for {modality}"
+        scores[test.name] = {name: value for name, value in found[modality].items() if test.name or name == "top1"}
     return scores, ""
+
+
+def read_figures(folder: Path) -> tuple[str, dict[str, dict[str, float]]]:
+    """The model that was evaluated, and its measures in percent by modality.
+
+    Nothing of either where the evaluation is not there, or damaged: it is made anew, then.
+    """
+    try:
+        report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return str(report.get("model", {}).get("model_id", "")), {
+            str(name): _measures(figures) for name, figures in report["modalities"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return "", {}
+
+
+def _measures(figures: Mapping[str, Any]) -> dict[str, float]:
+    several = len(figures.get("per_class", ())) < figures.get("groups", 0) < figures.get("samples", 0)
+    return {name: 100 * float(figures[name]["value"]) for name in MEASURES if several or name == "top1"}
 
 
 def _cost(folder: Path) -> Cost:
     records: list[dict[str, Any]] = read_costs(folder)
-    gpu = [record for record in records if str(record["device"]).startswith("cuda")]
+    gpu = [record for record in records if str(record.get("device")).startswith("cuda") and record["share"] > 0]
     return Cost(
         sum(record["seconds"] for record in records),
         sum(record["cpu_seconds"] for record in records if record not in gpu) / 3600,

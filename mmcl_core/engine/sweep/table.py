@@ -197,7 +197,9 @@ def read_table(path: str | Path) -> Table:
     columns = {}
     for name, value in file.columns.items():
         column = replace(build(Column, value or {}, str(path), f"columns.{name}."), name=str(name))
-        columns[column.name] = replace(column, title=column.title or column.name, modality=column.modality or name)
+        columns[column.name] = replace(
+            column, title=column.title or column.name, modality=column.modality or column.name
+        )
     rows: dict[str, Row] = {}
     for kind, items in (("pretraining", file.pretraining), ("rows", file.rows)):
         for number, item in enumerate(items):
@@ -214,9 +216,9 @@ def read_table(path: str | Path) -> Table:
         file.settings,
         columns,
         rows,
-        file.points if file.points.setting else None,
+        file.points if "points" in values else None,
         tuple(build(TestSet, item, str(path), f"evaluate[{n}].") for n, item in enumerate(file.evaluate)),
-        tuple(build(Comparison, item, str(path), f"compare[{n}].") for n, item in enumerate(file.compare)),
+        tuple(_comparison(item, f"compare[{n}].", path) for n, item in enumerate(file.compare)),
     )
     _check(table)
     return table
@@ -241,7 +243,7 @@ def _row(item: Any, columns: Mapping[str, Column], prefix: str, path: Path, show
     if not row.name:
         raise ConfigError(f"{path}: {prefix.rstrip('.')} has no name")
     cells = {}
-    for name, value in row.cells.items():
+    for name, value in ((str(name), value) for name, value in row.cells.items()):  # a name may look like a number
         if name not in columns:
             raise ConfigError(f"{path}: row {row.name} has a cell in an unknown column {name!r}{hint(name, columns)}")
         cells[name] = _cell(value, f"{prefix}cells.{name}.", path)
@@ -250,6 +252,11 @@ def _row(item: Any, columns: Mapping[str, Column], prefix: str, path: Path, show
     if not shown:
         cells = cells or dict.fromkeys(columns, Cell())
     return replace(row, title=row.title or row.name, cells=cells, shown=shown)
+
+
+def _comparison(item: Any, prefix: str, path: Path) -> Comparison:
+    comparison = build(Comparison, item, str(path), prefix)
+    return replace(comparison, paper={str(name): figure for name, figure in comparison.paper.items()})
 
 
 def _with_settings_by_point(item: Any, prefix: str, path: Path) -> Any:
@@ -275,14 +282,20 @@ def _cell(value: Any, prefix: str, path: Path) -> Cell:
     figures: Iterable[Any] = cell.paper.values() if isinstance(cell.paper, Mapping) else [cell.paper]
     for figure in figures:
         parts = figure if isinstance(figure, (list, tuple)) else [figure]
-        if figure is not None and not all(isinstance(part, (int, float)) for part in parts):
+        if figure is not None and not all(map(_is_number, parts)):
             raise ConfigError(f"{path}: {prefix}paper is {figure!r}; give a number, [mean, std], or null")
     return cell
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check(table: Table) -> None:
     """Refuse names that nothing has."""
     where = str(table.path)
+    if table.points is not None and not (table.points.setting and len(set(table.values)) == len(table.values) > 0):
+        raise ConfigError(f"{where}: points takes a setting and its values, one or more, each once")
     for row in table.rows.values():
         _known(row.set or next(iter(table.sets)), table.sets, f"{where}: row {row.name}, set")
         for point in row.points:
@@ -290,6 +303,12 @@ def _check(table: Table) -> None:
                 known = ", ".join(f"{value:g}" for value in table.values if value is not None) or "none"
                 raise ConfigError(f"{where}: row {row.name} has the point {point:g}; the table has {known}")
         for name, cell in row.cells.items():
+            for point in cell.paper if isinstance(cell.paper, Mapping) else ():
+                if point not in table.values:
+                    known = ", ".join(f"{value:g}" for value in table.values if value is not None) or "none"
+                    raise ConfigError(
+                        f"{where}: row {row.name}, {name}: a figure at the point {point!r}; the table has {known}"
+                    )
             source = cell.init_from or row.init_from
             if source:
                 _known(source, table.rows, f"{where}: row {row.name}, init_from")
@@ -312,7 +331,7 @@ def _check(table: Table) -> None:
             _known(name, {row.name: row for row in table.shown}, f"{where}: compare {comparison.title!r}, rows")
         for name, figure in comparison.paper.items():
             _known(name, table.columns, f"{where}: compare {comparison.title!r}, paper")
-            if figure is not None and not isinstance(figure, (int, float)):
+            if figure is not None and not _is_number(figure):
                 raise ConfigError(f"{where}: compare {comparison.title!r}, paper: {name} is {figure!r}; give a number")
 
 

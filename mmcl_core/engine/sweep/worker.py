@@ -91,14 +91,15 @@ def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, Any]])
 
 def _is_current(run: Path, test: dict[str, str]) -> bool:
     """Whether the figures of a test are there, and of these weights; the label names the content of the set."""
+    from mmcl_core.engine.sweep.summary import read_figures
+    from mmcl_core.errors import CheckpointError
     from mmcl_core.weights import model_id
 
-    path = run / "evaluation" / test["label"] / "metrics.json"
+    found, figures = read_figures(run / "evaluation" / test["label"])
     try:
-        found: str = json.loads(path.read_text(encoding="utf-8"))["model"]["model_id"]
-    except (OSError, ValueError, KeyError):
+        return bool(figures) and found == model_id(run)
+    except CheckpointError:  # the run itself says so, and costs no other one
         return False
-    return found == model_id(run)
 
 
 def _stop_when_alone() -> None:
