@@ -1,4 +1,4 @@
-"""The options that ``evaluate_bag`` and ``crop_bag`` share: a recording, its true boxes, and how they are cut."""
+"""The options that the commands on recordings share: a recording, its true boxes, and how they are cut."""
 
 from __future__ import annotations
 
@@ -13,20 +13,36 @@ from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.images import decode_rgb
 from mmcl_ros.truth import Truth, read_topic, read_truth
 
-__all__ = ["add_bag_options", "cropping", "open_bag", "remember_colour", "true_boxes"]
+__all__ = [
+    "add_bag_options",
+    "add_recording_options",
+    "check_window",
+    "cropping",
+    "open_bag",
+    "remember_colour",
+    "true_boxes",
+]
 
 
-def add_bag_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    usual = FrameSettings()
+def add_recording_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which pictures of which recording."""
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
-    parser.add_argument("--truth", type=Path, help="CSV of true boxes (default: classes of the bag's detections topic)")
-    for name, what in (("rgb", "colour pictures"), ("depth", "depth pictures"), ("detections", "regions")):
-        parser.add_argument(f"--{name}-topic", default="", help=f"{what} (default: guessed from type and encoding)")
+    for name, what in (("rgb", "colour"), ("depth", "depth")):
+        text = f"{what} pictures (default: guessed from type and encoding)"
+        parser.add_argument(f"--{name}-topic", default="", help=text)
     for name in ("rgb", "depth"):
         text = f"camera info of {name} (default: that beside the pictures, if any)"
         parser.add_argument(f"--{name}-info-topic", default="", help=text)
     parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default: 0.02)")
+    parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
+
+
+def add_bag_options(parser: argparse.ArgumentParser) -> None:
+    """Add these, and the options that say which boxes are cut, and how."""
+    usual = FrameSettings()
+    add_recording_options(parser)
+    parser.add_argument("--truth", type=Path, help="CSV of true boxes (default: classes of the bag's detections topic)")
+    parser.add_argument("--detections-topic", default="", help="regions (default: guessed from type and encoding)")
     parser.add_argument(
         "--box-scale", type=float, default=usual.box_scale,
         help=f"side of the square window, in longer sides of the box; 0: as it is (default: {usual.box_scale:g})",
@@ -35,7 +51,16 @@ def add_bag_options(parser: argparse.ArgumentParser) -> None:
         "--min-depth-valid", type=float, default=usual.min_depth_valid,
         help=f"smallest share of a box with a depth reading for depth to be used (default: {usual.min_depth_valid:g})",
     )  # fmt: skip
-    parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
+
+
+def check_window(options: argparse.Namespace) -> None:
+    """Refuse a pairing window that makes no sense.
+
+    Raises:
+        ConfigError: it is no number of seconds.
+    """
+    if not 0 <= options.window < float("inf"):
+        raise ConfigError(f"--window must be 0 or more seconds, got {options.window:g}")
 
 
 def cropping(options: argparse.Namespace) -> FrameSettings:
@@ -44,8 +69,7 @@ def cropping(options: argparse.Namespace) -> FrameSettings:
     Raises:
         ConfigError: numbers that make no sense.
     """
-    if not 0 <= options.window < float("inf"):
-        raise ConfigError(f"--window must be 0 or more seconds, got {options.window:g}")
+    check_window(options)
     if not 0 <= options.box_scale <= 5 or not 0 <= options.min_depth_valid <= 1:
         raise ConfigError("--box-scale must be 0 to 5, --min-depth-valid 0 to 1")
     return FrameSettings(
@@ -62,7 +86,8 @@ def open_bag(options: argparse.Namespace) -> Bag:
         DataError: there is none, or a named topic is not in it.
     """
     given = {name: topic for name in ("rgb", "depth") if (topic := getattr(options, f"{name}_info_topic"))}
-    return Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, options.detections_topic, given))
+    regions = getattr(options, "detections_topic", "")
+    return Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, regions, given))
 
 
 def true_boxes(options: argparse.Namespace, bag: Bag) -> list[Truth]:

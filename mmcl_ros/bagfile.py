@@ -116,6 +116,11 @@ class Bag:
     def __exit__(self, *_: object) -> None:
         self._reader.close()
 
+    @property
+    def name(self) -> str:
+        """What its folder or file is called."""
+        return self.path.resolve().name.removesuffix(".bag")
+
     def messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
         """Topic and message, in the order of the recording.
 
@@ -128,6 +133,10 @@ class Bag:
             message = self._read(connection, recorded, raw)
             if message is not None:
                 yield connection.topic, message
+
+    def stamps(self, topic: str) -> list[int]:
+        """The stamps of the messages on a topic, nanoseconds, ascending."""
+        return sorted(_stamp(raw) for _, _, raw in self._records([topic]))
 
     def raw(self, *topics: str) -> Iterator[tuple[str, int, int, bytes]]:
         """Topic, stamp of the header, time of recording (both in nanoseconds) and CDR bytes, in recorded order."""
@@ -179,7 +188,7 @@ class Bag:
         """Stamps of the pictures for each request, by modality."""
         stamps: dict[str, list[int]] = {name: [] for name in names}
         for name, topic in names.items():
-            stamps[name] = sorted(_stamp(raw) for _, _, raw in self._records([topic]))
+            stamps[name] = self.stamps(topic)
         first = min((listed[0] for listed in stamps.values() if listed), default=0)
         for name, stretches in drops.items():
             kept = [

@@ -18,9 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
@@ -28,6 +25,7 @@ from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_c
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.crop_folder import Written, enter, replace_crops
 from mmcl_ros.frames import FrameCropper, FrameSettings, RegionCrops
+from mmcl_ros.picture_files import as_png, check_name
 from mmcl_ros.truth import Truth
 
 __all__ = ["Cropped", "crop_bag", "main"]
@@ -83,9 +81,9 @@ def crop_bag(
         DataError: a label, split or name that cannot name files, or a name that another recording, or other topics of
             this one, have in ``out``.
     """
-    name = name or bag.path.resolve().name.removesuffix(".bag")
+    name = name or bag.name
     for given, what in ((name, "--name"), (split, "--split"), *((one, "label") for t in truths for one in t.labels)):
-        _check_name(given, what)
+        check_name(given, what)
     topics = " ".join(filter(None, (bag.topics.rgb, bag.topics.depth)))
     keys = _keys(truths, name, split)
     before = enter(out, name, str(bag.path.resolve()), topics, [key for listed in keys for key in listed])
@@ -126,29 +124,14 @@ def _keys(truths: Sequence[Truth], name: str, split: str) -> list[list[str]]:
     return keys
 
 
-def _check_name(name: str, what: str) -> None:
-    if name.startswith((".", "__")) or any(letter in name for letter in "/\\\0"):
-        raise DataError(f"{what} {name!r} cannot be the name of a folder of crops: no /, \\, and no . or __ in front")
-
-
 def _write(place: Path, region: RegionCrops) -> list[Path]:
     """Write the pictures of a crop; their files."""
     place.parent.mkdir(parents=True, exist_ok=True)
     files = []
     for modality, crop in region.crops.items():
-        values = crop[..., ::-1] if modality == "rgb" else _millimetres(crop)
-        encoded = cv2.imencode(".png", np.ascontiguousarray(values))[1]
         files.append(place.with_name(f"{place.name}_{modality}.png"))
-        files[-1].write_bytes(encoded.tobytes())
+        files[-1].write_bytes(as_png(crop))
     return files
-
-
-def _millimetres(depth: np.ndarray) -> np.ndarray:
-    """Depth as the files hold it, uint16; what is too far for that is no reading."""
-    if depth.dtype == np.uint16:
-        return depth
-    scaled = np.rint(depth.astype(np.float64) * 1000)
-    return np.where(scaled <= np.iinfo(np.uint16).max, scaled, 0).astype(np.uint16)
 
 
 def _camera(region: RegionCrops) -> tuple[float, ...] | None:

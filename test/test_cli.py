@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("usual_log")
 
 
 CORE = ("train", "evaluate", "prepare", "render", "export", "recognize", "sweep", "benchmark")
-ROS = ("evaluate_bag", "crop_bag", "record_demo", "play_bag", "benchmark")
+ROS = ("evaluate_bag", "crop_bag", "unpack_bag", "record_demo", "play_bag", "benchmark")
 COMMANDS = [*(f"mmcl_core.{name}" for name in CORE), *(f"mmcl_ros.{name}" for name in ROS)]
 #: The commands of these take the options of the log, and may have further ones.
 GROUPS = {

@@ -1,0 +1,184 @@
+"""Frames of recorded sensor data as picture files, to draw boxes in with an annotation tool; needs no running ROS.
+
+Writes ``rgb/<recording>_<stamp>.png`` and ``depth/<recording>_<stamp>.png`` (16 bit, millimetres, 0 = no reading). With
+the boxes as COCO JSON in ``annotations.json`` beside them, ``python -m mmcl_core.prepare coco`` cuts the crops. Depth
+is written where it is registered to colour. Frames of further recordings may go to the same folder; ``--keep-groups``
+of ``prepare coco`` keeps each recording in one split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+
+from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.errors import ConfigError, DataError, InputError
+from mmcl_core.progress import progress_bar
+from mmcl_ros.bag_options import add_recording_options, check_window, open_bag
+from mmcl_ros.bagfile import Bag, Frame
+from mmcl_ros.detections import Box, Request, View, box_map, camera_of
+from mmcl_ros.images import decode_depth, decode_rgb
+from mmcl_ros.picture_files import as_png, check_name
+
+__all__ = ["Unpacked", "main", "unpack_bag"]
+
+logger = logging.getLogger(__name__)
+
+_NEAR = 0.01  # largest distance of edges that are the same, in widths of the picture
+
+EXAMPLES = """\
+  python -m mmcl_ros.unpack_bag --bag DIR --out frames --every 2
+  python -m mmcl_core.prepare coco --source frames --out data_sets/mine --split train=0.8,val=0.2 --keep-groups"""
+
+
+@dataclass
+class Unpacked:
+    """What became of the frames of a recording.
+
+    Attributes:
+        frames: how many were written.
+        depth: how many of them with depth.
+        cameras: (fx, fy, cx, cy) in pixels of the colour pictures, zeros where it is not known, and of how many frames.
+        problems: why a frame, or its depth, was left out, and how often.
+    """
+
+    frames: int = 0
+    depth: int = 0
+    cameras: Counter[tuple[float, ...]] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+
+
+def unpack_bag(
+    bag: Bag,
+    out: Path,
+    every: float = 1.0,
+    window: float = 0.02,
+    name: str = "",
+    assume_registered: bool = False,
+) -> Unpacked:
+    """Write frames of a recording.
+
+    Args:
+        bag: the recording.
+        out: folder of the frames; may hold those of other recordings.
+        every: at least so many seconds from one frame to the next; 0: all frames.
+        window: largest difference in stamps of colour and its depth, seconds.
+        name: of the recording, in front of the names of its frames; empty: that of its folder or file.
+        assume_registered: take depth for registered to colour though their frames differ.
+
+    Raises:
+        DataError: the recording holds no colour pictures, or a name that cannot name files.
+    """
+    bag.require_pictures()
+    if not bag.topics.rgb:
+        raise DataError(f"{bag.path} holds no colour pictures to draw boxes in; its topics: {bag.listing()}")
+    name = name or bag.name
+    check_name(name, "--name")
+    requests = [Request((), stamp=stamp) for stamp in _chosen(bag.stamps(bag.topics.rgb), every)]
+    result = Unpacked()
+    bar = progress_bar(bag.frames(requests, window), title="unpack", unit=" frames", total=len(requests), in_logs=True)
+    for frame in bar:
+        if bag.topics.depth and "depth" not in frame.stamps:
+            result.problems[f"depth: none within {window:g} s (--window)"] += 1
+        for modality, values in _pictures(frame, result, assume_registered).items():
+            (out / modality).mkdir(parents=True, exist_ok=True)
+            (out / modality / f"{name}_{frame.request.stamp}.png").write_bytes(as_png(values))
+    return result
+
+
+def _chosen(stamps: Sequence[int], every: float) -> list[int]:
+    """The first of ascending stamps, and each that is far enough from the one before it that was chosen."""
+    chosen: list[int] = []
+    for stamp in dict.fromkeys(stamps):
+        if not chosen or stamp - chosen[-1] >= every * 1e9:
+            chosen.append(stamp)
+    return chosen
+
+
+def _pictures(frame: Frame, result: Unpacked, assume_registered: bool) -> dict[str, np.ndarray]:
+    """What is to be written of a frame, counted; nothing where its colour cannot be read."""
+    found, views = {}, {}
+    for modality, decode in (("rgb", decode_rgb), ("depth", decode_depth)):
+        message: Any = frame.pictures.get(modality)
+        if message is None:
+            continue
+        try:
+            values = found[modality] = decode(message)
+        except InputError as error:
+            result.problems[f"{modality}: {error}"] += 1
+            continue
+        height, width = values.shape[:2]
+        views[modality] = View.of(message.header, width, height, frame.infos.get(modality))
+    if "rgb" not in found:
+        return {}
+    if "depth" in found and (why := _not_registered(views["rgb"], views["depth"], assume_registered)):
+        result.problems[f"depth is not registered to colour: {why}"] += 1
+        del found["depth"]
+    view = views["rgb"]
+    camera = camera_of(frame.infos.get("rgb"), view.width, view.height, rectified=True)
+    result.frames += 1
+    result.depth += "depth" in found
+    result.cameras[camera or (0.0, 0.0, 0.0, 0.0)] += 1
+    return found
+
+
+def _not_registered(colour: View, depth: View, assume_registered: bool) -> str:
+    """Why boxes drawn in colour cannot be cut from depth by their places alone; empty: they can."""
+    mapped = box_map(colour, depth, assume_registered)
+    if isinstance(mapped, str):
+        return mapped
+    seen = mapped(Box("", 0, 0, colour.width, colour.height))
+    edges = zip((seen.left, seen.top, seen.right, seen.bottom), (0, 0, depth.width, depth.height), strict=True)
+    if max(abs(one - other) for one, other in edges) > _NEAR * depth.width:
+        return "by its camera it shows another part of the scene"
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = command_parser("mmcl_ros.unpack_bag", __doc__, EXAMPLES)
+    add_recording_options(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the frames")
+    parser.add_argument(
+        "--every", type=float, default=1.0, help="seconds from one frame to the next; 0: all frames (default: 1)"
+    )
+    parser.add_argument("--name", default="", help="of the recording (default: that of its folder or file)")
+    add_logging_options(parser)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _run(options), options.log_level)
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_window(options)
+    if not 0 <= options.every < math.inf:
+        raise ConfigError(f"--every must be 0 or more seconds, got {options.every:g}")
+    if options.out.exists() and not options.out.is_dir():
+        raise ConfigError(f"--out {options.out} is a file")
+    with open_bag(options) as bag:
+        logger.info("topics: %s", ", ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic))
+        found = unpack_bag(bag, options.out, options.every, options.window, options.name, options.assume_registered)
+    for problem, count in found.problems.most_common(5):
+        logger.warning("left out in %d of the frames: %s", count, problem)
+    if not found.frames:
+        raise DataError("no frame could be read; the reasons stand above")
+    print(f"{found.frames} frames, {found.depth} with depth: {options.out}")
+    (camera, count), *_ = found.cameras.most_common(1)
+    known = f" --camera {','.join(f'{value:g}' for value in camera)}" if any(camera) and count == found.frames else ""
+    print(
+        f"next: draw boxes in the pictures of {options.out / 'rgb'}, export them as COCO JSON to "
+        f"{options.out / 'annotations.json'}, then\n  python -m mmcl_core.prepare coco --source "
+        f"{quote(str(options.out))} --out data_sets/mine --split train=0.8,val=0.2 --keep-groups{known}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
