@@ -136,20 +136,20 @@ def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", "test_trainer:Breaks")
-    run = tmp_path / "run"
+    run, words = tmp_path / "run", ("method=toy", "train.save_every=1", "train.log_every=1")
     with pytest.raises(TrainingError):
-        train(tiny.settings(data, "method=toy", "train.save_every=1", "train.log_every=1"), run)
+        train(tiny.settings(data, *words), run)
     assert (run / "state.pt").exists()
     moved = tiny.make_set(tmp_path / "other", samples=43)
     with pytest.raises(CheckpointError, match="other data"):
-        train(tiny.settings(moved, "method=toy"), run, resume=True)
+        train(tiny.settings(moved, *words), run, resume=True)
     state = load_state(run / "state.pt")
     content, _, drawn = state["data"].partition("-")
     save_state(run / "state.pt", state | {"data": f"{content}-{drawn[::-1]}"})
     with pytest.raises(CheckpointError, match="drew other samples"):
-        train(tiny.settings(data, "method=toy"), run, resume=True)
+        train(tiny.settings(data, *words), run, resume=True)
     save_state(run / "state.pt", state | {"data": content})  # as earlier versions wrote it
-    train(tiny.settings(data, "method=toy", "train.save_every=1", "train.log_every=1"), run, resume=True)
+    train(tiny.settings(data, *words), run, resume=True)
     assert runfolder.is_finished(run)
 
 
