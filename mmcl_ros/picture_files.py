@@ -18,7 +18,7 @@ def as_png(picture: np.ndarray) -> bytes:
             depth in 16 bit and millimetres; what is too far for that is no reading.
     """
     values = picture[..., ::-1] if picture.ndim == 3 else _millimetres(picture)
-    return bytes(cv2.imencode(".png", np.ascontiguousarray(values))[1].tobytes())
+    return cv2.imencode(".png", np.ascontiguousarray(values))[1].tobytes()
 
 
 def check_name(name: str, what: str) -> None:

@@ -26,7 +26,7 @@ from mmcl_core.progress import progress_bar
 from mmcl_ros.bag_options import add_recording_options, check_window, open_bag
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of
-from mmcl_ros.images import decode_depth, decode_rgb
+from mmcl_ros.frames import DECODERS
 from mmcl_ros.picture_files import as_png, check_name
 
 __all__ = ["Unpacked", "main", "unpack_bag"]
@@ -107,7 +107,7 @@ def _chosen(stamps: Sequence[int], every: float) -> list[int]:
 def _pictures(frame: Frame, result: Unpacked, assume_registered: bool) -> dict[str, np.ndarray]:
     """What is to be written of a frame, counted; nothing where its colour cannot be read."""
     found, views = {}, {}
-    for modality, decode in (("rgb", decode_rgb), ("depth", decode_depth)):
+    for modality, decode in DECODERS.items():
         message: Any = frame.pictures.get(modality)
         if message is None:
             continue
