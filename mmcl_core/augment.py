@@ -279,8 +279,9 @@ def _check(config: AugmentConfig) -> None:
         raise ConfigError(f"augment.depth_view_deg is {config.depth_view_deg}; it lies in 0..{MOST_DEGREES}")
     for name, most in (("scale", 1.0), ("ratio", math.inf)):
         low, high = getattr(config, name)
-        if not 0 < low <= high <= most:
-            raise ConfigError(f"augment.{name} is {(low, high)}; 0 < low <= high <= {most} is expected")
+        if not 0 < low <= high <= most or math.isinf(high):
+            span = f" <= {most}" if most < math.inf else ", finite,"
+            raise ConfigError(f"augment.{name} is {(low, high)}; 0 < low <= high{span} is expected")
 
 
 def refuse_distances(config: AugmentConfig) -> None:

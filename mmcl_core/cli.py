@@ -76,7 +76,7 @@ def _with_home(word: str) -> str:
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Log to standard error, past progress bars; only process 0 of a ``torchrun`` logs below ``WARNING``.
+    """Log to standard error, past progress bars; of the processes of a ``torchrun`` all but 0 log errors alone.
 
     Args:
         level: lowest level that is shown.
@@ -84,7 +84,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
     handler = _ProgressHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     main_process = os.environ.get("RANK", "0") == "0"
-    level = level if main_process else max(level, logging.WARNING)
+    level = level if main_process else max(level, logging.ERROR)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     show_progress(level <= logging.INFO)
 

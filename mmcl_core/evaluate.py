@@ -16,6 +16,7 @@ from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.metrics import titles
 
 __all__ = ["main", "table"]
 
@@ -119,7 +120,7 @@ def table(report: Mapping[str, Any]) -> str:
     if left["unlabelled"] or left["unknown_classes"]:
         others = sum(left["unknown_classes"].values())
         lines.append(f"left out: {left['unlabelled']} unlabelled, {others} of things that the model has no name for")
-    columns = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
+    columns = titles(len(report["model"]["classes"]))
     lines.append("".join([f"{'':10}{'samples':>8}", *(f"{title:>24}" for title in columns.values())]))
     for name, figures in report["modalities"].items():
         cells = (

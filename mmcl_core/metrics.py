@@ -18,8 +18,6 @@ __all__ = [
     "Acceptance",
     "CalibrationBins",
     "Estimate",
-    "Paired",
-    "Spread",
     "acceptance",
     "accuracy",
     "auroc",
@@ -31,11 +29,10 @@ __all__ = [
     "group_means",
     "hits",
     "macro_f1",
-    "paired_difference",
     "per_class",
     "softmax",
-    "spread",
     "summarise",
+    "titles",
     "top_k",
 ]
 
@@ -52,26 +49,6 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
-
-
-class Spread(NamedTuple):
-    """Mean and sample standard deviation (divided by number - 1; NaN for a single value) of ``number`` values."""
-
-    mean: float
-    std: float
-    number: int
-
-
-class Paired(NamedTuple):
-    """Differences between two rows of results, seed by seed.
-
-    Attributes:
-        spread: their mean, standard deviation and number.
-        same_sign: whether all have the same sign, none zero.
-    """
-
-    spread: Spread
-    same_sign: bool
 
 
 class CalibrationBins(NamedTuple):
@@ -255,26 +232,6 @@ def group_means(values: ArrayLike, groups: Sequence[str], labels: ArrayLike) -> 
     return np.bincount(place, np.asarray(values, np.float64)) / np.bincount(place)
 
 
-def spread(values: ArrayLike) -> Spread:
-    """Mean, standard deviation and number of one or more values.
-
-    Raises:
-        InputError: no value.
-    """
-    array = np.asarray(values, np.float64).ravel()
-    if not array.size:
-        raise InputError("the mean of no value is asked for")
-    return Spread(float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan"), array.size)
-
-
-def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
-    """``first - second`` over the seeds (keys) that both have; ``None`` where they share none."""
-    differences = [first[seed] - second[seed] for seed in first if seed in second]
-    if not differences:
-        return None
-    return Paired(spread(differences), all(d > 0 for d in differences) or all(d < 0 for d in differences))
-
-
 def bootstrap(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """How often each of ``count`` samples is drawn in each of ``resamples`` resamples with replacement.
 
@@ -301,6 +258,9 @@ def summarise(
 ) -> dict[str, Estimate]:
     """The figures of one evaluation with percentile bootstrap intervals.
 
+    Where a share is 0 or 1, every resample has the same and would give an interval without width. The bound on the
+    other side is then that of Clopper and Pearson, exact for as many trials: of 26 right of 26, 0.868 at 95 %.
+
     Args:
         probabilities: float [N, C].
         labels: int [N].
@@ -325,16 +285,32 @@ def summarise(
         "ece": expected_calibration_error(probabilities, labels, bins),
     }
     drawn = _resampled(probabilities, labels, {"top1": top1, "top5": top5}, bins, resamples, seed)
+    trials = {"top1": len(labels)} | ({"top5": len(labels)} if probabilities.shape[1] > 5 else {})
     if groups is not None:
         means = group_means(top1, groups, labels)
         values["group_mean"] = float(means.mean())
         weights = bootstrap(len(means), resamples, seed)
         drawn["group_mean"] = np.concatenate([w @ means / len(means) for w in weights])
-    tail = (1 - level) / 2
+        trials["group_mean"] = len(means)
     return {
-        name: Estimate(value, *(float(q) for q in np.quantile(drawn[name], [tail, 1 - tail])))
+        name: Estimate(value, *_bounds(value, drawn[name], (1 - level) / 2, trials.get(name)))
         for name, value in values.items()
     }
+
+
+def titles(classes: int) -> dict[str, str]:
+    """The figures of :func:`summarise` that tell something among so many classes, and what pages call them."""
+    named = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
+    return {name: title for name, title in named.items() if name != "top5" or classes > 5}
+
+
+def _bounds(value: float, drawn: Floats, tail: float, trials: int | None) -> tuple[float, float]:
+    """The quantiles ``tail`` and ``1 - tail`` of resamples; the exact bound of a share of ``trials`` that is 0 or 1."""
+    if trials and value in (0.0, 1.0):
+        bound = tail ** (1 / trials)
+        return (bound, 1.0) if value else (0.0, 1.0 - bound)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _resampled(

@@ -199,14 +199,18 @@ class Recognizer:
             camera: (fx, fy, cx, cy) of each depth crop in pixels of its own grid; ``None`` or zeros where unknown. Used
                 by models that know the metric size or surface normals.
             top_k: number of ``top_labels``.
-            min_score: crops with a lower best probability get the label ``unknown``.
+            min_score: crops with a lower best probability get the label ``unknown``, in [0, 1].
             min_depth_valid: share of pixels with a reading below which the depth of a crop is not used, in [0, 1].
                 Depth without any reading is never used.
 
         Raises:
-            InputError: no crops, lists of different lengths, or an array of the wrong type, shape or unit.
+            InputError: no crops, lists of different lengths, an array of the wrong type, shape or unit, or a share
+                outside [0, 1].
             UntrainedModalityError: the model was not trained for a modality that is given.
         """
+        for name, share in (("min_score", min_score), ("min_depth_valid", min_depth_valid)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} is {share}; a share in [0, 1] is expected, such as 0.8")
         given = {kind: _listed(kind, crops) for kind, crops in (("rgb", rgb), ("depth", depth)) if crops is not None}
         count = self._check(given)
         cameras = check_cameras(camera, count)

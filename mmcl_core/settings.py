@@ -17,9 +17,12 @@ import yaml
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import preset_folder
 
-__all__ = ["build", "hint", "load_yaml", "read_file", "read_override", "yaml_problem"]
+__all__ = ["OURS", "build", "hint", "load_yaml", "read_file", "read_override", "yaml_problem"]
 
 T = TypeVar("T")
+
+#: In the metadata of a field: the program fills it, no file may.
+OURS = "ours"
 
 
 def hint(key: str, known: Mapping[str, Any], prefix: str = "") -> str:
@@ -157,7 +160,7 @@ def build(kind: type[T], values: Any, where: str, prefix: str = "", default: T |
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping, not {values!r}")
     hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(kind) if not f.metadata.get(OURS)}  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:

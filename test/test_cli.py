@@ -112,12 +112,13 @@ def test_exit_statuses(capfd):
         run_command(lambda: 1 // 0)
 
 
-def test_only_process_0_logs_what_is_no_warning(monkeypatch, capfd):
-    for rank, expected in (("0", ["hello", "careful"]), ("1", ["careful"])):
+def test_only_process_0_logs_what_is_no_error(monkeypatch, capfd):
+    for rank, expected in (("0", ["hello", "careful", "broken"]), ("1", ["broken"])):
         monkeypatch.setenv("RANK", rank)
         set_up_logging()
         logging.getLogger("x").info("hello")
         logging.getLogger("x").warning("careful")
+        logging.getLogger("x").error("broken")
         assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == expected
 
 

@@ -165,6 +165,21 @@ def test_intervals_are_those_of_a_loop_over_resamples(answers):
     assert "group_mean" not in metrics.summarise(probabilities, labels, resamples=10)
 
 
+def test_a_share_of_all_or_none_has_an_exact_bound():
+    """The bound is the share at which all of so many trials turn out right once in forty times."""
+    answers = np.eye(7)[[k % 7 for k in range(26)]]
+    right, wrong = ((answers, [(k + move) % 7 for k in range(26)]) for move in (0, 1))
+    all_right = metrics.summarise(*right, groups=["one"] * 13 + ["two"] * 13, resamples=50)
+    for name, trials in (("top1", 26), ("top5", 26), ("group_mean", 14)):
+        assert (all_right[name].value, all_right[name].high) == (1, 1)
+        assert all_right[name].low ** trials == pytest.approx(0.025)
+    none = metrics.summarise(*wrong, resamples=50)["top1"]
+    assert (none.value, none.low) == (0, 0)
+    assert (1 - none.high) ** 26 == pytest.approx(0.025)
+    few = metrics.summarise(right[0][:, :5], np.zeros(26, int), resamples=50)["top5"]
+    assert few == (1, 1, 1), "right by definition among five classes"
+
+
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [

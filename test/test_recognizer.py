@@ -257,6 +257,8 @@ RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
         ({"depth": [DEPTH], "camera": [{"fx": 500}]}, r"camera\[0\]"),
         ({"rgb": "mug.jpg"}, r"rgb is a str; give a list of numpy arrays: rgb=\[crop\]"),
         ({"depth": 5}, r"depth is a int; give a list"),
+        ({"rgb": [RGB], "min_score": 80}, r"min_score is 80; a share in \[0, 1\]"),
+        ({"depth": [DEPTH], "min_depth_valid": float("nan")}, "min_depth_valid is nan"),
     ],
 )
 def test_what_is_no_crop_is_refused(loaded, arguments, message):

@@ -166,6 +166,16 @@ def test_long_titles_leave_room_for_the_figures(write, tmp_path):
     assert grid.mean(1).max() > 0.6  # the share of the picture's width that the lines of the rows run over
 
 
+@pytest.mark.parametrize("points", ["", "points: {title: '$x$ $', setting: data.label_share, values: [0.5, 1.0]}\n"])
+def test_a_dollar_in_a_title_is_no_formula(write, tmp_path, points):
+    text = TABLE.replace("title: Multi", "title: '5 $ or $\\nonsense{$ a crop'").replace(
+        "rgb: {title: RGB}", "rgb: {title: $R^$}"
+    )
+    plan = make_plan(read_table(write(text + points)), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0), ("multi", 0): (0.6, 0, 0)})
+    assert [path.name for path in save_plots(summarise(plan, tmp_path, {}), tmp_path)][:1] == ["plot.png"]
+
+
 def test_signs_that_differ_and_points(write, tmp_path):
     text = TABLE + "compare: [{rows: [multi, ce]}]\npoints: {setting: data.label_share, values: [0.5, 1.0]}\n"
     text = text.replace("rgb: 94.4", "rgb: {0.5: 70, 1.0: [94.4, 1]}")

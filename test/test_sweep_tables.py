@@ -39,8 +39,15 @@ TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path
         (
             "columns:",
             "evaluate: [{name: a, set: tiny}, {name: a, set: tiny}]\ncolumns:",
-            "under evaluate are named 'a'",
+            "under evaluate are named 'a' and 'a'",
         ),
+        (
+            "columns:",
+            "evaluate: [{name: far away, set: tiny}, {name: far-away, set: tiny}]\ncolumns:",
+            "under evaluate are named 'far away' and 'far-away'; their plots would be one file",
+        ),
+        ("name: ce, ", "name: ce, shown: false, ", r"unknown setting 'rows\[0\]\.shown'"),
+        ("rgb: {title: RGB}", "rgb: {name: red, title: RGB}", r"unknown setting 'columns\.rgb\.name'"),
         ("columns:", "settings: {train.epochs: 2}\ncolumns:", "the key 'settings' comes twice"),
         ("title: Tiny", "title: [", "not valid YAML"),
         ("rgb: 92.5", "32: 92.5", "row ce has a cell in an unknown column '32'; known are rgb, depth"),

@@ -98,6 +98,7 @@ def plan_crops(source: Path, options: argparse.Namespace) -> Plan:
         tasks=crops,
         make=partial(make_samples, reader),
         total=len(crops),
+        unit="crops",
         description={
             "made_by": "mmcl_core.prepare falling_things",
             "source": "Falling Things (Tremblay et al., CVPR Workshops 2018), crops that were cut before",

@@ -178,6 +178,7 @@ class Folder:
             tasks=crops,
             make=partial(make_sample, reader),
             total=len(crops),
+            unit="crops",
             description=description,
             stored=["depth"] if stored and "depth" in modalities else [],
             skipped=skips,

@@ -134,6 +134,7 @@ class NyuD:
             tasks=crops,
             make=partial(make_samples, reader),
             total=len(crops),
+            unit="crops",
             description={
                 "made_by": "mmcl_core.prepare nyud",
                 "source": "NYU-D, crops of 19 classes (Tzeng et al., CVPR 2017)",

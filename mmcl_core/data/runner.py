@@ -60,7 +60,7 @@ def make_samples(
     """
     tasks = iter(filter(plan.wanted, shard_tasks(plan, shard)) if tasks is None else tasks)
     total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
-    bar = progress_bar(title="prepare", unit=" tasks", total=total, done=done, smoothing=0.05, in_logs=True)
+    bar = progress_bar(title="prepare", unit=f" {plan.unit}", total=total, done=done, smoothing=0.05, in_logs=True)
     with bar as progress:
         for key, results in _in_order(plan.make, tasks, workers):
             progress.update(1)

@@ -58,6 +58,7 @@ class Plan:
         make: turns a task into its samples and skips; picklable (a function of a module, or ``functools.partial`` of
             one). It may raise: the task is then skipped with the error as the reason.
         total: number of tasks, for the progress bar; ``None``: unknown.
+        unit: what a task is, for the progress bar.
         description: provenance and crop rule, the same for all shards (see the writer of prepared sets).
         stored: depth modalities that are 8-bit pictures.
         expected: samples by split that the published set has, to compare with.
@@ -78,6 +79,7 @@ class Plan:
     expected: Mapping[str, int] | None = None
     published: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     skipped: Sequence[Skip] = field(default_factory=list)
+    unit: str = "frames"
     keep: Callable[[Sample | Skip], bool] = lambda result: True
     wanted: Callable[[Any], bool] = lambda task: True
 

@@ -134,6 +134,7 @@ class Washington:
             tasks=crops,
             make=partial(make_samples, reader),
             total=len(crops),
+            unit="crops",
             description={
                 "made_by": "mmcl_core.prepare washington",
                 "source": "Washington RGB-D Objects (Lai et al., ICRA 2011), for non-commercial research",

@@ -52,9 +52,10 @@ def check_settings(config: Config, processes: int) -> None:
             "resnet50, or start the encoder from model.init_from"
         )
     unknown = [pair for pair in config.loss.level_pairs if pair not in LEVEL_PAIRS]
-    if unknown or not config.loss.level_pairs:
+    if unknown or not 0 < len(config.loss.level_pairs) == len(set(config.loss.level_pairs)):
         raise ConfigError(
-            f"loss.level_pairs is {list(config.loss.level_pairs)}; choose at least one from {', '.join(LEVEL_PAIRS)}"
+            f"loss.level_pairs is {list(config.loss.level_pairs)}; choose at least one from {', '.join(LEVEL_PAIRS)}, "
+            "each once"
         )
     if config.loss.agreement_weight and config.method != "mmcl":
         raise ConfigError(
@@ -75,7 +76,7 @@ def check_settings(config: Config, processes: int) -> None:
 _RANGES: dict[str, tuple[float, float | None]] = {
     "data.val_fraction": (0, 0.999),
     "data.label_share": (0, 1),
-    "data.label_repeats": (0, None),
+    "data.label_repeats": (0, 1000),
     "model.ndf": (1, None),
     "model.nrkhs": (1, None),
     "model.depth": (1, None),
@@ -104,7 +105,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "train.head_epochs": (0, None),
     "train.batch": (2, None),
     "train.accumulate": (1, None),
-    "train.threads": (0, None),
+    "train.threads": (0, 1024),
     "train.log_every": (1, None),
     "train.save_every": (0, None),
     "train.validate_every": (0, None),

@@ -21,6 +21,7 @@ from mmcl_core.engine.runfolder import flat
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.style import STYLE
 from mmcl_core.errors import CheckpointError, DataError
+from mmcl_core.metrics import titles
 from mmcl_core.settings import yaml_problem
 from mmcl_core.weights import read_metadata
 
@@ -33,7 +34,6 @@ _ADVICE = "evaluate again if it is of an evaluation, or move it away"
 _NO_TERMS = {"stage", "epoch", "step", "split", "lr", "loss"}
 #: Settings of an evaluation that make another one of it, and what the page calls it.
 _WAYS = {"legacy": "legacy protocol", "hide_camera": "cameras withheld", "mirror": "mirrored"}
-_TITLES = {"top1": "top-1", "group_mean": "group mean", "macro_f1": "macro-F1", "top5": "top-5", "ece": "ECE"}
 
 
 def write_report(run: str | Path, evaluations: Sequence[str | Path] = ()) -> Path:
@@ -158,7 +158,7 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     parts = [f"<h2>Evaluation on {escape(_what(report))}</h2>"]
     kind = "box warn" if report["settings"]["legacy"] else "muted"
     parts.append(f'<p class="{kind}">Protocol: {escape(report["protocol"])}</p>')
-    parts.append(_figures_table(modalities))
+    parts.append(_figures_table(report))
     parts += [f'<p class="muted">{escape(note)}</p>' for note in _notes(report)]
     charts = [_calibration(name, figures) for name, figures in modalities.items()]
     charts += [_min_score(name, figures["min_score"]) for name, figures in modalities.items() if "min_score" in figures]
@@ -250,13 +250,14 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _figures_table(modalities: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in _TITLES.values())
+def _figures_table(report: Mapping[str, Any]) -> str:
+    columns = titles(len(report["model"]["classes"]))
+    head = "".join(f"<th>{title}</th>" for title in columns.values())
     rows = []
-    for name, figures in modalities.items():
+    for name, figures in report["modalities"].items():
         cells = "".join(
             f"<td>{value['value']:.3f} <small>{value['low']:.3f} to {value['high']:.3f}</small></td>"
-            for value in (figures[key] for key in _TITLES)
+            for value in (figures[key] for key in columns)
         )
         rows.append(f"<tr><td><b>{escape(name)}</b></td><td>{figures['samples']}</td>{cells}</tr>")
     body = f"<tr><th></th><th>samples</th>{head}</tr>{''.join(rows)}"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl_core.engine.style import STYLE
+from mmcl_core.engine.sweep.seeds import Spread
 from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Result, Summary
 from mmcl_core.engine.sweep.table import Paper
-from mmcl_core.metrics import Spread
 
 __all__ = ["csv_of_runs", "csv_of_table", "html_page", "markdown"]
 

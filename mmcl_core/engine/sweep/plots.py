@@ -8,6 +8,7 @@ from typing import Any
 
 from mmcl_core.atomic import write_atomically
 from mmcl_core.engine.sweep.summary import Line, Summary
+from mmcl_core.engine.sweep.table import file_name
 
 __all__ = ["save_plots"]
 
@@ -29,11 +30,14 @@ def save_plots(summary: Summary, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
+    import matplotlib
+
     paths = []
     for number, test in enumerate(summary.tests):
         if any(test in result.scores for result in summary.results.values()):
-            path = folder / ("plot.png" if not number else f"plot-{_slug(test)}.png")
-            (_save_curves if summary.plan.table.points else _save_dots)(summary, test, path)
+            path = folder / ("plot.png" if not number else f"plot-{file_name(test)}.png")
+            with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a title is a dollar
+                (_save_curves if summary.plan.table.points else _save_dots)(summary, test, path)
             paths.append(path)
     for old in set(folder.glob("plot*.png")) - set(paths):
         old.unlink(missing_ok=True)
@@ -129,7 +133,3 @@ def _dress(panel: Any, title: str) -> None:
     for side, spine in panel.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(_GRID)
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name)

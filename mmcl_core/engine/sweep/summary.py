@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from mmcl_core.engine.runfolder import is_finished
 from mmcl_core.engine.sweep.plan import Place, Plan, Run
 from mmcl_core.engine.sweep.pool import Outcome, past_failure, read_costs
+from mmcl_core.engine.sweep.seeds import Paired, Spread, paired_difference, spread
 from mmcl_core.engine.sweep.table import Comparison, Paper, Row
-from mmcl_core.metrics import Paired, Spread, paired_difference, spread
 
 __all__ = ["MEASURES", "Cost", "Gain", "Line", "Result", "Summary", "read_figures", "summarise"]
 

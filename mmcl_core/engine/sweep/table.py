@@ -45,9 +45,9 @@ import yaml
 
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError
-from mmcl_core.settings import build, hint, load_yaml, yaml_problem
+from mmcl_core.settings import OURS, build, hint, load_yaml, yaml_problem
 
-__all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "read_table"]
+__all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name", "read_table"]
 
 #: The paper's figure in percent: nothing, (mean,) or (mean, std).
 Paper = tuple[float, ...]
@@ -55,9 +55,9 @@ Paper = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: the modality that is tested in it, and the settings of its runs."""
+    """A column: the modality that is tested in it, and the settings of its runs; ``name`` is its key in the file."""
 
-    name: str = ""
+    name: str = field(default="", metadata={OURS: True})
     title: str = ""
     modality: str = ""
     settings: dict = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Row:
     cells: dict = field(default_factory=dict)
     points: dict = field(default_factory=dict)
     note: str = ""
-    shown: bool = True
+    shown: bool = field(default=True, metadata={OURS: True})
 
 
 @dataclass(frozen=True)
@@ -287,6 +287,11 @@ def _cell(value: Any, prefix: str, path: Path) -> Cell:
     return cell
 
 
+def file_name(test: str) -> str:
+    """What the name of a test set is in the name of its plot."""
+    return "".join(letter if letter.isalnum() else "_" for letter in test)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -315,8 +320,9 @@ def _check(table: Table) -> None:
                 if name not in table.rows[source].cells:
                     raise ConfigError(f"{where}: row {row.name} starts from {source}, which has no cell in {name}")
         _no_circle(table, row.name)
-    if twice := [name for name, count in Counter(test.name for test in table.evaluate).items() if count > 1]:
-        raise ConfigError(f"{where}: two test sets under evaluate are named {twice[0]!r}")
+    if twice := [name for name, count in Counter(file_name(test.name) for test in table.evaluate).items() if count > 1]:
+        names = " and ".join(repr(test.name) for test in table.evaluate if file_name(test.name) == twice[0])
+        raise ConfigError(f"{where}: test sets under evaluate are named {names}; their plots would be one file")
     for test in table.evaluate:
         _known(test.set, table.sets, f"{where}: evaluate, set")
         if not test.name:
