@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 INDEX = "index.json"
 #: How far an unfinished set is good, see :meth:`mmcl_core.data.writer.PreparedWriter.save`.
 PROGRESS = "progress.json"
+#: Endings of the arrays of a set, and the other files that an unfinished one may hold.
+_ARRAYS, _OTHERS = (".u8", ".u16", ".i64", ".f32", ".u1"), ("samples.csv", INDEX, PROGRESS, f"{PROGRESS}.new")
 
 
 class HashedFile:
@@ -143,10 +145,17 @@ def claim(partial: Path, keep: bool) -> int:
         The open descriptor that holds the lock, see :func:`lock_folder`.
 
     Raises:
-        DataError: another process writes there.
+        DataError: another process writes there, or the folder holds what no writer of sets has left.
     """
     lock = lock_folder(partial)
-    for path in () if keep else partial.iterdir():  # left by a writer that was killed
+    left = [] if keep else sorted(partial.iterdir())  # by a writer that was killed
+    if foreign := [path.name for path in left if path.suffix not in _ARRAYS and path.name not in _OTHERS]:
+        os.close(lock)
+        raise DataError(
+            f"{partial} holds other files than an unfinished set, such as {foreign[0]}, and is left alone; move it "
+            "away, or choose another folder for the set"
+        )
+    for path in left:
         path.unlink()
     return lock
 
