@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import threading
 
 import pytest
 import tiny
@@ -173,12 +174,13 @@ def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_eve
     with pytest.raises(TrainingError, match=r"'class rgb mlp' became inf in update 5 \(stage train, epoch 1") as error:
         train(config, tmp_path / "run")
     assert "optim.lr" in str(error.value)
-    from mmcl_core.engine.checkpoint import load_state
-
     state = load_state(tmp_path / "run" / "state.pt")
     assert state["step"] <= 5
     assert all(value.isfinite().all() for value in state["system"].values())
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+    rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "train"]
+    assert len(list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))) >= len(rows)  # of a failed run, too
+    assert not [thread for thread in threading.enumerate() if thread.name == "state-writer"]
 
 
 def test_float32_on_a_gpu_has_no_shorter_factors(monkeypatch):
