@@ -133,6 +133,14 @@ def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
     assert not (tmp_path / "elsewhere").exists()
     assert command.main(["--resume", str(finished), "--out", f"{finished}/", "--quiet"]) == 0
     assert command.main(["--resume", str(finished), f"out={finished}", "--quiet"]) == 0
+    with pytest.raises(SystemExit):
+        command.main(["--resume", str(finished), "--overwrite"])
+    assert "--overwrite: not allowed with argument --resume" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_finished_also_where_its_data_have_gone(finished, tmp_path, capsys):
+    assert command.main(["--resume", str(finished), "--data", str(tmp_path / "gone")]) == 0
+    assert capsys.readouterr().out.endswith(f"next: python -m mmcl_core.evaluate {finished} --data DIR\n")
 
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
