@@ -148,9 +148,10 @@ def test_check_reports_and_writes_nothing(damaged_crops, crops, tmp_path, capfd)
     assert captured.out.count("m; 0.1 to 20 m is plausible: is the depth unit right?") == 3
 
 
-def test_an_implausible_depth_unit_is_warned_about(crops, tmp_path, capfd):
-    run(crops, tmp_path / "set", "--depth-unit", "0.01mm")
-    assert "is the depth unit right?" in capfd.readouterr().err
+@pytest.mark.parametrize(("unit", "which"), [("0.01mm", "less"), ("3cm", "more")])
+def test_an_implausible_depth_unit_is_warned_about(crops, tmp_path, capfd, unit, which):
+    run(crops, tmp_path / "set", "--depth-unit", unit)
+    assert f" m or {which}; 0.1 to 20 m is plausible: is the depth unit right?" in capfd.readouterr().err
 
 
 def test_a_source_of_another_layout_says_what_was_expected_and_found(tmp_path, capfd):

@@ -93,6 +93,13 @@ def test_official_split_every_nth_and_listed_frames(source, tmp_path):
     assert made.index["skipped"]["first"] == [["0050/000009", "is in the list of frames, and not in the source"]]
 
 
+def test_a_list_of_frames_that_are_not_there(source, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("0050/000009\n")
+    words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out"), "--frames", str(tmp_path / "list.txt")]
+    assert main(words) == 2
+    assert "complete; 0050/000009: is in the list of frames, and not in the source\n" in capsys.readouterr().err
+
+
 def test_shares_are_no_name_of_a_split(source, tmp_path, capsys):
     words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert main([*words, "--split", "train=0.8,test=0.2"]) == 2

@@ -159,7 +159,8 @@ class YcbVideo:
         found = list(_list_frames(source, options.split))
         frames, skips = _choose(found, listed, options.every)
         if not frames:
-            raise DataError(f"{source}: no frame is asked for and complete{f'; {skips[0]}' if skips else ''}")
+            first = f"; {skips[0].name}: {skips[0].reason}" if skips else ""
+            raise DataError(f"{source}: no frame is asked for and complete{first}")
         return Plan(
             classes=CLASSES,
             modalities=("rgb", "depth"),
