@@ -95,8 +95,8 @@ def test_official_split_every_nth_and_listed_frames(source, tmp_path):
 
 def test_a_list_of_frames_that_are_not_there(source, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("0050/000009\n")
-    words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out"), "--frames", str(tmp_path / "list.txt")]
-    assert main(words) == 2
+    words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out")]
+    assert main([*words, "--frames", str(tmp_path / "list.txt")]) == 2
     assert "complete; 0050/000009: is in the list of frames, and not in the source\n" in capsys.readouterr().err
 
 
