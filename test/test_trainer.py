@@ -81,7 +81,8 @@ def test_run_folder(finished, data):
 
 def test_best_weights_are_deployed_and_load(finished):
     from mmcl_core.augment import eval_transform
-    from mmcl_core.data.batches import BatchSource, split_indices
+    from mmcl_core.data.batches import BatchSource
+    from mmcl_core.data.splits import split_indices
     from mmcl_core.engine.runfolder import read_config
 
     _, metadata = load_weights(finished)

@@ -352,7 +352,7 @@ def _plain_step(trainer: Trainer) -> Callable[[Parts], None]:
             for view, modality in views.items():
                 picture = batch.pictures[view]
                 pixels = to_network_input(picture.image, modality, picture.camera, model.inputs)
-                features[view] = plain.encode(encoder, pixels.contiguous(), modality)
+                features[view] = plain.encode(encoder, pixels.contiguous())
             cells = {view: batch.draws[view] for view in views}
             loss = config.loss
             weights = loss.clip, loss.regulariser, loss.direction_weight

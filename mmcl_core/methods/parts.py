@@ -38,7 +38,7 @@ __all__ = [
     "one_network",
     "require_classifier",
     "require_labels",
-    "require_modalities",
+    "require_pairs",
     "unclipped",
 ]
 
@@ -145,8 +145,8 @@ def contrast(
     features = {view: part.spread(size) for view, part in encoded.items()}
     cells = {view: batch.draws[view] for view in encoded}
     valid = {view: part.mask(batch.labels) for view, part in encoded.items()}
-    complete = all(part.rows is None for part in encoded.values())
-    terms = nce(features, cells, None if complete else valid, batch.labels)
+    everywhere = all(part.rows is None for part in encoded.values())
+    terms = nce(features, cells, None if everywhere else valid, batch.labels)
     return terms if weight == 1 else {name: weight * value for name, value in terms.items()}
 
 
@@ -268,10 +268,10 @@ def require_classifier(method: Method, setting: str, epochs: int) -> None:
         )
 
 
-def require_modalities(config: Config, least: int, method: str) -> None:
-    """Refuse fewer than ``least`` modalities with a :class:`ConfigError`."""
-    if len(config.train.modalities) < least:
+def require_pairs(config: Config, method: str) -> None:
+    """Refuse a single modality with a :class:`ConfigError`."""
+    if len(config.train.modalities) < 2:
         raise ConfigError(
-            f"method {method} contrasts modalities and needs at least {least}, but train.modalities is "
+            f"method {method} contrasts modalities and needs at least 2, but train.modalities is "
             f"{list(config.train.modalities)}; add one, or take method=amdim for a single modality"
         )
