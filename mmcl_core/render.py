@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         default="train=0.8,val=0.1,test=0.1",
         metavar="NAME|NAME=SHARE,...",
-        help="a split, or splits and their shares; all but train (or the first, where none is named so) see a wider "
+        help="a split, or splits and their shares; all but train (or the first, if none has that name) see a wider "
         "range of light and fewer background textures (default: %(default)s)",
     )
     add(
@@ -133,8 +133,8 @@ def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
         "--sensor",
         choices=(*DEPTH_CAMERAS, "any", "none"),
         default="xtion",
-        help="depth camera: structured light, stereo, time of flight, any of the three for each crop, or none: exact "
-        "depth (default: %(default)s)",
+        help="depth camera: structured light (xtion), stereo, time of flight (tof), any: one of these drawn for each "
+        "crop, or none: exact depth (default: %(default)s)",
     )
     add(
         "--camera-spread",
