@@ -129,6 +129,23 @@ def test_boxes_of_a_frame_without_label_picture(source, tmp_path):
     assert "label picture" in made.index["skipped"]["first"][0][1]
 
 
+@pytest.mark.parametrize(
+    ("added", "crops"),
+    [(b"\n\n", 10), (b"\n004_sugar_box nan 4 20 20\n", 8), (b"\n\xff\xfe 4 4 20 20\n", 8)],
+    ids=["blank lines", "no number", "no text"],
+)
+def test_a_file_of_boxes_that_is_damaged_costs_its_frame_alone(source, tmp_path, added, crops):
+    (source / "data/0005/000001-label.png").unlink()
+    boxes = source / "data/0005/000001-box.txt"
+    boxes.write_bytes(boxes.read_bytes() + added)
+    made = prepare(source, tmp_path / "out")
+    assert len(made) == crops
+    skipped = made.index["skipped"]["first"]
+    assert [(name.rpartition("/")[2], "x0 y0 x1 y1 expected" in why) for name, why in skipped] == (
+        [] if crops == 10 else [("000001-box.txt", True)]
+    )
+
+
 def test_mask_and_smallest_objects(tmp_path):
     write_frame(tmp_path / "in", 1, {3: (4, 4, 34, 34), 14: (10, 10, 20, 20), 21: (50, 4, 58, 12)})
     made = prepare(tmp_path / "in", tmp_path / "a", "--mask", "apply", "--min-side", "1")
