@@ -43,7 +43,7 @@ from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import TrainingError
-from mmcl_core.methods.base import Update, ViewBatch, acquainted
+from mmcl_core.methods.base import Update, ViewBatch, parts_of_one_step
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import read_metadata, save_weights
 
@@ -215,7 +215,7 @@ class Trainer:
 
     def train_step(self, parts: Parts) -> None:
         """One pass over the updates of the stage; their loss terms go into the window."""
-        batches = acquainted([self.method.add_views(self.system, *part, self.stage) for part in parts])
+        batches = parts_of_one_step([self.method.add_views(self.system, *part, self.stage) for part in parts])
         record: dict[str, Tensor] = {}
         several = len(self.stage.updates) > 1
         for number, (update, optimizer) in enumerate(zip(self.stage.updates, self.optimizers, strict=True)):

@@ -54,7 +54,7 @@ class Encoded(NamedTuple):
     Attributes:
         features: of n samples.
         rows: their numbers in the batch, int64 [n]; ``None``: all, in order.
-        labelled: what a classification loss of them is divided by, see :meth:`ViewBatch.labelled`.
+        labelled: what a classification loss of them is divided by, see :meth:`ViewBatch.mean_labelled`.
     """
 
     features: Features
@@ -104,7 +104,7 @@ def encode(
     whole = [view for view in views if view not in batch.present]
     pictures = [(batch.pictures[view].image, views[view], batch.pictures[view].camera) for view in whole]
     together = model.features_together(pictures, levels)
-    labelled = {view: batch.labelled(partial(_labels_with, (view,))) for view in views}
+    labelled = {view: batch.mean_labelled(partial(_labels_with, (view,))) for view in views}
     encoded = {view: Encoded(features, None, labelled[view]) for view, features in zip(whole, together, strict=True)}
     for view, modality in views.items():
         picture, rows = batch.pictures[view], batch.rows(view)
@@ -199,7 +199,7 @@ def agree(
 
 
 def classification_term(logits: Tensor, labels: Tensor, loss: LossConfig, labelled: Tensor) -> Tensor:
-    """Classification loss of class logits [B, C], times its weight (paper, Eq. 7); see :meth:`ViewBatch.labelled`."""
+    """Weighted classification loss of class logits [B, C] (paper, Eq. 7); see :meth:`ViewBatch.mean_labelled`."""
     return loss.classification_weight * classification_loss(
         logits, labels, loss.logit_clip, loss.logit_regulariser, loss.label_smoothing, labelled
     )
