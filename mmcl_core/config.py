@@ -243,8 +243,7 @@ class TrainConfig:
 
     Attributes:
         modalities: the modalities the encoder sees; the contrastive loss takes all ordered pairs.
-        target: the modality that is classified: one of ``modalities``, or ``both`` for all of them (one model
-            for whichever sensor a robot has).
+        target: the modality to classify: one of ``modalities``, or ``both``: all, by one model for any of the sensors.
         epochs: epochs of the main stage.
         head_epochs: epochs of the second stage of ``two_step``, heads on a frozen encoder; none without labels.
         batch: samples in an update, over all processes and accumulated parts together.
@@ -258,7 +257,8 @@ class TrainConfig:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         threads: CPU threads; 0 leaves the choice to torch.
         log_every: updates between two rows of the log.
-        save_every: updates between two saved states within an epoch; 0: none. One is always saved at its end.
+        save_every: updates between two saved states, in addition to those after each epoch; 0: none. Left out are those
+            that come so soon that saving would take over 5 % of the time.
         validate_every: epochs between two validations, besides the one after the last epoch of a stage; 0: never.
         keep: ``best`` deploys the weights with the best validation score in the last stage, ``last`` the last ones.
         probe: epochs between two online probes (kNN and linear) of a self-supervised stage; 0: never.
