@@ -26,7 +26,7 @@ help:
 
 env: interpreter $(VENV)/.copied
 
-# Where an interpreter is named, but the environment that is there is of another.
+# Warns if PYTHON is given, but the environment that exists was built with another interpreter.
 WHICH := import os, sys; print(sys.version.split()[0], "in", os.path.realpath(sys.base_prefix))
 interpreter:
 ifneq ($(origin PYTHON),file)
@@ -36,8 +36,9 @@ ifneq ($(origin PYTHON),file)
 		"remove it, or name another place: VENV=..." >&2
 endif
 
-# The package is used from the checkout by whoever works in it; elsewhere the environment's copy is. It takes no pip, and
-# no build of the messages, to bring that up to the sources; folders are named for files that are no more.
+# A Python started in the checkout imports the package from there; started elsewhere, it imports the environment's copy.
+# When a source changes, only that copy is refreshed, without pip and without building the messages again. Folders are
+# among the prerequisites because the time of a folder changes when a file in it is deleted.
 $(VENV)/.copied: $(VENV)/.installed scripts/refresh_copy.py \
 		$(shell find mmcl_core mmcl_ros config launch scripts -name __pycache__ -prune -o -print 2>/dev/null)
 	@$(PY) -I scripts/refresh_copy.py

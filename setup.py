@@ -76,7 +76,7 @@ class BuildWithMessages(build_py):
 
     def run(self) -> None:
         """Copy the Python packages, then build and add the messages."""
-        if not self.editable_mode:  # modules that were there at an earlier build, and messages
+        if not self.editable_mode:  # remove what an earlier build left there: deleted modules, messages
             for package in ("mmcl_core", PACKAGE):
                 shutil.rmtree(Path(self.build_lib, package), ignore_errors=True)
         super().run()

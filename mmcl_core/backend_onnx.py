@@ -27,7 +27,8 @@ class OnnxBackend:
         threads: CPU threads; 0 leaves the choice to onnxruntime.
 
     Raises:
-        CheckpointError: no such file, a damaged one, one of another program, or files of different models.
+        CheckpointError: no such file, a damaged one, one of another program, files of different models, or two
+            of one modality.
         ConfigError: onnxruntime is not installed, or has no such device.
     """
 
@@ -50,8 +51,11 @@ class OnnxBackend:
                     "keep the files of one model in a folder"
                 )
             self.metadata = self.metadata or metadata
-            self._sessions[metadata["modality"]] = session
-            self._inputs[metadata["modality"]] = {value.name for value in session.get_inputs()}
+            modality = metadata["modality"]
+            if modality in self._sessions:
+                raise CheckpointError(f"{file}: {path} holds another file for {modality}; keep one for each modality")
+            self._sessions[modality] = session
+            self._inputs[modality] = {value.name for value in session.get_inputs()}
         self.metadata["trained_modalities"] = list(self._sessions)
         self.model_id = str(self.metadata["model_id"])
         self.device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "what", choices=("train", "loss", "data", "infer", "prepare"), help="what to measure; prepare as the first word"
     )
     parser.add_argument("overrides", nargs="*", metavar=SETTING, help="settings that differ from the file")
-    parser.add_argument("--config", metavar="FILE", help="settings, YAML (default: the paper's)")
+    parser.add_argument("--config", metavar="FILE", help="settings, YAML (default: those of config.py)")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default: 5)")
     parser.add_argument("--crops", type=int, default=10, metavar="N", help="infer: crops in a frame (default: 10)")
     add_logging_options(parser)

@@ -1,8 +1,9 @@
 """What all commands share: logging beside progress bars, errors as one line, exit statuses.
 
-Exit status: 0 done; 1 the work failed, such as a training whose loss is not finite, or a check that found faults; 2
-wrong arguments, settings or data; 75 stopped by a signal, with the state saved: the same command goes on; 130 stopped
-by Ctrl-C. Each error is one line ``error: ...`` on standard error. A traceback is a fault of the program.
+Exit status: 0 done; 1 the work failed, such as a training whose loss is not finite, or a row of a sweep; 2 wrong
+arguments, settings or data, also where ``prepare --check`` found faults; 75 stopped by a signal, with the state saved:
+the same command goes on; 130 stopped by Ctrl-C. Each error is one line ``error: ...`` on standard error. A traceback is
+a fault of the program.
 """
 
 from __future__ import annotations
@@ -127,14 +128,17 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     cause: Exception
+    status = 0
     try:
-        return action() or 0
+        status = action() or 0
+        sys.stdout.flush()  # here, where a reader that has gone is known, and not when Python ends
+        return status
     except MmclError as error:
         message, cause = str(error), error
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return status
         if error.strerror is None:
             raise
         message, cause = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, error

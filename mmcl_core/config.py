@@ -40,17 +40,18 @@ class DataConfig:
 
     Attributes:
         root: folder of the prepared set (see :mod:`mmcl_core.data.cache`).
-        train_split, val_split: what to train and to validate on; without the latter ``val_fraction`` of the former.
+        train_split: the split to train on.
+        val_split: the split to validate on; ``val_fraction`` is used if it is empty, or ``val`` and the set has none.
         val_fraction: share of the training split held out for validation, in [0, 1), of each class and seeded; whole
-            groups where there are enough. Used only where the set has no ``val_split``. 0: no validation.
+            groups where there are enough. 0: no validation.
         label_share: share of the training samples that keep their label, in [0, 1]; the others become -1 (paper,
             Section IV-D). Stratified and seeded; the drawn keys are stored in the run folder.
         unlabelled: what becomes of training samples without a label: ``keep`` them for losses that need none, or
             ``drop`` them, which makes epochs shorter.
         label_repeats: how often a labelled training sample comes in an epoch, the others come once: with few labels
             the classification has more to learn from (beyond the paper). 0: so often that half of a batch is labelled.
-        resident: where the pictures live while training: in the memory of the training ``device``, on disk
-            (``memmap``), or ``auto``: on the device when they fit.
+        resident: where the pictures are kept while training: in the memory of the training ``device``, on disk
+            (``memmap``), or ``auto``: on the device when they take at most 40 % of its free memory.
     """
 
     root: str = ""
@@ -81,13 +82,13 @@ class ModelConfig:
         metric_size: whether the metric size of the crop is written into the channels the encoding leaves free.
             Needs the camera intrinsics of the crop; an unknown camera is told to the network as such.
         depth_range_m: nearest and farthest distance in metres that ``replicate`` maps to 0 and 255.
-        background_m: readings farther behind the median of the crop than this many metres count as none;
-            0 keeps all.
+        background_m: readings farther than this many metres behind the object, whose distance is
+            :func:`mmcl_core.depth.reference_distance`, count as none; 0 keeps all.
         rgb_mean, rgb_std: normalisation of RGB, three values each, on the scale 0-255.
         depth_mean, depth_std: normalisation of an 8-bit depth picture (``replicate``, ``hha``, ``stored``),
             one or three values each, on the scale 0-255.
-        init_from: a run folder, a weights file, or a checkpoint of the authors' program whose encoder weights
-            the training starts from; empty: random.
+        init_from: where the encoder's weights come from: a run folder, a weights file, a model that comes with the
+            package (``ycb21``), or a checkpoint of the authors' program; empty: random.
         backbone: the network between picture and embedding: ``encoder`` (the paper's), or torchvision's
             ``resnet18`` or ``resnet50`` with a linear bottleneck to ``nrkhs``, for which ``ndf``, ``depth`` and
             ``unit_norm`` mean nothing. A ResNet has no 7 x 7 and 5 x 5 maps to contrast.
@@ -124,10 +125,10 @@ class LossConfig:
         level_pairs: source and target feature maps, such as ``1-5``: the 1 x 1 map against the 5 x 5 map.
             Paper: 1-5, 1-7, 5-7; the authors' program: 1-5, 1-7, 5-5.
         direction_weight: factor on the sum over directions: 1 (paper, Eq. 6), or 0.5 (authors' program).
-        clip: bound c of the soft clip ``c tanh(score / c)``.
+        clip: bound c of the soft clip ``c tanh(score / c)`` of the scores; 0: none.
         regulariser: weight of the mean squared score, taken before the clip.
         contrastive_weight, classification_weight: weights of the two losses.
-        logit_clip: bound of the soft clip on class logits.
+        logit_clip: bound of the soft clip on class logits; 0: none. As the next, for mmcl, amdim and two_step alone.
         logit_regulariser: weight of the mean squared class logit, taken before the clip.
         label_smoothing: mass spread evenly over all classes, in [0, 1) (paper: 0).
         chunk: most source rows whose scores are held at once; more are worked off in chunks.
@@ -159,13 +160,13 @@ class AugmentConfig:
         policy: ``paper`` takes the paper's RandAugment ranges and the authors' forms, ``sound`` repairs those that
             destroy the picture, ``none`` crops and flips only.
         flip: probability of the horizontal flip, shared by all modalities of a sample.
-        scale, ratio: area share and aspect ratio of the random resized crop, drawn per modality.
-        rgb_ops, rgb_magnitude: N and M of RandAugment for RGB; N = 0 switches it off.
+        scale, ratio: share of the area, and width over height, of the random resized crop, drawn per modality.
+        rgb_ops, rgb_magnitude: N and M (0 to 30) of RandAugment for RGB; N = 0 switches it off.
         rgb_jitter: strength of a random change of exposure, contrast, white balance and saturation of RGB, in 0..1
             (:mod:`mmcl_core.colour`); beyond the paper, for cameras unlike the ones trained with. 0: none.
         rgb_grey: probability that an RGB picture loses its colours.
         depth_set: the depth-safe operations: 1 (Table IV, footnote 1), 2 (footnote 2), 0 none.
-        depth_ops, depth_magnitude: N and M of RandAugment for depth.
+        depth_ops, depth_magnitude: N and M (0 to 30) of RandAugment for depth; N = 0 switches it off.
         depth_op: one operation, applied once, in place of ``depth_set`` (Table IV); empty: the set. Those on grey
             levels act on metric depth through ``model.depth_range_m``, see :mod:`mmcl_core.policy`.
         depth_op_probability: share of the training samples that it is applied to. 1 is the paper's fixed
@@ -178,7 +179,7 @@ class AugmentConfig:
         depth_background_m: background farther than this behind the object is dropped for half of the samples; 0: never.
         depth_view_deg: largest angle that a metric depth crop is turned by about its object, by reprojection
             (:mod:`mmcl_core.viewpoint`); beyond the paper. The angle is uniform in 0 to this, in degrees <= 45.
-        camera_dropout: probability that the camera of a sample is hidden from a model that uses metric size.
+        camera_dropout: probability in [0, 1] that a sample's camera is hidden from a model that uses it.
     """
 
     policy: Literal["paper", "sound", "none"] = "sound"
@@ -242,8 +243,7 @@ class TrainConfig:
 
     Attributes:
         modalities: the modalities the encoder sees; the contrastive loss takes all ordered pairs.
-        target: the modality that is classified: one of ``modalities``, or ``both`` for all of them (one model
-            for whichever sensor a robot has).
+        target: the modality to classify: one of ``modalities``, or ``both``: all, by one model for any of the sensors.
         epochs: epochs of the main stage.
         head_epochs: epochs of the second stage of ``two_step``, heads on a frozen encoder; none without labels.
         batch: samples in an update, over all processes and accumulated parts together.
@@ -257,8 +257,9 @@ class TrainConfig:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         threads: CPU threads; 0 leaves the choice to torch.
         log_every: updates between two rows of the log.
-        save_every: updates between two saved states; 0: at the end of each epoch.
-        validate_every: epochs between two validations; 0: never.
+        save_every: updates between two saved states, in addition to those after each epoch; 0: none. Left out are those
+            that come so soon that saving would take over 5 % of the time.
+        validate_every: epochs between two validations, besides the one after the last epoch of a stage; 0: never.
         keep: ``best`` deploys the weights with the best validation score in the last stage, ``last`` the last ones.
         probe: epochs between two online probes (kNN and linear) of a self-supervised stage; 0: never.
     """

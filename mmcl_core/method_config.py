@@ -38,9 +38,9 @@ class Pix2PixConfig:
     """The method ``pix2pix``: a generated picture in the place of the missing one.
 
     Attributes:
-        gan_epochs: of generator and discriminator (publication: 200 on small sets).
-        alone_epochs: in which each stream is trained on real pictures before the two of them are trained on real and
-            generated ones; 0 leaves the stage out.
+        gan_epochs: epochs of generator and discriminator (publication: 200 on small sets).
+        alone_epochs: epochs in which each stream is trained alone, on real pictures, before both are trained together
+            with generated pictures in the place of the missing ones; 0 leaves the stage out.
         copies: generated pictures of each training sample, each of another crop, that are kept for the last stage, on
             the training device: 6 bytes for every pixel, 0.1 MB for a picture of 128 pixels a side.
         width: base width of generator and discriminator (publication: 64).
@@ -61,16 +61,18 @@ class Pix2PixConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """What the methods share whose hallucination stream has a teacher, and is taught for ``train.epochs``.
+    """What ``admd`` and ``hallucination`` share: a hallucination stream that a teacher stream teaches.
 
-    The defaults are those of ADMD's authors for NYU-D, which has 2,186 training samples.
+    It is taught for ``train.epochs``; the settings below are about the stages before and after. The defaults are those
+    of ADMD's authors for NYU-D, which has 2,186 training samples.
 
     Attributes:
-        alone_epochs: in which each stream is trained alone (2,000 updates of 64 samples).
-        together_epochs: in which the mean of their logits is trained (1,000 of 32); 0 leaves the stage out.
-        finetune_epochs: in which the mean of the logits is trained that will answer, after the hallucination stream was
-            taught; 0 leaves the stage out.
-        finetune_rate: share of ``optim.lr`` that these two stages are trained at (1e-6 of 1e-4).
+        alone_epochs: epochs in which each stream is trained alone (2,000 updates of 64 samples).
+        together_epochs: epochs in which the mean of the logits of the target's stream and of the teacher is trained
+            (1,000 updates of 32 samples); 0 leaves the stage out.
+        finetune_epochs: epochs, after the teaching, in which the mean of the logits of the target's stream and of the
+            hallucination stream is trained, which is what answers; 0 leaves the stage out.
+        finetune_rate: rate of the stages ``together`` and ``finetune``, as a share of ``optim.lr`` (1e-6 of 1e-4).
     """
 
     alone_epochs: int = 59
@@ -162,7 +164,7 @@ class ModDropConfig:
     """The method ``moddrop``: streams trained alone, then for ``train.epochs`` together while some are dropped.
 
     Attributes:
-        alone_epochs: in which each stream is trained alone; 0 leaves the stage out.
+        alone_epochs: epochs in which each stream is trained alone; 0 leaves the stage out.
         modality_keep: probability of a sample to keep a modality, for each of them by itself (publication: 0.9).
         input_keep: probability of a single value of the network input to be kept (publication: 0.8). What is kept is
             divided by it.

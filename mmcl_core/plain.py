@@ -21,7 +21,7 @@ from mmcl_core.nn.norm import ModalityBatchNorm
 __all__ = ["classify", "contrast", "encode"]
 
 
-def encode(encoder: Encoder, x: Tensor, modality: str) -> Features:
+def encode(encoder: Encoder, x: Tensor) -> Features:
     """All embeddings of a batch [B, 3, size, size] in training mode, BatchNorm by the statistics of the batch."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()

@@ -197,7 +197,7 @@ class Recognizer:
                 reading), of any sizes; ``None`` for a crop without. A model of stored depth pictures takes uint8
                 [H, W, 3] instead.
             camera: (fx, fy, cx, cy) of each depth crop in pixels of its own grid; ``None`` or zeros where unknown. Used
-                by models that know the metric size or surface normals.
+                by models whose answers differ with it, see :attr:`uses_camera`.
             top_k: number of ``top_labels``.
             min_score: crops with a lower best probability get the label ``unknown``, in [0, 1].
             min_depth_valid: share of pixels with a reading below which the depth of a crop is not used, in [0, 1].

@@ -31,7 +31,7 @@ from mmcl_core.data.shares import parse_shard, parse_shares
 from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
-from mmcl_core.data.workers import end_with_parent, interrupts_deferred
+from mmcl_core.data.workers import end_with_parent, interrupts_deferred, one_thread_each
 from mmcl_core.errors import ConfigError, DataError, MmclError
 from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         default="train=0.8,val=0.1,test=0.1",
         metavar="NAME|NAME=SHARE,...",
-        help="a split, or splits and their shares; all but train (or the first, where none is named so) see a wider "
+        help="a split, or splits and their shares; all but train (or the first, if none has that name) see a wider "
         "range of light and fewer background textures (default: %(default)s)",
     )
     add(
@@ -133,8 +133,8 @@ def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
         "--sensor",
         choices=(*DEPTH_CAMERAS, "any", "none"),
         default="xtion",
-        help="depth camera: structured light, stereo, time of flight, any of the three for each crop, or none: exact "
-        "depth (default: %(default)s)",
+        help="depth camera: structured light (xtion), stereo, time of flight (tof), any: one of these drawn for each "
+        "crop, or none: exact depth (default: %(default)s)",
     )
     add(
         "--camera-spread",
@@ -334,8 +334,6 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
         finally:
             cv2.setNumThreads(threads)
         return
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"  # inherited by the workers: several processes of one thread beat several of many
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
     size = max(1, min(_CHUNK, len(numbers) // (workers * 4)))
@@ -344,7 +342,7 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
     try:
         while True:
             while len(waiting) < 3 * workers and (part := next(parts, None)):
-                with interrupts_deferred():
+                with interrupts_deferred(), one_thread_each():  # it may start a process
                     waiting.append(pool.submit(_make_part, part))
             if not waiting:
                 return

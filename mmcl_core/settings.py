@@ -183,7 +183,7 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
             value = "on" if value else "off"
         if value not in inner or isinstance(value, bool):
             raise ConfigError(f"{where}: {name} is {value!r}; choose from {', '.join(map(str, inner))}")
-        return value
+        return inner[inner.index(value)]  # 2 for 2.0
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         if inner[-1] is not Ellipsis and len(items) != len(inner):

@@ -20,7 +20,7 @@ from shlex import quote
 
 from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, SETTING, add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load, override, to_dict
-from mmcl_core.errors import ConfigError, TrainingError
+from mmcl_core.errors import ConfigError, DataError, TrainingError
 from mmcl_core.settings import read_override
 
 __all__ = ["main"]
@@ -62,9 +62,8 @@ def _train(options: argparse.Namespace) -> int:
         if read_metadata(run)["trained_modalities"]:
             print(f"next: python -m mmcl_core.evaluate {quote(str(run))} --data {_test_set(config)}")
         else:
-            print(
-                f"trained without labels, it recognises nothing yet; next: train with labels and model.init_from={run}"
-            )
+            start = quote(f"model.init_from={run}")
+            print(f"trained without labels, it recognises nothing yet; next: train with labels and {start}")
     return 0
 
 
@@ -72,7 +71,10 @@ def _test_set(config: Config) -> str:
     """What to evaluate on, with the option for it where the set has no split of the default name."""
     from mmcl_core.data.cache import PreparedSet
 
-    names = PreparedSet.open(config.data.root, verify=False).split_names
+    try:
+        names = PreparedSet.open(config.data.root, verify=False).split_names
+    except DataError:  # of a run that was finished before, and whose set has gone since
+        return "DIR"
     other = [name for name in names if name != config.data.train_split]
     if not other:
         return "ANOTHER_SET"
@@ -129,8 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="settings (YAML)")
     parser.add_argument("--data", metavar="DIR", help="the prepared set: short for data.root=DIR")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/<name of the file>-<hash>)")
-    parser.add_argument("--resume", metavar="RUN", help="continue this run; with --config, start it if there is none")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--resume", metavar="RUN", help="continue this run; with --config, start it if there is none")
+    group.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     add_logging_options(parser)
     return parser
 

@@ -12,7 +12,7 @@ from small_sets import write_crop
 from mmcl_core import benchmark, weights
 from mmcl_core.config import load
 from mmcl_core.engine import measure
-from mmcl_core.errors import TrainingError
+from mmcl_core.errors import ConfigError, TrainingError
 from mmcl_core.weights import save_weights
 
 TINY = (
@@ -129,6 +129,11 @@ def test_recognition_is_measured_with_the_network_of_the_method(monkeypatch, set
     assert set(figures) == {f"{name}_milliseconds" for name in answers}
 
 
+def test_recognition_is_measured_on_the_device_of_the_settings():
+    with pytest.raises(ConfigError, match="device is 'nowhere'"):
+        measure.measure_infer(load(None, [*TINY, "train.device=nowhere"]), 2, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -143,10 +148,9 @@ def test_mistakes_are_told(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_preparing_a_single_modality_is_measured_too(tmp_path, capsys):
+def test_preparing_a_single_modality_and_a_split_named_like_a_number_is_measured_too(tmp_path, capsys):
     for number in range(6):
-        write_crop(tmp_path / "in" / "train" / "mug", f"{number}", shape=(40, 40))
-        (tmp_path / "in" / "train" / "mug" / f"{number}_depth.png").unlink()
+        write_crop(tmp_path / "in" / "2021" / "mug", f"{number}", depth=False, shape=(40, 40))
     words = ["prepare", "folder", "--source", str(tmp_path / "in"), "--size", "32", "--workers", "1"]
     assert benchmark.main(words) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["first_batch_seconds"] > 0

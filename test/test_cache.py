@@ -263,10 +263,12 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     writer.close()
     assert PreparedSet.open(tmp_path / "set").keys.tolist() == ["00007"]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.tex").touch()
-    with pytest.raises(DataError, match="left alone"):
-        PreparedWriter(tmp_path / "home", **options, overwrite=True)
+    for foreign, out in (("home", "home"), ("new.partial", "new")):  # the set's own folder, and where it is written
+        (tmp_path / foreign).mkdir()
+        (tmp_path / foreign / "thesis.tex").touch()
+        with pytest.raises(DataError, match=rf"{foreign} holds other files .* left alone"):
+            PreparedWriter(tmp_path / out, **options, overwrite=True)
+        assert (tmp_path / foreign / "thesis.tex").exists()
 
 
 def test_a_killed_writer_leaves_no_half_set(tmp_path):

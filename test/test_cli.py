@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -127,6 +128,21 @@ def test_names_that_are_no_utf8_are_printed(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8"))
     assert run_command(lambda: print(os.fsdecode(b"caf\xe9"), flush=True)) == 0
     assert written.getvalue() == b"caf\\udce9\n"
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    """Whether it is met while the command prints, or with what is left in the buffer at its end."""
+    script = "import sys; from mmcl_core.cli import run_command; sys.exit(run_command(lambda: print('x' * {})))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PYTHONUNBUFFERED", None)
+    for letters in (10, 1_000_000):
+        ends = os.pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-c", script.format(letters)], stdout=ends[1], stderr=subprocess.PIPE, env=environment
+        )
+        for end in ends:
+            os.close(end)
+        assert (process.communicate()[1], process.returncode) == (b"", 0)
 
 
 def test_a_traceback_is_shown_on_request(capfd):

@@ -138,6 +138,7 @@ def test_values_that_yaml_reads_as_another_type(tmp_path):
     assert (config.optim.lr, config.optim.weight_decay, config.optim.milestones) == (1e-5, 0.0, (4,))
     assert isinstance(config.optim.weight_decay, float)
     assert config.train.compile == "off"
+    assert isinstance(load(overrides=["augment.depth_set=2.0"]).augment.depth_set, int)
     assert config.data.root == ""
     assert load(overrides=["train.compile=on"]).train.compile == "on"
 

@@ -194,7 +194,7 @@ def test_faults_of_picture_files_are_told_apart(tmp_path):
         "cut.png": (cv2.imencode(".png", colour)[1].tobytes()[:-40], "truncated"),
         "cut.jpg": (cv2.imencode(".jpg", colour)[1].tobytes()[:-40], "truncated"),
         "grey.png": (cv2.imencode(".png", colour[..., 0])[1].tobytes(), "8 bit with 1 channel"),
-        "alpha.png": (cv2.imencode(".png", np.dstack([colour, colour[..., :1]]))[1].tobytes(), "8 bit with 4 channel"),
+        "alpha.png": (cv2.imencode(".png", np.dstack([colour, colour[..., :1]]))[1].tobytes(), "without transparency"),
         "deep.png": (cv2.imencode(".png", colour.astype(np.uint16))[1].tobytes(), "16 bit with 3 channel"),
     }
     for name, (data, message) in cases.items():

@@ -101,6 +101,13 @@ def test_a_gpu_that_onnxruntime_was_built_for_but_cannot_use_is_an_error(exporte
     assert Recognizer.load(exported / "onnx" / "rgb.onnx", device="auto").device == "cpu"
 
 
+def test_two_files_for_one_modality_are_refused(exported, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.onnx").write_bytes((exported / "onnx" / "rgb.onnx").read_bytes())
+    with pytest.raises(CheckpointError, match=r"second\.onnx: .* another file for rgb; keep one"):
+        Recognizer.load(tmp_path)
+
+
 def test_files_of_different_models_are_refused(exported, tmp_path):
     import onnx
 

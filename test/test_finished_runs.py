@@ -12,8 +12,9 @@ import tiny
 import torch
 
 from mmcl_core import metrics
-from mmcl_core.data.batches import BatchSource, split_indices
+from mmcl_core.data.batches import BatchSource
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.splits import split_indices
 from mmcl_core.engine.evaluation import Settings, evaluate
 from mmcl_core.engine.results import write_results
 from mmcl_core.engine.sweep.worker import is_complete

@@ -253,11 +253,6 @@ def test_memory_grows_with_the_batch_in_chunks():
     assert whole > 8 * large
 
 
-def test_levels_needed():
-    assert CrossModalNCE(("1-5", "5-7")).levels == (1, 5, 7)
-    assert CrossModalNCE(("1-1",)).levels == (1,)
-
-
 def test_mistakes_are_named():
     features, cells = embeddings()
     with pytest.raises(ConfigError, match=r"'7-1'.*1-5, 1-7"):

@@ -1,6 +1,7 @@
 """Bad files, other layouts and wrong options of ``prepare folder``: what is skipped, refused and said of it."""
 
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -17,6 +18,27 @@ def test_wrong_seeds_and_sets_inside_their_source(crops, tmp_path, capfd):
     assert "--seed is -1" in failure(capfd, "folder", *options, str(tmp_path / "out"), "--seed", "-1")
     assert "lies in --source" in failure(capfd, "folder", *options, str(crops / "prepared"))
     assert not (crops / "prepared").exists()
+
+
+@pytest.mark.parametrize("file", ["", "thesis.tex"], ids=["file", "folder"])
+def test_what_lies_where_a_replaced_set_goes_stays(crops, tmp_path, capfd, file):
+    own = tmp_path / "out.replaced" / file
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("my own")
+    assert run(crops, tmp_path / "out")[0] == 0
+    made = files(tmp_path / "out")
+    options = ("folder", "--source", str(crops), "--out", str(tmp_path / "out"), "--overwrite")
+    assert "out.replaced is where a set is put that is replaced" in failure(capfd, *options)
+    assert own.read_text() == "my own"
+    assert files(tmp_path / "out") == made
+
+
+def test_a_replaced_set_that_a_killed_process_left_is_removed(crops, tmp_path):
+    assert run(crops, tmp_path / "out")[0] == 0
+    shutil.copytree(tmp_path / "out", tmp_path / "out.replaced")
+    (tmp_path / "out.replaced" / "index.json").unlink()
+    assert run(crops, tmp_path / "out", "--overwrite", "--limit", "2")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == ["out"]
 
 
 def test_folder_names_that_tell_of_another_layout(crops, tmp_path, capfd):
@@ -148,9 +170,10 @@ def test_check_reports_and_writes_nothing(damaged_crops, crops, tmp_path, capfd)
     assert captured.out.count("m; 0.1 to 20 m is plausible: is the depth unit right?") == 3
 
 
-def test_an_implausible_depth_unit_is_warned_about(crops, tmp_path, capfd):
-    run(crops, tmp_path / "set", "--depth-unit", "0.01mm")
-    assert "is the depth unit right?" in capfd.readouterr().err
+@pytest.mark.parametrize(("unit", "which"), [("0.01mm", "less"), ("3cm", "more")])
+def test_an_implausible_depth_unit_is_warned_about(crops, tmp_path, capfd, unit, which):
+    run(crops, tmp_path / "set", "--depth-unit", unit)
+    assert f" m or {which}; 0.1 to 20 m is plausible: is the depth unit right?" in capfd.readouterr().err
 
 
 def test_a_source_of_another_layout_says_what_was_expected_and_found(tmp_path, capfd):

@@ -197,6 +197,9 @@ def test_cameras_follow_the_crop(crops, tmp_path, capfd):
     assert "cameras.csv, line 4" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     (crops / "cameras.csv").write_text("\n".join([*rows, "0001_000001, 500,5, 510,5, 20,5, 20,5"]))
     assert "line 4: more values than" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
+    (crops / "cameras.csv").write_text("\n".join([*rows, "", "0001_000000, 70, 50, 10, 10"]))
+    told = failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
+    assert "cameras.csv, line 5: 0001_000000 has another camera" in told
     (crops / "cameras.csv").write_text("\n".join([*rows, '"0001_000001, 50, 50, 10, 10']))
     assert "quotation mark" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     (crops / "cameras.csv").write_text("\n".join(rows), encoding="utf-16")

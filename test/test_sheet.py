@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from small_sets import run, write_set
+from small_sets import run, sample, write_set
 
+from mmcl_core.data.cache import PreparedWriter
 from mmcl_core.data.sheet import colourise_depth, contact_sheet
 from mmcl_core.errors import DataError
 from mmcl_core.prepare import main
@@ -48,3 +49,12 @@ def test_a_sheet_has_a_row_for_each_class_that_occurs(tmp_path):
     assert cv2.imread(str(contact_sheet(tmp_path / "set", tmp_path / "b.png", max_classes=1))).shape[0] == one_row + 4
     with pytest.raises(DataError, match="cannot write the contact sheet"):
         contact_sheet(prepared, tmp_path / "absent" / "a.png")
+
+
+def test_the_classes_of_a_sheet_are_those_that_occur_however_many_the_set_could_have(tmp_path):
+    with PreparedWriter(
+        tmp_path / "set", classes=[f"class_{n}" for n in range(70)], size=8, modalities=("rgb", "depth")
+    ) as writer:
+        for number, label in enumerate((68, 69, 69, -1)):
+            writer.add(sample(number, label=label))
+    assert cv2.imread(str(contact_sheet(tmp_path / "set", tmp_path / "a.png"))).shape[0] == 3 * (72 + 18 + 4) + 4

@@ -9,9 +9,8 @@ from small_sets import CLASSES, write_set
 from test_batches import prepared
 
 from mmcl_core.config import DataConfig
-from mmcl_core.data.batches import split_indices
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.data.splits import group_mask, stratified_mask
+from mmcl_core.data.splits import group_mask, split_indices, stratified_mask
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["prepared"]  # a fixture

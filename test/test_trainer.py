@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import threading
 
 import pytest
 import tiny
@@ -80,7 +81,8 @@ def test_run_folder(finished, data):
 
 def test_best_weights_are_deployed_and_load(finished):
     from mmcl_core.augment import eval_transform
-    from mmcl_core.data.batches import BatchSource, split_indices
+    from mmcl_core.data.batches import BatchSource
+    from mmcl_core.data.splits import split_indices
     from mmcl_core.engine.runfolder import read_config
 
     _, metadata = load_weights(finished)
@@ -132,6 +134,14 @@ def test_a_resumed_run_stays_in_its_folder(finished, tmp_path, capsys):
     assert not (tmp_path / "elsewhere").exists()
     assert command.main(["--resume", str(finished), "--out", f"{finished}/", "--quiet"]) == 0
     assert command.main(["--resume", str(finished), f"out={finished}", "--quiet"]) == 0
+    with pytest.raises(SystemExit):
+        command.main(["--resume", str(finished), "--overwrite"])
+    assert "--overwrite: not allowed with argument --resume" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_finished_also_where_its_data_have_gone(finished, tmp_path, capsys):
+    assert command.main(["--resume", str(finished), "--data", str(tmp_path / "gone")]) == 0
+    assert capsys.readouterr().out.endswith(f"next: python -m mmcl_core.evaluate {finished} --data DIR\n")
 
 
 def test_other_data_is_not_resumed(data, tmp_path, monkeypatch):
@@ -173,12 +183,13 @@ def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_eve
     with pytest.raises(TrainingError, match=r"'class rgb mlp' became inf in update 5 \(stage train, epoch 1") as error:
         train(config, tmp_path / "run")
     assert "optim.lr" in str(error.value)
-    from mmcl_core.engine.checkpoint import load_state
-
     state = load_state(tmp_path / "run" / "state.pt")
     assert state["step"] <= 5
     assert all(value.isfinite().all() for value in state["system"].values())
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+    rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "train"]
+    assert len(list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))) >= len(rows)  # of a failed run, too
+    assert not [thread for thread in threading.enumerate() if thread.name == "state-writer"]
 
 
 def test_float32_on_a_gpu_has_no_shorter_factors(monkeypatch):

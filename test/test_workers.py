@@ -1,16 +1,20 @@
-"""Worker processes end with the command that started them, even where that is killed."""
+"""Worker processes: they end with the command that started them, even where that is killed; their threads."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from small_sets import write_crop
+
+from mmcl_core.data.workers import one_thread_each
 
 POOL = """
 import multiprocessing, sys, time
@@ -87,3 +91,13 @@ def test_workers_of_prepare_end_with_it(tmp_path):
     words = ["-m", "mmcl_core.prepare", "folder", "--source", tmp_path / "crops", "--out", tmp_path / "set"]
     made = tmp_path / "set.partial" / "rgb.u8"
     start_and_kill([*words, "--workers", "2"], lambda: made.exists() and made.stat().st_size)
+
+
+def test_workers_have_one_thread_each_and_this_process_keeps_its_settings(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with one_thread_each():
+            asked = [pool.submit(os.getenv, name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
+        assert [one.result() for one in asked] == ["1", "1"]
+    assert (os.environ["OMP_NUM_THREADS"], os.getenv("MKL_NUM_THREADS")) == ("7", None)

@@ -93,6 +93,13 @@ def test_official_split_every_nth_and_listed_frames(source, tmp_path):
     assert made.index["skipped"]["first"] == [["0050/000009", "is in the list of frames, and not in the source"]]
 
 
+def test_a_list_of_frames_that_are_not_there(source, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("0050/000009\n")
+    words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out")]
+    assert main([*words, "--frames", str(tmp_path / "list.txt")]) == 2
+    assert "complete; 0050/000009: is in the list of frames, and not in the source\n" in capsys.readouterr().err
+
+
 def test_shares_are_no_name_of_a_split(source, tmp_path, capsys):
     words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert main([*words, "--split", "train=0.8,test=0.2"]) == 2
@@ -120,6 +127,23 @@ def test_boxes_of_a_frame_without_label_picture(source, tmp_path):
     made = prepare(source, tmp_path / "masked", "--mask", "apply")
     assert len(made) == 8
     assert "label picture" in made.index["skipped"]["first"][0][1]
+
+
+@pytest.mark.parametrize(
+    ("added", "crops"),
+    [(b"\n\n", 10), (b"\n004_sugar_box nan 4 20 20\n", 8), (b"\n\xff\xfe 4 4 20 20\n", 8)],
+    ids=["blank lines", "no number", "no text"],
+)
+def test_a_file_of_boxes_that_is_damaged_costs_its_frame_alone(source, tmp_path, added, crops):
+    (source / "data/0005/000001-label.png").unlink()
+    boxes = source / "data/0005/000001-box.txt"
+    boxes.write_bytes(boxes.read_bytes() + added)
+    made = prepare(source, tmp_path / "out")
+    assert len(made) == crops
+    skipped = made.index["skipped"]["first"]
+    assert [(name.rpartition("/")[2], "x0 y0 x1 y1 expected" in why) for name, why in skipped] == (
+        [] if crops == 10 else [("000001-box.txt", True)]
+    )
 
 
 def test_mask_and_smallest_objects(tmp_path):

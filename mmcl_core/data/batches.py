@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.data.splits import shuffled, split_indices, spread_repeats
+from mmcl_core.data.splits import shuffled, spread_repeats
 from mmcl_core.errors import DataError
 
-__all__ = ["Batch", "BatchSource", "ReadAhead", "split_indices"]
+__all__ = ["Batch", "BatchSource", "ReadAhead"]
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -308,7 +308,7 @@ def _free_bytes(device: torch.device) -> int:
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    with suppress(OSError, ValueError):
+    with suppress(OSError, StopIteration, ValueError):
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{what}").read_text(encoding="ascii")) for what in ("max", "current"))
         pairs = (line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())

@@ -17,15 +17,16 @@ name alone. JSON files are splits if they are named so, by their folder (``train
 (``annotations/instances_train.json``); ``valid`` means ``val``. Where all name the same split, ``--split`` overrules.
 
 ``--depth OLD=NEW`` tells where depth lies: at the path of the colour picture with OLD, where it comes last, replaced by
-NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out. By default what finds most of ``rgb=depth``,
-``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and ``=_depth``. A frame without depth gives crops
-of colour alone. Pictures and depth may bear the names from before Label Studio put eight digits before them.
+NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out. Without the option, the one of ``rgb=depth``,
+``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and ``=_depth`` is taken that finds depth for most
+frames. A frame without depth gives crops of colour alone. Label Studio puts eight hex digits before the names of
+uploaded pictures; pictures and depth that still have their names from before are found, too.
 
 Crops are cut as the recognizer node cuts them: a square of 1.2 times the longer side of what the picture shows of the
 box, filled with the surroundings. The category ``unlabelled`` holds boxes without a label. The group of a crop is its
-scene (the path up to its last number) and class. A box that is there twice gives one crop. Boxes that mark a crowd are
-left out, unless all of a file do, or CVAT wrote it, which marks what was painted with a brush so. Around a box that
-CVAT says is rotated goes an upright one.
+scene (the path up to its last number) and class. A box that is there twice gives one crop. Boxes marked as a crowd
+(``iscrowd``) are left out, unless every box of the file is marked, or CVAT wrote it: CVAT marks every object that was
+painted with its brush. A box that CVAT has rotated is replaced by the upright box around it.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 INDEX = "index.json"
 #: How far an unfinished set is good, see :meth:`mmcl_core.data.writer.PreparedWriter.save`.
 PROGRESS = "progress.json"
+#: Endings of the arrays of a set, and the other files that one may hold, finished or not.
+_ARRAYS = (".u8", ".u16", ".i64", ".f32", ".u1")
+_OTHERS = ("samples.csv", INDEX, PROGRESS, f"{PROGRESS}.new", "sheet.png")
 
 
 class HashedFile:
@@ -85,7 +88,8 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
     """Check that a set may be put there.
 
     Raises:
-        DataError: it is a file, a mount point, or holds something that is not to be replaced.
+        DataError: it is a file, a mount point, or holds something that is not to be replaced; the place beside it where
+            a set goes that is replaced is taken.
     """
     if not out.exists():
         return
@@ -99,6 +103,20 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out} is not empty; choose another folder, or ask for it to be overwritten (--overwrite)")
     if not (out / INDEX).is_file():
         raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
+    old = _replaced(out)
+    if old.is_file() or (old.is_dir() and not (old / INDEX).is_file() and _foreign(old)):
+        raise DataError(f"{old} is where a set is put that is replaced, and is something else; move it away")
+
+
+def _replaced(out: Path) -> Path:
+    """Where a set is while another takes its place; one that lies there was left by a process that was killed."""
+    return out.with_name(out.name + ".replaced")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Names in a folder that no writer of sets gives."""
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if not name.endswith(_ARRAYS) and name not in _OTHERS]
 
 
 def lock_folder(folder: Path) -> int:
@@ -143,17 +161,25 @@ def claim(partial: Path, keep: bool) -> int:
         The open descriptor that holds the lock, see :func:`lock_folder`.
 
     Raises:
-        DataError: another process writes there.
+        DataError: another process writes there, or the folder holds what no writer of sets has left.
     """
     lock = lock_folder(partial)
-    for path in () if keep else partial.iterdir():  # left by a writer that was killed
+    if keep:
+        return lock
+    if foreign := _foreign(partial):
+        os.close(lock)
+        raise DataError(
+            f"{partial} holds other files than an unfinished set, such as {foreign[0]}, and is left alone; move it "
+            "away, or choose another folder for the set"
+        )
+    for path in partial.iterdir():  # left by a writer that was killed
         path.unlink()
     return lock
 
 
 def publish(partial: Path, out: Path) -> None:
     """Give a finished folder its name, in place of a prepared set that has it."""
-    old = out.with_name(out.name + ".replaced")
+    old = _replaced(out)
     replaces = (out / INDEX).exists()
     if replaces:
         shutil.rmtree(old, ignore_errors=True)
@@ -169,4 +195,5 @@ def publish(partial: Path, out: Path) -> None:
         os.fsync(parent)
     finally:
         os.close(parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if replaces:
+        shutil.rmtree(old, ignore_errors=True)

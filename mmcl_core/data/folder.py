@@ -325,7 +325,8 @@ def _cameras(path: Path, lines: list[str]) -> dict[str, Camera]:
     if not set(columns) <= set(table.fieldnames or ()):
         raise DataError(f"{path}: columns {', '.join(columns)} expected, found {', '.join(table.fieldnames or ())}")
     cameras: dict[str, Camera] = {}
-    for number, row in enumerate(table, 2):
+    for row in table:
+        number = table.line_num
         try:
             fx, fy, cx, cy = (float(row[name]) for name in columns[1:])
         except (TypeError, ValueError):
@@ -334,5 +335,7 @@ def _cameras(path: Path, lines: list[str]) -> dict[str, Camera]:
             raise DataError(f"{path}, line {number}: more values than columns; decimal commas?")
         if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
             raise DataError(f"{path}, line {number}: finite fx, fy, cx, cy expected, fx and fy > 0; found {dict(row)}")
-        cameras[row["key"]] = (fx, fy, cx, cy)
+        camera = (fx, fy, cx, cy)
+        if cameras.setdefault(row["key"], camera) != camera:
+            raise DataError(f"{path}, line {number}: {row['key']} has another camera in a line above; keep one of them")
     return cameras

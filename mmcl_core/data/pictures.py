@@ -129,7 +129,8 @@ def read_rgb(path: Path) -> Array:
     """
     image = read_picture(path)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DataError(f"is {_kind(image)}; 8 bit with 3 channels expected")
+        advice = ": save it without transparency" if image.ndim == 3 and image.shape[2] == 4 else ""
+        raise DataError(f"is {_kind(image)}; 8 bit with 3 channels expected{advice}")
     return image
 
 

@@ -348,9 +348,9 @@ def _judge(medians: list[float]) -> None:
         logger.warning("no depth picture has a single reading")
     elif known and not PLAUSIBLE_MM[0] <= (middle := float(np.median(known))) <= PLAUSIBLE_MM[1]:
         logger.warning(
-            "half of the crops have a median depth beyond %.3g m; 0.1 to 20 m is plausible: is the depth unit right?",
-            middle / 1000,
-        )
+            "in half of the crops the median depth is %.3g m or %s; 0.1 to 20 m is plausible: is the depth unit right?",
+            middle / 1000, "less" if middle < PLAUSIBLE_MM[0] else "more",
+        )  # fmt: skip
 
 
 def _in_order(

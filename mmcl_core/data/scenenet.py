@@ -50,6 +50,7 @@ from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size, visi
 from mmcl_core.data.hha import hha
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
 from mmcl_core.data.scenenet_trajectories import CLASSES, Trajectory, messages, read_trajectories
+from mmcl_core.data.shares import parse_shard
 from mmcl_core.data.sources import Plan, Skip, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
@@ -164,7 +165,7 @@ class SceneNet:
         reader = Reader(source, crop_rule(options), options.min_pixels, metric)
         most = parse_bounds("--max-samples", options.max_samples)
         per_class = parse_bounds("--max-per-class", options.max_per_class)
-        part = tuple(map(int, options.shard.split("/")))
+        part = parse_shard(options.shard)
         quota = Quota({}, {}) if options.check else Quota(_share(most, part), _share(per_class, part))
         skips: list[Skip] = []
         published: dict[str, tuple[int, int]] = {}

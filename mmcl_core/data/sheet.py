@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mmcl_core.atomic import write_atomically
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import DataError
 
@@ -49,13 +50,13 @@ def contact_sheet(
     max_classes: int = 60,
     cell: int = 72,
 ) -> Path:
-    """Write a PNG: a row for each class, evenly spread samples of it side by side, each with all its modalities.
+    """Write a PNG: a row for each class that occurs, with evenly spread samples of it, each in all its modalities.
 
     Args:
         prepared: the set, or its folder.
         path: the PNG file.
         columns: most samples of a class.
-        max_classes: most classes shown.
+        max_classes: most classes shown, the first of those that occur; unlabelled samples have a row besides.
         cell: side of a crop in the sheet, in pixels.
 
     Returns:
@@ -66,8 +67,8 @@ def contact_sheet(
     """
     if not isinstance(prepared, PreparedSet):
         prepared = PreparedSet.open(prepared, verify=False)
-    shown = [*range(min(len(prepared.classes), max_classes)), -1]
-    rows = [(label, np.flatnonzero(prepared.labels == label)) for label in shown]
+    classes = sorted({*prepared.labels.tolist()} - {-1})[:max_classes]
+    rows = [(label, np.flatnonzero(prepared.labels == label)) for label in (*classes, -1)]
     rows = [(label, members) for label, members in rows if len(members)]
     columns = min(columns, max(len(members) for _, members in rows))
     width = columns * (cell * len(prepared.modalities) + _GAP) + _GAP
@@ -85,9 +86,9 @@ def contact_sheet(
             strip = np.hstack([_thumbnail(prepared, name, row, cell) for name in prepared.modalities])
             sheet[top + 18 : top + 18 + cell, left : left + strip.shape[1]] = strip
     path = Path(path)
-    done, data = cv2.imencode(".png", sheet[..., ::-1])
+    data = cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()
     try:
-        path.write_bytes(data.tobytes() if done else b"")
+        write_atomically(path, lambda file: file.write(data))
     except OSError as error:
         raise DataError(f"cannot write the contact sheet {path}: {error.strerror}") from error
     return path

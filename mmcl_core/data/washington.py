@@ -39,7 +39,7 @@ import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.frames import mask_out, same_size
-from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
+from mmcl_core.data.pictures import depth_millimetres, read_mask, read_rgb
 from mmcl_core.data.sources import Plan, Skip, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
@@ -162,9 +162,9 @@ def make_samples(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
         same_size(images["depth"], images["rgb"])
         if reader.masked:
             ending = "_maskcrop.png"
-            mask = read_picture(Path(f"{reader.source / crop.stem}{ending}"))
+            mask = read_mask(Path(f"{reader.source / crop.stem}{ending}"))
             same_size(mask, images["rgb"])
-            images = mask_out(images, (mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)) != 0)
+            images = mask_out(images, mask)
     except DataError as error:
         yield Skip(crop.stem + ending, str(error))
         return

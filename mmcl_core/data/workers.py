@@ -1,4 +1,4 @@
-"""Worker processes: Ctrl-C, and the end of their parent."""
+"""Worker processes: their threads, Ctrl-C, and the end of their parent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import signal
 import threading
 from collections.abc import Iterator
 
-__all__ = ["end_with_parent", "interrupts_deferred"]
+__all__ = ["end_with_parent", "interrupts_deferred", "one_thread_each"]
+
+#: What numerical libraries are told their number of threads by, when they are imported.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def end_with_parent() -> None:
@@ -44,3 +47,18 @@ def interrupts_deferred() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let processes started meanwhile have numerical libraries of one thread: several of these beat several of many."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

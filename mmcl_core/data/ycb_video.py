@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -159,7 +160,8 @@ class YcbVideo:
         found = list(_list_frames(source, options.split))
         frames, skips = _choose(found, listed, options.every)
         if not frames:
-            raise DataError(f"{source}: no frame is asked for and complete{f'; {skips[0]}' if skips else ''}")
+            first = f"; {skips[0].name}: {skips[0].reason}" if skips else ""
+            raise DataError(f"{source}: no frame is asked for and complete{first}")
         return Plan(
             classes=CLASSES,
             modalities=("rgb", "depth"),
@@ -260,7 +262,8 @@ def _choose(found: list[Frame], listed: set[str] | None, every: int) -> tuple[li
 def _read_list(path: Path) -> set[str]:
     if not path.is_file():
         raise ConfigError(f"--frames {path}: no such file; expected lines <video>/<n>, such as 0048/000001")
-    return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {line.strip() for line in lines if line.strip()}
 
 
 def _read_meta(path: Path) -> tuple[float, Camera, set[int]]:
@@ -294,10 +297,13 @@ def _visible_objects(labels: Array, ids: set[int]) -> Iterator[Object]:
 
 def _read_boxes(path: Path) -> list[Object]:
     found: list[Object] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, *numbers = line.split() or [""]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()  # a line that is no text is no box either
+    for line in filter(str.strip, lines):
+        name, *numbers = line.split()
         try:
             x0, y0, x1, y1 = map(float, numbers)
+            if not math.isfinite(x0 + y0 + x1 + y1):
+                raise ValueError("no number")
             found.append((CLASSES.index(name) + 1, None, (x0, y0, x1 + 1, y1 + 1)))  # their last pixel is inside
         except ValueError as error:
             raise DataError(f"has the line {line!r}; <object> x0 y0 x1 y1 expected") from error

@@ -6,9 +6,11 @@ beside it, synchronised to the disk and renamed, so that a process killed at any
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -70,6 +72,8 @@ def load_state(path: Path) -> dict[str, Any]:
 class StateWriter:
     """Writes states in the background: the run goes on while the disk works.
 
+    As a context manager it waits for the last write, so that none is under way when the run's folder is let go.
+
     Args:
         path: the state file.
     """
@@ -110,6 +114,16 @@ class StateWriter:
         if self._error is not None:
             error, self._error = self._error, None
             raise CheckpointError(f"cannot write {self.path}: {error}") from error
+
+    def __enter__(self) -> StateWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """:meth:`join`; a write that failed does not hide the error that ended the run."""
+        with contextlib.suppress(*(() if kind is None else (CheckpointError,))):
+            self.join()
 
     def _write(self, state: dict[str, Any]) -> None:
         try:

@@ -92,7 +92,6 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "loss.logit_regulariser": (0, None),
     "loss.chunk": (1, None),
     "loss.label_smoothing": (0, 0.999),
-    "augment.flip": (0, 1),
     "optim.lr": (0, None),
     "optim.eps": (0, None),
     "optim.weight_decay": (0, None),

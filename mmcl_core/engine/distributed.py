@@ -28,12 +28,10 @@ class World:
     Attributes:
         rank: its number, 0 <= rank < size; rank 0 writes the files.
         size: number of processes.
-        local_rank: its number on this machine, which picks the GPU.
     """
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def main(self) -> bool:
@@ -58,7 +56,7 @@ def world(cuda: bool, timeout_s: float = 1800.0) -> Iterator[World]:
         return
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout_s))
     try:
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+        yield World(dist.get_rank(), size)
     except (dist.DistError, ConnectionError) as error:
         raise TrainingError(
             f"a process of the run was lost ({error}); start all {size} again with --resume to continue"

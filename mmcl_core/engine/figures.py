@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmcl_core.atomic import write_atomically
+
 __all__ = ["save_confusion"]
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
     axes[0].set_ylabel("true class")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+        how: dict[str, Any] = {"format": "png", "bbox_inches": "tight", "metadata": {"Software": None}}
+        write_atomically(path, lambda file: figure.savefig(file, **how))
     if any("missing from" in str(warning.message) for warning in caught):
         logger.warning("%s shows boxes for letters that its font lacks; the report page shows all names", path)
 

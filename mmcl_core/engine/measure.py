@@ -147,13 +147,14 @@ def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> F
     Returns:
         ``seconds`` a call; the peak memory is that of the process (:func:`in_fresh_process`) or of the GPU.
     """
-    from mmcl_core.engine.device import train_device
+    from mmcl_core.engine.device import pick_precision, prepare_device, train_device
     from mmcl_core.methods.parts import make_nce
     from mmcl_core.nn.encoder import Features
     from mmcl_core.nn.losses import draw_cells
     from mmcl_core.plain import contrast
 
     device = train_device(config.train.device)
+    prepare_device(config.train, device, pick_precision(config.train, device))
     width, loss = config.model.nrkhs, config.loss
     nce = make_nce(loss)
     cells = {view: cell.to(device) for view, cell in draw_cells(batch, ("rgb", "depth")).items()}
@@ -203,7 +204,7 @@ def measure_data(config: Config, repetitions: int) -> Figures:
 def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
     """Time :meth:`mmcl_core.recognizer.Recognizer.recognize` on the crops of one frame, with random weights.
 
-    The network is that of the method, with all its streams and generators.
+    The network is that of the method, with all its streams and generators, on ``train.device`` with ``train.threads``.
 
     Returns:
         ``milliseconds`` a frame for each modality that the network answers for, and for both together.
@@ -227,7 +228,7 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_weights(path, model, {"method": config.method, "classes": classes})
-        recognizer = Recognizer.load(path)
+        recognizer = Recognizer.load(path, config.train.device, threads=config.train.threads)
         pictures = {kind: given for kind, given in (("rgb", rgb), ("depth", depth)) if kind in recognizer.modalities}
         asked: dict[str, dict[str, Any]] = {kind: {kind: given} for kind, given in pictures.items()}
         if len(pictures) > 1:
@@ -351,7 +352,7 @@ def _plain_step(trainer: Trainer) -> Callable[[Parts], None]:
             for view, modality in views.items():
                 picture = batch.pictures[view]
                 pixels = to_network_input(picture.image, modality, picture.camera, model.inputs)
-                features[view] = plain.encode(encoder, pixels.contiguous(), modality)
+                features[view] = plain.encode(encoder, pixels.contiguous())
             cells = {view: batch.draws[view] for view in views}
             loss = config.loss
             weights = loss.clip, loss.regulariser, loss.direction_weight

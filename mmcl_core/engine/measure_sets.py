@@ -6,6 +6,7 @@ import argparse
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
         ``open_seconds`` for opening the set and checking its checksums alone; ``first_batch_seconds`` for all, that
         among it; and ``batch``.
     """
-    from mmcl_core.config import load
+    from mmcl_core.config import Config, override
     from mmcl_core.data.cache import PreparedSet
     from mmcl_core.engine.device import train_device
     from mmcl_core.engine.distributed import World
@@ -73,13 +74,13 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
     split, entry = max(prepared.index["splits"].items(), key=lambda item: item[1]["samples"])
     batch = min(batch, entry["samples"])
     stored = any(image.dtype == np.uint8 for name, image in prepared.images.items() if name.startswith("depth"))
-    config = load(
-        None,
-        [f"data.root={root}", f"data.train_split={split}", "data.val_split=''", f"train.batch={batch}",
-         f"train.modalities=[{','.join(prepared.modalities)}]", "train.target=both", "optim.warmup_steps=0",
-         *(["method=amdim"] if len(prepared.modalities) == 1 else []),
-         *(["model.depth_encoding=stored"] if stored else [])],
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "data": {"root": str(root), "train_split": split, "val_split": ""},
+        "train": {"batch": batch, "modalities": prepared.modalities, "target": "both"},
+        "optim.warmup_steps": 0,
+        "method": "amdim" if len(prepared.modalities) == 1 else "mmcl",
+    }
+    config = override(Config(), settings | ({"model.depth_encoding": "stored"} if stored else {}))
     samples = Samples(config, World(0, 1), train_device(config.train.device))
     stage = samples.method.stages()[0]
     with samples.epoch(0, 0) as batches:

@@ -124,7 +124,6 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
     elif reports:
         facts = [f"model {reports[0]['model']['model_id']}"]
     line = " · ".join(escape(fact) for fact in facts if fact)
-    tiles = ""
     if reports:
         tiles = '<div class="tiles">' + "".join(_tiles(reports[0])) + "</div>"
     else:

@@ -26,6 +26,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -36,6 +37,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import torch
@@ -51,7 +53,7 @@ Row = Mapping[str, "str | int | float"]
 
 
 class RunLog:
-    """The log files of one run.
+    """The log files of one run; as a context manager it closes them.
 
     Args:
         run: run folder, which exists.
@@ -114,6 +116,16 @@ class RunLog:
             self._board.close()
         if self.active:
             write_table(self.run)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """:meth:`close`, also where the run failed; an error of it then does not hide the one that ended the run."""
+        with contextlib.suppress(*(() if kind is None else (OSError, DataError))):
+            self.close()
 
     def _write(self, name: str, values: Row) -> None:
         file = self._files[name]

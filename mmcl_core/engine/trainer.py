@@ -43,7 +43,7 @@ from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import TrainingError
-from mmcl_core.methods.base import Update, ViewBatch, acquainted
+from mmcl_core.methods.base import Update, ViewBatch, parts_of_one_step
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import read_metadata, save_weights
 
@@ -149,7 +149,7 @@ class Trainer:
         if devices.compiles(self.config.train, self.device):
             for module in self.method.compiled(self.system):
                 module.compile()
-        with self.signals:
+        with self.log, self.writer, self.signals:
             for index in range(self.index, len(self.stages)):
                 self.enter(index, state)
                 state = None
@@ -215,7 +215,7 @@ class Trainer:
 
     def train_step(self, parts: Parts) -> None:
         """One pass over the updates of the stage; their loss terms go into the window."""
-        batches = acquainted([self.method.add_views(self.system, *part, self.stage) for part in parts])
+        batches = parts_of_one_step([self.method.add_views(self.system, *part, self.stage) for part in parts])
         record: dict[str, Tensor] = {}
         several = len(self.stage.updates) > 1
         for number, (update, optimizer) in enumerate(zip(self.stage.updates, self.optimizers, strict=True)):
@@ -273,7 +273,6 @@ class Trainer:
 
     def _finish(self) -> RunResult:
         """Calibrate and write what is deployed."""
-        self.writer.join()
         selection = f"best validation accuracy, epoch {self.best['epoch'] + 1}" if self.best else "last epoch"
         selection += f" of {self.stage.epochs}" + (", average of the weights" if self.average else "")
         result = RunResult(self.run, {}, selection)
@@ -282,7 +281,6 @@ class Trainer:
             targets, source, taught = self.method.targets, self.samples.validation, self.samples.labelled
             predictions = self._ask(self.method.predict, self.system, source) if source and taught else None
             result.scores.update(scores(predictions, targets) if predictions else {})
-            self.log.close()
             metadata = {
                 "method": self.config.method,
                 **self.samples.described(),
@@ -393,7 +391,6 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         if self.stopping:
             self.writer.join()
-            self.log.close()
             raise RunInterruptedError(
                 f"stopped by a signal after update {self._done}; the state is saved. To go on: "
                 f"python -m mmcl_core.train --resume {quote(str(self.run))}"

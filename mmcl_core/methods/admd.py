@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmcl_core.method_config import AdmdConfig
 from mmcl_core.methods.base import Update, ViewBatch
-from mmcl_core.methods.stand_in import HALLUCINATION, TaughtStandIn, constant, embedding
+from mmcl_core.methods.stand_in import HALLUCINATION, TaughtStandIn, embedding, plain_adam
 from mmcl_core.nn.discriminator import EmbeddingDiscriminator, class_or_fake_loss
 
 __all__ = ["AdversarialDistillation"]
@@ -46,7 +46,7 @@ class AdversarialDistillation(TaughtStandIn):
 
     def hallucinate_updates(self) -> tuple[Update, ...]:
         """The two adversaries; of the hallucination stream the encoder alone."""
-        optim = constant(self.config.optim, self.settings.lr, self.settings.betas)
+        optim = plain_adam(self.config.optim, self.settings.lr, self.settings.betas)
         return (
             Update(optim, ("discriminator.",), "discriminator"),
             Update(optim, (f"network.streams.{HALLUCINATION}.encoder.",), HALLUCINATION),

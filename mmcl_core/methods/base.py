@@ -36,7 +36,7 @@ from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.nn.network import Network
 from mmcl_core.nn.resnet import ResNetEncoder
 
-__all__ = ["Method", "Stage", "Update", "ViewBatch", "acquainted"]
+__all__ = ["Method", "Stage", "Update", "ViewBatch", "parts_of_one_step"]
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ class ViewBatch:
         mask = self.present.get(view)
         return None if mask is None else mask.nonzero().squeeze(1)
 
-    def labelled(self, labels_of: Callable[[ViewBatch], Tensor] = lambda part: part.labels) -> Tensor:
-        """What the sum of a classification loss over this part is divided by.
+    def mean_labelled(self, labels_of: Callable[[ViewBatch], Tensor] = lambda part: part.labels) -> Tensor:
+        """Labelled samples of a part, on average; a classification loss summed over a part is divided by it.
 
-        With it, the mean over the parts of a step is the mean over the labels of the step, however they are spread.
+        The mean of the parts' quotients is then the mean over all labels of the step, however unevenly they are spread.
 
         Args:
             labels_of: gives the labels, int64, of the samples of a part that the loss is about; default: all.
@@ -119,7 +119,7 @@ class ViewBatch:
         return total(torch.stack([(labels_of(part) >= 0).sum() for part in parts]).sum()).clamp(min=1) / len(parts)
 
 
-def acquainted(parts: Sequence[ViewBatch]) -> list[ViewBatch]:
+def parts_of_one_step(parts: Sequence[ViewBatch]) -> list[ViewBatch]:
     """The parts of a step, each knowing all of them."""
     if len(parts) == 1:
         return list(parts)

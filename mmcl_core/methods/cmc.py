@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmcl_core.config import OptimConfig
 from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, Stage, Update, ViewBatch
-from mmcl_core.methods.parts import classify_alone, encode, require_classifier, require_modalities
+from mmcl_core.methods.parts import classify_alone, encode, require_classifier, require_pairs
 from mmcl_core.nn.gather import mean_over_samples
 from mmcl_core.nn.memory import MemoryBank
 from mmcl_core.nn.streams import Look, StreamsNetwork
@@ -44,7 +44,7 @@ class ContrastiveMultiviewCoding(Method):
 
     def check(self) -> None:
         """Refuse a single modality, a single sample, and labels that nothing learns from."""
-        require_modalities(self.config, 2, self.name)
+        require_pairs(self.config, self.name)
         require_classifier(self, "cmc.probe_epochs", self.config.cmc.probe_epochs)
         if len(self.rows) == 1:
             raise ConfigError("method cmc tells samples apart and there is one; take a set with more")

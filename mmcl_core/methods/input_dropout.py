@@ -105,7 +105,7 @@ class InputDropout(Method):
         if not logits:
             return {"class": nothing(system)}
         labels = batch.labels[torch.cat(list(groups.values()))]
-        labelled = batch.labelled(lambda part: labels if part is batch else self.labels(part))
+        labelled = batch.mean_labelled(lambda part: labels if part is batch else self.labels(part))
         return {"class": classification_term(torch.cat(logits), labels, unclipped(self.config.loss), labelled)}
 
     def labels(self, batch: ViewBatch) -> Tensor:

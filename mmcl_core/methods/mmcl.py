@@ -16,7 +16,7 @@ from mmcl_core.methods.parts import (
     encode,
     make_nce,
     one_network,
-    require_modalities,
+    require_pairs,
 )
 from mmcl_core.nn.losses import draw_cells
 
@@ -36,7 +36,7 @@ class MultimodalContrastive(Method):
 
     def check(self) -> None:
         """Refuse a single modality, and the agreement of a single target."""
-        require_modalities(self.config, 2, self.name)
+        require_pairs(self.config, self.name)
         if self.config.loss.agreement_weight and len(self.targets) < 2:
             raise ConfigError(
                 "loss.agreement_weight compares the answers of several targets and train.target is "

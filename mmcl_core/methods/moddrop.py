@@ -88,7 +88,7 @@ class ModDrop(Method):
             f1 = stream.encoder(self.seen(network, batch, name), name, levels=()).f1
             scores.append(stream.logits(f1, name).float())
         loss = unclipped(self.config.loss)
-        return classification_term(torch.stack(scores).mean(0), batch.labels, loss, batch.labelled())
+        return classification_term(torch.stack(scores).mean(0), batch.labels, loss, batch.mean_labelled())
 
     def seen(self, network: StreamsNetwork, batch: ViewBatch, name: str) -> Tensor:
         """Network input [B, 3, S, S] of a stream: zeros for samples without the modality, and dropout elsewhere."""

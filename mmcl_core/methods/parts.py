@@ -38,7 +38,7 @@ __all__ = [
     "one_network",
     "require_classifier",
     "require_labels",
-    "require_modalities",
+    "require_pairs",
     "unclipped",
 ]
 
@@ -54,7 +54,7 @@ class Encoded(NamedTuple):
     Attributes:
         features: of n samples.
         rows: their numbers in the batch, int64 [n]; ``None``: all, in order.
-        labelled: what a classification loss of them is divided by, see :meth:`ViewBatch.labelled`.
+        labelled: what a classification loss of them is divided by, see :meth:`ViewBatch.mean_labelled`.
     """
 
     features: Features
@@ -104,7 +104,7 @@ def encode(
     whole = [view for view in views if view not in batch.present]
     pictures = [(batch.pictures[view].image, views[view], batch.pictures[view].camera) for view in whole]
     together = model.features_together(pictures, levels)
-    labelled = {view: batch.labelled(partial(_labels_with, (view,))) for view in views}
+    labelled = {view: batch.mean_labelled(partial(_labels_with, (view,))) for view in views}
     encoded = {view: Encoded(features, None, labelled[view]) for view, features in zip(whole, together, strict=True)}
     for view, modality in views.items():
         picture, rows = batch.pictures[view], batch.rows(view)
@@ -145,8 +145,8 @@ def contrast(
     features = {view: part.spread(size) for view, part in encoded.items()}
     cells = {view: batch.draws[view] for view in encoded}
     valid = {view: part.mask(batch.labels) for view, part in encoded.items()}
-    complete = all(part.rows is None for part in encoded.values())
-    terms = nce(features, cells, None if complete else valid, batch.labels)
+    everywhere = all(part.rows is None for part in encoded.values())
+    terms = nce(features, cells, None if everywhere else valid, batch.labels)
     return terms if weight == 1 else {name: weight * value for name, value in terms.items()}
 
 
@@ -199,7 +199,7 @@ def agree(
 
 
 def classification_term(logits: Tensor, labels: Tensor, loss: LossConfig, labelled: Tensor) -> Tensor:
-    """Classification loss of class logits [B, C], times its weight (paper, Eq. 7); see :meth:`ViewBatch.labelled`."""
+    """Weighted classification loss of class logits [B, C] (paper, Eq. 7); see :meth:`ViewBatch.mean_labelled`."""
     return loss.classification_weight * classification_loss(
         logits, labels, loss.logit_clip, loss.logit_regulariser, loss.label_smoothing, labelled
     )
@@ -268,10 +268,10 @@ def require_classifier(method: Method, setting: str, epochs: int) -> None:
         )
 
 
-def require_modalities(config: Config, least: int, method: str) -> None:
-    """Refuse fewer than ``least`` modalities with a :class:`ConfigError`."""
-    if len(config.train.modalities) < least:
+def require_pairs(config: Config, method: str) -> None:
+    """Refuse a single modality with a :class:`ConfigError`."""
+    if len(config.train.modalities) < 2:
         raise ConfigError(
-            f"method {method} contrasts modalities and needs at least {least}, but train.modalities is "
+            f"method {method} contrasts modalities and needs at least 2, but train.modalities is "
             f"{list(config.train.modalities)}; add one, or take method=amdim for a single modality"
         )

@@ -24,7 +24,7 @@ from mmcl_core.data.batches import Batch
 from mmcl_core.methods.base import Stage, Update, ViewBatch
 from mmcl_core.methods.generated import GeneratedPictures
 from mmcl_core.methods.parts import complete, nothing
-from mmcl_core.methods.stand_in import StandIn, answer, constant
+from mmcl_core.methods.stand_in import StandIn, answer, plain_adam
 from mmcl_core.modality import to_network_input
 from mmcl_core.nn.discriminator import PatchDiscriminator, l1_loss, patch_loss
 from mmcl_core.nn.generator import Generator
@@ -77,7 +77,7 @@ class Pix2Pix(StandIn):
     def stages(self) -> tuple[Stage, ...]:
         """The stages; nothing can answer before the second."""
         settings, optim = self.config.pix2pix, self.config.optim
-        adversary = constant(optim, settings.lr, settings.betas)
+        adversary = plain_adam(optim, settings.lr, settings.betas)
         adversaries = (
             Update(adversary, ("discriminator.",), "discriminator"),
             Update(adversary, ("network.generators.",), "generator"),

@@ -25,7 +25,7 @@ from mmcl_core.methods.parts import classification_term, classify_alone, complet
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.nn.streams import Look, StreamsNetwork, copy_stream
 
-__all__ = ["HALLUCINATION", "StandIn", "TaughtStandIn", "answer", "constant", "embedding"]
+__all__ = ["HALLUCINATION", "StandIn", "TaughtStandIn", "answer", "embedding", "plain_adam"]
 
 #: Name of the stream that is taught to see what is missing.
 HALLUCINATION = "hallucination"
@@ -119,7 +119,7 @@ class StandIn(Method):
     def joint(self, scores: Sequence[Tensor], pair: ViewBatch) -> Tensor:
         """Classification loss of the mean of several streams' logits [B, C]."""
         mean = torch.stack([one.float() for one in scores]).mean(0)
-        return classification_term(mean, pair.labels, unclipped(self.config.loss), pair.labelled())
+        return classification_term(mean, pair.labels, unclipped(self.config.loss), pair.mean_labelled())
 
 
 class TaughtStandIn(StandIn):
@@ -239,6 +239,6 @@ def embedding(stream: RecognitionModel, batch: ViewBatch, view: str) -> Tensor:
     return stream.features(picture.image, stream.modalities[0], picture.camera, levels=()).f1
 
 
-def constant(optim: OptimConfig, lr: float, betas: tuple[float, float]) -> OptimConfig:
-    """Plain Adam at one rate, as publications of adversaries have it; the average of the weights is kept."""
+def plain_adam(optim: OptimConfig, lr: float, betas: tuple[float, float]) -> OptimConfig:
+    """Adam at a constant rate, as the publications of adversarial methods use; averaging of weights stays as set."""
     return replace(optim, name="adam", lr=lr, betas=betas, weight_decay=0.0, warmup_steps=0, schedule="constant")

@@ -18,7 +18,7 @@ from mmcl_core.errors import ConfigError
 from mmcl_core.nn.encoder import Features
 from mmcl_core.nn.gather import gather_with_grad, process_index, processes, total
 
-__all__ = ["LEVEL_PAIRS", "CrossModalNCE", "classification_loss", "draw_cells", "gather_with_grad", "soft_clip"]
+__all__ = ["LEVEL_PAIRS", "CrossModalNCE", "classification_loss", "draw_cells", "soft_clip"]
 
 LEVEL_PAIRS: dict[str, tuple[int, int]] = {"1-5": (1, 5), "1-7": (1, 7), "5-5": (5, 5), "5-7": (5, 7), "1-1": (1, 1)}
 """Names of the level pairs -> level of the source, level of the targets."""
@@ -71,11 +71,6 @@ class CrossModalNCE(nn.Module):
         self.direction_weight = direction_weight
         self.chunk = chunk
         self.drop_same_class = drop_same_class
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Levels of the feature maps that the loss needs."""
-        return tuple(sorted({level for pair in self.level_pairs for level in LEVEL_PAIRS[pair]}))
 
     def forward(
         self,

@@ -153,10 +153,6 @@ class RecognitionModel(Network):
         """Count the classifier as never trained."""
         self.classifier.forget()
 
-    def drop_feature_heads(self) -> None:
-        """Remove the heads of the 5 x 5 and 7 x 7 maps, which only the contrastive loss needs."""
-        self.encoder.heads.clear()
-
     def init_from(self, path: str | Path) -> tuple[str, ...]:
         """Start from the encoder of another run, a weights file, or a checkpoint of the authors' program.
 

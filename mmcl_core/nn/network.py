@@ -91,9 +91,6 @@ class Network(nn.Module, ABC):
     def forget_classifier(self) -> None:
         """Count as never trained to classify: what was not taught must not answer."""
 
-    def drop_feature_heads(self) -> None:
-        """Remove what only the contrastive loss of feature maps needs."""
-
     @abstractmethod
     def init_from(self, path: str | Path) -> tuple[str, ...]:
         """Start from the encoder of another run; returns the names of the weights taken over.

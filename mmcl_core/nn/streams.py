@@ -68,6 +68,8 @@ class StreamsNetwork(Network):
 
     Raises:
         ConfigError: a setting that no network can be made of.
+        CheckpointError: an unknown kind of generator.
+        ValueError: an answer that names a stream or generator that is not there, or a picture that none reads.
     """
 
     kind = "streams"

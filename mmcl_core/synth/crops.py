@@ -259,7 +259,7 @@ class CropMaker:
         size: side of the crops in pixels.
         shares: splits and their shares. The split ``train``, or the first where none is named so, is for training: it
             has 48 background textures of each kind; the others have 16 and see a wider range of light.
-        sensor: kind of depth camera; ``any``: each crop by another; ``none``: exact depth.
+        sensor: kind of depth camera; ``any``: one drawn for each crop; ``none``: exact depth.
         neighbours: objects beside the target, at most.
         spread: how many times as wide as usual the properties of both cameras are drawn.
         piles: share of scenes with an object on another, see :func:`mmcl_core.synth.scene.compose`.
