@@ -6,6 +6,7 @@ A box is given by its edges: a pixel with index u covers [u, u + 1), so a whole 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +119,9 @@ class BoxMap:
     def back(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
         """Edges in the other picture as edges in the boxes' own, to the nearest pixel."""
         (sx, sy), (ox, oy) = self.scale, self.offset
-        edges = (left - ox) / sx, (top - oy) / sy, (right - ox) / sx, (bottom - oy) / sy
-        return tuple(max(0, round(edge)) for edge in edges)  # type: ignore[return-value]  # four of them
+        left, right = (max(0, round((edge - ox) / sx)) for edge in (left, right))
+        top, bottom = (max(0, round((edge - oy) / sy)) for edge in (top, bottom))
+        return left, top, right, bottom
 
 
 def stamp_of(header: Any) -> int:
@@ -177,7 +179,8 @@ def matrix_of(info: Any, rectified: bool) -> tuple[float, float, float, float]:
         rectified: take those of pictures without distortion, the matrix P, where the message states it (as zeros say
             that it does not); otherwise, and for pictures as the sensor took them, K.
     """
-    k, p = (getattr(info, name, getattr(info, name.upper(), ())) for name in ("k", "p"))
+    k: Sequence[float] = getattr(info, "k", getattr(info, "K", ()))
+    p: Sequence[float] = getattr(info, "p", getattr(info, "P", ()))
     fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if rectified and len(p) == 12 and p[0] > 0 else (k[0], k[4], k[2], k[5])
     return float(fx), float(fy), float(cx), float(cy)
 
