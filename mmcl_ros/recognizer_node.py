@@ -192,7 +192,7 @@ class RecognizerNode(GuardedNode):
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
             sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
         if self.values["roi_source"] in ("auto", "detections"):
-            topic = self.resolve_topic_name(self.values["detections_topic"])
+            topic = self.values["detections_topic"]
             sources[REGION_STREAM] = Source(topic, INSTALLED_REGION_TYPES, self._on_regions, max(depth, 10))
         return sources
 
