@@ -116,11 +116,16 @@ class BoxMap:
         (sx, sy), (ox, oy) = self.scale, self.offset
         return Box(box.id, sx * box.left + ox, sy * box.top + oy, sx * box.right + ox, sy * box.bottom + oy)
 
-    def back(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
-        """Edges in the other picture as edges in the boxes' own, to the nearest pixel."""
-        (sx, sy), (ox, oy) = self.scale, self.offset
-        left, right = (max(0, round((edge - ox) / sx)) for edge in (left, right))
-        top, bottom = (max(0, round((edge - oy) / sy)) for edge in (top, bottom))
+    def back(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Edges in the other picture as edges in the boxes' own, to the nearest pixel.
+
+        Args:
+            box: left, top, right and bottom.
+            size: (width, height) of the boxes' picture; what the other one shows beyond it is left out.
+        """
+        (sx, sy), (ox, oy), (width, height) = self.scale, self.offset, size
+        left, right = (round(min(max(0.0, (edge - ox) / sx), width)) for edge in box[::2])
+        top, bottom = (round(min(max(0.0, (edge - oy) / sy), height)) for edge in box[1::2])
         return left, top, right, bottom
 
 

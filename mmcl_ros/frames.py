@@ -287,7 +287,7 @@ class FrameCropper:
                     continue
                 left, top, right, bottom = inside
                 if not any(answer.roi):
-                    x, y, to_x, to_y = picture.to_here.back(*inside)
+                    x, y, to_x, to_y = picture.to_here.back(inside, result.size)
                     answer.roi = (x, y, to_x - x, to_y - y)
                 if modality == "depth" and (fault := self._lacks_depth(picture.values[top:bottom, left:right], answer)):
                     faults[modality] = (Result.NO_DEPTH, fault)
