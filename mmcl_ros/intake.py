@@ -14,10 +14,10 @@ from typing import Any
 from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request, read_request, stamp_of
-from mmcl_ros.frames import RecognizerLike
 from mmcl_ros.health import Health, State, choose
 from mmcl_ros.images import stated_encoding
 from mmcl_ros.pairing import Group, Item, Pairer
+from mmcl_ros.recognizers import RecognizerLike
 
 __all__ = ["REGION_STREAM", "Intake", "Job", "wanted_modalities"]
 

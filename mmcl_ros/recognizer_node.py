@@ -1,8 +1,8 @@
 """The recognizer: a lifecycle node that labels what a robot sees, with whichever of colour and depth it has.
 
-Callbacks only store what arrives; one worker thread puts the crops of a picture through the network as one batch and
-publishes. The node finds the publishers of its topics itself and matches their quality of service, and it always says
-what is missing: in the log, on ``~/status`` and on ``/diagnostics``.
+Callbacks only store what arrives; one worker thread puts the crops of a picture through the network and publishes. The
+node finds the publishers of its topics itself and matches their quality of service, and it always says what is missing:
+in the log, on ``~/status`` and on ``/diagnostics``.
 
     python -m mmcl_ros.recognizer_node --ros-args -p model:=RUN -p modality:=rgb -r rgb/image:=/camera/image_raw
 """
@@ -29,7 +29,7 @@ from mmcl_ros import msg, reports
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
 from mmcl_ros.endings import do_all
-from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
+from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
@@ -40,6 +40,7 @@ from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
 from mmcl_ros.process import forward_logs, run_node
 from mmcl_ros.qos import profile
+from mmcl_ros.recognizers import RecognizerLike, load_model
 from mmcl_ros.transitions import GuardedNode
 from mmcl_ros.worker import Single, Worker
 
@@ -51,13 +52,6 @@ __all__ = ["RecognizerNode", "main"]
 WATCH_S = 0.1
 #: Least values of parameters under the policy every, seconds.
 EVERY_AT_LEAST = {"max_wait": 5.0, "stale_after": 5.0, "history": 5.0}
-
-
-def load_model(path: str, **settings: Any) -> RecognizerLike:
-    """Load a model; PyTorch is imported only now."""
-    from mmcl_core.recognizer import Recognizer
-
-    return Recognizer.load(path, **settings)
 
 
 class RecognizerNode(GuardedNode):

@@ -17,7 +17,8 @@ from mmcl_core.errors import CheckpointError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros.intake import PATIENT_S
 from mmcl_ros.parameters import PARAMETERS
-from mmcl_ros.recognizer_node import EVERY_AT_LEAST, load_model
+from mmcl_ros.recognizer_node import EVERY_AT_LEAST
+from mmcl_ros.recognizers import load_model
 
 pytestmark = pytest.mark.ros
 
