@@ -166,7 +166,8 @@ class Intake:
         if unstamped:
             self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
         if self.pairer.add(stream, item):
-            self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); pairing starts over"
+            why = "a bag that loops, or two publishers whose clocks differ?"
+            self.events["time jump"] = f"{stream}: stamps jumped back ({why}); pairing starts over"
 
     def jobs(self, now: float) -> list[Job]:
         """All jobs that are complete, or have waited long enough."""
