@@ -270,7 +270,7 @@ class RecognizerNode(GuardedNode):
         return response
 
     async def _on_once(self, request: Any, response: Any) -> Any:
-        if self._worker is None:
+        if (worker := self._worker) is None:
             response.message = f"the node is {self.stage}; activate it first"
             return response
         future: Future = Future(executor=self.executor)
@@ -283,12 +283,14 @@ class RecognizerNode(GuardedNode):
                 self.executor.wake()  # nothing else tells it to look at the coroutine again
 
         single = Single(wanted, time.monotonic() + timeout, done)
-        self._worker.ask(single)
+        worker.ask(single)
         answer = await future
         if answer is None and time.monotonic() < single.deadline:
             response.message = f"no answer: the work on it failed or was ended (the node is {self.stage}); see the log"
         elif answer is None:
-            response.message = f"no picture within {timeout:g} s: {'; '.join(self.problems().values())}"
+            with self._changed:
+                why = "; ".join(self.problems().values()) or "none came in time"
+            response.message = f"no picture within {timeout:g} s: {why}"
         else:
             response.success, response.answer = True, answer
         return response
@@ -346,6 +348,9 @@ class RecognizerNode(GuardedNode):
             return {"transition failed": self.failure}
         if self.intake is None or self._links is None or self._worker is None:
             return {}
+        if self._worker.failure:
+            words = f"the thread that recognises has ended: {self._worker.failure}; deactivate and activate the node"
+            return {"thread ended": words}
         found = {}
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
