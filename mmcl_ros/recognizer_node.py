@@ -55,7 +55,7 @@ EVERY_AT_LEAST = {"max_wait": 5.0, "stale_after": 5.0, "history": 5.0}
 
 
 class RecognizerNode(GuardedNode):
-    """See the module.
+    """See the module. To be spun by a single-threaded executor, which several may share.
 
     Args:
         load: takes the parameter ``model`` and the keywords device, backend, threads, mirror; gives a recognizer.

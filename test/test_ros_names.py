@@ -37,6 +37,18 @@ def test_topics_may_be_swapped(bench):
     assert [modality(statuses[-1], name).topic for name in ("rgb", "depth")] == ["/depth/image", "/rgb/image"]
 
 
+def test_several_cameras_in_one_process_are_told_apart(bench):
+    found = {}
+    for name, frame in (("front", "one"), ("rear", "two")):
+        settings = {"modality": "rgb", "roi_source": "full_image", "nodes": {"namespace": name}}
+        bench.recognizer(FakeRecognizer(model_id=name), **settings)
+        found[frame] = bench.collect(RecognitionArray, f"/{name}/recognitions")
+        bench.publisher(Image, f"/{name}/rgb/image").publish(rgb_message(0, 240, frame))
+    for frame, model in (("one", "front"), ("two", "rear")):
+        bench.wait(lambda frame=frame: found[frame], f"the answer to {frame}")
+        assert [(one.header.frame_id, one.model_id) for one in found[frame]] == [(frame, model)]
+
+
 def test_the_topic_of_a_transport_may_be_remapped_by_itself(bench):
     rules = remapped("rgb/image/compressed:=/cam/jpeg")
     settings = {"modality": "rgb", "rgb_transport": "compressed", "roi_source": "full_image"}
