@@ -110,6 +110,8 @@ class Links:
         self._node, self.sources, self._reliability = node, sources, reliability
         for source in sources.values():
             source.topic = str(node.resolve_topic_name(source.name))
+            if node.resolve_topic_name(source.topic) == source.topic:
+                source.name = source.topic  # what ROS itself says of the topic has this name, then
         for name, source in sources.items():
             if info := sources.get(f"{name} info"):
                 info.callback = functools.partial(_hand_over, info.callback, source.topic)
