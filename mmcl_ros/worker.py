@@ -66,6 +66,7 @@ class Worker(threading.Thread):
         self._known: set[tuple[object, ...]] = set()  # errors whose place was shown
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
+        self._was_single = False  # the last job; jobs of the topics take turns with those that were asked for
         self._stopped = False
         self.enabled = True
         self.failure = ""
@@ -174,7 +175,9 @@ class Worker(threading.Thread):
         now = time.monotonic()
         self._collect(now)
         self.dropped, self._overtaken = self.dropped + self._overtaken, 0
-        for single in list(self._singles):
+        waiting = [] if self._jobs and self._was_single else list(self._singles)
+        self._was_single = False
+        for single in waiting:
             job = self._intake.single(single.request, now)
             if job is not None or now >= single.deadline:
                 self._singles.remove(single)
@@ -182,6 +185,7 @@ class Worker(threading.Thread):
                     single.done(None)
                 else:
                     job.done = single.done
+                    self._was_single = True
                     return job
         return self._jobs.popleft() if self._jobs else None
 

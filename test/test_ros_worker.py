@@ -201,3 +201,24 @@ def test_a_thread_that_ends_before_its_time_says_so_and_leaves_nobody_waiting(ca
     assert worker.failure == "RuntimeError: no jobs"
     assert "the thread that recognises has ended" in caplog.text
     worker.stop()
+
+
+def test_those_who_ask_all_the_time_leave_the_topics_their_turn():
+    worked = []
+
+    def process(job):
+        worked.append("asked" if job.done else "topic")
+        if job.done:
+            job.done("answer")
+            if len(worked) < 12:
+                worker.ask(Answers().single())
+
+    worker = made(process, jobs=[Job(None, None, {}, {}, 0.0) for _ in range(20)])
+    for _ in range(3):
+        worker.ask(Answers().single())
+    worker.start()
+    end = time.monotonic() + 10
+    while len(worked) < 12 and time.monotonic() < end:
+        time.sleep(0.001)
+    worker.stop()
+    assert worked[:8] == ["asked", "topic"] * 4
