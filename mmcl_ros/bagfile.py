@@ -6,6 +6,7 @@ its stamps and then only the pictures that are needed, so that its size does not
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import struct
@@ -323,11 +324,10 @@ class Bag:
 
     def _registered(self, rgb: str, depth: str) -> bool:
         """Whether depth says that it is seen through the colour camera: its pictures state the same frame and size."""
-        first = [next(self.messages(topic), (topic, None))[1] for topic in (rgb, depth)]
-        if None in first or not first[0].header.frame_id:
-            return False
+        first = [message for topic in (rgb, depth) for _, message in itertools.islice(self.messages(topic), 1)]
         sizes = {(message.width, message.height) for message in first if hasattr(message, "width")}
-        return len({message.header.frame_id for message in first}) == 1 and len(sizes) <= 1
+        frames = {str(message.header.frame_id) for message in first}
+        return len(first) == 2 and len(frames) == 1 and "" not in frames and len(sizes) <= 1
 
     def _own_info(self, topic: str) -> str:
         """The camera info of the sensor whose pictures a topic carries; empty: none, or only those of other sensors."""

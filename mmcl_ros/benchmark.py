@@ -101,6 +101,10 @@ class Rig:
         self.wait(lambda: all(one.get_subscription_count() for one in publishers), "the node to listen")
         self.wait(lambda: self.status is not None and self.status.state == "active", "the node's status")
 
+    def keeping_up(self, sent: int) -> None:
+        """Wait until no more than 50 of the messages sent so far lack their answer."""
+        self.wait(lambda: self.answers >= sent - 50, "answers to keep up")
+
     def quiet(self, count: Callable[[], int], expected: int, patience: float = 10.0) -> None:
         """Spin until a count is complete, or has not changed for a while."""
         last, since = count(), time.monotonic()
@@ -273,7 +277,7 @@ def malformed_pictures(
             except InputError:
                 broken += 1
             publisher.publish(message)
-            made.wait(lambda sent=number: made.answers >= sent - 50, "answers to keep up")
+            made.keeping_up(number)
         return malformed_counts(made, count, broken)
 
 
@@ -295,7 +299,7 @@ def malformed_regions(count: int, rng: np.random.Generator) -> dict[str, Any]:
             if number % 100 == 0:
                 made.rgb.publish(picture(0))
             made.regions.publish(message)
-            made.wait(lambda sent=number: made.answers >= sent - 50, "answers to keep up")
+            made.keeping_up(number)
         return malformed_counts(made, count, broken)
 
 

@@ -176,6 +176,30 @@ def _quiet_opencv() -> Iterator[None]:
             switch(before)
 
 
+def _overstates(data: bytes) -> bool:
+    """Whether a PNG or JPEG file states more bytes than it has, or more than :data:`MAX_PIXELS`.
+
+    One flipped bit makes it so, and OpenCV would ask for gigabytes of memory before it finds out.
+    """
+    width = height = 0
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        place, kind = 8, b""
+        while place + 8 <= len(data) and kind != b"IEND":
+            length, kind = struct.unpack_from(">I4s", data, place)
+            place += 12 + length
+        if place > len(data):
+            return True
+    place = 2
+    while data.startswith(b"\xff\xd8") and place + 9 <= len(data) and data[place] == 0xFF:
+        mark, length, rows, columns = struct.unpack_from(">xBHxHH", data, place)
+        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):  # the start of a frame
+            width, height = columns, rows
+            break
+        place += 1 if mark == 0xFF else 2 + length  # a mark may have bytes of padding before it
+    return width * height > MAX_PIXELS
+
+
 def _imdecode(data: Any, flags: int, name: str) -> np.ndarray:
     import cv2
 
@@ -187,7 +211,7 @@ def _imdecode(data: Any, flags: int, name: str) -> np.ndarray:
     octets = np.frombuffer(data, np.uint8)
     try:
         with _quiet_opencv():
-            picture = cv2.imdecode(octets, flags) if octets.size else None
+            picture = None if not octets.size or _overstates(octets.tobytes()) else cv2.imdecode(octets, flags)
     except cv2.error as error:
         raise InputError(f"format {name!r}: {octets.size} bytes that cannot be decoded: {error.err}") from error
     if picture is None:

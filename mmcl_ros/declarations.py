@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -18,21 +19,30 @@ def declare(node: Any, rows: Sequence[Parameter]) -> dict[str, Any]:
     """Declare parameters of a node made by rclpy; their values by name.
 
     A value given at start to a name that no node here has, which ROS itself lets pass, is warned of. A whole number is
-    as good as a real one, where ROS itself refuses it.
+    as good as a real one, where ROS itself refuses it; on Humble, which has no way to that, at the start only.
 
     Raises:
         rclpy.exceptions.ParameterException: a value given at start has the wrong type or is out of range.
     """
+    reals = {row.name for row in rows if type(row.default) is float}
     overrides = getattr(node, "_parameter_overrides", {})  # no public way leads to what was not declared
-    for row in rows if type(overrides) is dict else ():
-        given = overrides.get(row.name)
-        if type(row.default) is float and given is not None and type(given.value) is int:
-            overrides[row.name] = RosParameter(row.name, value=float(given.value))
+    if type(overrides) is dict:
+        overrides.update({one.name: one for one in _as_declared(list(overrides.values()), reals)})
     values = {row.name: node.declare_parameter(row.name, row.default, _descriptor(row)).value for row in rows}
     for name in overrides:
         if name not in PARAMETERS and not node.has_parameter(name):
             node.get_logger().warning(f"there is no parameter {name!r}, which changes nothing{hint(name, PARAMETERS)}")
+    if hasattr(node, "add_pre_set_parameters_callback"):
+        node.add_pre_set_parameters_callback(functools.partial(_as_declared, reals=reals))
     return values
+
+
+def _as_declared(parameters: Sequence[RosParameter], reals: Collection[str]) -> list[RosParameter]:
+    """The same, with real numbers for the whole ones that were given to parameters of these names."""
+    return [
+        RosParameter(one.name, value=float(one.value)) if one.name in reals and type(one.value) is int else one
+        for one in parameters
+    ]
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:

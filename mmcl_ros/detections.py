@@ -6,6 +6,7 @@ A box is given by its edges: a pixel with index u covers [u, u + 1), so a whole 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,11 +116,17 @@ class BoxMap:
         (sx, sy), (ox, oy) = self.scale, self.offset
         return Box(box.id, sx * box.left + ox, sy * box.top + oy, sx * box.right + ox, sy * box.bottom + oy)
 
-    def back(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
-        """Edges in the other picture as edges in the boxes' own, to the nearest pixel."""
-        (sx, sy), (ox, oy) = self.scale, self.offset
-        edges = (left - ox) / sx, (top - oy) / sy, (right - ox) / sx, (bottom - oy) / sy
-        return tuple(max(0, round(edge)) for edge in edges)  # type: ignore[return-value]  # four of them
+    def back(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Edges in the other picture as edges in the boxes' own, to the nearest pixel.
+
+        Args:
+            box: left, top, right and bottom.
+            size: (width, height) of the boxes' picture; what the other one shows beyond it is left out.
+        """
+        (sx, sy), (ox, oy), (width, height) = self.scale, self.offset, size
+        left, right = (round(min(max(0.0, (edge - ox) / sx), width)) for edge in box[::2])
+        top, bottom = (round(min(max(0.0, (edge - oy) / sy), height)) for edge in box[1::2])
+        return left, top, right, bottom
 
 
 def stamp_of(header: Any) -> int:
@@ -177,7 +184,8 @@ def matrix_of(info: Any, rectified: bool) -> tuple[float, float, float, float]:
         rectified: take those of pictures without distortion, the matrix P, where the message states it (as zeros say
             that it does not); otherwise, and for pictures as the sensor took them, K.
     """
-    k, p = (getattr(info, name, getattr(info, name.upper(), ())) for name in ("k", "p"))
+    k: Sequence[float] = getattr(info, "k", getattr(info, "K", ()))
+    p: Sequence[float] = getattr(info, "p", getattr(info, "P", ()))
     fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if rectified and len(p) == 12 and p[0] > 0 else (k[0], k[4], k[2], k[5])
     return float(fx), float(fy), float(cx), float(cy)
 

@@ -31,9 +31,10 @@ from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
-from mmcl_ros.frames import Answer, FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
+from mmcl_ros.frames import Answer, FrameAnswer, FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
+from mmcl_ros.recognizers import RecognizerLike
 from mmcl_ros.truth import Truth, is_stranger
 
 __all__ = ["Evaluation", "evaluate", "main"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import InputError
 from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, square_around, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
+from mmcl_ros.recognizers import RecognizerLike
 
 __all__ = [
     "DECODERS",
@@ -28,7 +29,6 @@ __all__ = [
     "FrameCropper",
     "FrameRecognizer",
     "FrameSettings",
-    "RecognizerLike",
     "RegionCrops",
     "Result",
 ]
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
 NAME_IT = "; name it (depth_info_topic)"
 NO_CAMERA = f"no usable camera info, by which this model goes: answers are worse without{NAME_IT}"
+PART_BYTES = 1 << 26  # of crops that are held, and recognised, at once; a large box alone may take more
 DECODERS = {"rgb": decode_rgb, "depth": decode_depth}
 
 
@@ -56,39 +57,6 @@ class Result(enum.IntEnum):
 
 # Where several modalities fail on a region, the answer states the first of these.
 PRECEDENCE = (Result.BAD_REGION, Result.BAD_PICTURE, Result.UNREGISTERED, Result.NO_DEPTH, Result.NO_PICTURE)
-
-
-class RecognizerLike(Protocol):
-    """What is used of :class:`mmcl_core.recognizer.Recognizer`."""
-
-    model_id: str
-
-    @property
-    def backend(self) -> str:
-        """What runs the network."""
-
-    @property
-    def device(self) -> str:
-        """Where it runs."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the classes."""
-
-    @property
-    def modalities(self) -> Sequence[str]:
-        """``rgb``, ``depth``, or both."""
-
-    @property
-    def takes_distances(self) -> bool:
-        """Whether depth is what a sensor gives, and not a picture prepared from it."""
-
-    @property
-    def uses_camera(self) -> bool:
-        """Whether answers from depth differ with its camera."""
-
-    def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
-        """Probabilities and embeddings of a batch of crops."""
 
 
 @dataclass(frozen=True)
@@ -201,19 +169,28 @@ class FrameCropper:
             The crops, and an answer without label for each region, which says why one has no crop. Nothing that is
             wrong with a message raises: it becomes a reason.
         """
+        parts, result = self._parts(request, pictures, infos, missing)
+        return [job for part in parts for job in part], result
+
+    def _parts(
+        self,
+        request: Request | None,
+        pictures: Mapping[str, Any],
+        infos: Mapping[str, Any] | None,
+        missing: str,
+    ) -> tuple[Iterator[list[RegionCrops]], FrameAnswer]:
+        """As :meth:`crops`, cut as they are asked for: hundreds of boxes may take more memory than a robot has."""
         started = time.perf_counter()
         result = FrameAnswer([])
         found = self._decode(pictures, infos or {}, result.problems)
-        decoded = time.perf_counter()
         if request is None:
             request = self._own_request(found)
         source = self._source(request)
         result.size = (source.width, source.height)
         self._register(source, found, result.problems)
         result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
-        jobs = self._cut(request, found, result)
-        result.seconds = {"decode": decoded - started, "crop": time.perf_counter() - decoded}
-        return jobs, result
+        result.seconds = {"decode": time.perf_counter() - started, "crop": 0.0}
+        return self._cut(request, found, result), result
 
     def remember(self, modality: str, message: Any, info: Any = None) -> None:
         """Take note of size, frame and camera of a modality that answers do not stand on, but boxes may refer to."""
@@ -272,13 +249,18 @@ class FrameCropper:
             return replace(seen[0], frame_id=request.frame_id)
         return View(request.frame_id, 0, 0)  # no picture was seen yet
 
-    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> list[RegionCrops]:
-        """The crops of every region that has any."""
-        jobs = []
+    def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> Iterator[list[RegionCrops]]:
+        """The crops of every region that has any, in parts of :data:`PART_BYTES`."""
+        jobs, size, started = list[RegionCrops](), 0, time.perf_counter()
+        problems = dict(result.problems)  # of the pictures; what is found of a crop later is no problem of others
         scale = 0.0 if request.exact else self.settings.box_scale
         for index, box in enumerate(request.boxes):
+            if size >= PART_BYTES:
+                result.seconds["crop"] += time.perf_counter() - started
+                yield jobs
+                jobs, size, started = [], 0, time.perf_counter()
             answer = result.answers[index]
-            faults = dict(result.problems)
+            faults = dict(problems)
             job = RegionCrops(index)
             for modality, picture in found.items():
                 inside = clip(picture.to_here(box), picture.view.width, picture.view.height, self.settings.min_box)
@@ -287,20 +269,23 @@ class FrameCropper:
                     continue
                 left, top, right, bottom = inside
                 if not any(answer.roi):
-                    x, y, to_x, to_y = picture.to_here.back(*inside)
+                    x, y, to_x, to_y = picture.to_here.back(inside, result.size)
                     answer.roi = (x, y, to_x - x, to_y - y)
                 if modality == "depth" and (fault := self._lacks_depth(picture.values[top:bottom, left:right], answer)):
                     faults[modality] = (Result.NO_DEPTH, fault)
                     continue
                 window = square_around(inside, scale) if scale else inside
                 job.crops[modality] = cut(picture.values, window)
+                size += job.crops[modality].nbytes
                 job.cameras[modality] = _crop_camera(picture.camera, window[0], window[1])
             if job.crops:
                 jobs.append(job)
             elif faults:
                 answer.result = next(kind for kind in PRECEDENCE if kind in [fault for fault, _ in faults.values()])
                 answer.reason = "; ".join(f"{name}: {words}" for name, (_, words) in faults.items())
-        return jobs
+        result.seconds["crop"] += time.perf_counter() - started
+        if jobs:
+            yield jobs
 
     def _lacks_depth(self, box: np.ndarray, answer: Answer) -> str:
         """Note the share of readings in a box, and say in words if it is too small."""
@@ -336,19 +321,21 @@ class FrameRecognizer(FrameCropper):
         Returns:
             As many answers as there are regions. Nothing that is wrong with a message raises: it becomes a reason.
         """
-        jobs, result = self.crops(request, pictures, infos, missing)
-        started = time.perf_counter()
-        if self.recognizer.uses_camera and any(job.cameras.get("depth") == UNKNOWN_CAMERA for job in jobs):
-            result.remarks["depth"] = NO_CAMERA
-        if jobs:
+        parts, result = self._parts(request, pictures, infos, missing)
+        spent = 0.0
+        for jobs in parts:
+            started = time.perf_counter()
+            if self.recognizer.uses_camera and any(job.cameras.get("depth") == UNKNOWN_CAMERA for job in jobs):
+                result.remarks["depth"] = NO_CAMERA
             self._infer(jobs, result)
+            spent += time.perf_counter() - started
         used = [answer.modality for answer in result.answers if answer.modality]
         result.modality = max(sorted(set(used)), key=used.count, default="")
-        result.seconds["inference"] = time.perf_counter() - started
+        result.seconds["inference"] = spent
         return result
 
     def _infer(self, jobs: Sequence[RegionCrops], result: FrameAnswer) -> None:
-        """Recognise all crops of the frame as one batch."""
+        """Recognise crops of the frame as one batch."""
         answers = result.answers
         crops = {name: [job.crops.get(name) for job in jobs] for name in ("rgb", "depth")}
         given = {name: listed for name, listed in crops.items() if any(crop is not None for crop in listed)}

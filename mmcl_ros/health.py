@@ -104,9 +104,13 @@ class Health:
         return None if self.last is None else now - self.last
 
     def _follow(self, now: float) -> None:
-        """A clock that has jumped back (a simulation that starts over) tells no age: count from here."""
+        """A clock that has jumped back (a simulation that starts over) tells no age: count from here.
+
+        A step back that is shorter than ``stale_after``, as of two who publish it, is no break of the pictures.
+        """
         if self.last is not None and now < self.last:
-            self.last = self._stretch = now
+            self._stretch = now if self.last - now > self.stale_after else self._stretch
+            self.last = now
 
     def delay(self) -> float | None:
         """Median time from stamp to receipt in seconds."""

@@ -14,10 +14,10 @@ from typing import Any
 from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request, read_request, stamp_of
-from mmcl_ros.frames import RecognizerLike
 from mmcl_ros.health import Health, State, choose
 from mmcl_ros.images import stated_encoding
 from mmcl_ros.pairing import Group, Item, Pairer
+from mmcl_ros.recognizers import RecognizerLike
 
 __all__ = ["REGION_STREAM", "Intake", "Job", "wanted_modalities"]
 
@@ -166,7 +166,8 @@ class Intake:
         if unstamped:
             self.events["zero stamps"] = f"{stream}: messages with stamp 0; pairing falls back on the time of receipt"
         if self.pairer.add(stream, item):
-            self.events["time jump"] = f"{stream}: stamps jumped back (a bag that loops?); pairing starts over"
+            why = "a bag that loops, or two publishers whose clocks differ?"
+            self.events["time jump"] = f"{stream}: stamps jumped back ({why}); pairing starts over"
 
     def jobs(self, now: float) -> list[Job]:
         """All jobs that are complete, or have waited long enough."""

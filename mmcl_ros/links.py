@@ -46,10 +46,12 @@ def picture_source(node: Any, values: Mapping[str, Any], sensor: str) -> tuple[s
         sensor: ``rgb`` or ``depth``.
 
     Returns:
-        The topic with that of its transport, and its message type.
+        The name to subscribe to, with that of the transport and as a :class:`Source` takes it, and its message type.
     """
-    topic, transport = node.resolve_topic_name(values[f"{sensor}_topic"]), values[f"{sensor}_transport"]
-    return (topic, IMAGE_TYPE) if transport == "raw" else (f"{topic}/{transport}", COMPRESSED_TYPE)
+    name, transport = str(values[f"{sensor}_topic"]), values[f"{sensor}_transport"]
+    if transport == "raw":
+        return name, IMAGE_TYPE
+    return f"{node.resolve_topic_name(name)}/{transport}", COMPRESSED_TYPE
 
 
 def info_topic(node: Any, values: Mapping[str, Any], sensor: str) -> str:
@@ -57,20 +59,19 @@ def info_topic(node: Any, values: Mapping[str, Any], sensor: str) -> str:
 
     Args:
         node: resolves the topics.
-        values: the parameters ``<sensor>_info_topic`` and ``<sensor>_topic``.
+        values: the parameters ``<sensor>_info_topic``, ``<sensor>_topic`` and ``<sensor>_transport``.
         sensor: ``rgb`` or ``depth``.
 
     Returns:
-        What the parameter names; else what ``<sensor>/camera_info`` is remapped to; else ``camera_info`` beside the
-        pictures.
+        What the parameter names; else ``<sensor>/camera_info``, where that is remapped; else ``camera_info`` beside the
+        pictures. As a :class:`Source` takes it.
     """
     if values[f"{sensor}_info_topic"]:
-        return str(node.resolve_topic_name(values[f"{sensor}_info_topic"]))
+        return str(values[f"{sensor}_info_topic"])
     plain = f"{sensor}/camera_info"
-    remapped = str(node.resolve_topic_name(plain))
-    if remapped != node.resolve_topic_name(plain, only_expand=True):
-        return remapped
-    return str(node.resolve_topic_name(info_beside(node.resolve_topic_name(values[f"{sensor}_topic"]))))
+    if node.resolve_topic_name(plain) != node.resolve_topic_name(plain, only_expand=True):
+        return plain
+    return info_beside(node.resolve_topic_name(picture_source(node, values, sensor)[0]))
 
 
 @dataclass
@@ -78,16 +79,18 @@ class Source:
     """A topic to be listened to.
 
     Attributes:
-        topic: resolved name.
+        name: as ROS is given it: it expands and remaps names itself, and would remap a resolved one a second time.
         types: message types that can be read.
         callback: called with each message.
         depth: length of the subscription's queue.
+        topic: the resolved name, entered by :class:`Links`.
     """
 
-    topic: str
+    name: str
     types: Sequence[str]
     callback: Callable[[Any], None]
     depth: int
+    topic: str = ""
     link: Link = field(default_factory=lambda: Link(State.NO_PUBLISHER))
     subscription: Any = None
     terms: tuple[str, bool, bool] | None = None
@@ -105,6 +108,10 @@ class Links:
 
     def __init__(self, node: Any, sources: dict[str, Source], reliability: str) -> None:
         self._node, self.sources, self._reliability = node, sources, reliability
+        for source in sources.values():
+            source.topic = str(node.resolve_topic_name(source.name))
+            if node.resolve_topic_name(source.topic) == source.topic:
+                source.name = source.topic  # what ROS itself says of the topic has this name, then
         for name, source in sources.items():
             if info := sources.get(f"{name} info"):
                 info.callback = functools.partial(_hand_over, info.callback, source.topic)
@@ -127,7 +134,7 @@ class Links:
         """
         self._looked = time.monotonic()
         for source in self.sources.values():
-            link = decide(source.topic, offers_of(self._node, source.topic), source.types, self._reliability)
+            link = decide(source.topic, offers_of(self._node, source.name), source.types, self._reliability)
             if not link.type:
                 link = self._with_advice(source, link)
             elif source.terms != (link.type, link.reliable, link.latched):
@@ -159,7 +166,7 @@ class Links:
         qos = profile(source.depth, link.reliable, link.latched)
         callback = functools.partial(_hear, source, source.dropped)
         kind = message_class(link.type)
-        source.subscription = self._node.create_subscription(kind, source.topic, callback, qos)
+        source.subscription = self._node.create_subscription(kind, source.name, callback, qos)
         source.terms = (link.type, link.reliable, link.latched)
         self._node.get_logger().info(
             f"listening to {source.topic} ({link.type}, {'reliable' if link.reliable else 'best effort'})"

@@ -69,10 +69,9 @@ class OverlayNode(Node):
             check(name, value)
         self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
-        answers = self.resolve_topic_name("recognitions")
         self._sources = {
             "image": (*picture_source(self, values, sensor), self._on_image),
-            "recognitions": (answers, RECOGNITIONS_TYPE, self._on_recognitions),
+            "recognitions": ("recognitions", RECOGNITIONS_TYPE, self._on_recognitions),
         }
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()

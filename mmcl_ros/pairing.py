@@ -129,10 +129,14 @@ class _Stream:
 
 
 def nearest(stamps: list[int], stamp: int) -> int | None:
-    """Index of the sorted stamp nearest to the given one, the earlier one of two equally near; None: no stamps."""
-    place = bisect.bisect_left(stamps, stamp)
-    around = [index for index in (place - 1, place) if 0 <= index < len(stamps)]
-    return min(around, key=lambda index: abs(stamps[index] - stamp), default=None)
+    """Index of the sorted stamp nearest to the given one, the earlier one of two equally near; None: no stamps.
+
+    Of equal stamps it is the last, which is that of the newest picture where stamps stand still or are coarse.
+    """
+    place = bisect.bisect_right(stamps, stamp)
+    if not 0 < place < len(stamps) or stamp - stamps[place - 1] <= stamps[place] - stamp:
+        place = max(0, place - 1)
+    return bisect.bisect_right(stamps, stamps[place]) - 1 if stamps else None
 
 
 class Pairer:

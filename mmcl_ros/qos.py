@@ -139,7 +139,7 @@ def published_pictures(node: Any) -> dict[str, list[str]]:
 
 
 def offers_of(node: Any, topic: str) -> list[Offer]:
-    """What the publishers of a topic offer at this moment, as a node sees it."""
+    """What the publishers of a topic offer at this moment, as a node sees it; the node remaps the name itself."""
     from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
     return [

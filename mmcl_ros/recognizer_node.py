@@ -1,8 +1,8 @@
 """The recognizer: a lifecycle node that labels what a robot sees, with whichever of colour and depth it has.
 
-Callbacks only store what arrives; one worker thread puts the crops of a picture through the network as one batch and
-publishes. The node finds the publishers of its topics itself and matches their quality of service, and it always says
-what is missing: in the log, on ``~/status`` and on ``/diagnostics``.
+Callbacks only store what arrives; one worker thread puts the crops of a picture through the network and publishes. The
+node finds the publishers of its topics itself and matches their quality of service, and it always says what is missing:
+in the log, on ``~/status`` and on ``/diagnostics``.
 
     python -m mmcl_ros.recognizer_node --ros-args -p model:=RUN -p modality:=rgb -r rgb/image:=/camera/image_raw
 """
@@ -29,7 +29,7 @@ from mmcl_ros import msg, reports
 from mmcl_ros.declarations import declare
 from mmcl_ros.detections import read_request
 from mmcl_ros.endings import do_all
-from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, RecognizerLike, Result
+from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
@@ -40,6 +40,7 @@ from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
 from mmcl_ros.process import forward_logs, run_node
 from mmcl_ros.qos import profile
+from mmcl_ros.recognizers import RecognizerLike, load_model
 from mmcl_ros.transitions import GuardedNode
 from mmcl_ros.worker import Single, Worker
 
@@ -53,15 +54,8 @@ WATCH_S = 0.1
 EVERY_AT_LEAST = {"max_wait": 5.0, "stale_after": 5.0, "history": 5.0}
 
 
-def load_model(path: str, **settings: Any) -> RecognizerLike:
-    """Load a model; PyTorch is imported only now."""
-    from mmcl_core.recognizer import Recognizer
-
-    return Recognizer.load(path, **settings)
-
-
 class RecognizerNode(GuardedNode):
-    """See the module.
+    """See the module. To be spun by a single-threaded executor, which several may share.
 
     Args:
         load: takes the parameter ``model`` and the keywords device, backend, threads, mirror; gives a recognizer.
@@ -192,7 +186,7 @@ class RecognizerNode(GuardedNode):
             sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
             sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
         if self.values["roi_source"] in ("auto", "detections"):
-            topic = self.resolve_topic_name(self.values["detections_topic"])
+            topic = self.values["detections_topic"]
             sources[REGION_STREAM] = Source(topic, INSTALLED_REGION_TYPES, self._on_regions, max(depth, 10))
         return sources
 
@@ -276,7 +270,7 @@ class RecognizerNode(GuardedNode):
         return response
 
     async def _on_once(self, request: Any, response: Any) -> Any:
-        if self._worker is None:
+        if (worker := self._worker) is None:
             response.message = f"the node is {self.stage}; activate it first"
             return response
         future: Future = Future(executor=self.executor)
@@ -289,12 +283,14 @@ class RecognizerNode(GuardedNode):
                 self.executor.wake()  # nothing else tells it to look at the coroutine again
 
         single = Single(wanted, time.monotonic() + timeout, done)
-        self._worker.ask(single)
+        worker.ask(single)
         answer = await future
         if answer is None and time.monotonic() < single.deadline:
             response.message = f"no answer: the work on it failed or was ended (the node is {self.stage}); see the log"
         elif answer is None:
-            response.message = f"no picture within {timeout:g} s: {'; '.join(self.problems().values())}"
+            with self._changed:
+                why = "; ".join(self.problems().values()) or "none came in time"
+            response.message = f"no picture within {timeout:g} s: {why}"
         else:
             response.success, response.answer = True, answer
         return response
@@ -352,6 +348,9 @@ class RecognizerNode(GuardedNode):
             return {"transition failed": self.failure}
         if self.intake is None or self._links is None or self._worker is None:
             return {}
+        if self._worker.failure:
+            words = f"the thread that recognises has ended: {self._worker.failure}; deactivate and activate the node"
+            return {"thread ended": words}
         found = {}
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             found["no clock"] = "use_sim_time is set, but nobody publishes /clock"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -27,6 +28,23 @@ class GuardedNode(LifecycleNode):
 
     stage = "unconfigured"
     failure = ""
+
+    def __init__(self, name: str, **arguments: Any) -> None:
+        super().__init__(name, **arguments)
+        # On Humble and Jazzy a transition that cannot be made from this state is raised, and ends the process: that of
+        # a lifecycle manager which configures a node that has done so by itself.
+        service = getattr(self, "_service_change_state", None)
+        if service is not None:
+            service.callback = functools.partial(self._change_or_refuse, service.callback)
+
+    def _change_or_refuse(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except Exception as error:  # rclpy's own, of a private module
+            asked = request.transition.label or request.transition.id
+            self.get_logger().error(f"transition {asked} cannot be made while the node is {self.stage}: {error}")
+            response.success = False
+            return response
 
     def prepare(self) -> bool:
         """Make ready; False where the process was told to end meanwhile. What it raises fails the configuration."""

@@ -42,6 +42,11 @@ class Worker(threading.Thread):
         queue: most jobs that wait; the oldest beyond are dropped, but for as many as have become complete at once, as
             they do when no sensor is waited for any more: that is no sign of work that is too slow.
         running: whether answers can still be sent; told to end, a process cannot, and that is no fault.
+
+    Attributes:
+        enabled: whether jobs are worked on that nobody has asked for by :meth:`ask`.
+        dropped: jobs that were overtaken, or beyond the queue.
+        failure: in words what has ended the thread before its time; empty: nothing.
     """
 
     def __init__(
@@ -61,8 +66,10 @@ class Worker(threading.Thread):
         self._known: set[tuple[object, ...]] = set()  # errors whose place was shown
         self._jobs: deque[Job] = deque()
         self._singles: deque[Single] = deque()
+        self._was_single = False  # the last job; jobs of the topics take turns with those that were asked for
         self._stopped = False
         self.enabled = True
+        self.failure = ""
         self.dropped = self._overtaken = 0  # the latter are counted when the thread is done with what it works on
         self._began: float | None = None  # to work on a job
 
@@ -98,11 +105,24 @@ class Worker(threading.Thread):
             self._changed.notify()
         if self.is_alive():  # else it was never started
             self.join()
-        for single in self._singles:
-            single.done(None)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        while self._singles:
+            self._singles.popleft().done(None)
 
     def run(self) -> None:
         """Wait for jobs and process them."""
+        try:
+            self._work()
+        except Exception as error:  # in what surrounds the work on a job; nobody answers any more, which is to be said
+            self.failure = f"{type(error).__name__}: {error}"
+            self.note("the thread that recognises has ended", error)
+            with self._changed:
+                self._stopped = True
+            self._give_up()
+
+    def _work(self) -> None:
         while True:
             job = None
             with self._changed:
@@ -155,7 +175,9 @@ class Worker(threading.Thread):
         now = time.monotonic()
         self._collect(now)
         self.dropped, self._overtaken = self.dropped + self._overtaken, 0
-        for single in list(self._singles):
+        waiting = [] if self._jobs and self._was_single else list(self._singles)
+        self._was_single = False
+        for single in waiting:
             job = self._intake.single(single.request, now)
             if job is not None or now >= single.deadline:
                 self._singles.remove(single)
@@ -163,6 +185,7 @@ class Worker(threading.Thread):
                     single.done(None)
                 else:
                     job.done = single.done
+                    self._was_single = True
                     return job
         return self._jobs.popleft() if self._jobs else None
 

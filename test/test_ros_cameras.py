@@ -1,6 +1,7 @@
 """Cameras of pictures: which calibration goes with which, parts of the sensor, rectified pictures; no ROS needed."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_the_camera_info_beside_rectified_pictures_is_of_these(topic, rectified,
         info.K, info.P = info.__dict__.pop("k"), info.__dict__.pop("p")
     heard = []
     sources = {name: Source(name, [], heard.append, 5) for name in ("rgb info", "depth info", "detections")}
-    Links(None, {"rgb": Source(topic, [], heard.append, 5), **sources}, "auto")
+    Links(SimpleNamespace(resolve_topic_name=str), {"rgb": Source(topic, [], heard.append, 5), **sources}, "auto")
     sources["rgb info"].callback(info)
     assert camera_of(heard[0], 640, 480)[0] == (480.0 if rectified else 600.0)
     assert camera_of(info, 640, 480)[0] == 600.0, "the message is not changed"

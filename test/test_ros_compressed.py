@@ -216,3 +216,37 @@ def test_a_corrupt_picture_writes_nothing_past_the_log(capfd):
 def test_eight_bit_png_is_no_depth():
     with pytest.raises(InputError, match="16 bits"):
         decode_depth(compressed("png", encode(".png", np.zeros((4, 4), np.uint8))))
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+
+
+def overwritten(data, place, octets):
+    return data[:place] + octets + data[place + len(octets) :]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        overwritten(encode(".png", NOISE), 16, b"\x00\x00\xff\xff\x00\x00\x3f\xff"),
+        overwritten(encode(".png", NOISE), encode(".png", NOISE).index(b"IDAT") - 4, b"\xde\x00\x00\x50"),
+        overwritten(encode(".jpg", NOISE), encode(".jpg", NOISE).index(b"\xff\xc0") + 5, b"\x7f\xff\x7f\xff"),
+        overwritten(
+            encode(".jpg", NOISE).replace(b"\xff\xc0", b"\xff\xff\xff\xc0", 1),
+            encode(".jpg", NOISE).index(b"\xff\xc0") + 7,
+            b"\x7f\xff\x7f\xff",
+        ),
+    ],
+    ids=["size of a PNG", "length of a part", "size of a JPEG", "size of a padded JPEG"],
+)
+def test_a_flipped_bit_costs_no_gigabytes(data, monkeypatch):
+    """OpenCV asks for the memory first and finds the damage then: on a small computer the node would be killed."""
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(InputError, match="corrupt or truncated"):
+        decode_rgb(compressed("jpeg", data))
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg", ".tiff"])
+def test_what_follows_a_picture_is_passed_over(kind):
+    data = encode(kind, NOISE)
+    np.testing.assert_array_equal(decode_rgb(compressed("x", data + b"\x00" * 9)), decode_rgb(compressed("x", data)))

@@ -8,6 +8,7 @@ import pytest
 from ros_fakes import LEFT, RIGHT, FakeRecognizer, ask, camera_info, colour, depth, header, image, labels, regions
 
 from mmcl_core.errors import InputError
+from mmcl_ros import frames
 from mmcl_ros.detections import Box, Request, clip, read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
 
@@ -250,3 +251,19 @@ def test_detections_of_both_generations_of_vision_msgs():
     assert request.boxes[1] == Box("b", 15, 20, 25, 40)
     turned = request.boxes[2]
     assert (turned.left, turned.top, turned.right, turned.bottom) == pytest.approx((10, 25, 30, 35))
+
+
+def test_hundreds_of_large_boxes_are_recognised_in_parts(monkeypatch):
+    """All their crops at once would take gigabytes; answers and times are those of one batch."""
+    boxes = [(number % 20, 0, 60, 60) for number in range(40)] + [(200, 0, 9, 9)]
+    whole = ask(boxes, rgb=colour(), depth=depth(), box_scale=1.2)
+    crop = 72 * 72 * 5  # of colour and 16-bit depth
+    monkeypatch.setattr(frames, "PART_BYTES", 3 * crop)
+    model = FakeRecognizer()
+    result = ask(boxes, rgb=colour(), depth=depth(), recognizer=model, box_scale=1.2)
+    assert [len(call.rgb) for call in model.calls] == [3] * 13 + [1]
+    given = [(one.id, one.label, one.roi, one.modality, one.result, one.reason) for one in result.answers]
+    assert given == [(one.id, one.label, one.roi, one.modality, one.result, one.reason) for one in whole.answers]
+    assert {one.result for one in result.answers[:-1]} == {Result.ACCEPTED}
+    assert result.answers[-1].result is Result.BAD_REGION
+    assert all(result.seconds[stage] > 0 for stage in ("decode", "crop", "inference"))

@@ -97,3 +97,12 @@ def test_rate_and_percentiles():
         seconds = rng.exponential(size=count).tolist()
         expected = np.percentile(np.array(seconds) * 1e3, [50, 90, 99])
         np.testing.assert_allclose(percentiles({"x": seconds})["x"], expected)
+
+
+@pytest.mark.parametrize(("back", "state"), [(0.01, State.ALIVE), (0.4, State.ALIVE), (0.6, State.RECOVERING)])
+def test_a_small_step_back_of_the_clock_takes_no_sensor_for_lost(back, state):
+    """Two who publish a simulated clock: the sensor whose picture came last would be left out for a second."""
+    health = Health(stale_after=0.5, recover_after=1.0)
+    feed(health, 10, 12)
+    assert health.flow(health.last - back) is state
+    assert health.age(health.last) == 0

@@ -17,7 +17,8 @@ from mmcl_core.errors import CheckpointError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros.intake import PATIENT_S
 from mmcl_ros.parameters import PARAMETERS
-from mmcl_ros.recognizer_node import EVERY_AT_LEAST, load_model
+from mmcl_ros.recognizer_node import EVERY_AT_LEAST
+from mmcl_ros.recognizers import load_model
 
 pytestmark = pytest.mark.ros
 
@@ -53,6 +54,10 @@ def test_a_whole_number_is_as_good_as_a_real_one(bench):
     assert node.values["history"] == 2.0
     assert type(node.values["history"]) is float
     assert node.set_parameters([Parameter("stale_after", value=3.0)])[0].successful
+    if hasattr(node, "add_pre_set_parameters_callback"):  # not on Humble
+        assert node.set_parameters([Parameter("stale_after", value=4)])[0].successful
+        assert (node.values["stale_after"], node.get_parameter("stale_after").value) == (4.0, 4.0)
+        assert not node.set_parameters([Parameter("top_k", value=2.0)])[0].successful
 
 
 def test_a_paused_node_stays_paused_whatever_becomes_of_its_model(bench):

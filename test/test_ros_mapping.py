@@ -5,7 +5,7 @@ import pytest
 from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, exact, image, labels, regions
 
 from mmcl_ros.cameras import info_of_pictures
-from mmcl_ros.detections import Box, View, box_map, read_request
+from mmcl_ros.detections import Box, Request, View, box_map, read_request
 from mmcl_ros.frames import FrameRecognizer, Result
 
 
@@ -111,3 +111,16 @@ def test_boxes_of_a_rectified_picture_lie_by_its_matrix_in_another_one():
     ask([(240, 160, 160, 160)], rgb=large, depth=small, infos=infos, recognizer=recognizer)
     assert recognizer.calls[0].depth[0].shape == (100, 100)
     assert recognizer.calls[0].camera[0] == (300.0, 300.0, 49.5, 49.5)
+
+
+@pytest.mark.parametrize("fx", [50.0, 0.5, 1e-9])
+def test_the_part_that_is_answered_lies_in_the_picture_of_the_boxes(fx):
+    """Though depth sees farther than it, or a driver states a camera that cannot be: a message holds 32 bits."""
+    infos = {"rgb": camera_info(80, 60, 200.0, 40, 30), "depth": camera_info(40, 30, fx, 20, 15)}
+    answerer = FrameRecognizer(FakeRecognizer(), exact(min_box=1))
+    answerer(None, {"rgb": colour()}, infos)
+    request = Request((Box("wide", -20, -20, 100, 80),), "camera")
+    result = answerer(request, {"depth": depth(width=40, height=30)}, infos)
+    assert result.size == (80, 60)
+    (answer,) = result.answers
+    assert (answer.roi, answer.modality) == ((0, 0, 80, 60), "depth")

@@ -255,3 +255,14 @@ def test_memory_is_bounded_even_if_stamps_stand_still(step):
     for n in range(5000):
         made.add("depth", item(1 + n * step, received=n / 30))
     assert len(made._streams["depth"].items) < 60
+
+
+@pytest.mark.parametrize("offset", [0, 5, -5])
+def test_of_partners_of_one_stamp_the_newest_is_taken(offset):
+    """Drivers that stamp in whole seconds, and pictures that are sent again and again as they are."""
+    made = pairer()
+    for n in range(3):
+        made.add("depth", Item(100 * MS, f"depth {n}", n / 30))
+        made.add("rgb", Item((100 + offset) * MS, f"rgb {n}", n / 30))
+        (group,) = made.ready(n / 30 + 0.1)
+        assert group.partners["depth"].message == f"depth {n}"

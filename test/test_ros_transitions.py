@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from mmcl_ros.msg import ModalityHealth, RecognitionArray
 from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -260,3 +262,18 @@ def test_the_overlay_rests_and_works_on_whatever_is_refused(bench, monkeypatch):
         bench.wait(lambda: any(line.msg == says for line in log), "the line in the log")
     bench.client.create_subscription(Image, "/overlay/image", print, 1)
     bench.wait(lambda: camera.get_subscription_count() == 2, "the overlay to listen anew")
+
+
+@pytest.mark.parametrize("distribution", ["this one", "Humble"])
+def test_a_transition_that_cannot_be_made_is_refused_and_ends_no_process(bench, monkeypatch, distribution):
+    """A lifecycle manager asks by number, and does not know that the node has started by itself."""
+    node = bench.recognizer(FakeRecognizer(), **{**SETTINGS, "autostart": True})
+    if distribution == "Humble":  # whose rclpy lets the error through; so does that of Jazzy
+        raised = node._state_machine.trigger_transition_by_id
+        monkeypatch.setattr(node, "_LifecycleNodeMixin__change_state", lambda number: raised(number, True))
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    assert not bench.call(ChangeState, "/recognizer/change_state", request).success
+    monkeypatch.undo()
+    assert (state_of(node), node.stage) == ("active", "active")
+    answers_once(bench)
+    assert change(bench, "deactivate")

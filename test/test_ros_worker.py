@@ -183,3 +183,42 @@ def test_jobs_that_become_complete_at_once_are_no_sign_of_slow_work():
         assert worker._next() is not None
     assert [come(1) for _ in range(2)] == [(3, 3), (3, 4)], "as before"
     assert come(2) == (4, 5)
+
+
+def test_a_thread_that_ends_before_its_time_says_so_and_leaves_nobody_waiting(caplog):
+    """A defect in what gives it work: nothing is answered any more, and no request hangs."""
+
+    def broken(now):
+        raise RuntimeError("no jobs")
+
+    worker, first, late = made(None), Answers(), Answers()
+    worker._intake.jobs = broken
+    worker.ask(first.single())
+    worker.start()
+    worker.join(10)
+    worker.ask(late.single())
+    assert (first.given, late.given) == ([None], [None])
+    assert worker.failure == "RuntimeError: no jobs"
+    assert "the thread that recognises has ended" in caplog.text
+    worker.stop()
+
+
+def test_those_who_ask_all_the_time_leave_the_topics_their_turn():
+    worked = []
+
+    def process(job):
+        worked.append("asked" if job.done else "topic")
+        if job.done:
+            job.done("answer")
+            if len(worked) < 12:
+                worker.ask(Answers().single())
+
+    worker = made(process, jobs=[Job(None, None, {}, {}, 0.0) for _ in range(20)])
+    for _ in range(3):
+        worker.ask(Answers().single())
+    worker.start()
+    end = time.monotonic() + 10
+    while len(worked) < 12 and time.monotonic() < end:
+        time.sleep(0.001)
+    worker.stop()
+    assert worked[:8] == ["asked", "topic"] * 4
