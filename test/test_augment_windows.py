@@ -1,4 +1,4 @@
-"""Where crops, erased rectangles and the window of evaluation lie: every place there is, each as often as the others."""
+"""Where crops, erased rectangles and the window of evaluation lie: all places there are, each as often as any other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_largest_crop_of_the_nearest_ratio_where_none_fits(shape, ratio, exp
 
 
 def test_erased_rectangles_have_the_stated_area_and_ratio_and_lie_anywhere():
-    """Of 2 to 25 % of the picture; wide as often as high; the place of its rows tells nothing of that of its columns."""
+    """2 to 25 % of the picture, wide as often as high; the place of the rows tells nothing of that of the columns."""
     full = {"depth": torch.full((1500, SIZE, SIZE), 700, dtype=torch.int32)}
     config = AugmentConfig(**PLAIN, scale=(1, 1), ratio=(1, 1), depth_erase=1.0)
     erased = run(config, full, torch.zeros(1500, 4), views={"depth": "depth"})["depth"].image[:, 0] == 0
@@ -67,9 +67,7 @@ def test_erased_rectangles_have_the_stated_area_and_ratio_and_lie_anywhere():
     assert ratio.mean().item() == pytest.approx(0.0, abs=0.06)
     assert ratio.std().item() == pytest.approx(2 * torch.tensor(2.5).log().item() / 12**0.5, abs=0.06)
     # First row and column as shares of the places there are.
-    top, left = (
-        (mask.int().argmax(1) + 0.5) / (SIZE - side + 1) for mask, side in ((rows, high), (columns, wide))
-    )
+    top, left = ((mask.int().argmax(1) + 0.5) / (SIZE - side + 1) for mask, side in ((rows, high), (columns, wide)))
     for place in (top, left):
         assert place.mean().item() == pytest.approx(0.5, abs=0.03)
         assert place.std().item() == pytest.approx(12**-0.5, abs=0.03)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from mmcl_core.data.shares import parse_shares, warn_of_torn
+from mmcl_core.data.shares import parse_shard, parse_shares, warn_of_torn
 from mmcl_core.errors import ConfigError
 
 
@@ -35,3 +35,10 @@ def test_a_share_alone_is_no_name_of_a_split():
         parse_shares("0.8")
     assert parse_shares("2014") == {"2014": 1}
     assert parse_shares("v1.0") == {"v1.0": 1}
+
+
+def test_parts_are_counted_from_zero():
+    assert [parse_shard(text) for text in ("0/1", "0/4", "3/4")] == [(0, 1), (0, 4), (3, 4)]
+    for text in ("4/4", "-1/4", "1", "1/", "/4", "0/0", "a/4", "1.5/4"):
+        with pytest.raises(ConfigError, match="not of the form I/N with I from 0 to N - 1"):
+            parse_shard(text)

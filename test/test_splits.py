@@ -117,7 +117,7 @@ def test_scenes_of_several_classes_are_held_back_as_nearly_as_they_allow():
 
 
 def test_no_class_is_held_back_whole_or_far_beyond_its_share():
-    """Whatever the order of the groups: a scene of 10 of the rare class is too much, and so are all views of a class."""
+    """Whatever the order of the groups: 10 of the 20 of the rare class are too many, and so are all of a class."""
     labels = np.array([0] * 200 + [1] * 20)
     scenes = np.array(["both"] * 20 + [f"scene{n // 18}" for n in range(180)] + ["both"] * 10 + ["rare"] * 10)
     views = np.array([f"large{label}" if n % 20 else f"small{label}" for n, label in enumerate(labels)])
