@@ -55,6 +55,8 @@ def test_scores_count_only_what_is_there():
     predictions = Outputs({"rgb": rgb, "depth": depth}, present, labels)
     found = scores(predictions, ("rgb", "depth"))
     assert (found["accuracy/rgb"], found["accuracy/depth"], found["accuracy"]) == (0.75, 1.0, 0.875)
+    assert found["loss/rgb"] == pytest.approx(F.cross_entropy(rgb[[0, 1, 2, 4]], labels[[0, 1, 2, 4]]).item())
+    assert found["loss/depth"] == pytest.approx(F.cross_entropy(depth[[0, 2]], labels[[0, 2]]).item())
     assert fit_temperatures(None, ("rgb", "depth")) == {"rgb": 1.0, "depth": 1.0, "rgbd": 1.0}
     assert fit_temperatures(None, ("rgb",)) == {"rgb": 1.0}
 
