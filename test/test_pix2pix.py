@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -152,6 +154,25 @@ def test_generated_pictures_do_not_depend_on_the_batch_and_differ_by_copy():
     assert torch.equal(generated_of(method, system, stage, [10, 8], [2, 0]), first[[2, 0]])
     drawn = method.draw(300, stage, torch.Generator().manual_seed(0))["copy"]
     assert drawn.bincount().tolist() == pytest.approx([100] * 3, abs=30)
+
+
+def test_no_two_kept_pictures_show_the_same_crop(monkeypatch):
+    """Of equal samples: what is cropped follows from the row and the copy together."""
+    method, system, stage = classifying("pix2pix.copies=4", "augment.scale=[0.3, 0.9]")
+    one = samples_of([FIRST]).images["rgb"]
+    rows = [8, 9, 10, 11] * 4
+    copies = [copy for copy in range(4) for _ in range(4)]
+    drawn = {}
+
+    def equal(rows, made=samples_of):
+        samples = made(rows)
+        return replace(samples, images={**samples.images, "rgb": one.expand(len(rows), -1, -1, -1)})
+
+    monkeypatch.setitem(globals(), "samples_of", equal)
+    found = generated_of(method, system, stage, rows, copies)
+    for row, copy, picture in zip(rows, copies, found, strict=True):
+        drawn[picture.numpy().tobytes()] = row, copy
+    assert len(drawn) == 16
 
 
 def test_any_seed_of_a_run_gives_pictures():

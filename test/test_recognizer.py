@@ -145,6 +145,9 @@ def test_fusion_and_missing_pictures(loaded):
     assert not answer.embeddings[4].any()
     stricter = recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=0.06)
     assert stricter.modality == ["rgb"]
+    depth[3][:20], depth[3][20:] = 0, 900
+    for least, modality in ((0.5, "rgbd"), (0.501, "rgb")):  # so many readings are enough
+        assert recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=least).modality == [modality]
     nothing = recognizer.recognize([None])
     assert nothing.rejected == ["no_picture"]
 
@@ -208,6 +211,8 @@ def test_metric_size_needs_the_camera(tmp_path):
     np.testing.assert_array_equal(unknown.probabilities, zeros.probabilities)
     np.testing.assert_allclose(unknown.probabilities[0], known.probabilities[0], atol=1e-5)
     assert np.abs(unknown.probabilities[1] - known.probabilities[1]).max() > 1e-3
+    one_by_one = Recognizer(recognizer._backend, max_batch=1).recognize(depth=depth, camera=[None, (300, 300, 20, 20)])
+    np.testing.assert_allclose(one_by_one.probabilities, known.probabilities, atol=1e-5)  # each with its own camera
 
 
 def test_stored_depth_pictures(tmp_path):
@@ -244,7 +249,9 @@ RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
         ({"depth": [DEPTH.astype(np.uint8)]}, "8-bit"),
         ({"depth": [DEPTH.astype(np.int32)]}, "astype"),
         ({"depth": [DEPTH.astype(np.float32)]}, "probably millimetres"),
+        ({"depth": [np.where(np.arange(8) < 6, 0, DEPTH).astype(np.float32)]}, "probably millimetres"),
         ({"depth": [DEPTH // 500]}, "metres go in as float32"),
+        ({"depth": [DEPTH // 32]}, "its largest reading is 28; metres go in"),
         ({"depth": [DEPTH[..., None]]}, r"crop\[\.\.\., 0\]"),
         ({"depth": [DEPTH[:, :0]]}, "empty"),
         ({"depth": [DEPTH], "camera": [(1, 1, 1, 1), None]}, "2 cameras for 1 crops"),

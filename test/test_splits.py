@@ -194,8 +194,8 @@ def test_classes_with_few_samples_keep_one_for_training():
     assert [int(held[labels == label].sum()) for label in (0, 1, 2, -1)] == [38, 1, 0, 0]
     kept = stratified_mask(labels, 0.07, 0, 2, least=1, up=True)
     assert [int(kept[labels == label].sum()) for label in (0, 1, 2, -1)] == [2, 1, 1, 0]
-    labels = np.array([0] * 40 + [1, 2, 3])
-    kept = stratified_mask(labels, 0.1, 0, 2, least=1, up=True)  # 5 of 43: the large class gives way
+    labels = np.array([0] * 40 + [1, 1, 2, 2, 3, 3])
+    kept = stratified_mask(labels, 0.1, 0, 2, least=1, up=True)  # 5 of 46: the large class gives way
     assert np.bincount(labels[kept]).tolist() == [2, 1, 1, 1]
     assert not stratified_mask(np.full(4, -1), 0.5, 0, 1).any()
 
