@@ -51,8 +51,8 @@ def test_without_noise_depth_is_exact_millimetres():
     share = (depth == 0).mean()
     assert share < 0.01  # a stray hole remains possible
     assert set(np.unique(depth)) <= {0, 734, 735}
-    z = np.array([[0.0, np.inf, np.nan, 1.2345, 70.0]], np.float32)
-    assert to_millimetres(z, np.array([[True, True, True, True, True]])).tolist() == [[0, 0, 0, 1234, 0]]
+    z = np.array([[0.0, np.inf, np.nan, 1.2345, 40.0, 65.4, 70.0]], np.float32)
+    assert to_millimetres(z, np.ones_like(z, bool)).tolist() == [[0, 0, 0, 1234, 40000, 65400, 0]]
     assert to_millimetres(z, np.zeros_like(z, bool)).max() == 0
 
 
@@ -155,6 +155,8 @@ def test_readings_fly_between_near_and_far_at_steps_only():
     assert between.sum() > SIZE / 2
     assert set(np.flatnonzero(between.any(0))) <= set(range(45, 51))
     assert not ((look(exact, z) > 1000) & (look(exact, z) < 1500)).any()
+    lost, left = ((look(camera, z)[:, 46:48] == 0).mean() for camera in (exact, replace(exact, flying=0.8)))
+    assert left < 0.6 * lost  # the far side of a step, which is lost otherwise, reads as something
 
 
 def test_the_kinds_differ_as_their_principles_do():

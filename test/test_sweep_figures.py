@@ -76,10 +76,11 @@ def test_figures_by_hand(by_hand, tmp_path):
     assert gain.paper == pytest.approx(1.9)
     assert given.paper == -3
     assert {(g.test, g.measure) for g in summary.gains()} == {("", "top1"), ("real", "top1"), ("real", "group_mean")}
-    fake_results(plan, tmp_path / "alone", {("ce", 0): (0.50, 0.4, 20)})  # every sample a group of its own
-    alone = summarise(plan, tmp_path / "alone", {})
-    assert alone.mean(alone.lines[0], "rgb", "real", "group_mean") is None
-    assert alone.mean(alone.lines[0], "rgb", "real").mean == pytest.approx(50.0)
+    for groups in (20, 1):  # every sample a group of its own, and every class one: nothing that a group's mean tells
+        fake_results(plan, tmp_path / str(groups), {("ce", 0): (0.50, 0.4, groups)})
+        alone = summarise(plan, tmp_path / str(groups), {})
+        assert alone.mean(alone.lines[0], "rgb", "real", "group_mean") is None
+        assert alone.mean(alone.lines[0], "rgb", "real").mean == pytest.approx(50.0)
     assert summary.cost(ce).seconds == 4 * 1800
     assert summary.cost(ce).cpu_hours == pytest.approx(4)
 

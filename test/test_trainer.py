@@ -42,7 +42,8 @@ def data(tmp_path_factory):
 def finished(data, tmp_path_factory):
     """A run of the command to its end, on its training split only."""
     folder = tmp_path_factory.mktemp("finished")
-    config = tiny.settings(data, "train.epochs=12", "train.keep=best", "optim.ema=0.8", "data.label_share=0.9")
+    words = ("train.epochs=12", "train.keep=best", "optim.ema=0.8", "optim.clip_grad=1e6", "data.label_share=0.9")
+    config = tiny.settings(data, *words)
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
     assert command.main(["--config", str(folder / "config.yaml"), "--out", str(folder / "run")]) == 0
     return folder / "run"
@@ -75,6 +76,7 @@ def test_run_folder(finished, data):
     for row in read_rows(finished, "train"):
         terms = sum(value for key, value in row.items() if "->" in key or key.startswith(("class", "regulariser")))
         assert row["loss"] == pytest.approx(terms)
+        assert row["grad_norm"] > 0  # is no part of the loss
         assert row["lr"] <= 1e-3
 
 
@@ -178,6 +180,22 @@ def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_eve
     state = load_state(tmp_path / "run" / "state.pt")
     assert state["step"] <= 5
     assert all(value.isfinite().all() for value in state["system"].values())
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_not_deployed(data, tmp_path, monkeypatch):
+    """The very last number of the last weight, after the last update, whose loss was finite."""
+
+    def poisoned(trainer, parts, train_step=Trainer.train_step):
+        train_step(trainer, parts)
+        if trainer.step == 3:
+            with torch.no_grad():
+                list(trainer.system.parameters())[-1].view(-1)[-1] = float("nan")
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    words = ("train.epochs=1", "train.validate_every=0")
+    with pytest.raises(TrainingError, match=r"weights are not finite after update 4 although the loss was"):
+        train(tiny.settings(data, *words), tmp_path / "run")
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
