@@ -11,6 +11,7 @@ import torch
 from test_weights import CONFIG, METADATA
 
 from mmcl_core import metrics
+from mmcl_core.crops import resized
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import _TORCH, UNKNOWN, Recognizer
@@ -90,6 +91,19 @@ def test_a_batch_of_any_sizes_is_the_single_answers(loaded):
             np.testing.assert_allclose(many.probabilities[n], alone.probabilities[0], atol=1e-5)
             np.testing.assert_allclose(many.embeddings[n], alone.embeddings[0], atol=1e-5)
     assert together.modality == ["rgbd"] * 5
+
+
+def test_crops_are_brought_to_the_side_that_training_saw_first(loaded):
+    """The details of a crop of 100 pixels are those of one of the training set's side, which the model tells."""
+    _, recognizer = loaded
+    assert recognizer.crop_size == SIDE
+    rgb, depth = make_crops([(100, 100)] * 2)
+    small = [[resized(picture, SIDE) for picture in pictures] for pictures in (rgb, depth)]
+    for found, expected in (
+        (recognizer.recognize(rgb), recognizer.recognize(small[0])),
+        (recognizer.recognize(depth=depth), recognizer.recognize(depth=small[1])),
+    ):
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"depth_encoding": "normals", "metric_size": True}])
@@ -211,8 +225,6 @@ def test_metric_size_needs_the_camera(tmp_path):
     np.testing.assert_array_equal(unknown.probabilities, zeros.probabilities)
     np.testing.assert_allclose(unknown.probabilities[0], known.probabilities[0], atol=1e-5)
     assert np.abs(unknown.probabilities[1] - known.probabilities[1]).max() > 1e-3
-    one_by_one = Recognizer(recognizer._backend, max_batch=1).recognize(depth=depth, camera=[None, (300, 300, 20, 20)])
-    np.testing.assert_allclose(one_by_one.probabilities, known.probabilities, atol=1e-5)  # each with its own camera
 
 
 def test_stored_depth_pictures(tmp_path):
