@@ -185,7 +185,7 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
     assert [stage.name for stage in method.stages()] == ["contrast"]
 
 
-@pytest.mark.parametrize("negatives", [5, 1000])
+@pytest.mark.parametrize("negatives", [5, COUNT - 1, 1000])
 def test_terms_against_the_bank_of_the_other_modality(negatives):
     method, system = build(f"cmc.negatives={negatives}", "cmc.momentum=0.3", "cmc.temperature=0.2")
     stage = method.stages()[0]

@@ -102,6 +102,14 @@ def test_metric_size_does_not_depend_on_resolution_or_distance():
     assert (unknown == 0).all()
 
 
+def test_background_begins_at_the_stated_metres_behind_the_object():
+    plane = torch.full((1, 1, 16, 16), 600.0)
+    plane[0, 0, 0, :4] = torch.tensor([890.0, 899.0, 901.0, 950.0])
+    kept = encodings.drop_background(plane, 0.3)[0, 0]
+    assert kept[0, :4].tolist() == [890, 899, 0, 0]
+    assert (kept[1:] == 600).all()
+
+
 def test_background_is_dropped_behind_the_object():
     depth, camera = crops()
     result = encodings.drop_background(depth, 0.4)

@@ -99,6 +99,16 @@ def test_only_pools_wider_than_a_pixel_are_computed(size, monkeypatch):
     assert kernels == ([4, 2] if size == 32 else [4, 4, 2]) + [3, 3, 3]
 
 
+def test_the_first_convolution_mirrors_the_border():
+    """Zeros around the picture would make a frame of its own, which every map would see."""
+    first, second = small_encoder(128).stem
+    x = pictures(128, 2)
+    padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    torch.testing.assert_close(first(x), F.conv2d(padded, first.weight, first.bias, stride=2))
+    assert first(x).shape[2:] == (64, 64)
+    assert second(first(x)).shape[2:] == (62, 62)
+
+
 def test_a_unit_starts_as_its_skip():
     torch.manual_seed(0)
     x = torch.randn(2, 4, 8, 8)

@@ -213,6 +213,9 @@ def test_two_runs_write_the_same_bytes(run, tmp_path):
     for name in ("predictions.csv", "metrics.json", "samples.json", "confusion.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert list(read(tmp_path / "a")[0]["modalities"]) == ["depth"]
+    run_command(run, "--data", data, "--out", tmp_path / "c", "--modality", "depth", "--seed", "1")
+    one, other = (read(tmp_path / name)[0]["modalities"]["depth"]["ece"] for name in ("a", "c"))
+    assert (one["value"] == other["value"], one["low"] == other["low"]) == (True, False)  # of the bootstrap alone
 
 
 def test_classes_are_matched_by_name(run, tmp_path):

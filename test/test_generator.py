@@ -165,6 +165,12 @@ def test_embedding_discriminator_learns_classes_and_fakes():
     assert discriminator(real).argmax(1).eq(labels).all()
     assert discriminator(fake).argmax(1).eq(3).all()
     x = F.relu(discriminator.first(real))
+    for layer in discriminator.residual:
+        x = F.relu(x + layer(x))
+    for layer in discriminator.wide:
+        x = F.relu(layer(x))
+    assert torch.allclose(discriminator(real), discriminator.output(x))
+    x = F.relu(discriminator.first(real))
     with torch.no_grad():
         for layer in discriminator.residual:
             layer.weight.zero_()

@@ -127,7 +127,7 @@ def test_the_discriminator_alone_tells_fakes_from_classes():
 def test_what_the_hallucination_stream_is_taught(distance):
     method, system = build(
         "hallucination", f"hallucination.distance={distance}", "hallucination.distance_weight=3",
-        "hallucination.imitation=0.25", "hallucination.temperature=4",
+        "hallucination.imitation=0.25", "hallucination.temperature=4", "loss.classification_weight=2",
     )  # fmt: skip
     warm_up(method, system)
     stage = stage_of(method, "hallucinate")
@@ -139,8 +139,8 @@ def test_what_the_hallucination_stream_is_taught(distance):
     logits, ours = method.deployed(system).stream("hallucination")(rgb.image, "rgb", rgb.camera)
     one, other = (ours.sigmoid(), theirs.sigmoid()) if distance == "sigmoid" else (ours, theirs)
     assert terms["distance"].item() == pytest.approx(3 * (one - other).square().mean().item(), rel=1e-4)
-    assert terms["class"].item() == pytest.approx(0.75 * F.cross_entropy(logits, batch.labels).item(), rel=1e-4)
-    assert terms["imitation"].item() == pytest.approx(0.25 * soft_target_loss(logits, wanted, 4.0).item(), rel=1e-4)
+    assert terms["class"].item() == pytest.approx(2 * 0.75 * F.cross_entropy(logits, batch.labels).item(), rel=1e-4)
+    assert terms["imitation"].item() == pytest.approx(2 * 0.25 * soft_target_loss(logits, wanted, 4).item(), rel=1e-4)
 
 
 def test_the_student_looks_at_its_own_modality_only():

@@ -193,6 +193,17 @@ def test_depth_sharpness_leaves_holes_and_their_neighbours():
                 assert result[n, 0, y, x] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_depth_sharpness_makes_no_reading_vanish():
+    """Sharpened, a speck far in front of its neighbours would lie behind the camera: it stays where it is."""
+    depth = torch.full((1, 1, 5, 5), 1000.0)
+    depth[0, 0, 2, 2] = 100
+    result = imageops.sharpness_depth(depth, torch.tensor([1.9]))
+    assert result[0, 0, 2, 2] == 100
+    assert (result > 0).all()
+    expected = 12100 / 13 + 1.9 * (1000 - 12100 / 13)
+    assert result[0, 0, 1, 1].item() == pytest.approx(expected)
+
+
 def test_affine_moves_depth_without_mixing():
     depth = torch.arange(1, 401).view(1, 1, 20, 20).float()
     moved = imageops.affine(depth, imageops.rotation(torch.tensor([12.0]), (20, 20)))

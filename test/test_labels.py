@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import tiny
+import torch
 
 from mmcl_core import train as command
+from mmcl_core.engine.distributed import World
 from mmcl_core.engine.runlog import read_rows
+from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
@@ -25,6 +28,18 @@ def test_probes_of_a_self_supervised_stage(data, tmp_path):
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all({"knn/rgb", "linear/rgb", "knn/depth", "linear/depth"} <= set(row) for row in rows)
     assert {row["stage"] for row in read_rows(tmp_path / "run", "val")} == {"heads"}
+
+
+def test_probes_know_the_labels_of_the_run_and_no_others(data):
+    """Hidden labels stay hidden from them, too; where the run hides all, they go by those of the set."""
+    for share, known in ((1, 32), (0.25, 8), (0, 32)):
+        samples = Samples(tiny.settings(data, f"data.label_share={share}"), World(), torch.device("cpu"))
+        parts = list(samples.probing.ordered())
+        labels, index = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "index"))
+        assert index.tolist() == samples.rows.tolist()
+        assert (labels >= 0).sum() == known
+        expected = samples.labels if share else samples.prepared.labels[samples.rows]
+        assert labels.tolist() == expected.tolist()
 
 
 def test_what_was_trained_without_labels_answers_nothing(data, tmp_path, capsys):

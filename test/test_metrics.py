@@ -180,6 +180,21 @@ def test_a_share_of_all_or_none_has_an_exact_bound():
     assert few == (1, 1, 1), "right by definition among five classes"
 
 
+def test_intervals_and_calibration_have_the_level_and_the_bins_that_are_asked_for(answers):
+    probabilities, labels = answers
+    summary = metrics.summarise(probabilities, labels, bins=3, resamples=200, level=0.6, seed=5)
+    drawn = {"top1": [], "ece": []}
+    for weights in np.concatenate(list(metrics.bootstrap(97, 200, seed=5))).astype(int):
+        rows = np.repeat(np.arange(97), weights)
+        drawn["top1"].append(metrics.accuracy(probabilities[rows], labels[rows]))
+        drawn["ece"].append(metrics.expected_calibration_error(probabilities[rows], labels[rows], bins=3))
+    for name, values in drawn.items():
+        assert summary[name].low == pytest.approx(np.quantile(values, 0.2))
+        assert summary[name].high == pytest.approx(np.quantile(values, 0.8))
+    assert summary["ece"].value == metrics.expected_calibration_error(probabilities, labels, bins=3)
+    assert summary["ece"].value != metrics.expected_calibration_error(probabilities, labels)
+
+
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [

@@ -82,3 +82,10 @@ def test_what_is_trained_follows_the_loaded_state():
         fresh(x, "rgb")
     trained.statistics["depth"].reset()
     assert trained.trained_modalities() == ("rgb",)
+    fresh = ModalityBatchNorm(5, ("rgb",))
+    fresh(x, "rgb")
+    assert fresh.trained_modalities() == ("rgb",)  # asked for before it is forgotten
+    fresh.forget("rgb")
+    assert fresh.trained_modalities() == ()
+    assert torch.equal(fresh.statistics["rgb"].mean, torch.zeros(5))
+    assert torch.equal(fresh.statistics["rgb"].var, torch.ones(5))

@@ -86,10 +86,11 @@ def test_the_classifier_takes_the_mean_of_both_streams():
 SAMPLES, FIRST = 30, 6  # of the set, and the first row that is trained on
 
 
-def samples_of(rows):
-    """Some rows of a set of random pictures."""
+def samples_of(rows, alike=False):
+    """Some rows of a set of random pictures, or of one picture."""
     g = torch.Generator().manual_seed(2)
     rgb = torch.randint(0, 256, (SAMPLES, 40, 40, 3), generator=g, dtype=torch.uint8)
+    rgb = rgb[:1].expand_as(rgb) if alike else rgb
     index = torch.tensor(rows)
     labels, known = index % 3, torch.ones(len(rows), dtype=torch.bool)
     depth = torch.full((len(rows), 40, 40), 700, dtype=torch.int32)
@@ -109,8 +110,8 @@ def classifying(*overrides):
     return method, system, stage
 
 
-def generated_of(method, system, stage, rows, copies):
-    samples = samples_of(rows)
+def generated_of(method, system, stage, rows, copies, alike=False):
+    samples = samples_of(rows, alike)
     views = Augmenter(method.config.augment, 32, method.views(stage))
     drawn = views.draw(len(rows), torch.Generator().manual_seed(len(rows)))
     pictures = views(samples.images, samples.camera, drawn)
@@ -152,6 +153,13 @@ def test_generated_pictures_do_not_depend_on_the_batch_and_differ_by_copy():
     assert torch.equal(generated_of(method, system, stage, [10, 8], [2, 0]), first[[2, 0]])
     drawn = method.draw(300, stage, torch.Generator().manual_seed(0))["copy"]
     assert drawn.bincount().tolist() == pytest.approx([100] * 3, abs=30)
+
+
+def test_no_two_kept_pictures_show_the_same_crop():
+    """Of equal samples: what is cropped follows from the row and the copy together."""
+    method, system, stage = classifying("pix2pix.copies=4", "augment.scale=[0.3, 0.9]")
+    found = generated_of(method, system, stage, [8, 9, 10, 11] * 4, [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4, alike=True)
+    assert len({picture.numpy().tobytes() for picture in found}) == 16
 
 
 def test_any_seed_of_a_run_gives_pictures():

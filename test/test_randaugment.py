@@ -34,6 +34,10 @@ def test_ranges_of_the_policies():
     assert named("paper", "Contrast").value(4, 128) == pytest.approx(0.34)
     assert named("paper", "TranslateX").value(4, 64) == pytest.approx(4 / 30 * 50)
     assert [int(named("sound", "Posterize").value(m, 128)) for m in (0, 30)] == [8, 4]
+    both_ways = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
+    assert {op.name for op in RGB_POLICIES["paper"] if op.signed} == both_ways
+    both_ways |= {"Contrast", "Brightness", "Color", "Sharpness"}
+    assert {op.name for op in RGB_POLICIES["sound"] if op.signed} == both_ways
     assert RGB_POLICIES["none"] == ()
     table_4 = {"Cutout", "Rotate", "TranslateX", "ShearX", "ShearY", "Sharpness"}
     assert {op.name for op in depth_ops("sound", 1)} == set(DEPTH_SETS[1]) == table_4
@@ -115,6 +119,29 @@ def test_operations_are_applied_in_turn():
             assert torch.equal(one[0], result[n])
 
 
+def test_cameras_are_moved_by_one_operation_after_the_other():
+    """Turned, shifted and sheared: the order matters to where the principal point ends."""
+    ops = tuple(named("paper", name) for name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"))
+    together, single = RandAugment(ops, 3, 20, SIZE), RandAugment(ops, 1, 20, SIZE)
+    drawn = together.draw(60, torch.Generator().manual_seed(8))
+    image = batch(60, SIZE)[0]["rgb"].permute(0, 3, 1, 2).contiguous()
+    camera = torch.tensor([[60.0, 60.0, 22.0, 9.0]]).repeat(60, 1)
+    image_then, camera_then = together(image.clone(), camera.clone(), **drawn)
+    for turn in range(3):
+        part = {name: value[:, turn : turn + 1] for name, value in drawn.items()}
+        image, camera = single(image, camera, **part)
+    assert torch.equal(image, image_then)
+    torch.testing.assert_close(camera_then, camera, atol=1e-3, rtol=1e-5)
+    assert (camera[:, 2:] - torch.tensor([22.0, 9.0])).abs().amax(1).min() > 0.1
+
+
+def test_each_draw_is_applied_or_not_by_itself():
+    policy = RandAugment(RGB_POLICIES["paper"], 3, 4, SIZE, probability=0.3)
+    applied = policy.draw(4000, torch.Generator().manual_seed(0))["ops"] >= 0
+    assert (applied.float().mean(0) - 0.3).abs().max() < 0.03
+    assert applied.sum(1).bincount(minlength=4).tolist() == pytest.approx([1372, 1764, 756, 108], abs=120)
+
+
 def test_all_operations_are_drawn_alike():
     policy = RandAugment(RGB_POLICIES["paper"], 3, 4, SIZE)
     ops = policy.draw(4000, torch.Generator().manual_seed(0))["ops"]
@@ -189,6 +216,14 @@ def test_inverting_depth_twice_gives_it_back():
     assert torch.allclose(once[depth > 0], 2500 - depth[depth > 0], atol=1e-2)
     twice, _ = policy(once.clone(), torch.zeros(len(depth), 4), **drawn)
     assert torch.allclose(twice, depth, atol=1e-2)
+
+
+def test_a_reading_stays_one_whatever_its_level_becomes():
+    """Level 0 of a range that begins at the camera is a distance of 1 mm, not the 0 that stands for no reading."""
+    depth = torch.tensor([0.0, 2.0, 1275.0, 2550.0, 9000.0]).repeat(1, 1, 5, 1)
+    policy = depth_policy(AugmentConfig(policy="paper", depth_op="Invert", depth_op_probability=1.0), 5, (0.0, 2.55))
+    out, _ = policy(depth.clone(), torch.zeros(1, 4), **policy.draw(1, torch.Generator()))
+    assert out[0, 0, 0].tolist() == pytest.approx([0, 2548, 1275, 1, 1], abs=1e-2)
 
 
 @pytest.mark.parametrize("name", ["Invert", "Equalize", "Speckle", "Sharpness"])

@@ -11,6 +11,7 @@ import torch
 from test_weights import CONFIG, METADATA
 
 from mmcl_core import metrics
+from mmcl_core.crops import resized
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import _TORCH, UNKNOWN, Recognizer
@@ -92,6 +93,19 @@ def test_a_batch_of_any_sizes_is_the_single_answers(loaded):
     assert together.modality == ["rgbd"] * 5
 
 
+def test_crops_are_brought_to_the_side_that_training_saw_first(loaded):
+    """The details of a crop of 100 pixels are those of one of the training set's side, which the model tells."""
+    _, recognizer = loaded
+    assert recognizer.crop_size == SIDE
+    rgb, depth = make_crops([(100, 100)] * 2)
+    small = [[resized(picture, SIDE) for picture in pictures] for pictures in (rgb, depth)]
+    for found, expected in (
+        (recognizer.recognize(rgb), recognizer.recognize(small[0])),
+        (recognizer.recognize(depth=depth), recognizer.recognize(depth=small[1])),
+    ):
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+
+
 @pytest.mark.parametrize("settings", [{}, {"depth_encoding": "normals", "metric_size": True}])
 def test_a_mirrored_look_is_the_mean_of_both_pictures(tmp_path, settings):
     save_model(tmp_path / "weights.safetensors", temperature={"rgb": 2.0, "depth": 0.5}, **settings)
@@ -145,6 +159,9 @@ def test_fusion_and_missing_pictures(loaded):
     assert not answer.embeddings[4].any()
     stricter = recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=0.06)
     assert stricter.modality == ["rgb"]
+    depth[3][:20], depth[3][20:] = 0, 900
+    for least, modality in ((0.5, "rgbd"), (0.501, "rgb")):  # so many readings are enough
+        assert recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=least).modality == [modality]
     nothing = recognizer.recognize([None])
     assert nothing.rejected == ["no_picture"]
 
@@ -244,7 +261,9 @@ RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
         ({"depth": [DEPTH.astype(np.uint8)]}, "8-bit"),
         ({"depth": [DEPTH.astype(np.int32)]}, "astype"),
         ({"depth": [DEPTH.astype(np.float32)]}, "probably millimetres"),
+        ({"depth": [np.where(np.arange(8) < 6, 0, DEPTH).astype(np.float32)]}, "probably millimetres"),
         ({"depth": [DEPTH // 500]}, "metres go in as float32"),
+        ({"depth": [DEPTH // 32]}, "its largest reading is 28; metres go in"),
         ({"depth": [DEPTH[..., None]]}, r"crop\[\.\.\., 0\]"),
         ({"depth": [DEPTH[:, :0]]}, "empty"),
         ({"depth": [DEPTH], "camera": [(1, 1, 1, 1), None]}, "2 cameras for 1 crops"),

@@ -52,6 +52,11 @@ def test_boxes_become_what_a_prepared_set_and_the_test_transform_make_of_them(si
     np.testing.assert_allclose(found, expected["depth"].camera[0], atol=1e-3)
 
 
+def test_the_nearest_plausible_reading_in_millimetres():
+    least = np.full((8, 8), crops.LEAST_PLAUSIBLE_MM, np.uint16)
+    np.testing.assert_array_equal(crops.check_depth(least, "depth"), least)
+
+
 @pytest.mark.parametrize("shape", [(50, 50), (40, 90), (120, 30), (20, 20)])
 def test_camera_follows_the_crop(shape):
     columns = np.broadcast_to(1000 + np.arange(shape[1], dtype=np.float32), shape)

@@ -70,6 +70,7 @@ def test_set_is_as_asked(whole, capsys):
     assert prepared.classes == ("box", "can")
     assert np.bincount(prepared.labels).tolist() == [10, 10]
     assert list(prepared.keys) == [f"{k:06d}" for k in range(20)]
+    assert list(prepared.groups) == [f"scene-{k:07d}" for k in range(20)]  # splits share the meshes, not the scenes
     assert {s: len(prepared.select(s)) for s in SHARES} == {"train": 12, "val": 4, "test": 4}
     assert (whole / "sheet.png").stat().st_size > 1000
     depth = np.asarray(prepared.images["depth"])
@@ -296,6 +297,9 @@ def test_other_paint_leaves_the_scene_and_changes_colours(meshes):
         brighter.append(float(b.rgb[16:32, 16:32].mean()) > float(a.rgb[16:32, 16:32].mean()))
     assert any(brighter)
     assert not all(brighter)
+    cameras = (CropMaker(FolderStock(meshes), 2, 48, SHARES, paint=paint)(1) for paint in (0.0, 1e-9))
+    a, b = (crop.rgb.astype(int) for crop in cameras)  # with no paint to speak of: what both cameras draw is the same
+    assert np.abs(a - b).mean() < 0.1
 
 
 def test_rounds_are_dealt_evenly_to_the_splits():

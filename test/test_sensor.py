@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl_core.synth.sensor import DEPTH_CAMERAS, ColourCamera, DepthCamera, to_millimetres
+from mmcl_core.synth.shade import SRGB_TO_LINEAR
 
 SIZE = 96
 CLEAN = DepthCamera(
@@ -50,8 +51,8 @@ def test_without_noise_depth_is_exact_millimetres():
     share = (depth == 0).mean()
     assert share < 0.01  # a stray hole remains possible
     assert set(np.unique(depth)) <= {0, 734, 735}
-    z = np.array([[0.0, np.inf, np.nan, 1.2345, 70.0]], np.float32)
-    assert to_millimetres(z, np.array([[True, True, True, True, True]])).tolist() == [[0, 0, 0, 1234, 0]]
+    z = np.array([[0.0, np.inf, np.nan, 1.2345, 40.0, 65.4, 70.0]], np.float32)
+    assert to_millimetres(z, np.ones_like(z, bool)).tolist() == [[0, 0, 0, 1234, 40000, 65400, 0]]
     assert to_millimetres(z, np.zeros_like(z, bool)).max() == 0
 
 
@@ -73,6 +74,48 @@ def test_a_step_in_depth_casts_a_shadow_on_the_projector_s_other_side():
         assert np.median(narrow) < shadow / 2
         assert lost[:, 38:58].mean() < 0.02  # the near thing itself stays
     assert (look(replace(CLEAN, shadow=0.0), z) == 0).sum() < (look(CLEAN, z) == 0).sum()
+
+
+def test_what_the_colour_camera_sees_beside_the_depth_camera_is_lost_on_the_projector_s_side():
+    z = np.full((SIZE, SIZE), 1.2, np.float32)
+    z[:, 32:64] = 0.8
+    hidden = 600 * 0.075 * (1 / 0.8 - 1 / 1.2)
+    for side in (1, -1):
+        lost = look(replace(CLEAN, shadow=0.0, colour_base=0.075, side=side), z) == 0
+        left, right = lost[:, :32].sum(1), lost[:, 64:].sum(1)
+        wide, narrow = (right, left) if side > 0 else (left, right)
+        assert np.median(wide) == pytest.approx(hidden, abs=2.5)
+        assert np.median(narrow) <= 2
+
+
+def test_the_driver_smooths_noise_and_leaves_steps():
+    z = np.full((SIZE, SIZE), 1.3, np.float32)
+    z[:, 48:] = 0.9
+    noisy = replace(CLEAN, white=0.05, shadow=0.0, colour_base=0.0)
+    rough, smooth = (look(replace(noisy, smooth=on), z, focal=570.0).astype(float) for on in (False, True))
+    for part in (np.s_[:, 4:40], np.s_[:, 56:92]):
+        assert smooth[part].std() < 0.6 * rough[part].std()
+        assert smooth[part].mean() == pytest.approx(rough[part].mean(), abs=2)
+    assert not ((smooth > 930) & (smooth < 1240)).any()
+
+
+def test_edges_lose_their_near_side_in_places_and_run_astray():
+    z = np.full((SIZE, SIZE), 1.3, np.float32)
+    z[:, 48:] = 0.9
+    straight = replace(CLEAN, shadow=0.0, colour_base=0.0)
+    near = {edge: (look(replace(straight, edge=edge), z)[:, 48:52] == 0).mean() for edge in (0.0, 0.45)}
+    assert near[0.45] > 0.05 > 0.01 > near[0.0]
+    for wiggle, least, most in ((0.0, 0.0, 0.7), (1.5, 1.0, 4.0)):
+        seen = look(replace(straight, wiggle=wiggle), z)
+        first = np.array([np.flatnonzero((row > 0) & (row < 1000))[0] for row in seen])
+        assert least <= first.std() <= most
+
+
+def test_projectors_are_on_either_side():
+    rng = np.random.default_rng(0)
+    for kind in DEPTH_CAMERAS:
+        right = [DepthCamera.draw(rng, kind=kind).side == 1 for _ in range(200)]
+        assert 70 < sum(right) < 130
 
 
 def test_weak_surfaces_lose_readings_and_the_switches_work():
@@ -112,6 +155,8 @@ def test_readings_fly_between_near_and_far_at_steps_only():
     assert between.sum() > SIZE / 2
     assert set(np.flatnonzero(between.any(0))) <= set(range(45, 51))
     assert not ((look(exact, z) > 1000) & (look(exact, z) < 1500)).any()
+    lost, left = ((look(camera, z)[:, 46:48] == 0).mean() for camera in (exact, replace(exact, flying=0.8)))
+    assert left < 0.6 * lost  # the far side of a step, which is lost otherwise, reads as something
 
 
 def test_the_kinds_differ_as_their_principles_do():
@@ -139,6 +184,77 @@ def test_photograph_is_monotonic_and_neutral():
     assert (np.diff(picture[10, :, 0].astype(int)) >= 0).all()
     warm = replace(PLAIN, balance=(1.3, 1.0, 0.8)).photograph(light, 1.0, 1.0, np.random.default_rng(0))
     assert warm[..., 0].mean() > warm[..., 1].mean() > warm[..., 2].mean()
+
+
+def linear(picture):
+    """Linear light of a picture that was taken without contrast, below the shoulder of its curve."""
+    return SRGB_TO_LINEAR[picture].astype(float)
+
+
+def flat(*colour):
+    return np.full((48, 48, 3), colour, np.float32)
+
+
+def photograph(light, level=1.0, cell=1.0, **settings):
+    return replace(PLAIN, **settings).photograph(light.copy(), level, cell, np.random.default_rng(0))
+
+
+def test_exposure_goes_by_the_crop_and_by_the_scene():
+    """A mean of 0.3 in a scene of white 1 comes out as asked for; a dark thing in a bright scene stays dark."""
+    assert linear(photograph(flat(0.3, 0.3, 0.3))).mean() == pytest.approx(0.3, abs=0.005)
+    assert linear(photograph(flat(0.3, 0.3, 0.3), exposure=0.2)).mean() == pytest.approx(0.2, abs=0.005)
+    assert linear(photograph(flat(0.6, 0.6, 0.6), level=2.0)).mean() == pytest.approx(0.3, abs=0.005)
+    dark = flat(0.02, 0.02, 0.02)
+    for level in (0.5, 1.0):
+        expected = 0.3 * 0.02 / (0.4 * 0.02 + 0.18 * level)
+        assert linear(photograph(dark, level)).mean() == pytest.approx(expected, rel=0.05)
+
+
+def test_saturation_moves_colours_from_their_grey_and_leaves_greys():
+    grey = photograph(flat(0.3, 0.3, 0.3), saturation=1.6)
+    assert (np.ptp(grey.astype(int), axis=2) <= 1).all()
+    colour = np.array([0.35, 0.28, 0.2])
+    luma = float(colour @ [0.2126, 0.7152, 0.0722])
+    gain = 0.3 / (0.4 * luma + 0.18)
+    for saturation in (0.0, 1.0, 1.6):
+        found = linear(photograph(flat(*colour), saturation=saturation)).mean((0, 1))
+        assert found == pytest.approx(gain * (luma + saturation * (colour - luma)), abs=0.006)
+
+
+def test_contrast_makes_dark_darker_and_bright_brighter():
+    light = np.repeat(np.array([0.08, 0.55], np.float32), 24)[None, :, None] * np.ones((48, 1, 3), np.float32)
+    soft, hard = (photograph(light, contrast=contrast).astype(int) for contrast in (0.0, 1.2))
+    assert hard[:, :20].mean() < soft[:, :20].mean() - 5
+    assert hard[:, 28:].mean() > soft[:, 28:].mean() + 5
+
+
+def test_lens_and_sharpening_at_an_edge():
+    """A reduced picture is sharper; sharpening overshoots on both sides and nowhere else."""
+    light = np.repeat(np.array([0.1, 0.4], np.float32), 24)[None, :, None] * np.ones((48, 1, 3), np.float32)
+
+    def steepest(picture):
+        return np.abs(np.diff(picture[24, :, 1].astype(int))).max()
+
+    blurred, reduced, sharp = photograph(light, blur=2.0), photograph(light, blur=2.0, cell=4.0), photograph(light)
+    assert steepest(blurred) < 0.5 * steepest(reduced)
+    assert steepest(reduced) <= steepest(sharp)
+    over = photograph(light, sharpen=1.5)
+    assert over.max() > sharp.max() + 10
+    assert over.min() < sharp.min() - 10
+    np.testing.assert_array_equal(over[:, :18], sharp[:, :18])
+    np.testing.assert_array_equal(over[:, 30:], sharp[:, 30:])
+
+
+def test_shot_noise_has_a_variance_that_grows_with_light():
+    deviation = {}
+    for light in (0.05, 0.2, 0.45):
+        found = linear(
+            photograph(flat(light, light, light), level=0.55 / 0.18 - light * 0.4 / 0.18, shot=0.002, exposure=0.55)
+        )
+        assert found.mean() == pytest.approx(light, rel=0.03)
+        deviation[light] = found.std()
+    assert deviation[0.2] / deviation[0.05] == pytest.approx(2, rel=0.2)
+    assert deviation[0.45] / deviation[0.05] == pytest.approx(3, rel=0.2)
 
 
 def test_photograph_keeps_channels_through_compression():

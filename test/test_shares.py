@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from mmcl_core.data.shares import parse_shares, warn_of_torn
+from mmcl_core.data.shares import deal, parse_shard, parse_shares, warn_of_torn
 from mmcl_core.errors import ConfigError
 
 
@@ -35,3 +35,28 @@ def test_a_share_alone_is_no_name_of_a_split():
         parse_shares("0.8")
     assert parse_shares("2014") == {"2014": 1}
     assert parse_shares("v1.0") == {"v1.0": 1}
+
+
+def units_of(*counts):
+    """Units by the number of samples that they have of each class."""
+    return [[label for label, number in enumerate(unit) for _ in range(number)] for unit in counts]
+
+
+def test_the_last_units_of_a_class_go_where_nothing_of_it_is_though_others_are_too_many_there():
+    """Of the first class, which the units of the second hold too, val and test have more than their share already."""
+    units = units_of((600, 0, 1600), (125, 0, 200), (125, 0, 200), (50, 1, 0), (50, 1, 0), (50, 1, 0))
+    drawn = deal(units, 3, {"train": 0.8, "val": 0.1, "test": 0.1}, range(6))
+    assert drawn == ["train", "val", "test", "train", "val", "test"]
+
+
+def test_what_a_split_lacks_of_a_class_counts_by_its_share_of_that_class():
+    """One of four of the rare class weighs more than some of a thousand."""
+    units = units_of((490, 2), (495, 1), (15, 1))
+    assert deal(units, 2, {"train": 0.5, "test": 0.5}, range(3)) == ["train", "test", "test"]
+
+
+def test_parts_are_counted_from_zero():
+    assert [parse_shard(text) for text in ("0/1", "0/4", "3/4")] == [(0, 1), (0, 4), (3, 4)]
+    for text in ("4/4", "-1/4", "1", "1/", "/4", "0/0", "a/4", "1.5/4"):
+        with pytest.raises(ConfigError, match="not of the form I/N with I from 0 to N - 1"):
+            parse_shard(text)

@@ -92,6 +92,20 @@ def test_a_sample_of_no_group_leaves_the_others_in_theirs(tmp_path):
     assert not set(prepared.groups[train]) & set(prepared.groups[val]) - {""}
 
 
+def test_samples_of_no_group_are_drawn_one_by_one(tmp_path):
+    """They are not one group more, which would be held back whole or not at all."""
+    with PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb",)) as writer:
+        for number in range(120):
+            group = f"scene{number // 10}" if number < 60 else ""
+            image = np.full((8, 8, 3), number, np.uint8)
+            writer.add(Sample({"rgb": image}, number % 3, "train", f"{number:03d}", group))
+    prepared = PreparedSet.open(tmp_path / "set")
+    _, val, _ = split_indices(prepared, DataConfig(val_split="", val_fraction=0.25), 5)
+    single = val[val >= 60]
+    assert 0 < len(single) < 60
+    assert len(val) == pytest.approx(30, abs=3)
+
+
 def test_scenes_of_several_classes_are_held_back_as_nearly_as_they_allow():
     rng = np.random.default_rng(0)
     labels, scenes = rng.integers(0, 4, 600), rng.integers(0, 30, 600).astype(str)
@@ -99,6 +113,23 @@ def test_scenes_of_several_classes_are_held_back_as_nearly_as_they_allow():
     assert not set(scenes[held]) & set(scenes[~held])
     counts = np.bincount(labels)
     assert (np.abs(np.bincount(labels[held]) - 0.2 * counts) < 0.1 * counts).all()
+
+
+def test_no_class_is_held_back_whole_or_far_beyond_its_share():
+    """Whatever the order of the groups: 10 of the 20 of the rare class are too many, and so are all of a class."""
+    labels = np.array([0] * 200 + [1] * 20)
+    scenes = np.array(["both"] * 20 + [f"scene{n // 18}" for n in range(180)] + ["both"] * 10 + ["rare"] * 10)
+    views = np.array([f"large{label}" if n % 20 else f"small{label}" for n, label in enumerate(labels)])
+    told = set()
+    for seed in range(20):
+        held = group_mask(labels, scenes, 0.1, seed, 1)
+        told.add(held is None)
+        if held is not None:
+            assert held[labels == 1].sum() <= 5
+            assert 9 <= held[labels == 0].sum() <= 41
+        held = group_mask(labels, views, 0.95, seed, 1)
+        assert held is None or not set(labels) - set(labels[~held])
+    assert told == {True, False}
 
 
 def test_a_class_never_loses_its_last_training_sample_to_validation(tmp_path):
@@ -137,6 +168,19 @@ def test_a_label_share_keeps_ceil_of_it_stratified(prepared, share):
         assert (np.abs(counts - share * np.bincount(truth[truth >= 0])) <= 1).all()
 
 
+def test_a_label_share_is_no_more_than_its_ceil_and_leaves_no_class_without(prepared, monkeypatch):
+    """0.1 is a little more than a tenth to a computer: of 30 samples 3 keep their label, not 4."""
+    for count in (30, 70, 700):
+        assert stratified_mask(np.zeros(count, np.int64), 0.1, 0, 2, up=True).sum() == count // 10
+    rows = prepared.select("train")
+    rare = np.zeros(len(prepared), np.int64)
+    rare[rows[[4, 9]]] = 1
+    rare[rows[20]] = 2
+    monkeypatch.setattr(prepared, "labels", rare)
+    labels = split_indices(prepared, DataConfig(label_share=0.1), 3)[2]
+    assert np.bincount(labels[labels >= 0]).tolist() == [2, 1, 1]  # of 38
+
+
 def test_a_larger_share_holds_the_smaller_one(prepared):
     keeps = [split_indices(prepared, DataConfig(label_share=share), 3)[2] >= 0 for share in (0.1, 0.3, 0.6, 1.0)]
     for smaller, larger in itertools.pairwise(keeps):
@@ -149,6 +193,9 @@ def test_classes_with_few_samples_keep_one_for_training():
     assert [int(held[labels == label].sum()) for label in (0, 1, 2, -1)] == [38, 1, 0, 0]
     kept = stratified_mask(labels, 0.07, 0, 2, least=1, up=True)
     assert [int(kept[labels == label].sum()) for label in (0, 1, 2, -1)] == [2, 1, 1, 0]
+    labels = np.array([0] * 40 + [1, 1, 2, 2, 3, 3])
+    kept = stratified_mask(labels, 0.1, 0, 2, least=1, up=True)  # 5 of 46: the large class gives way
+    assert np.bincount(labels[kept]).tolist() == [2, 1, 1, 1]
     assert not stratified_mask(np.full(4, -1), 0.5, 0, 1).any()
 
 
@@ -157,6 +204,7 @@ def test_a_class_is_drawn_alike_whatever_the_others_are():
     alone = np.where(labels == 0, 0, -1)
     together, single = stratified_mask(labels, 0.5, 4, 1), stratified_mask(alone, 0.5, 4, 1)
     assert (together[labels == 0] == single[labels == 0]).all()
+    assert (together[labels == 0] != together[labels == 1]).any()  # its order is its own
 
 
 def test_an_unlabelled_set_can_be_trained_on(tmp_path):

@@ -19,6 +19,7 @@ def test_min_score_is_told_for_known_samples_and_strangers(run, tmp_path, capsys
     run_command(run, "--data", data)
     assert "strangers answered" in capsys.readouterr().out
     report = read(run / "evaluation" / "set-test")[0]
+    assert (report["data"]["samples"], report["data"]["without_camera"]) == (16, 8)  # without the 7 kites
     prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu")
     samples = [prepared.sample(row) for row in prepared.select("test")]
     truth = [("mug", "pen", "kite")[sample.label] for sample in samples]

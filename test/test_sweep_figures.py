@@ -76,12 +76,40 @@ def test_figures_by_hand(by_hand, tmp_path):
     assert gain.paper == pytest.approx(1.9)
     assert given.paper == -3
     assert {(g.test, g.measure) for g in summary.gains()} == {("", "top1"), ("real", "top1"), ("real", "group_mean")}
-    fake_results(plan, tmp_path / "alone", {("ce", 0): (0.50, 0.4, 20)})  # every sample a group of its own
-    alone = summarise(plan, tmp_path / "alone", {})
-    assert alone.mean(alone.lines[0], "rgb", "real", "group_mean") is None
-    assert alone.mean(alone.lines[0], "rgb", "real").mean == pytest.approx(50.0)
+    for groups in (20, 1):  # every sample a group of its own, and every class one: nothing that a group's mean tells
+        fake_results(plan, tmp_path / str(groups), {("ce", 0): (0.50, 0.4, groups)})
+        alone = summarise(plan, tmp_path / str(groups), {})
+        assert alone.mean(alone.lines[0], "rgb", "real", "group_mean") is None
+        assert alone.mean(alone.lines[0], "rgb", "real").mean == pytest.approx(50.0)
     assert summary.cost(ce).seconds == 4 * 1800
     assert summary.cost(ce).cpu_hours == pytest.approx(4)
+
+
+def test_costs_of_processors_and_gpus(by_hand, tmp_path):
+    """A run that went on on another device, and a GPU that two runs shared, of which half counts."""
+    plan, _ = by_hand
+    ce = plan.keys[Place("ce", "rgb", None, 0)]
+    costs = [
+        {"status": 75, "seconds": 900, "cpu_seconds": 1800, "device": "cpu", "share": 1},
+        {"status": 75, "seconds": 3600, "cpu_seconds": 7200, "device": "cuda:0", "share": 2},
+        {"status": 0, "seconds": 1800, "cpu_seconds": 7200, "device": "cuda:1", "share": 1},
+    ]
+    (tmp_path / "runs" / ce / "sweep.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
+    cost = summarise(plan, tmp_path, {}).costs[ce]
+    assert cost.seconds == 6300
+    assert cost.cpu_hours == pytest.approx(0.5)
+    assert cost.gpu_hours == pytest.approx(0.5 + 0.5)
+
+
+def test_no_gain_of_the_paper_where_it_lacks_a_figure(write, tmp_path):
+    text = TABLE.replace("rgb: 92.5", "rgb: null") + "compare: [{rows: [multi, ce]}]\n"
+    plan = make_plan(read_table(write(text)), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0.4, 1), ("multi", 0): (0.6, 0.4, 1)})
+    summary = summarise(plan, tmp_path, {})
+    (gain,) = summary.gains()
+    assert gain.paper is None
+    assert gain.found.spread.mean == pytest.approx(10)
+    assert gain.found.spread.number == 1
 
 
 def test_pages_of_figures_by_hand(by_hand, tmp_path):

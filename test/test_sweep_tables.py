@@ -148,6 +148,15 @@ def test_a_further_test_set_for_a_modality_that_no_column_has(write):
         read_table(write(TABLE + "evaluate: [{name: more, set: tiny, modality: [rbg]}]\n"))
 
 
+def test_a_further_test_set_is_for_the_columns_of_its_modalities_alone(write):
+    text = TABLE + "evaluate: [{name: real, set: tiny, split: train, modality: [rgb]}]\n"
+    plan = make_plan(read_table(write(text)), [0])
+    for row in ("ce", "multi"):
+        runs = {column: plan.runs[plan.keys[Place(row, column, None, 0)]] for column in ("rgb", "depth")}
+        tests = {column: [test.name for test in run.tests] for column, run in runs.items()}
+        assert tests == {"rgb": ["", "real"], "depth": [""]}
+
+
 def test_points_of_a_setting_of_whole_numbers(write):
     plan = make_plan(read_table(write(TABLE + "points: {setting: train.batch, values: [32, 64]}\n")), [0])
     assert {run.config.train.batch for run in plan.runs.values()} == {32, 64}

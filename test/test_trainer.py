@@ -43,7 +43,8 @@ def data(tmp_path_factory):
 def finished(data, tmp_path_factory):
     """A run of the command to its end, on its training split only."""
     folder = tmp_path_factory.mktemp("finished")
-    config = tiny.settings(data, "train.epochs=12", "train.keep=best", "optim.ema=0.8", "data.label_share=0.9")
+    words = ("train.epochs=12", "train.keep=best", "optim.ema=0.8", "optim.clip_grad=1e6", "data.label_share=0.9")
+    config = tiny.settings(data, *words)
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
     assert command.main(["--config", str(folder / "config.yaml"), "--out", str(folder / "run")]) == 0
     return folder / "run"
@@ -76,6 +77,7 @@ def test_run_folder(finished, data):
     for row in read_rows(finished, "train"):
         terms = sum(value for key, value in row.items() if "->" in key or key.startswith(("class", "regulariser")))
         assert row["loss"] == pytest.approx(terms)
+        assert row["grad_norm"] > 0  # is no part of the loss
         assert row["lr"] <= 1e-3
 
 
@@ -179,7 +181,8 @@ class Breaks(MultimodalContrastive):
 def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_every):
     """Whenever the terms are looked at, the message names the very update, and no later state is on the disk."""
     monkeypatch.setitem(METHODS, "toy", "test_trainer:Breaks")
-    config = tiny.settings(data, "method=toy", f"train.log_every={log_every}", "train.save_every=1", "train.epochs=3")
+    looks = (f"train.log_every={log_every}", f"train.save_every={int(log_every < 100)}")  # or as an epoch ends
+    config = tiny.settings(data, "method=toy", *looks, "train.epochs=3")
     with pytest.raises(TrainingError, match=r"'class rgb mlp' became inf in update 5 \(stage train, epoch 1") as error:
         train(config, tmp_path / "run")
     assert "optim.lr" in str(error.value)
@@ -190,6 +193,22 @@ def test_a_loss_that_is_not_finite_is_named(data, tmp_path, monkeypatch, log_eve
     rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "train"]
     assert len(list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))) >= len(rows)  # of a failed run, too
     assert not [thread for thread in threading.enumerate() if thread.name == "state-writer"]
+
+
+def test_weights_that_are_not_finite_are_not_deployed(data, tmp_path, monkeypatch):
+    """The very last number of the last weight, after the last update, whose loss was finite."""
+
+    def poisoned(trainer, parts, train_step=Trainer.train_step):
+        train_step(trainer, parts)
+        if trainer.step == 3:
+            with torch.no_grad():
+                list(trainer.system.parameters())[-1].view(-1)[-1] = float("nan")
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    words = ("train.epochs=1", "train.validate_every=0")
+    with pytest.raises(TrainingError, match=r"weights are not finite after update 4 although the loss was"):
+        train(tiny.settings(data, *words), tmp_path / "run")
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_float32_on_a_gpu_has_no_shorter_factors(monkeypatch):

@@ -357,11 +357,15 @@ def test_the_average_is_validated_chosen_and_deployed(data, tmp_path, monkeypatc
 
 
 def test_a_stage_hands_on_the_average(data, tmp_path, monkeypatch):
-    """The classifier is trained on the averaged encoder, which is what it is deployed with."""
-    last = {}
+    """The classifier is trained on the averaged encoder, which is what it is deployed with.
+
+    The average begins anew with every stage, and forgets its start as fast.
+    """
+    last, steps = {}, []
 
     def watched(average, system, step, update=MovingAverage.update):
         update(average, system, step)
+        steps.append(step)
         if system.encoder.training:
             last.update(average=weights(average.system.encoder), raw=weights(system.encoder))
 
@@ -372,3 +376,4 @@ def test_a_stage_hands_on_the_average(data, tmp_path, monkeypatch):
     deployed = {key: state[f"encoder.{key}"] for key in last["average"]}
     assert equal(deployed, last["average"])
     assert not equal(deployed, last["raw"])
+    assert steps == [*range(8), *range(4)]

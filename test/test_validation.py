@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmcl_core.engine.probe import knn_accuracy, linear_accuracy
+from mmcl_core.engine.probe import knn_accuracy, linear_accuracy, probe
 from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
 
 
@@ -55,6 +55,8 @@ def test_scores_count_only_what_is_there():
     predictions = Outputs({"rgb": rgb, "depth": depth}, present, labels)
     found = scores(predictions, ("rgb", "depth"))
     assert (found["accuracy/rgb"], found["accuracy/depth"], found["accuracy"]) == (0.75, 1.0, 0.875)
+    assert found["loss/rgb"] == pytest.approx(F.cross_entropy(rgb[[0, 1, 2, 4]], labels[[0, 1, 2, 4]]).item())
+    assert found["loss/depth"] == pytest.approx(F.cross_entropy(depth[[0, 2]], labels[[0, 2]]).item())
     assert fit_temperatures(None, ("rgb", "depth")) == {"rgb": 1.0, "depth": 1.0, "rgbd": 1.0}
     assert fit_temperatures(None, ("rgb",)) == {"rgb": 1.0}
 
@@ -69,6 +71,26 @@ def test_nearest_neighbours_against_a_loop():
         votes = [sum(2.718281828459045 ** (c / 0.5) for c, of in near if of == k) for k in range(4)]
         right += votes.index(max(votes)) == label
     assert knn_accuracy(known, known_labels, asked, labels, 4, k=7, tau=0.5) == pytest.approx(right / 30)
+
+
+def test_probes_look_at_directions_of_labelled_embeddings_alone():
+    """Lengths, samples without a label and those without the modality make no difference."""
+    g = torch.Generator().manual_seed(3)
+    labels, other = torch.arange(90) % 3, torch.arange(30) % 3
+    values = [torch.randn(len(of), 5, generator=g) + F.one_hot(of, 5) for of in (labels, other)]
+    there = [torch.ones(len(of), dtype=torch.bool) for of in (labels, other)]
+    plain = [Outputs({"rgb": v}, {"rgb": p}, of) for v, p, of in zip(values, there, (labels, other), strict=True)]
+    expected = probe(*plain, ("rgb",), 3)
+    assert set(expected) == {"knn/rgb", "linear/rgb"}
+    assert 0.4 < expected["knn/rgb"] < 0.95
+    changed = []
+    for one in plain:
+        longer = one.values["rgb"] * (0.01 + 50 * torch.rand(len(one.labels), 1, generator=g))
+        more = torch.full((20, 5), 9.0)
+        present = torch.cat([one.present["rgb"], torch.arange(20) < 10])
+        known = torch.cat([one.labels, torch.where(torch.arange(20) < 10, -1, 1)])
+        changed.append(Outputs({"rgb": torch.cat([longer, more])}, {"rgb": present}, known))
+    assert probe(*changed, ("rgb",), 3) == pytest.approx(expected, abs=1e-6)
 
 
 def test_linear_probe_finds_what_is_linear_and_nothing_else():

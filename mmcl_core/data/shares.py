@@ -65,7 +65,8 @@ def deal(units: Sequence[Sequence[int]], classes: int, shares: Mapping[str, floa
     """The split of each unit, so that each split comes near to its share of every class.
 
     Each unit goes where its classes lack most, in doubt to the first split. But a class of as many units as there are
-    splits, or more, leaves none of them without: its last units go where nothing of it is.
+    splits, or more, leaves none of them without: its last units go where nothing of it is. Only where these hold other
+    classes, whose last ones they are too, may a split be left without one of them.
 
     Args:
         units: the labels of the samples of each of U units, 0 to ``classes`` - 1; -1 is a class like the others.
