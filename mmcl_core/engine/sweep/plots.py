@@ -63,7 +63,8 @@ def _save_dots(summary: Summary, test: str, path: Path) -> None:
         panel.set_ylim(len(lines) - 0.5, -0.5)
         panel.set_xlabel("top-1, %")
         _dress(panel, column.title + (f", {test}" if test else ""))
-    note = "dots: seeds, bar: mean" + ("" if test else ", diamond: paper")
+    papers = not test and any(summary.paper(line, column) for line in lines for column in columns)
+    note = "dots: seeds, bar: mean" + (", diamond: paper" if papers else "")
     figure.supxlabel(note, fontsize=8, color=_MUTED)
     _save(figure, path)
 
