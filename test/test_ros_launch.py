@@ -136,7 +136,8 @@ def test_launch_files_load(path):
 
 
 LAUNCH = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background of a shell passes it on as ignored
 sys.path = [p for p in sys.path if p != '']
 from launch import LaunchService
 from launch.actions import IncludeLaunchDescription
