@@ -331,7 +331,7 @@ def test_light_and_textures_of_a_split_are_as_documented(meshes, monkeypatch, ca
     with pytest.raises(SystemExit):
         render.main(["--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert "all but train (or the first, where none is named so) see a wider range of light" in told
+    assert "all but train (or the first, if none has that name) see a wider range of light" in told
 
 
 def test_household_splits_share_no_instance():
