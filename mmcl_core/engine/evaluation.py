@@ -116,7 +116,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     if settings.legacy:
         _reestimate(model, source, single, settings)
     batches = source.iterate(1) if settings.legacy else source.ordered()
-    total = -(-len(rows) // settings.batch)
+    total = source.steps_per_epoch if settings.legacy else -(-len(rows) // settings.batch)
     bar = progress_bar(batches, title=f"evaluate {settings.split}", unit=" batches", total=total, leave=False)
     found = _predict(model, bar, single, metadata["temperature"], settings, device)
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
