@@ -139,8 +139,8 @@ def noise(
         y = (np.arange(height, dtype=np.float32) + 0.5) * (rows / height) - 0.5
         x = (np.arange(width, dtype=np.float32) + 0.5) * (columns / width) - 0.5
         # cv2 blends over the border only with enough of it, hence the wrapped pad
-        padded = np.pad(grid, 2, mode="wrap")
-        grid_x, grid_y = np.meshgrid(x + 2, y + 2)
+        padded = cv2.copyMakeBorder(grid, 2, 2, 2, 2, cv2.BORDER_WRAP)
+        grid_x, grid_y = np.tile(x + 2, (height, 1)), np.repeat((y + 2)[:, None], width, axis=1)
         total += amplitude * cv2.remap(padded, grid_x, grid_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         if rows == height and columns == width:
             break
