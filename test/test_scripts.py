@@ -84,7 +84,7 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
     assert not (tmp_path / "called").exists()
 
 
-@pytest.mark.parametrize(("seconds", "shorter"), [(100, ""), (101, " train.epochs=8")])
+@pytest.mark.parametrize(("seconds", "shorter"), [(100, ""), (101, " train.epochs=11")])
 def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, shorter):
     clock = make_folder(tmp_path / "bin", "time") / "date"  # each look at it is so many seconds later
     clock.write_text(f'#!/bin/sh\necho >> "{clock.parent}/time"\necho $(({seconds} * $(wc -l < "{clock.parent}/time")))\n')
@@ -93,7 +93,7 @@ def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, shorter):
     done = start(tmp_path, command, PATH=f"{clock.parent}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     assert f" --out {tmp_path}/demo/run{shorter}\n" in (tmp_path / "called").read_text()
-    assert ("cut to 8 epochs" in done.stdout) == bool(shorter)
+    assert ("cut to 11 epochs" in done.stdout) == bool(shorter)
 
 
 def test_make_clean_removes_a_folder_of_the_demonstration_alone(tmp_path, monkeypatch):
