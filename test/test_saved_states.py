@@ -155,3 +155,24 @@ def test_a_run_whose_log_was_edited_is_refused_before_any_work(stopped, capsys):
     assert error.startswith(f"error: {log} is damaged in line 1")
     assert error.count("\n") == 1
     assert load_state(stopped / "state.pt")["step"] == 2
+
+
+def test_a_run_that_lost_its_settings_goes_on_with_the_same_and_loses_nothing_to_others(stopped, capsys):
+    config, saved = stopped.parent / "config.yaml", (stopped / "config.yaml").read_text()
+    (stopped / "config.yaml").unlink()
+    before = {path: path.read_bytes() for path in stopped.iterdir() if path.is_file()}
+    for words in (
+        ["--resume", str(stopped)],
+        ["--config", str(config), "--out", str(stopped)],
+        ["--config", str(config), "--resume", str(stopped), "optim.lr=0.5"],
+    ):
+        capsys.readouterr()
+        assert command.main([*words, "--quiet"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert {path: path.read_bytes() for path in stopped.iterdir() if path.is_file()} == before
+    assert command.main(["--config", str(config), "--resume", str(stopped), "--quiet"]) == 0
+    assert [row["step"] for row in read_rows(stopped, "train")] == [2, 3, 4]
+    assert (stopped / "config.yaml").read_text() == saved
+    (stopped / "config.yaml").unlink()
+    assert command.main(["--config", str(config), "--out", str(stopped), "--quiet"]) == 2
+    assert (stopped / "weights.safetensors").exists()

@@ -98,7 +98,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
             devices.prepare_device(config.train, device, precision)
             state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
             trainer = Trainer(config, run, processes, device, precision, fresh=state is None)
-            if processes.main and not (resume and (run / "config.yaml").exists()):
+            if processes.main and state is None and not (resume and (run / "config.yaml").exists()):
                 runfolder.start_folder(run, config, overwrite)
             return trainer.fit(state)
 
@@ -144,6 +144,8 @@ class Trainer:
         self.log = RunLog(self.run, state and state["log"], self.world.main)
         if self.world.main:
             runfolder.remove_leftovers(self.run)
+            if not (self.run / "config.yaml").exists():  # lost; the state says that these are the run's settings
+                runfolder.write_config(self.run, self.config)
             keys = self.samples.labelled_keys() if self.config.data.label_share < 1 else None
             runfolder.write_facts(self.run, environment(self.device, self.precision, self.world.size), keys)
         if devices.compiles(self.config.train, self.device):
