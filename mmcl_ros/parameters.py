@@ -139,7 +139,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "history",
         1.0,
-        "How long pictures are kept for regions that come later, seconds; at least 5 under the policy every.",
+        "How long pictures are kept for regions that come later, seconds; at least 5 under the policy every. No more "
+        "than the newest 1000 of a sensor are kept.",
         low=0.05,
         high=60,
         live=True,
