@@ -36,6 +36,24 @@ def test_a_picture_goes_with_the_calibration_of_its_time():
     assert CameraTrack().at(0) is None
 
 
+def test_of_infos_by_another_clock_than_that_of_the_pictures_the_newest_holds():
+    for ahead in (-3600, 0, 3600):
+        track, found = CameraTrack(), []
+        for second in range(1, 300):
+            resolution = (640, 480) if second < 200 else (1280, 720)
+            info = camera_info(*resolution, 500.0, 300.0, 200.0, stamp_ns=(10_000 + ahead + second) * 10**9)
+            track.add(info)
+            found.append(track.at((10_000 + second) * 10**9).width)
+        assert found == [640] * 199 + [1280] * 100
+
+
+def test_pictures_from_before_the_first_info_go_with_that():
+    track = CameraTrack()
+    for second, fx in ((100, 500.0), (200, 600.0)):
+        track.add(camera_info(640, 480, fx, 300.0, 200.0, stamp_ns=second * 10**9))
+    assert track.at(10 * 10**9).k[0] == 500.0
+
+
 def at(info):
     return stamp_of(info.header)
 
