@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
 import yaml
 
 from mmcl_core import train as command
@@ -136,6 +137,28 @@ def test_a_run_whose_settings_were_edited_does_not_go_on(stopped, capsys, sectio
     assert command.main(["--resume", str(stopped), "--quiet"]) == 2
     error = capsys.readouterr().err
     assert f"{section}.{name}: {before!r} -> {value!r}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("log"),
+        lambda state: state.pop("optimizers"),
+        lambda state: state["optimizers"].clear(),
+        lambda state: state["system"].popitem(),
+        lambda state: state["system"].update(more=torch.ones(1)),
+        lambda state: state["window"].clear(),
+    ],
+)
+def test_a_state_of_another_version_is_named(stopped, capsys, change):
+    state = load_state(stopped / "state.pt")
+    change(state)
+    checkpoint.save_state(stopped / "state.pt", state)
+    capsys.readouterr()
+    assert command.main(["--resume", str(stopped), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {stopped / 'state.pt'} does not fit the run")
     assert error.count("\n") == 1
 
 
