@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_overlay_says_why_it_draws_nothing(bench):
     assert not found
     camera.publish(rgb_message(1000 + 2 * UNDRAWN - 1))
     bench.wait(lambda: found, "the picture of the last answer")
+
+
+def test_pictures_of_a_large_camera_take_half_a_gigabyte_at_the_most(bench):
+    overlay = overlay_node.OverlayNode(context=bench.context)
+    bench.nodes.append(overlay)  # nobody spins it
+    data = bytes(3840 * 2160 * 3)  # one for all: what counts is how many are held
+    for number in range(100):
+        overlay._on_image(SimpleNamespace(header=stamped(number), data=data))
+    assert list(overlay._pictures)[-1] == stamp_of(stamped(99))
+    assert 15 <= len(overlay._pictures) <= 500_000_000 // len(data)
 
 
 def test_overlay_draws_the_answers_of_a_recognizer_that_is_behind_by_its_whole_queue(bench, monkeypatch):
