@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, labels
+from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, image, labels
 
+from mmcl_ros.bag_options import remember_colour
+from mmcl_ros.bagfile import Topics
 from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import camera_of, stamp_of
 from mmcl_ros.health import Health
@@ -52,6 +54,18 @@ def test_pictures_from_before_the_first_info_go_with_that():
     for second, fx in ((100, 500.0), (200, 600.0)):
         track.add(camera_info(640, 480, fx, 300.0, 200.0, stamp_ns=second * 10**9))
     assert track.at(10 * 10**9).k[0] == 500.0
+
+
+def test_what_boxes_were_drawn_in_is_remembered_with_the_camera_of_its_time():
+    track, remembered = CameraTrack(), []
+    for second, fx in ((990, 500.0), (1500, 600.0)):
+        track.add(camera_info(640, 480, fx, 300.0, 200.0, stamp_ns=second * 10**9))
+    pictures = [("/c", image(np.zeros((480, 640, 3), np.uint8), "rgb8", stamp_ns=1000 * 10**9))]
+    bag = SimpleNamespace(
+        topics=Topics(rgb="/c"), cameras=lambda: {"rgb": track}, messages=lambda *topics: iter(pictures)
+    )
+    remember_colour(bag, [SimpleNamespace(remember=lambda *given: remembered.append(given))])
+    assert [info.k[0] for _, _, info in remembered] == [500.0]
 
 
 def at(info):
