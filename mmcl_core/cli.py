@@ -12,6 +12,7 @@ import argparse
 import io
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -131,12 +132,12 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
     status = 0
     try:
         status = action() or 0
-        sys.stdout.flush()  # here, where a reader that has gone is known, and not when Python ends
+        print(end="", flush=True)  # here, where a reader that has gone is known, and not when Python ends
         return status
     except MmclError as error:
         message, cause = str(error), error
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+        if isinstance(error, BrokenPipeError) and _reader_gone():  # such as head, which has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return status
         if error.strerror is None:
@@ -148,3 +149,14 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
     logger.debug("the error came from here:", exc_info=cause)
     print(f"error: {message}", file=sys.stderr)
     return EXIT_ERROR
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads standard output any more; if not, a pipe that broke is another one."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError):  # there is none, or it is no file
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)  # what is told without being asked for: an error, or the other end hung up
+    return bool(poll.poll(0))

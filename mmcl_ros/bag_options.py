@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmcl_core.errors import ConfigError, InputError
 from mmcl_ros.bagfile import Bag, Topics
+from mmcl_ros.detections import stamp_of
 from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.images import decode_rgb
 from mmcl_ros.truth import Truth, read_topic, read_truth
@@ -106,6 +107,7 @@ def remember_colour(bag: Bag, croppers: Iterable[FrameCropper]) -> None:
     for _, message in bag.messages(*filter(None, [bag.topics.rgb])):
         with contextlib.suppress(InputError):  # one that cannot be decoded; the next one may
             decode_rgb(message)
+            info = track.at(stamp_of(message.header)) if track else None
             for cropper in croppers:
-                cropper.remember("rgb", message, track.at(0) if track else None)
+                cropper.remember("rgb", message, info)
             return

@@ -11,6 +11,8 @@ from mmcl_ros.qos import without_transport
 
 __all__ = ["CameraTrack", "RectifiedInfo", "info_of_pictures"]
 
+OTHER_CLOCK_NS = 120_000_000_000
+
 
 @dataclass(frozen=True)
 class RectifiedInfo:
@@ -70,9 +72,15 @@ class CameraTrack:
         del self._stamps[:excess], self._infos[:excess]
 
     def at(self, stamp: int) -> Any | None:
-        """The info that held at a stamp in nanoseconds: the newest until then, failing that the first; None: none."""
-        place = bisect.bisect_right(self._stamps, stamp) - 1
-        return self._infos[max(place, 0)] if self._infos else None
+        """The info that held at a stamp in nanoseconds: the newest until then, failing that the first; None: none.
+
+        Where the first is minutes later the infos are of another clock, which tells nothing: the newest of all holds.
+        """
+        if not self._infos:
+            return None
+        if stamp < self._stamps[0] - OTHER_CLOCK_NS:
+            return self._infos[-1]
+        return self._infos[max(bisect.bisect_right(self._stamps, stamp) - 1, 0)]
 
 
 def _calibration(info: Any) -> tuple:

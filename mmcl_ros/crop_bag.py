@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
@@ -95,16 +96,17 @@ def crop_bag(
         zip(truths, keys, frames, strict=True), title="crop", unit=" pictures", total=len(truths), in_logs=True
     )
     for truth, own_keys, frame in pairs:
-        regions, answer = cropper.crops(truth.request, frame.pictures, frame.infos, f"no picture within {window:g} s")
+        parts, answer = cropper.parts(truth.request, frame.pictures, frame.infos, f"no picture within {window:g} s")
         result.boxes += len(truth.labels)
         result.problems.update(f"{modality}: {words}" for modality, (_, words) in answer.problems.items())
-        found = {region.index for region in regions}
-        result.reasons.update(one.reason for n, one in enumerate(answer.answers) if n not in found)
-        for region in regions:
+        found = set()
+        for region in chain.from_iterable(parts):
+            found.add(region.index)
             key = own_keys[region.index]
             written[key] = Written(_camera(region), _write(out / key, region))
             result.pictures.update(list(region.crops))
             result.classes[truth.labels[region.index] or UNLABELLED] += 1
+        result.reasons.update(one.reason for n, one in enumerate(answer.answers) if n not in found)
     replace_crops(out, name, written, before)
     return result
 

@@ -169,17 +169,17 @@ class FrameCropper:
             The crops, and an answer without label for each region, which says why one has no crop. Nothing that is
             wrong with a message raises: it becomes a reason.
         """
-        parts, result = self._parts(request, pictures, infos, missing)
+        parts, result = self.parts(request, pictures, infos, missing)
         return [job for part in parts for job in part], result
 
-    def _parts(
+    def parts(
         self,
         request: Request | None,
         pictures: Mapping[str, Any],
         infos: Mapping[str, Any] | None,
         missing: str,
     ) -> tuple[Iterator[list[RegionCrops]], FrameAnswer]:
-        """As :meth:`crops`, cut as they are asked for: hundreds of boxes may take more memory than a robot has."""
+        """As :meth:`crops`, cut as they are asked for: hundreds of large boxes may take more memory than there is."""
         started = time.perf_counter()
         result = FrameAnswer([])
         found = self._decode(pictures, infos or {}, result.problems)
@@ -321,7 +321,7 @@ class FrameRecognizer(FrameCropper):
         Returns:
             As many answers as there are regions. Nothing that is wrong with a message raises: it becomes a reason.
         """
-        parts, result = self._parts(request, pictures, infos, missing)
+        parts, result = self.parts(request, pictures, infos, missing)
         spent = 0.0
         for jobs in parts:
             started = time.perf_counter()

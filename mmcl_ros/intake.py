@@ -280,8 +280,8 @@ class Intake:
             return f"no {names} picture has come"
         if group.late is not None:
             return (
-                f"the regions came {group.late:.1f} s after the {names} picture that they are of, and pictures are "
-                f"kept for history = {self.pairer.history:g} s; raise history"
+                f"the regions came {group.late:.1f} s after the {names} picture that they are of, and "
+                f"{self.pairer.kept}"
             )
         more = f", and none that is nearer came within max_wait = {self.pairer.wait:g} s" if group.slow else ""
         near = f"the nearest is {group.gap:.3f} s off{more}"

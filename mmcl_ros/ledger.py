@@ -148,10 +148,7 @@ def _pairing_problems(intake: Intake) -> dict[str, str]:
                 "raise max_wait"
             )
         elif counters.late is not None:
-            cause = (
-                f"the last one came {counters.late:.1f} s after its picture, and pictures are kept for history = "
-                f"{intake.pairer.history:g} s; raise history"
-            )
+            cause = f"the last one came {counters.late:.1f} s after its picture, and {intake.pairer.kept}"
         words = f"the last {counters.lonely} requests lacked a picture of a sensor that is alive ({ever}): {cause}"
         return {"not paired": words}
     return {}

@@ -36,7 +36,7 @@ from mmcl_ros.reports import Notices
 
 __all__ = ["OverlayNode", "main", "marks", "picture_message"]
 
-KEPT = 60  # pictures held for answers to come, however large
+KEPT = 20  # pictures held for answers to come, however large: half a gigabyte of 3840 x 2160
 KEPT_BYTES = 1 << 28  # more are held as long as they take no more; a recognizer that answers all may be far behind
 UNDRAWN = 20  # answers in a row without their picture before it is called a fault
 WARN_S = 5.0  # a problem that persists is named again after so many seconds

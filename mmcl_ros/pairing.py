@@ -23,6 +23,7 @@ JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time
 # What lies farther off is not late, its clock is another one: the largest values of the parameters history, max_wait.
 LATEST_S, SLOWEST_S = 60.0, 10.0
 FEW_WAITS, LEAST_SLOW_S = 3, 0.5  # nor is it late by delivery where more than so many waits, and seconds, are missing
+CAPACITY = 1000  # most messages of a stream that are kept, however long the history; the parameter says so
 REMEMBERED = 5000  # most stamps of messages that are not kept any more
 
 
@@ -149,7 +150,7 @@ class Pairer:
         capacity: most messages kept per stream.
     """
 
-    def __init__(self, window: float, wait: float, history: float = 1.0, capacity: int = 1000) -> None:
+    def __init__(self, window: float, wait: float, history: float = 1.0, capacity: int = CAPACITY) -> None:
         self.window, self.wait, self.history, self.capacity = window, wait, history, capacity
         self.counters = PairCounters()
         self._streams: dict[str, _Stream] = {}
@@ -198,6 +199,13 @@ class Pairer:
             place.forget(oldest)
         if place.past:
             place.past = [item for item in place.past if item.received >= aged][-self.capacity :]
+
+    @property
+    def kept(self) -> str:
+        """In words, which pictures are kept for requests to come, and what to do where one was not."""
+        if any(len(place.items) >= self.capacity for place in self._streams.values()):
+            return f"no more than the newest {self.capacity} are kept; send fewer pictures, or regions sooner"
+        return f"pictures are kept for history = {self.history:g} s; raise history"
 
     def clear(self) -> None:
         """Drop all messages, those that wait among them; the counters stay."""

@@ -77,7 +77,8 @@ TABLE: tuple[Parameter, ...] = (
         "roi_source",
         "auto",
         "Where regions come from. detections: the detections topic. full_image, center: the node itself, one per "
-        "picture. auto: the detections topic once somebody publishes it, the centre until then.",
+        "picture. auto: the centre until somebody publishes the detections topic, from then on that topic, also while "
+        "its publisher is gone.",
         ("auto", "detections", "full_image", "center"),
     ),
     Parameter(
@@ -139,7 +140,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "history",
         1.0,
-        "How long pictures are kept for regions that come later, seconds; at least 5 under the policy every.",
+        "How long pictures are kept for regions that come later, seconds; at least 5 under the policy every. No more "
+        "than the newest 1000 of a sensor are kept.",
         low=0.05,
         high=60,
         live=True,

@@ -1,10 +1,13 @@
 """A workbench for tests over real DDS: the node under test and a client in one process, spun by a thread."""
 
+import fcntl
 import itertools
 import os
+import tempfile
 import threading
 import time
 from array import array
+from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -19,12 +22,26 @@ from mmcl_ros.qos import profile
 DOMAINS = itertools.count(1 + os.getpid() * 7 % 90)
 
 
+def take_domain():
+    """A ROS domain that no other test is in, also of a suite that runs beside, and the open file that keeps it."""
+    for number in itertools.islice(DOMAINS, 100):
+        domain = number % 100 + 1
+        place = Path(tempfile.gettempdir()) / f"mmcl_ros_test_{os.getuid()}_domain_{domain}"
+        file = place.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return domain, file
+        except BlockingIOError:
+            file.close()
+    raise AssertionError("tests are in all domains from 1 to 100")
+
+
 class Bench:
     """Nodes made by :meth:`node` live until :meth:`close`; each bench has a domain of its own."""
 
     def __init__(self):
         self.context = rclpy.Context()
-        self.domain = next(DOMAINS) % 100 + 1
+        self.domain, self._taken = take_domain()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes = []
@@ -98,6 +115,7 @@ class Bench:
         for node in self.nodes:
             node.destroy_node()
         rclpy.shutdown(context=self.context)
+        self._taken.close()
 
 
 def stamped(number, frame="camera"):

@@ -145,6 +145,16 @@ def test_a_reader_that_has_gone_is_no_error():
         assert (process.communicate()[1], process.returncode) == (b"", 0)
 
 
+def test_a_pipe_that_broke_elsewhere_is_an_error(capfd):
+    assert run_command(raising(BrokenPipeError(32, "Broken pipe"))) == 2
+    assert capfd.readouterr().err == "error: Broken pipe\n"
+
+
+def test_a_command_without_standard_output_does_its_work(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run_command(lambda: print("hello")) == 0
+
+
 def test_a_traceback_is_shown_on_request(capfd):
     run_command(raising(DataError("bad")), logging.DEBUG)
     assert "Traceback" in capfd.readouterr().err

@@ -131,6 +131,20 @@ def test_scenes_that_are_none_are_warned_of(tmp_path, capfd):
     assert "12 pictures are 12 scenes, such as 'rgb/a.png'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("folder", "scene"), [("in/rgb", "rgb"), ("in", ".")])
+def test_pictures_of_a_number_alone_are_one_scene_of_their_folder_which_is_said(tmp_path, capfd, folder, scene):
+    write_source(tmp_path / "in")
+    for path in (tmp_path / "in" / "rgb").iterdir():
+        path.rename(tmp_path / folder / path.name)
+    split = ("--split", "train=0.5,test=0.5")
+    made = prepare(tmp_path / "in", tmp_path / "out", *split, "--keep-groups")
+    assert set(made.splits) == {"train"}
+    assert f"4 pictures are 1 scenes, such as {scene!r}; if that is wrong, --group-pattern" in capfd.readouterr().err
+    made = prepare(tmp_path / "in", tmp_path / "frames", *split)
+    assert set(made.splits) == {"train", "test"}
+    assert f"(such as those of {scene})" in capfd.readouterr().err
+
+
 def test_the_folder_itself_names_no_split_and_a_single_named_split_may_be_overruled(tmp_path):
     source = write_source(tmp_path / "kitchen_test")
     assert set(prepare(source, tmp_path / "a").splits) == {"train"}

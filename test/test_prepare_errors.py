@@ -33,6 +33,15 @@ def test_what_lies_where_a_replaced_set_goes_stays(crops, tmp_path, capfd, file)
     assert files(tmp_path / "out") == made
 
 
+def test_a_set_whose_name_is_where_a_replaced_set_goes_stays(crops, tmp_path, capfd):
+    assert run(crops, tmp_path / "out")[0] == 0
+    assert run(crops, tmp_path / "out.replaced", "--limit", "2")[0] == 0
+    before = [files(tmp_path / name) for name in ("out", "out.replaced")]
+    error = failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "out"), "--overwrite")
+    assert "out.replaced is where a set is put that is replaced" in error
+    assert [files(tmp_path / name) for name in ("out", "out.replaced")] == before
+
+
 def test_a_replaced_set_that_a_killed_process_left_is_removed(crops, tmp_path):
     assert run(crops, tmp_path / "out")[0] == 0
     shutil.copytree(tmp_path / "out", tmp_path / "out.replaced")

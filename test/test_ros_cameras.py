@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, labels
+from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, image, labels
 
+from mmcl_ros.bag_options import remember_colour
+from mmcl_ros.bagfile import Topics
 from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import camera_of, stamp_of
 from mmcl_ros.health import Health
@@ -34,6 +36,36 @@ def test_a_picture_goes_with_the_calibration_of_its_time():
     assert track.at(10**9).k[0] == 9.0, "time jumped back: what was newer is no longer"
     assert track.at(5400).k == infos[5].k
     assert CameraTrack().at(0) is None
+
+
+def test_of_infos_by_another_clock_than_that_of_the_pictures_the_newest_holds():
+    for ahead in (-3600, 0, 3600):
+        track, found = CameraTrack(), []
+        for second in range(1, 300):
+            resolution = (640, 480) if second < 200 else (1280, 720)
+            info = camera_info(*resolution, 500.0, 300.0, 200.0, stamp_ns=(10_000 + ahead + second) * 10**9)
+            track.add(info)
+            found.append(track.at((10_000 + second) * 10**9).width)
+        assert found == [640] * 199 + [1280] * 100
+
+
+def test_pictures_from_before_the_first_info_go_with_that():
+    track = CameraTrack()
+    for second, fx in ((100, 500.0), (200, 600.0)):
+        track.add(camera_info(640, 480, fx, 300.0, 200.0, stamp_ns=second * 10**9))
+    assert track.at(10 * 10**9).k[0] == 500.0
+
+
+def test_what_boxes_were_drawn_in_is_remembered_with_the_camera_of_its_time():
+    track, remembered = CameraTrack(), []
+    for second, fx in ((990, 500.0), (1500, 600.0)):
+        track.add(camera_info(640, 480, fx, 300.0, 200.0, stamp_ns=second * 10**9))
+    pictures = [("/c", image(np.zeros((480, 640, 3), np.uint8), "rgb8", stamp_ns=1000 * 10**9))]
+    bag = SimpleNamespace(
+        topics=Topics(rgb="/c"), cameras=lambda: {"rgb": track}, messages=lambda *topics: iter(pictures)
+    )
+    remember_colour(bag, [SimpleNamespace(remember=lambda *given: remembered.append(given))])
+    assert [info.k[0] for _, _, info in remembered] == [500.0]
 
 
 def at(info):

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import importlib
 import sqlite3
+import weakref
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from ros_fakes import CLASSES, FakeRecognizer
 from mmcl_core import prepare
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import DataError
-from mmcl_ros import evaluate_bag
+from mmcl_ros import evaluate_bag, frames
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.crop_bag import crop_bag, main
 from mmcl_ros.evaluate_bag import evaluate
@@ -50,6 +51,31 @@ def test_boxes_that_are_no_regions_are_told_beside_the_accuracy(recording, tmp_p
     evaluate_bag._warn(found, 0.02)
     assert "rgb: 1 of 2 boxes are no regions, such as: rgb: the box is empty (-40 x 40 pixels)" in caplog.text
     assert "no class that the model names" not in caplog.text
+
+
+def test_crops_are_written_as_they_are_cut(recording, tmp_path, monkeypatch):
+    """Those of hundreds of large boxes would take gigabytes."""
+    held, most = weakref.WeakSet(), []
+    made = frames.RegionCrops
+
+    class Crops(made):
+        __hash__ = object.__hash__
+
+        def __init__(self, index):
+            super().__init__(index)
+            held.add(self)
+            most.append(len(held))
+
+    monkeypatch.setattr(frames, "RegionCrops", Crops)
+    monkeypatch.setattr(frames, "PART_BYTES", 1)
+    request = read_truth(recording[1])[0].request
+    boxes = tuple(dataclasses.replace(request.boxes[0], id=str(number)) for number in range(20))
+    truth = Truth(dataclasses.replace(request, boxes=boxes), (CLASSES[0],) * 20)
+    with Bag(recording[0]) as opened:
+        found = crop_bag(opened, [truth], tmp_path, FrameSettings())
+    assert found.classes[CLASSES[0]] == len(list(tmp_path.glob("*/*_rgb.png"))) == 20
+    assert len(most) == 20
+    assert max(most) <= 3
 
 
 @pytest.mark.parametrize("split", ["train=0.8,test=0.2", "0.8"])

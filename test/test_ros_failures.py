@@ -65,6 +65,22 @@ def test_no_detector(bench):
     assert "set roi_source to center" in statuses[-1].cause
 
 
+def test_a_detector_that_goes_away_is_waited_for_and_missed(bench):
+    node = bench.recognizer(FakeRecognizer(), modality="rgb", status_period=0.1)
+    statuses, found = status_of(bench), bench.collect(RecognitionArray, "/recognitions")
+    rgb = bench.publisher(Image, "/rgb/image")
+    rgb.publish(rgb_message(0))
+    bench.wait(lambda: len(found) == 1, "the answer for the centre")
+    detector = bench.publisher(RegionArray, "/detections")
+    bench.wait(lambda: node.intake.uses_detections, "the detector to be heard")
+    bench.inside(bench.client.destroy_publisher, detector)
+    keep_sending(bench, statuses, lambda status: "nobody publishes /detections" in status.cause, (rgb, rgb_message))
+    assert len(found) == 1
+    bench.publisher(RegionArray, "/detections").publish(region_message(0))
+    bench.wait(lambda: len(found) == 2, "the answer for the region")
+    assert found[1].recognitions[0].id == "r0"
+
+
 def test_wrong_type(bench):
     bench.recognizer(FakeRecognizer(), modality="rgb")
     bench.publisher(String, "/rgb/image", subscribers=0)

@@ -143,6 +143,11 @@ def test_a_slow_detector_and_late_delivery_are_still_told():
             robot.detect(stamp=round((robot.now - 2.5) * 1e9))
     assert "2.5 s after its picture, and pictures are kept for history = 1 s; raise history" in told(robot)
     assert "raise history" in robot.jobs[-1].missing
+    robot.intake.pairer.history = 60
+    robot.run(55, "rgb")
+    robot.detect(stamp=round((robot.now - 52) * 1e9))
+    assert "no more than the newest 1000 are kept" in robot.jobs[-1].missing
+    assert "raise history" not in robot.jobs[-1].missing, "which is not why"
     robot = Robot("rgbd")
     for _ in range(200):
         robot.now += 0.05

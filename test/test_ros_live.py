@@ -8,7 +8,7 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 import rclpy
 from mmcl_ros.msg import RecognitionArray
 from rclpy.parameter import Parameter
-from ros_bench import DOMAINS, rgb_message
+from ros_bench import rgb_message, take_domain
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
@@ -76,12 +76,14 @@ def nodes(request):
     """By policy, a node given the first value of every live parameter; nobody spins it, and nothing comes in."""
     given = {name: values_of(name)[0] for name in LIVE} | {"policy": request.param, "model": "fake"}
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=next(DOMAINS) % 100 + 1)
+    domain, taken = take_domain()
+    rclpy.init(context=context, domain_id=domain)
     listed = [Parameter(name, value=value) for name, value in given.items()]
     node = RecognizerNode(lambda *_, **__: FakeRecognizer(), context=context, parameter_overrides=listed)
     yield node, request.param, {name: reached(node, name) for name in PLACED}
     node.destroy_node()
     rclpy.shutdown(context=context)
+    taken.close()
 
 
 @pytest.mark.parametrize("name", PLACED)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_overlay_goes_by_the_parameter_file_of_the_recognizer(bench, tmp_path):
 def test_overlay_says_why_it_draws_nothing(bench):
     from mmcl_ros.overlay_node import UNDRAWN, OverlayNode
 
-    bench.add(OverlayNode(context=bench.context))
+    overlay = bench.add(OverlayNode(context=bench.context))
     log = bench.collect(Log, "/rosout")
     found = bench.collect(Image, "/overlay/image")
 
@@ -86,18 +87,29 @@ def test_overlay_says_why_it_draws_nothing(bench):
     for number in range(2 * UNDRAWN):
         camera.publish(rgb_message(number))
         answers.publish(RecognitionArray(header=stamped(1000 + number)))
-        time.sleep(0.02)
+        bench.wait(lambda number=number: overlay._undrawn == number + 1, "the answer")
     said("answers did not come on /rgb/image; is it the topic")
     assert not found
     camera.publish(rgb_message(1000 + 2 * UNDRAWN - 1))
     bench.wait(lambda: found, "the picture of the last answer")
 
 
+def test_pictures_of_a_large_camera_take_half_a_gigabyte_at_the_most(bench):
+    overlay = overlay_node.OverlayNode(context=bench.context)
+    bench.nodes.append(overlay)  # nobody spins it
+    data = bytes(3840 * 2160 * 3)  # one for all: what counts is how many are held
+    for number in range(100):
+        overlay._on_image(SimpleNamespace(header=stamped(number), data=data))
+    stamps, most = list(overlay._pictures), 500_000_000 // len(data)
+    assert stamps[-1] == stamp_of(stamped(99))
+    assert 15 <= len(stamps) <= most
+
+
 def test_overlay_draws_the_answers_of_a_recognizer_that_is_behind_by_its_whole_queue(bench, monkeypatch):
     overlay = bench.add(overlay_node.OverlayNode(context=bench.context))
     found = bench.collect(Image, "/overlay/image")
     camera = bench.publisher(Image, "/rgb/image")
-    answers = bench.publisher(RecognitionArray, "/recognitions")
+    answers, log = bench.publisher(RecognitionArray, "/recognitions"), bench.collect(Log, "/rosout")
     behind = PARAMETERS["queue"].default
     for number in range(behind + 1):
         camera.publish(rgb_message(number))
@@ -107,13 +119,13 @@ def test_overlay_draws_the_answers_of_a_recognizer_that_is_behind_by_its_whole_q
     monkeypatch.setattr(overlay_node, "KEPT_BYTES", 1_000_000)  # 69 of these pictures, in place of 18,600
     camera.publish(rgb_message(behind))
     camera.publish(rgb_message(behind + 1))
-    bench.wait(lambda: stamp_of(stamped(behind + 1)) in overlay._pictures, "the last picture")
-    assert len(overlay._pictures) == 1_000_000 // (60 * 80 * 3) == 69
+    kept = 1_000_000 // (60 * 80 * 3)
+    assert kept == 69
+    bench.wait(lambda: list(overlay._pictures)[kept - 1 :] == [stamp_of(stamped(behind + 1))], "so many pictures")
     monkeypatch.setattr(overlay_node, "KEPT_BYTES", 1)
     camera.publish(rgb_message(behind + 2))
-    bench.wait(lambda: stamp_of(stamped(behind + 2)) in overlay._pictures, "the last picture")
-    assert len(overlay._pictures) == overlay_node.KEPT
-    log = bench.collect(Log, "/rosout")
+    kept = overlay_node.KEPT
+    bench.wait(lambda: list(overlay._pictures)[kept - 1 :] == [stamp_of(stamped(behind + 2))], "the least of them")
     for number in range(overlay_node.UNDRAWN):
         answers.publish(RecognitionArray(header=stamped(number)))
         bench.wait(lambda number=number: overlay._undrawn == number + 1, "the answer")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
 import yaml
 
 from mmcl_core import train as command
@@ -139,6 +140,28 @@ def test_a_run_whose_settings_were_edited_does_not_go_on(stopped, capsys, sectio
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("log"),
+        lambda state: state.pop("optimizers"),
+        lambda state: state["optimizers"].clear(),
+        lambda state: state["system"].popitem(),
+        lambda state: state["system"].update(more=torch.ones(1)),
+        lambda state: state["window"].clear(),
+    ],
+)
+def test_a_state_of_another_version_is_named(stopped, capsys, change):
+    state = load_state(stopped / "state.pt")
+    change(state)
+    checkpoint.save_state(stopped / "state.pt", state)
+    capsys.readouterr()
+    assert command.main(["--resume", str(stopped), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {stopped / 'state.pt'} does not fit the run")
+    assert error.count("\n") == 1
+
+
 def test_where_a_run_goes_on_is_no_edited_setting(stopped):
     settings = yaml.safe_load((stopped / "config.yaml").read_text())
     settings["train"]["threads"], settings["out"], settings["model"]["init_from"] = 2, "elsewhere", "moved"
@@ -155,3 +178,24 @@ def test_a_run_whose_log_was_edited_is_refused_before_any_work(stopped, capsys):
     assert error.startswith(f"error: {log} is damaged in line 1")
     assert error.count("\n") == 1
     assert load_state(stopped / "state.pt")["step"] == 2
+
+
+def test_a_run_that_lost_its_settings_goes_on_with_the_same_and_loses_nothing_to_others(stopped, capsys):
+    config, saved = stopped.parent / "config.yaml", (stopped / "config.yaml").read_text()
+    (stopped / "config.yaml").unlink()
+    before = {path: path.read_bytes() for path in stopped.iterdir() if path.is_file()}
+    for words in (
+        ["--resume", str(stopped)],
+        ["--config", str(config), "--out", str(stopped)],
+        ["--config", str(config), "--resume", str(stopped), "optim.lr=0.5"],
+    ):
+        capsys.readouterr()
+        assert command.main([*words, "--quiet"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert {path: path.read_bytes() for path in stopped.iterdir() if path.is_file()} == before
+    assert command.main(["--config", str(config), "--resume", str(stopped), "--quiet"]) == 0
+    assert [row["step"] for row in read_rows(stopped, "train")] == [2, 3, 4]
+    assert (stopped / "config.yaml").read_text() == saved
+    (stopped / "config.yaml").unlink()
+    assert command.main(["--config", str(config), "--out", str(stopped), "--quiet"]) == 2
+    assert (stopped / "weights.safetensors").exists()

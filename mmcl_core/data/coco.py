@@ -289,12 +289,12 @@ def _draw_splits(
         for frame in unit:
             frame.split = split
     warn_of_empty(shares, drawn, labels, classes, "scenes" if scenes else "frames")
-    members = [(frame.scene or frame.key, frame.split, label) for frame in frames for label, _ in frame.boxes]
+    members = [(frame.scene or ".", frame.split, label) for frame in frames for label, _ in frame.boxes]
     warn_of_torn(members, len(shares))
-    if scenes and len(shares) > 1 and len(units) > 0.9 * len(frames) > 9:
+    if scenes and len(shares) > 1 and (len(units) < len(shares) or len(units) > 0.9 * len(frames) > 9):
         logger.warning(
             "--keep-groups: %d pictures are %d scenes, such as %r; if that is wrong, --group-pattern tells them apart",
-            len(frames), len(units), frames[0].scene,
+            len(frames), len(units), frames[0].scene or ".",
         )  # fmt: skip
 
 

@@ -104,13 +104,18 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
     if not (out / INDEX).is_file():
         raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
     old = _replaced(out)
-    if old.is_file() or (old.is_dir() and not (old / INDEX).is_file() and _foreign(old)):
-        raise DataError(f"{old} is where a set is put that is replaced, and is something else; move it away")
+    if old.exists() and not _left(old):
+        raise DataError(f"{old} is where a set is put that is replaced, and is something else; move or remove it")
 
 
 def _replaced(out: Path) -> Path:
-    """Where a set is while another takes its place; one that lies there was left by a process that was killed."""
+    """Where a set is while another takes its place."""
     return out.with_name(out.name + ".replaced")
+
+
+def _left(old: Path) -> bool:
+    """Whether a replaced set is what a process left that was killed while removing it: its index goes first."""
+    return old.is_dir() and not (old / INDEX).exists() and not _foreign(old)
 
 
 def _foreign(folder: Path) -> list[str]:
@@ -182,7 +187,8 @@ def publish(partial: Path, out: Path) -> None:
     old = _replaced(out)
     replaces = (out / INDEX).exists()
     if replaces:
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists() and _left(old):
+            shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
     try:
         partial.rename(out)  # onto nothing, or onto an empty folder
@@ -196,4 +202,6 @@ def publish(partial: Path, out: Path) -> None:
     finally:
         os.close(parent)
     if replaces:
+        with suppress(OSError):
+            (old / INDEX).unlink()
         shutil.rmtree(old, ignore_errors=True)

@@ -144,7 +144,7 @@ def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
         return
     if max((len(names) for label, names in groups.items() if label >= 0), default=parts) < parts:
         logger.info(
-            "names within a class differ in their last number alone (such as %s_ and a number): if these are frames of "
+            "names within a class differ in their last number alone (such as those of %s): if these are frames of "
             "one recording, figures of the test will be too good; record each class several times, each under a name "
             "of its own, and give --keep-groups",
             torn[0],

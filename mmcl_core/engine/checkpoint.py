@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 
 from mmcl_core.atomic import write_atomically
-from mmcl_core.errors import UNREADABLE, CheckpointError
+from mmcl_core.engine.device import out_of_memory
+from mmcl_core.errors import UNREADABLE, CheckpointError, MmclError
 
-__all__ = ["StateWriter", "load_state", "save_state", "snapshot"]
+__all__ = ["StateWriter", "load_state", "restoring", "save_state", "snapshot"]
 
 STATE_VERSION = 1
 #: Saving may take this share of the run's time; states that would exceed it are left out (results do not depend on it).
@@ -67,6 +69,25 @@ def load_state(path: Path) -> dict[str, Any]:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path} is a state of version {found}; this program reads version {STATE_VERSION}")
     return state
+
+
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Name the file, and what to do, where a state that was read does not fit the run: it is of another version.
+
+    Raises:
+        CheckpointError: it lacks something, or has other weights.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, MmclError) or out_of_memory(error):
+            raise
+        words = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} does not fit the run, as if another version of this program had saved it "
+            f"({type(error).__name__}: {words}); finish the run with that version, or start it again with --overwrite"
+        ) from error
 
 
 class StateWriter:

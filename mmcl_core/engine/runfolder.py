@@ -41,6 +41,7 @@ __all__ = [
     "read_config",
     "remove_leftovers",
     "start_folder",
+    "write_config",
     "write_facts",
 ]
 
@@ -75,6 +76,8 @@ def read_config(run: Path) -> Config:
     """
     path = run / "config.yaml"
     if not path.exists():
+        if (run / "state.pt").exists():
+            raise ConfigError(f"{run} has lost its config.yaml; give --config FILE with what it was begun with, too")
         raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with --config FILE --out {run}")
     return load(path)
 
@@ -108,21 +111,27 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
     """Make the folder of a new run and write its settings.
 
     Raises:
-        ConfigError: the folder holds a run already and ``overwrite`` is not set, or holds something else.
+        ConfigError: the folder holds a run already, be it without its settings, and ``overwrite`` is not set, or it
+            holds something else.
     """
-    if (run / "config.yaml").exists():
+    if any((run / name).exists() for name in ("config.yaml", "state.pt", "weights.safetensors")):
         if not overwrite:
             state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"
             raise ConfigError(f"{run} holds {state}; take another --out, or --overwrite to replace it")
     elif run.is_dir() and {path.name for path in run.iterdir()} - {*OWN_FILES, *KEPT_FILES, *_leftovers(run)}:
         raise ConfigError(f"{run} is not empty and holds no run; take another --out")
     run.mkdir(parents=True, exist_ok=True)
-    for name in (*OWN_FILES, *_leftovers(run)):
+    for name in (*reversed(OWN_FILES), *_leftovers(run)):  # the settings last: nothing outlives them
         path = run / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    write_config(run, config)
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write the settings of a run into its folder."""
     write_text(run / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
 
 

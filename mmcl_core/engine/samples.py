@@ -242,9 +242,10 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
     fixed = (saved.keys() & asked.keys()) - FREE_SETTINGS - {"model.init_from"}
     changed = [f"{name}: {saved[name]!r} -> {asked[name]!r}" for name in sorted(fixed) if saved[name] != asked[name]]
     if changed:
+        path = run / "config.yaml"
+        words = f"{path} was edited since" if path.exists() else f"{path} is lost, and the settings are not those when"
         raise CheckpointError(
-            f"{run / 'config.yaml'} was edited since the state was saved ({'; '.join(changed)}); put it back to go on, "
-            "or start a new run"
+            f"{words} the state was saved ({'; '.join(changed)}); put it back to go on, or start a new run"
         )
     before, _, drawn_before = str(state["data"]).partition("-")
     now, _, drawn = samples.fingerprint.partition("-")

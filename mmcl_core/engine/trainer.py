@@ -29,7 +29,7 @@ from mmcl_core.config import Config, config_hash
 from mmcl_core.data.batches import BatchSource
 from mmcl_core.engine import device as devices
 from mmcl_core.engine import runfolder
-from mmcl_core.engine.checkpoint import StateWriter, load_state, snapshot
+from mmcl_core.engine.checkpoint import StateWriter, load_state, restoring, snapshot
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.clock import Clock, Neighbours
 from mmcl_core.engine.distributed import World, average_gradients, share_weights, world
@@ -98,7 +98,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
             devices.prepare_device(config.train, device, precision)
             state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
             trainer = Trainer(config, run, processes, device, precision, fresh=state is None)
-            if processes.main and not (resume and (run / "config.yaml").exists()):
+            if processes.main and state is None and not (resume and (run / "config.yaml").exists()):
                 runfolder.start_folder(run, config, overwrite)
             return trainer.fit(state)
 
@@ -138,12 +138,15 @@ class Trainer:
 
     def fit(self, state: dict[str, Any] | None = None) -> RunResult:
         """Train from a saved state, or from the start, to the end."""
-        if state is not None:
-            check_state(state, self.run, self.samples, self.world.size, self.precision)
-            self.index, self.step = state["stage"], state["step"]
-        self.log = RunLog(self.run, state and state["log"], self.world.main)
+        with restoring(self.writer.path):
+            if state is not None:
+                check_state(state, self.run, self.samples, self.world.size, self.precision)
+                self.index, self.step = state["stage"], state["step"]
+            self.log = RunLog(self.run, state and state["log"], self.world.main)
         if self.world.main:
             runfolder.remove_leftovers(self.run)
+            if not (self.run / "config.yaml").exists():  # lost; the state says that these are the run's settings
+                runfolder.write_config(self.run, self.config)
             keys = self.samples.labelled_keys() if self.config.data.label_share < 1 else None
             runfolder.write_facts(self.run, environment(self.device, self.precision, self.world.size), keys)
         if devices.compiles(self.config.train, self.device):
@@ -169,18 +172,18 @@ class Trainer:
             self.window = TermWindow(self.world.size, self.device)
             torch.manual_seed(step_seed(self.config.seed, "stage", index))
             self.method.start_stage(self.system, self.stage)
-        else:
-            self.system.load_state_dict(state["system"])
         self.optimizers = [make_optimizer(self.system, update, self.device) for update in self.stage.updates]
         ema = self.config.optim.ema
         self.average = MovingAverage(self.system, ema) if ema > 0 else None
         if state is not None:
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            if self.average is not None:
-                self.average.system.load_state_dict(state["average"])
-            self.best = state["best"]
-            self.window.restore(state["window"])
+            with restoring(self.writer.path):
+                self.system.load_state_dict(state["system"])
+                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(saved)
+                if self.average is not None:
+                    self.average.system.load_state_dict(state["average"])
+                self.best = state["best"]
+                self.window.restore(state["window"])
         set_mode(self.system, self.stage)
         self.parameters = [select(self.system, update) for update in self.stage.updates]
         alike = can_record(self.config, self.method, self.stage, self.samples.incomplete, self.device, self.world.size)
