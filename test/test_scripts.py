@@ -86,8 +86,9 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
 
 @pytest.mark.parametrize(("seconds", "shorter"), [(100, ""), (101, " train.epochs=11")])
 def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, shorter):
-    clock = make_folder(tmp_path / "bin", "time") / "date"  # each look at it is so many seconds later
-    clock.write_text(f'#!/bin/sh\necho >> "{clock.parent}/time"\necho $(({seconds} * $(wc -l < "{clock.parent}/time")))\n')
+    looks = make_folder(tmp_path / "bin", "looks") / "looks"
+    clock = looks.with_name("date")  # each look at it is so many seconds later
+    clock.write_text(f'#!/bin/sh\necho >> "{looks}"\necho $(({seconds} * $(wc -l < "{looks}")))\n')
     clock.chmod(0o755)
     command = ["scripts/demo.sh", str(tmp_path / "demo")]
     done = start(tmp_path, command, PATH=f"{clock.parent}:{os.environ['PATH']}")
