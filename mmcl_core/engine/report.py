@@ -218,6 +218,8 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     left = report["data"]["left_out"]
     if left["unlabelled"]:
         yield f"{left['unlabelled']} samples without a label are left out."
+    if dropped := left.get("incomplete_batch"):  # an older evaluation does not have it
+        yield f"{dropped} samples of the last, incomplete batch are left out."
     for name, count in left["unknown_classes"].items():
         how = "are left out" if report["settings"]["legacy"] else "count for min_score alone"
         yield f"{count} samples of {name}, which the model has no name for, {how}."
