@@ -8,6 +8,7 @@ antialiasing; depth takes the nearest reading, so that readings never mix with m
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "mirrored",
     "resized",
     "resized_side",
+    "square_around",
     "uses_camera",
 ]
 
@@ -45,6 +47,14 @@ _FARTHEST_MM = 65535
 LEAST_PLAUSIBLE_MM = 30
 
 Array = NDArray[Any]
+
+
+def square_around(box: tuple[int, int, int, int], scale: float) -> tuple[int, int, int, int]:
+    """The square window around a box (left, top, right, bottom) whose side is ``scale`` times its longer side."""
+    left, top, right, bottom = box
+    side = max(1, round(scale * max(right - left, bottom - top)))
+    x, y = math.floor((left + right - side) / 2 + 0.5), math.floor((top + bottom - side) / 2 + 0.5)
+    return x, y, x + side, y + side
 
 
 def uses_camera(inputs: Mapping[str, Any]) -> bool:

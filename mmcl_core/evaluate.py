@@ -120,6 +120,8 @@ def table(report: Mapping[str, Any]) -> str:
     if left["unlabelled"] or left["unknown_classes"]:
         others = sum(left["unknown_classes"].values())
         lines.append(f"left out: {left['unlabelled']} unlabelled, {others} of things that the model has no name for")
+    if left["incomplete_batch"]:
+        lines.append(f"left out: {left['incomplete_batch']} of the last, incomplete batch")
     columns = titles(len(report["model"]["classes"]))
     lines.append("".join([f"{'':10}{'samples':>8}", *(f"{title:>24}" for title in columns.values())]))
     for name, figures in report["modalities"].items():

@@ -19,6 +19,7 @@ from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.runner import check_plan, write_plan
 from mmcl_core.data.shares import parse_shard
 from mmcl_core.data.sheet import contact_sheet
+from mmcl_core.data.skips import examples
 from mmcl_core.data.sources import DataSet, Plan, data_sets
 from mmcl_core.data.summary import summary, table
 from mmcl_core.errors import ConfigError, DataError
@@ -136,8 +137,11 @@ def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> int
     print(table([*rows, ["all", *(str(totals[split]) for split in splits)]]))
     if found.empty_depth:
         print(f"depth without a single reading: {found.empty_depth}")
-    for skip in found.bad[:20]:
+    named = examples(found.bad)
+    for skip in named:
         print(f"bad: {skip.name}: {skip.reason}")
+    if len(found.bad) > len(named):
+        print(f"bad: {len(found.bad) - len(named)} more")
     problems = [f"{len(found.bad)} bad files or samples, the first: {found.bad[0].name}"] if found.bad else []
     for what, (count, published) in plan.published.items():
         print(f"{what}: {count} found, {published} published")

@@ -112,8 +112,8 @@ def _crops(
         except DataError as error:
             logger.warning("left out: %s %s", path, error)
     sizes = sorted({image.shape[1::-1] for image in images.values()})
+    shapes = " and ".join(f"{width} x {height}" for width, height in sizes)
     if len(sizes) > 1 and box is None and not alike(*sizes):
-        shapes = " and ".join(map(str, sizes))
         logger.warning("left out: %s: of other proportions, no pair: %s", ", ".join(map(str, paths.values())), shapes)
         return {}, None
     if box is None or not images:
@@ -122,7 +122,7 @@ def _crops(
     cut = rule(images, camera, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
     if cut is None:
         why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"
-        logger.warning("left out: %s: %s, %s", ", ".join(map(str, paths.values())), " and ".join(map(str, sizes)), why)
+        logger.warning("left out: %s: %s pixels, %s", ", ".join(map(str, paths.values())), shapes, why)
         return {}, None
     return cut
 

@@ -197,6 +197,11 @@ class Bag:
                 for stamp in stamps.get(name, [])
                 if not any(start <= (stamp - first) / 1e9 < end for start, end in stretches)
             ]
+            if len(kept) == len(stamps.get(name, [])):
+                last = max((listed[-1] for listed in stamps.values() if listed), default=first)
+                logger.warning(
+                    "dropping %s: no picture is lost; they end %.3g s after the first", name, (last - first) / 1e9
+                )
             stamps[name] = kept
         plan = []
         for request in requests:

@@ -26,7 +26,6 @@ __all__ = [
     "matrix_of",
     "overlap",
     "read_request",
-    "square_around",
     "stamp_of",
     "whole_picture",
 ]
@@ -257,14 +256,6 @@ def clip(box: Box, width: int, height: int, smallest: int = 1) -> tuple[int, int
     if min(right - left, bottom - top) < smallest:
         return f"the box is {right - left} x {bottom - top} pixels; at least {smallest} a side are asked for"
     return left, top, right, bottom
-
-
-def square_around(box: tuple[int, int, int, int], scale: float) -> tuple[int, int, int, int]:
-    """The square window around a box (left, top, right, bottom) whose side is ``scale`` times its longer side."""
-    left, top, right, bottom = box
-    side = max(1, round(scale * max(right - left, bottom - top)))
-    x, y = math.floor((left + right - side) / 2 + 0.5), math.floor((top + bottom - side) / 2 + 0.5)
-    return x, y, x + side, y + side
 
 
 def cut(values: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_core.crops import UNKNOWN
+from mmcl_core.crops import UNKNOWN, square_around
 from mmcl_core.errors import InputError
-from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, square_around, whole_picture
+from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
 from mmcl_ros.recognizers import RecognizerLike
 

@@ -166,6 +166,7 @@ def _run(options: argparse.Namespace) -> None:
     with open_bag(options) as bag:
         logger.info("topics: %s", ", ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic))
         found = unpack_bag(bag, options.out, options.every, options.window, options.name, options.assume_registered)
+        name = bag.name
     for problem, count in found.problems.most_common(5):
         logger.warning("left out in %d of the frames: %s", count, problem)
     if not found.frames:
@@ -173,6 +174,11 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{found.frames} frames, {found.depth} with depth: {options.out}")
     (camera, count), *_ = found.cameras.most_common(1)
     known = f" --camera {','.join(f'{value:g}' for value in camera)}" if any(camera) and count == found.frames else ""
+    own = f"{options.name or name}_"
+    if known and any(not path.name.startswith(own) for path in (options.out / "rgb").iterdir()):
+        logger.warning(
+            "the camera below is that of this recording; leave --camera out where others in %s had another", options.out
+        )
     print(
         f"next: draw boxes in the pictures of {options.out / 'rgb'}, export them as COCO JSON to "
         f"{options.out / 'annotations.json'}, then\n  python -m mmcl_core.prepare coco --source "

@@ -68,16 +68,17 @@ def test_context_fills_the_square_with_the_picture():
     np.testing.assert_array_equal(images["rgb"][:, :4], np.repeat(colour[10:22, :1], 4, 1))
 
 
-@pytest.mark.parametrize("box", [(-8, 3, 12, 23), (30, 20, 45, 36), (5, 5, 25, 17)])
-def test_boxes_at_the_border_are_cut_as_the_node_cuts_them(box):
+@pytest.mark.parametrize(
+    "box", [(-8, 3, 12, 23), (30, 20, 45, 36), (5, 5, 25, 17), (5, 5, 26, 17), (4, 5, 26, 17), (3.4, 2.2, 16.6, 25.3)]
+)
+def test_boxes_are_cut_as_the_node_cuts_them(box):
     detections = pytest.importorskip("mmcl_ros.detections")
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (30, 40, 3), np.uint8)
-    shown = tuple(map(round, part_inside(box, 30, 40)))
-    window = detections.square_around(shown, 1.2)
+    window = robot_crops.square_around(detections.clip(detections.Box("", *box), 40, 30), 1.2)
     rule = CropRule(window[2] - window[0], margin=0.1, context=True)
     for name, picture in (("rgb", colour), ("depth", rng.integers(400, 900, (30, 40)).astype(np.uint16))):
-        images, _ = rule({name: picture}, None, shown)
+        images, _ = rule({name: picture}, None, part_inside(box, 30, 40))
         np.testing.assert_array_equal(images[name], detections.cut(picture, window))
 
 

@@ -227,7 +227,7 @@ def test_classes_are_matched_by_name(run, tmp_path):
     report, lines = read(usual / "out")
     kept = [i for i in range(23) if i % 3 != 2]
     assert [line["key"] for line in lines] == [f"k{i:03d}" for i in kept]
-    assert report["data"]["left_out"] == {"unlabelled": 0, "unknown_classes": {"kite": 7}}
+    assert report["data"]["left_out"] == {"unlabelled": 0, "unknown_classes": {"kite": 7}, "incomplete_batch": 0}
     figures = report["modalities"]["rgb"]
     assert list(figures["per_class"]) == ["mug", "pen"]
     scores = np.array(
@@ -282,15 +282,28 @@ def test_legacy_protocol_is_marked_and_uses_the_test_statistics(run, tmp_path, c
     out = run / "evaluation" / "set-test-legacy"
     (clean, clean_lines), (report, lines) = read(tmp_path / "clean"), read(out)
     assert report["protocol"].startswith("LEGACY")
-    assert "!! LEGACY" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "!! LEGACY" in told
+    assert "left out: 3 of the last, incomplete batch" in told
+    assert "3 samples of the last, incomplete batch" in (run / "report" / "index.html").read_text()
     assert clean["protocol"].startswith("clean")
-    assert report["modalities"]["rgb"]["samples"] == 20  # the last batch of 4 had 3
+    assert report["modalities"]["rgb"]["samples"] == report["data"]["samples"] == 20  # the last batch of 4 had 3
+    assert report["data"]["left_out"]["incomplete_batch"] == 3
+    assert clean["data"]["left_out"]["incomplete_batch"] == 0
     keys = {line["key"] for line in lines}
     assert len(keys) == 20
     assert keys != {f"k{i:03d}" for i in range(20)}  # shuffled before the last batch is dropped
     scores = {line["key"]: line["score"] for line in clean_lines}
     assert any(abs(float(line["score"]) - float(scores[line["key"]])) > 1e-3 for line in lines)
     assert (run / "weights.safetensors").read_bytes() == before
+
+
+def test_legacy_protocol_counts_what_lacks_a_sensor_among_what_it_looks_at(run, tmp_path):
+    data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i % 4 == 0 else ("rgb",) if i % 4 == 1 else ())
+    run_command(run, "--data", data, "--legacy-protocol", "--out", tmp_path / "out")
+    report, _ = read(tmp_path / "out")
+    for figures in report["modalities"].values():
+        assert figures["samples"] + figures["missing"] == report["data"]["samples"] == 20
 
 
 def test_legacy_protocol_has_the_batch_of_the_training(run, tmp_path):

@@ -66,6 +66,10 @@ def test_folder_names_that_tell_of_another_layout(crops, tmp_path, capfd):
     assert {"Mug ", "mug"} <= set(prepared.classes)
     assert "classes of nearly the same name are kept apart: Mug , mug" in error
     assert "--split, --keep-groups, --seed: not used, as the source has splits, test, train" in error
+    assert "named unknown" not in error
+    (crops / "test" / "Mug ").rename(crops / "test" / "Unknown")
+    assert run(crops, tmp_path / "other")[0] == 0
+    assert "Unknown is a class like any other" in capfd.readouterr().err
 
 
 def test_classes_with_a_folder_for_each_instance_are_no_splits(tmp_path, capfd):
@@ -113,6 +117,25 @@ def test_what_lies_beside_the_pictures_is_named_and_counted(crops, tmp_path, cap
     ):
         assert error.count(f"skipped train/{name}") == 1
     assert prepared.index["skipped"]["samples"] == 5
+
+
+def test_every_kind_of_fault_is_named_though_another_kind_fills_the_list(tmp_path, capfd):
+    root = tmp_path / "crops"
+    for number in range(25):
+        write_crop(root / "mug", str(number))
+        (root / "mug" / f"{number}_depth.tiff").write_bytes(b"II")
+    cv2.imwrite(str(root / "mug" / "grey_rgb.png"), np.full((20, 20), 90, np.uint8))
+    command = ["folder", "--source", str(root), "--workers", "1"]
+    assert main([*command, "--check"]) == 2
+    out = capfd.readouterr().out
+    assert out.count("bad: mug/grey_rgb.png: is 8 bit with 1 channel") == 1
+    assert out.count("bad: mug/") == 20
+    assert "bad: 6 more" in out
+    assert main([*command, "--out", str(tmp_path / "out"), "--size", "16"]) == 0
+    error = capfd.readouterr().err
+    assert error.count("skipped mug/grey_rgb.png: is 8 bit with 1 channel") == 1
+    assert error.count("skipped mug/") == 21
+    assert "skipped 5 more" in error
 
 
 def test_a_split_without_a_picture_that_can_be_read_is_named(tmp_path, capfd):

@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, cap
         capsys, model, "--rgb", "a.png", "b.png", "--depth", "small.png", "b_depth.png", "--box", "2,2,9,9"
     )
     assert [line.split()[0] for line in lines] == ["b.png"]
-    assert "(40, 30) and (80, 60), for a box both have to be of one size" in error
+    assert "40 x 30 and 80 x 60 pixels, for a box both have to be of one size" in error
     both = ("--rgb", "a.png", "b.png", "--depth", "small.png", "b_depth.png")
     lines, _ = ask(capsys, model, *both, "--box", "60,40,9,9")
     assert [line.split()[0] for line in lines] == ["b.png"], "the box is in the one and outside of the other"
@@ -110,7 +110,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, cap
     cv2.imwrite("wide.png", np.full((60, 120), 900, np.uint16))
     lines, error = ask(capsys, model, "--rgb", "a.png", "b.png", "--depth", "wide.png", "b_depth.png")
     assert [line.split()[0] for line in lines] == ["b.png"]
-    assert "left out: a.png, wide.png: of other proportions, no pair: (80, 60) and (120, 60)" in error
+    assert "left out: a.png, wide.png: of other proportions, no pair: 80 x 60 and 120 x 60" in error
 
 
 def test_many_pictures_are_answered_some_at_a_time(model, pictures, capsys, monkeypatch):

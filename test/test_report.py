@@ -134,6 +134,21 @@ def test_page_of_a_run(tmp_path):
     assert different < text.index("optim.lr") < text.index("Defaults", different) < text.index("optim.eps")
 
 
+def test_the_counts_of_a_class_are_those_of_each_modality(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_evaluation(run / "evaluation" / "set-test")
+    path = run / "evaluation" / "set-test" / "metrics.json"
+    report = json.loads(path.read_text())
+    report["modalities"]["depth"] = depth = json.loads(json.dumps(report["modalities"]["rgb"]))
+    del depth["per_class"]["ball"]
+    for modality, count in (("rgb", 711), ("depth", 702)):
+        report["modalities"][modality]["per_class"]["mug"]["support"] = count
+    path.write_text(json.dumps(report))
+    text, _ = page_of(write_report(run))
+    table = text[text.index("Per class") :]
+    assert table.index("rgb: samples") < table.index("depth: samples") < table.index("711") < table.index("702")
+
+
 def test_page_without_evaluation_or_training(tmp_path):
     text, _ = page_of(write_report(write_run(tmp_path / "run")))
     assert "Not evaluated yet" in text

@@ -38,6 +38,13 @@ def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsy
     assert report["mirror"] is False
 
 
+def test_a_stretch_that_loses_no_picture_is_told(recording, tmp_path, capsys):
+    arguments = command(*recording, tiny_model(tmp_path / "run"), tmp_path / "out")
+    for stretch, told in (("0.5-1.0", False), ("50-60", True)):
+        assert main([*arguments, "--modality", "depth", "--drop", f"depth:{stretch}"]) == 0
+        assert ("dropping depth: no picture is lost" in capsys.readouterr().err) == told
+
+
 def test_the_command_needs_no_ros(recording, tmp_path):
     """In a process that cannot import rclpy."""
     model = tiny_model(tmp_path / "run")

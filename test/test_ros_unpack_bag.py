@@ -49,9 +49,14 @@ def test_all_frames_are_written_as_they_were_recorded(recording, tmp_path, capsy
         view = make_view(number)
         assert (read(tmp_path / "rgb" / f"{name}_{stamp}.png") == view.rgb).all()
         assert (read(tmp_path / "depth" / f"{name}_{stamp}.png") == view.depth).all()
-    out = capsys.readouterr().out
+    out, warned = capsys.readouterr()
     assert "20 frames, 20 with depth" in out
     assert "--camera 100,100,79.5,59.5" in out
+    assert "others" not in warned
+    command("--bag", recording[0], "--out", tmp_path, "--name", "second")
+    out, warned = capsys.readouterr()
+    assert "--camera 100,100,79.5,59.5" in out
+    assert f"leave --camera out where others in {tmp_path} had another" in warned
 
 
 def annotate(folder, truths, *recordings):

@@ -1,6 +1,7 @@
 """Figures of a sweep from invented results: means, differences, costs, and the pages and plots that show them."""
 
 import csv
+import io
 import json
 import math
 import re
@@ -136,7 +137,7 @@ def test_pages_of_figures_by_hand(by_hand, tmp_path):
 
 
 def test_a_failure_of_an_earlier_start_is_not_forgotten(write, tmp_path):
-    """Where other rows alone are run anew; and a test set that a column never sees is not waited for."""
+    """Where other rows alone are run anew."""
     text = TABLE + "evaluate: [{name: real, set: tiny, split: train, modality: [rgb]}]\n"
     table = read_table(write(text))
     key = make_plan(table, [0]).keys[Place("multi", "rgb", None, 0)]
@@ -148,10 +149,25 @@ def test_a_failure_of_an_earlier_start_is_not_forgotten(write, tmp_path):
     page = pages.markdown(summarise(make_plan(table, [0], ["ce"]), tmp_path, {}))
     assert "| Multi | failed | 94.4 | … |" in page
     assert "Failed: multi, rgb, seed 0: the loss is not finite (exit status 1)" in page
-    assert "| Multi | failed | - |" in page.split("Tested on real")[1]
-    assert "| ce | … | - |" in page.split("Tested on real")[1]
+    assert "| Multi | failed |\n" in page.split("Tested on real")[1]
+    assert "| ce | … |\n" in page.split("Tested on real")[1]
     again = pages.markdown(summarise(make_plan(table, [0]), tmp_path, {}))
     assert "failed" not in again, "it is about to be tried again"
+
+
+@pytest.mark.parametrize("points", ["", "points: {setting: data.label_share, values: [0.5, 1.0]}\n"])
+def test_a_column_that_a_test_set_is_not_for_is_not_shown_with_it(write, tmp_path, points):
+    text = TABLE + "evaluate: [{name: real, set: tiny, split: train, modality: [rgb]}]\n" + points
+    plan = make_plan(read_table(write(text)), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0), ("multi", 0): (0.6, 0, 0)})
+    summary = summarise(plan, tmp_path, {})
+    assert "|  | RGB: top-1 |\n" in pages.markdown(summary)
+    rows = list(csv.DictReader(io.StringIO(pages.csv_of_table(summary))))
+    assert {(row["test"], row["column"]) for row in rows} == {
+        ("test split", "rgb"), ("test split", "depth"), ("real", "rgb"),
+    }  # fmt: skip
+    own, real = (Image.open(path).size for path in save_plots(summary, tmp_path))
+    assert real[0] < own[0]  # a panel less
 
 
 def test_edited_files_of_a_run_cost_its_figures_alone(by_hand, tmp_path):

@@ -129,6 +129,24 @@ def test_seed_and_data_are_no_settings_in_a_table(write, old, new):
         make_plan(read_table(write(TABLE.replace(old, new, 1))), [0])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("name: multi", "settings: {data.label_share: 0.0}, name: multi", "row multi"),
+        ("title: RGB", "settings: {data.label_share: 0.0}, title: RGB", "columns"),
+        ("rgb: 94.4", "rgb: {settings: {data.label_share: 0.0}}", "row multi"),
+        ("{train.target", "{data.label_share: 0.0, train.target", "settings"),
+    ],
+)
+def test_the_setting_of_the_points_is_given_by_them_alone(write, old, new, where):
+    points = "points: {setting: data.label_share, values: [0.5, 1]}\n"
+    table = read_table(write(TABLE.replace(old, new, 1) + points))
+    with pytest.raises(ConfigError, match=f"{where}: data.label_share is set by the points"):
+        make_plan(table, [0])
+    with pytest.raises(ConfigError, match=r"data\.label_share is what the points of .* are values of"):
+        make_plan(read_table(write(TABLE + points)), [0], overrides={"data.label_share": 0.3})
+
+
 def test_names_and_keys_may_look_like_numbers(write, tmp_path):
     text = TABLE.replace("rgb: ", "32: ").replace("depth: ", "64: ")
     text = text.replace("{title: RGB}", "{modality: rgb}").replace("{}", "{modality: depth}")

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.crops import resized
+from mmcl_core.crops import resized, square_around
 from mmcl_core.errors import ConfigError
 
 __all__ = ["Camera", "CropRule", "Region", "parse_camera", "part_inside"]
@@ -104,19 +104,20 @@ class CropRule:
         longer = max(x1 - x0, y1 - y0)
         if min(x1 - x0, y1 - y0) <= 0 or longer < self.min_side:
             return None
-        grow = self.margin * longer
-        x0, y0, x1, y1 = x0 - grow, y0 - grow, x1 + grow, y1 + grow
-        if self.context:
-            half = (longer + 2 * grow) / 2
-            x0, x1, y0, y1 = (x0 + x1) / 2 - half, (x0 + x1) / 2 + half, (y0 + y1) / 2 - half, (y0 + y1) / 2 + half
-        # Rounding to the nearest pixel edge, halves up, keeps whole rectangles as they are.
-        left, top, right, bottom = (math.floor(value + 0.5) for value in (x0, y0, x1, y1))
+        if self.context:  # what a robot sees: of the whole pixels that hold the rectangle
+            pixels = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+            left, top, right, bottom = square_around(pixels, 1 + 2 * self.margin)
+        else:
+            grow = self.margin * longer
+            # Rounding to the nearest pixel edge, halves up, keeps whole rectangles as they are.
+            edges = (x0 - grow, y0 - grow, x1 + grow, y1 + grow)
+            left, top, right, bottom = (math.floor(value + 0.5) for value in edges)
         inside = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
         across, down = inside[2] - inside[0], inside[3] - inside[1]
         if across < 1 or down < 1:
             return None
         if self.context:
-            return Region(left, top, max(right - left, bottom - top), inside)
+            return Region(left, top, right - left, inside)
         side = max(across, down)
         return Region(inside[0] - (side - across) // 2, inside[1] - (side - down) // 2, side, inside)
 

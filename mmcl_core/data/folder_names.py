@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmcl_core.crops import UNKNOWN
 from mmcl_core.data.sources import Skip, show_folder
 from mmcl_core.errors import ConfigError, DataError
 
@@ -20,6 +21,7 @@ __all__ = [
     "refuse_inside",
     "visible",
     "warn_of_halves",
+    "warn_of_unknown",
     "why_unread",
 ]
 
@@ -54,6 +56,7 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
                 f"{source}: {lower[min(colour)]} and {lower['depth']} would be read as {level}; put both pictures of a "
                 "sample in the folder of its class, as <key>_rgb.png and <key>_depth.png"
             )
+    warn_of_unknown(classes)
     groups: dict[str, list[str]] = {}
     for name in classes:
         groups.setdefault("".join(filter(str.isalnum, name.lower())) or name, []).append(name)
@@ -68,6 +71,17 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
         )  # fmt: skip
     if splits and drawing:
         logger.warning("%s: not used, as the source has splits, %s", ", ".join(drawing), ", ".join(splits))
+
+
+def warn_of_unknown(classes: Sequence[str]) -> None:
+    """Warn of a class that is probably meant to hold things of no class, and is not named so."""
+    for name in classes:
+        if name != UNKNOWN and name.lower() == UNKNOWN:
+            logger.warning(
+                "%s is a class like any other; things that are none of the classes belong in one named %s",
+                name,
+                UNKNOWN,
+            )
 
 
 def refuse_inside(source: Path, out: Path | None) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmcl_core.data.skips import SkipLog
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
 from mmcl_core.data.workers import end_with_parent, interrupts_deferred
 from mmcl_core.data.writer import PreparedWriter, Sample
@@ -38,7 +39,6 @@ PLAUSIBLE_MM = (100.0, 20_000.0)
 #: Seconds between two notes of how far a job is.
 SAVE_EVERY_S = 5.0
 _CHUNK = 8
-_SKIPS_SHOWN = 20
 
 Result = Sample | Skip
 
@@ -115,7 +115,7 @@ def write_plan(
     for what, (found, published) in plan.published.items():
         if found != published:
             logger.warning("%s: %d found, the published set has %d", what, found, published)
-    report = _Skips()
+    report = SkipLog()
     medians: list[float] = []
     with PreparedWriter(
         out,
@@ -150,7 +150,7 @@ def _printable_values(value: Any) -> Any:
 def _fill(
     writer: PreparedWriter,
     plan: Plan,
-    report: _Skips,
+    report: SkipLog,
     medians: list[float],
     workers: int,
     limit: int | None,
@@ -306,30 +306,6 @@ def check_plan(plan: Plan, *, workers: int = 1, limit: int | None = None, shard:
                 reason = f"median depth {median / 1000:.3g} m; 0.1 to 20 m is plausible: is the depth unit right?"
                 found.implausible.append(Skip(result.source or result.key, reason))
     return found
-
-
-class _Skips:
-    """Logs the first skips by name and counts all."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: Skip | None = None
-
-    def note(self, skip: Skip, writer: PreparedWriter) -> None:
-        self.first = self.first or skip
-        self.count += 1
-        writer.skip(skip.name, skip.reason)
-        if self.count <= _SKIPS_SHOWN:
-            logger.warning("skipped %s: %s", skip.name, skip.reason)
-
-    def summary(self) -> str:
-        if self.first is None:
-            return "it gave no sample at all"
-        return f"the first of {self.count} skipped: {self.first.name}: {self.first.reason}"
-
-    def close(self) -> None:
-        if self.count > _SKIPS_SHOWN:
-            logger.warning("skipped %d more; the index lists the first by name", self.count - _SKIPS_SHOWN)
 
 
 def _medians(sample: Sample) -> list[float]:

@@ -115,6 +115,7 @@ def summary(prepared: PreparedSet) -> str:
     skipped = prepared.index["skipped"]
     if skipped["samples"]:
         name, reason = skipped["first"][0]
-        lines.append(f"skipped: {skipped['samples']}, the first: {name}: {reason} (more in {prepared.path}/index.json)")
+        number = f"skipped: {skipped['samples']} files or samples"
+        lines.append(f"{number}, the first: {name}: {reason} (more in {prepared.path}/index.json)")
     lines.append(f"next: {next_command(prepared)}")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,10 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     batches = source.iterate(1) if settings.legacy else source.ordered()
     total = source.steps_per_epoch if settings.legacy else -(-len(rows) // settings.batch)
     bar = progress_bar(batches, title=f"evaluate {settings.split}", unit=" batches", total=total, leave=False)
-    found = _predict(model, bar, single, metadata["temperature"], settings, device)
+    looked_at: list[NDArray[np.int64]] = []
+    found = _predict(model, _noting(bar, looked_at), single, metadata["temperature"], settings, device)
+    kept = np.isin(rows, np.concatenate(looked_at))
+    rows, labels, left_out["incomplete_batch"] = rows[kept], labels[kept], int((~kept).sum())
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
     predictions = {
         name: Predictions(at, np.array([label_of[row] for row in at.tolist()], np.int64), values, blank)
@@ -227,6 +230,13 @@ def _source(
         shuffle=settings.legacy,
         drop_last=settings.legacy,
     )
+
+
+def _noting(batches: Iterable[Batch], rows: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    """The batches, and the rows of each into the list."""
+    for batch in batches:
+        rows.append(batch.index.cpu().numpy())
+        yield batch
 
 
 @torch.inference_mode()

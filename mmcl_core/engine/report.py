@@ -218,6 +218,8 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     left = report["data"]["left_out"]
     if left["unlabelled"]:
         yield f"{left['unlabelled']} samples without a label are left out."
+    if dropped := left.get("incomplete_batch"):  # an older evaluation does not have it
+        yield f"{dropped} samples of the last, incomplete batch are left out."
     for name, count in left["unknown_classes"].items():
         how = "are left out" if report["settings"]["legacy"] else "count for min_score alone"
         yield f"{count} samples of {name}, which the model has no name for, {how}."
@@ -264,19 +266,23 @@ def _figures_table(report: Mapping[str, Any]) -> str:
 
 
 def _class_table(modalities: Mapping[str, Any], classes: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(name)}: recall</th><th>precision</th><th>F1</th>" for name in modalities)
+    columns = {"support": "{:.0f}", "recall": "{:.2f}", "precision": "{:.2f}", "f1": "{:.2f}"}
+    head = "".join(
+        f"<th>{escape(name)}: samples</th><th>recall</th><th>precision</th><th>F1</th>" for name in modalities
+    )
     rows = []
     for label in classes:
         scores = [figures["per_class"].get(label) for figures in modalities.values()]
         if not any(scores):
             continue
         cells = "".join(
-            "".join(f"<td>{score[key]:.2f}</td>" for key in ("recall", "precision", "f1")) if score else "<td></td>" * 3
+            "".join(f"<td>{form.format(score[key])}</td>" for key, form in columns.items())
+            if score
+            else "<td>0</td>" + "<td></td>" * 3
             for score in scores
         )
-        most = max(score["support"] for score in scores if score)
-        rows.append(f"<tr><td>{escape(label)}</td><td>{most}</td>{cells}</tr>")
-    table = f'<table class="plain"><tr><th>class</th><th>samples</th>{head}</tr>{"".join(rows)}</table>'
+        rows.append(f"<tr><td>{escape(label)}</td>{cells}</tr>")
+    table = f'<table class="plain"><tr><th>class</th>{head}</tr>{"".join(rows)}</table>'
     return f'<details><summary>Per class</summary><div class="scroll">{table}</div></details>'
 
 

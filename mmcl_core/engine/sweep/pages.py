@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mmcl_core.engine.style import STYLE
 from mmcl_core.engine.sweep.seeds import Spread
-from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Result, Summary
+from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Summary
 from mmcl_core.engine.sweep.table import Paper
 
 __all__ = ["csv_of_runs", "csv_of_table", "html_page", "markdown"]
@@ -42,12 +42,12 @@ def markdown(summary: Summary) -> str:
 
 
 def csv_of_table(summary: Summary) -> str:
-    """One line for each line of the table, column, test set and measure; empty cells where there is nothing yet."""
+    """One line for each line of the table, column, test set for it and measure; empty cells where nothing is known."""
     rows = []
     for line in summary.lines:
         cost = summary.cost(line)
         for column in line.row.cells:
-            for test in summary.tests:
+            for test in (test for test in summary.tests if column in summary.columns(test)):
                 for measure in summary.measures(test):
                     found, cells = summary.mean(line, column, test, measure), summary.cells(line, column)
                     paper = (*(() if test else summary.paper(line, column)), "", "")
@@ -191,12 +191,11 @@ def _main(summary: Summary) -> _Grid:
 
 
 def _further(summary: Summary, test: str) -> _Grid:
-    head, measures = [""], summary.measures(test)
-    for column in summary.plan.table.columns.values():
+    head, measures, columns = [""], summary.measures(test), summary.columns(test)
+    for column in columns.values():
         head += [f"{column.title}: {MEASURES[measure]}" for measure in measures]
     rows = [
-        [_name(line)]
-        + [_cell(summary, line, column, test, measure) for column in summary.plan.table.columns for measure in measures]
+        [_name(line), *(_cell(summary, line, column, test, measure) for column in columns for measure in measures)]
         for line in summary.lines
     ]
     notes = []
@@ -243,17 +242,9 @@ def _cell(summary: Summary, line: Line, column: str, test: str = "", measure: st
         return "-"
     failed = sum(cell.state == "failed" for cell in cells)
     if found is None:
-        waiting = "…" if _is_tested(summary, cells, column, test) else "-"
-        return "failed" if failed else waiting
+        return "failed" if failed else "…"
     short = f" ({found.number} of {len(cells)})" if found.number < len(cells) else ""
     return _number(found) + short
-
-
-def _is_tested(summary: Summary, cells: Sequence[Result], column: str, test: str) -> bool:
-    """Whether the runs of these cells are to be tested on a test set in this column."""
-    modality = summary.plan.table.columns[column].modality
-    tests = [one for cell in cells if cell.key for one in summary.plan.runs[cell.key].tests]
-    return any(one.name == test and modality in (one.modalities or (modality,)) for one in tests)
 
 
 def _number(found: Spread, sign: bool = False) -> str:

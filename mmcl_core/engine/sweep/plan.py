@@ -166,8 +166,8 @@ def make_plan(
         dry: only to be shown: the data sets need not be there.
 
     Raises:
-        ConfigError: an unknown row or data set; a seed or data set given as a setting; a setting for all runs that
-            there is not; a seed below 0.
+        ConfigError: an unknown row or data set; a seed or data set given as a setting; the setting of the points
+            given elsewhere; a setting for all runs that there is not; a seed below 0.
         DataError: a data set that is not there, or has no such split.
     """
     given = [overrides or {}, table.settings, *(column.settings for column in table.columns.values())]
@@ -176,6 +176,7 @@ def make_plan(
     for name, option in (("seed", "--seeds"), ("data.root", "--data")):
         if any(name in settings for settings in given):
             raise ConfigError(f"{name} of a sweep is given by {option}, not as a setting")
+    _check_axis(table, overrides or {})
     if min(seeds, default=0) < 0:
         raise ConfigError(f"--seeds: {min(seeds)} is no seed; take 0 or more")
     override(Config(), overrides or {}, "command line")  # what no row could be run with is no matter of the rows
@@ -193,6 +194,25 @@ def make_plan(
         table, tuple(dict.fromkeys(seeds)), chosen, planner.runs, planner.keys, planner.problems,
         tuple(planner.left_out),
     )  # fmt: skip
+
+
+def _check_axis(table: Table, overrides: Mapping[str, Any]) -> None:
+    """Refuse a value for the setting of the points that these would replace, or that would replace them all."""
+    if table.points is None:
+        return
+    name = table.points.setting
+    if name in overrides:
+        raise ConfigError(f"{name} is what the points of {table.path} are values of, and no setting of all runs")
+    given = {"settings": [table.settings], "columns": [column.settings for column in table.columns.values()]}
+    for row in table.rows.values():
+        given[f"row {row.name}"] = [row.settings, *(cell.settings for cell in row.cells.values())]
+    for where, several in given.items():
+        if any(name in settings for settings in several):
+            point = table.points.values[0]
+            raise ConfigError(
+                f"{table.path}, {where}: {name} is set by the points; what a row has at one of them is given under its "
+                f"points, as {point:g}: {{{name}: ...}}"
+            )
 
 
 class _Planner:

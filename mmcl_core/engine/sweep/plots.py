@@ -45,8 +45,7 @@ def save_plots(summary: Summary, folder: Path) -> list[Path]:
 
 
 def _save_dots(summary: Summary, test: str, path: Path) -> None:
-    columns = summary.plan.table.columns
-    lines = summary.lines
+    columns, lines = summary.columns(test), summary.lines
     figure, panels = _panels(len(columns), 1.3 + 0.34 * len(lines))
     for number, (panel, column) in enumerate(zip(panels, columns.values(), strict=True)):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -72,9 +71,10 @@ def _save_dots(summary: Summary, test: str, path: Path) -> None:
 def _save_curves(summary: Summary, test: str, path: Path) -> None:
     table = summary.plan.table
     assert table.points is not None
+    columns = summary.columns(test)
     rows = -(-(len(table.shown) + 1) // _LEGEND_COLUMNS)
-    figure, panels = _panels(len(table.columns), 3.6 + 0.22 * rows)
-    for panel, column in zip(panels, table.columns.values(), strict=True):
+    figure, panels = _panels(len(columns), 3.6 + 0.22 * rows)
+    for panel, column in zip(panels, columns.values(), strict=True):
         for number, row in enumerate(table.shown):
             colour = _COLOURS[number % len(_COLOURS)]
             found = [(point, summary.mean(Line(row, point), column.name, test)) for point in table.points.values]
@@ -101,7 +101,7 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
     for panel in panels:  # a row may have runs in some columns alone
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
-    if not test and any(summary.paper(line, column) for line in summary.lines for column in table.columns):
+    if not test and any(summary.paper(line, column) for line in summary.lines for column in columns):
         named["the paper's figure"] = panels[0].plot([], "D", markerfacecolor="none", color=_MUTED)[0]
     if named:
         figure.legend(

@@ -12,7 +12,7 @@ from mmcl_core.engine.runfolder import is_finished
 from mmcl_core.engine.sweep.plan import Place, Plan, Run
 from mmcl_core.engine.sweep.pool import Outcome, past_failure, read_costs
 from mmcl_core.engine.sweep.seeds import Paired, Spread, paired_difference, spread
-from mmcl_core.engine.sweep.table import Comparison, Paper, Row
+from mmcl_core.engine.sweep.table import Column, Comparison, Paper, Row
 
 __all__ = ["MEASURES", "Cost", "Gain", "Line", "Result", "Summary", "read_figures", "summarise"]
 
@@ -92,6 +92,12 @@ class Summary:
     def tests(self) -> list[str]:
         """Names of the test sets that were looked for, the own one ("") first."""
         return list(dict.fromkeys(test.name for run in self.plan.runs.values() for test in run.tests)) or [""]
+
+    def columns(self, test: str) -> dict[str, Column]:
+        """The columns that are tested on a test set, by name."""
+        asked = next((one.modality for one in self.plan.table.evaluate if one.name == test), ())
+        columns = self.plan.table.columns
+        return {name: column for name, column in columns.items() if not asked or column.modality in asked}
 
     def measures(self, test: str) -> list[str]:
         """The measures of a test set that any run has."""

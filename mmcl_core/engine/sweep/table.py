@@ -29,7 +29,8 @@ A YAML mapping; settings are given by ``section.key`` as on a command line (see 
 ====================  ================================================================================================
 
 ``{modality}`` in a text among the settings stands for the modality of the column. Overrides apply in the order base,
-table, column, row, cell, point, the row's at that point, command line.
+table, column, row, cell, point, the row's at that point, command line. The setting of the points may be given by a row
+at a point, and nowhere else.
 """
 
 from __future__ import annotations
