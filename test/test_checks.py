@@ -130,6 +130,15 @@ def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
     assert f"optim.warmup_steps is {steps} of {steps} updates" in caplog.text
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_small_pictures_for_a_large_input_are_told(tmp_path, caplog, side):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    rows, config = prepared.select("train"), tiny.settings(tmp_path / "set", f"model.input_size={side}")
+    check_data(config, prepared, ("rgb",), rows, rows, len(rows))
+    told = f"have {tiny.SIDE} px and are enlarged to model.input_size=64: prepare or render the set with --size 64"
+    assert (told in caplog.text) == ("enlarged" in caplog.text) == (side == 64)
+
+
 @pytest.mark.parametrize("wrong", ["augment.scale=[0.5,2]", "augment.camera_dropout=2"])
 def test_a_wrong_augmentation_leaves_the_run_that_it_was_to_replace(tmp_path, wrong):
     (tmp_path / "run").mkdir()

@@ -159,7 +159,7 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
         read_truth(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize("text", ["depth", "depth:1", "depth:2-1", "sound:1-2", "depth:a-b"])
+@pytest.mark.parametrize("text", ["depth", "depth:1", "depth:2-1", "sound:1-2", "depth:a-b", "depth:nan-2"])
 def test_malformed_drops(text):
     import argparse
 

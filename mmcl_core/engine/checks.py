@@ -242,6 +242,12 @@ def check_data(
     _check_depth(config, prepared, modalities)
     _warn_of_gaps(config, prepared, val, taught)
     _warn_of_cameras(config, prepared, modalities, train)
+    if 2 * prepared.size <= config.model.input_size:
+        logger.warning(
+            "the pictures of %s have %d px and are enlarged to model.input_size=%d: prepare or render the set with "
+            "--size %d, or train faster with model.input_size=%d", config.data.root, prepared.size,
+            config.model.input_size, config.model.input_size, min(size for size in SIZES if size >= prepared.size),
+        )  # fmt: skip
     stages = stages or [Stage("train", config.train.epochs, (Update(config.optim),))]
     _warn_of_warm_up(epoch // config.train.batch, stages)
 
