@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_recognizer import SIDE, save_model
+from test_recognizer import SIDE
 from test_weights import CONFIG, METADATA
 
 from mmcl_core import evaluate, metrics
@@ -371,28 +371,6 @@ def test_results_on_another_set_of_the_same_name_are_not_replaced_without_a_word
         run_command(run, "--data", data)
         assert (f"the results on {first} that were in" in capsys.readouterr().err) is told
         assert read(run / "evaluation" / "set-test")[0]["data"]["path"] == str(data)
-
-
-def test_depth_of_another_kind_and_a_split_without_labels_are_named(run, tmp_path, capsys):
-    save_model(tmp_path / "weights.safetensors", depth_encoding="stored")
-    sets = {}
-    for name, stored, label in (("hha", ["depth"], 0), ("unlabelled", [], -1)):
-        sets[name] = tmp_path / name
-        with PreparedWriter(
-            sets[name], classes=CLASSES, size=SIDE, modalities=["rgb", "depth"], stored=stored, description={}
-        ) as writer:
-            picture = np.full((SIDE, SIDE, 3), 99, np.uint8)
-            depth = picture if stored else np.full((SIDE, SIDE), 900, np.uint16)
-            writer.add(Sample({"rgb": picture, "depth": depth}, label, "test", "k"))
-    metric = write_set(tmp_path / "metric", count=4)
-    for model, data, message in (
-        (run, sets["hha"], f"depth in {sets['hha']} is pictures, and the model takes distances"),
-        (tmp_path, metric, f"depth in {metric} is distances, and the model takes pictures"),
-        (run, sets["unlabelled"], "has a label to compare answers with"),
-    ):
-        run_command(model, "--data", data, status=2)
-        assert message in capsys.readouterr().err
-    run_command(run, "--data", sets["hha"], "--modality", "rgb")
 
 
 def test_a_weights_file_alone_can_be_evaluated(run, tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from test_evaluate import run_command, write_set
-from test_recognizer import save_model
+from test_evaluate import CLASSES, run_command, write_set
+from test_recognizer import SIDE, save_model
+
+from mmcl_core.data.cache import PreparedWriter, Sample
 
 
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
@@ -37,3 +40,28 @@ def test_what_is_no_trained_run_is_named(tmp_path, capsys, there, named, said):
     (tmp_path / there).write_bytes(b"x" * 100)
     run_command(tmp_path / named, "--data", tmp_path, status=2)
     assert said in capsys.readouterr().err
+
+
+def test_depth_of_another_kind_and_a_split_without_labels_are_named(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    save_model(run / "weights.safetensors", depth_encoding="normals")
+    save_model(tmp_path / "weights.safetensors", depth_encoding="stored")
+    sets = {}
+    for name, stored, label in (("hha", ["depth"], 0), ("unlabelled", [], -1)):
+        sets[name] = tmp_path / name
+        with PreparedWriter(
+            sets[name], classes=CLASSES, size=SIDE, modalities=["rgb", "depth"], stored=stored, description={}
+        ) as writer:
+            picture = np.full((SIDE, SIDE, 3), 99, np.uint8)
+            depth = picture if stored else np.full((SIDE, SIDE), 900, np.uint16)
+            writer.add(Sample({"rgb": picture, "depth": depth}, label, "test", "k"))
+    metric = write_set(tmp_path / "metric", count=4)
+    for model, data, message in (
+        (run, sets["hha"], f"depth in {sets['hha']} is pictures, and the model takes distances"),
+        (tmp_path, metric, f"depth in {metric} is distances, and the model takes pictures"),
+        (run, sets["unlabelled"], "has a label to compare answers with"),
+    ):
+        run_command(model, "--data", data, status=2)
+        assert message in capsys.readouterr().err
+    run_command(run, "--data", sets["hha"], "--modality", "rgb")

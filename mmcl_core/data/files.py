@@ -187,7 +187,7 @@ def publish(partial: Path, out: Path) -> None:
     old = _replaced(out)
     replaces = (out / INDEX).exists()
     if replaces:
-        if old.exists() and _left(old):
+        if _left(old):
             shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
     try:

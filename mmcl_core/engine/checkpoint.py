@@ -72,8 +72,12 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def restoring(path: Path) -> Iterator[None]:
+def restoring(path: Path, state: dict[str, Any] | None) -> Iterator[None]:
     """Name the file, and what to do, where a state that was read does not fit the run: it is of another version.
+
+    Args:
+        path: of the state.
+        state: what was read; with ``None``, a run from its start, errors are not the state's.
 
     Raises:
         CheckpointError: it lacks something, or has other weights.
@@ -81,7 +85,7 @@ def restoring(path: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        if isinstance(error, MmclError) or out_of_memory(error):
+        if state is None or isinstance(error, MmclError) or out_of_memory(error):
             raise
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(

@@ -138,7 +138,7 @@ class Trainer:
 
     def fit(self, state: dict[str, Any] | None = None) -> RunResult:
         """Train from a saved state, or from the start, to the end."""
-        with restoring(self.writer.path):
+        with restoring(self.writer.path, state):
             if state is not None:
                 check_state(state, self.run, self.samples, self.world.size, self.precision)
                 self.index, self.step = state["stage"], state["step"]
@@ -176,7 +176,7 @@ class Trainer:
         ema = self.config.optim.ema
         self.average = MovingAverage(self.system, ema) if ema > 0 else None
         if state is not None:
-            with restoring(self.writer.path):
+            with restoring(self.writer.path, state):
                 self.system.load_state_dict(state["system"])
                 for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                     optimizer.load_state_dict(saved)
