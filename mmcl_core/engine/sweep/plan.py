@@ -202,7 +202,10 @@ def _check_axis(table: Table, overrides: Mapping[str, Any]) -> None:
         return
     name = table.points.setting
     if name in overrides:
-        raise ConfigError(f"{name} is what the points of {table.path} are values of, and no setting of all runs")
+        raise ConfigError(
+            f"{name} is what the points of {table.path} are values of, and no setting of all runs: leave it out, or "
+            "change the values there"
+        )
     given = {"settings": [table.settings], "columns": [column.settings for column in table.columns.values()]}
     for row in table.rows.values():
         given[f"row {row.name}"] = [row.settings, *(cell.settings for cell in row.cells.values())]
