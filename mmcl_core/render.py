@@ -12,13 +12,10 @@ import importlib.util
 import logging
 import multiprocessing
 import os
-import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,8 @@ from mmcl_core.data.shares import parse_shard, parse_shares
 from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
-from mmcl_core.data.workers import end_with_parent, interrupts_deferred, one_thread_each
-from mmcl_core.errors import ConfigError, DataError, MmclError
+from mmcl_core.data.workers import in_order, start_worker
+from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
 from mmcl_core.synth.scene import VERSION
@@ -49,7 +46,7 @@ _SCENES = {
     "neighbours": ("neighbours", 4), "spread": ("camera_spread", 1.0),
     "piles": ("piles", 0.0), "paint": ("paint_spread", 0.0), "up": ("up", "z"),
 }  # fmt: skip
-_CHUNK = 32  # crops that a process makes at a time
+_CHUNK = 32  # crops that a process makes at a time, about
 _maker: CropMaker | None = None  # of a worker process
 
 
@@ -195,7 +192,8 @@ def render(
     kinds: dict[str, Any] = {"size": size, "modalities": ("rgb", "depth"), "description": description}
     began = time.monotonic()
     with PreparedWriter(out, classes=stock.classes, **kinds, overwrite=overwrite, resume=resume) as writer:
-        made = _fill(writer, (objects, seed, tuple(classes), apart, size, shares, look), numbers, count, workers, part)
+        arguments = (objects, seed, tuple(classes), apart, size, shares, look)
+        made = _fill(writer, arguments, numbers, count, workers, part, stock.together)
     rate = made / max(time.monotonic() - began, 1e-9)
     return _summary(out, shares, rate, step)
 
@@ -213,7 +211,13 @@ def _description(
 
 
 def _fill(
-    writer: PreparedWriter, arguments: tuple[Any, ...], numbers: range, count: int, workers: int, part: dict[str, Any]
+    writer: PreparedWriter,
+    arguments: tuple[Any, ...],
+    numbers: range,
+    count: int,
+    workers: int,
+    part: dict[str, Any],
+    together: int,
 ) -> int:
     """Write the crops that the set does not hold yet, and note now and then how far it is.
 
@@ -221,6 +225,7 @@ def _fill(
         arguments: of :func:`_start_worker`.
         numbers, count: of the crops of this shard, and how many the whole set has.
         part: what must be the same to go on, beside what the writer compares.
+        together: see :func:`_all_crops`.
 
     Returns:
         How many crops those were.
@@ -236,7 +241,7 @@ def _fill(
         )
     done = len(writer)
     left, saved = numbers[done:], time.monotonic()
-    crops = _all_crops(arguments, left, min(workers, len(left)))
+    crops = _all_crops(arguments, left, min(workers, len(left)), together)
     bar = progress_bar(crops, title="render", unit=" crops", total=len(numbers), done=done, in_logs=True)
     try:
         for number, crop in zip(left, bar, strict=True):
@@ -325,7 +330,15 @@ def _chosen(classes: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(classes) or known
 
 
-def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iterator[Crop]:
+def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int, together: int = 1) -> Iterator[Crop]:
+    """The crops of some numbers, in order.
+
+    Args:
+        arguments: of :func:`_start_worker`.
+        numbers: of the crops.
+        workers: processes.
+        together: crops in a row that share objects which have to be built: they are left to one process.
+    """
     if workers <= 1:
         threads = cv2.getNumThreads()
         _start_worker(*arguments)
@@ -334,23 +347,10 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iter
         finally:
             cv2.setNumThreads(threads)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
     size = max(1, min(_CHUNK, len(numbers) // (workers * 4)))
-    parts = (numbers[start : start + size] for start in range(0, len(numbers), size))
-    waiting: deque[Future[list[Crop]]] = deque()  # few: where writing is slower, crops would fill the memory
-    try:
-        while True:
-            while len(waiting) < 3 * workers and (part := next(parts, None)):
-                with interrupts_deferred(), one_thread_each():  # it may start a process
-                    waiting.append(pool.submit(_make_part, part))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise MmclError("a process that renders was lost, perhaps for want of memory; try fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    span = max(1, size * numbers.step // together) * together
+    parts = (list(part) for _, part in groupby(numbers, key=lambda number: number // span))
+    yield from in_order(_make_part, parts, workers, _start_worker, arguments)
 
 
 def _start_worker(
@@ -364,14 +364,13 @@ def _start_worker(
 ) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gathers the crops
-        end_with_parent()
+        start_worker()
     cv2.setNumThreads(1)
     scenes = {name: value for name, value in look.items() if name != "up"}
     _maker = CropMaker(make_stock(objects, seed, classes, apart, look["up"]), seed, size, shares, **scenes)
 
 
-def _make_part(numbers: range) -> list[Crop]:
+def _make_part(numbers: list[int]) -> list[Crop]:
     return [_make(number) for number in numbers]
 
 

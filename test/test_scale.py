@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmcl_core import metrics, render
-from mmcl_core.data import folder
+from mmcl_core.data import folder, workers
 from mmcl_core.data.splits import group_mask, shuffled, spread_repeats
 from mmcl_core.engine import figures, results
 from mmcl_core.engine import predictions as predictions_module
@@ -124,15 +124,16 @@ def test_labels_that_come_too_often_are_spread_in_time():
     assert all(len(set(batch)) == 64 for batch in spread[: 64 * 1000].reshape(-1, 64).tolist())
 
 
-def test_crops_are_not_made_far_ahead_of_what_is_written(monkeypatch):
-    class Pool:
-        made = 0
+def pool_that_notes(monkeypatch):
+    """Put a stand-in into the place of the worker processes; it keeps the parts that they would work on."""
+    parts = []
 
+    class Pool:
         def __init__(self, *_):
             pass
 
         def submit(self, make, part):
-            Pool.made += len(part)
+            parts.append(part)
             done = Future()
             done.set_result(list(part))
             return done
@@ -140,11 +141,27 @@ def test_crops_are_not_made_far_ahead_of_what_is_written(monkeypatch):
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(render, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    return parts
+
+
+def test_crops_are_not_made_far_ahead_of_what_is_written(monkeypatch):
+    parts = pool_that_notes(monkeypatch)
     crops = render._all_crops((), range(3, 100_000, 2), workers=2)
     assert [next(crops) for _ in range(40)] == list(range(3, 83, 2))
-    assert Pool.made < 500
+    assert sum(map(len, parts)) < 500
     assert sum(1 for _ in crops) == len(range(3, 100_000, 2)) - 40
+
+
+@pytest.mark.parametrize("numbers", [range(10_800), range(100, 1000), range(1, 3000, 4), range(30)])
+def test_an_object_is_built_by_one_process_alone(monkeypatch, numbers):
+    stock = crop_module.HouseholdStock(0, tuple("abcdefghijkl"), lambda *_: None)
+    assert stock.together == 24  # two crops of each class show the same object
+    parts = pool_that_notes(monkeypatch)
+    assert list(render._all_crops((), numbers, 2, stock.together)) == list(numbers)
+    windows = [{number // stock.together for number in part} for part in parts]
+    assert sum(map(len, windows)) == len(set().union(*windows))
+    assert max(map(len, parts)) <= 32
 
 
 @pytest.mark.parametrize(("room", "loads"), [(0, [0, 1, 2, 0]), (1 << 30, [0, 1, 2])])

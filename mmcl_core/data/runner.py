@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mmcl_core.data.skips import SkipLog
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
-from mmcl_core.data.workers import end_with_parent, interrupts_deferred
+from mmcl_core.data.workers import in_order, start_worker
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 from mmcl_core.progress import progress_bar
@@ -56,7 +52,7 @@ def make_samples(
         done: how many went before, for the progress bar.
 
     Raises:
-        DataError: a worker process died.
+        MmclError: a worker process died.
     """
     tasks = iter(filter(plan.wanted, shard_tasks(plan, shard)) if tasks is None else tasks)
     total = None if plan.total is None else len(range(shard[0], plan.total, shard[1]))
@@ -335,28 +331,8 @@ def _in_order(
     if workers <= 1:
         yield from (_make_one(make, task) for task in tasks)
         return
-    # Fresh processes: a forked copy of one that runs threads (torch, OpenCV) can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    waiting: deque[Future[list[tuple[str, list[Result]]]]] = deque()
-    try:
-        while True:
-            while len(waiting) < 3 * workers and (chunk := list(islice(tasks, _CHUNK))):
-                with interrupts_deferred():
-                    waiting.append(pool.submit(_make_chunk, make, chunk))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError("a worker process died, probably for want of memory; take fewer --workers") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
-    end_with_parent()
-    cv2.setNumThreads(1)
+    chunks = iter(lambda: list(islice(tasks, _CHUNK)), [])
+    yield from in_order(partial(_make_chunk, make), chunks, workers, start_worker)
 
 
 def _make_chunk(make: Callable[[Any], Iterable[Result]], tasks: list[Any]) -> list[tuple[str, list[Result]]]:

@@ -1,4 +1,4 @@
-"""Worker processes: their threads, Ctrl-C, and the end of their parent."""
+"""Worker processes: their work in order, their threads, Ctrl-C, and the end of their parent."""
 
 from __future__ import annotations
 
@@ -8,12 +8,68 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
-__all__ = ["end_with_parent", "interrupts_deferred", "one_thread_each"]
+import cv2
+
+from mmcl_core.errors import MmclError
+
+__all__ = ["end_with_parent", "in_order", "interrupts_deferred", "one_thread_each", "start_worker"]
+
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
+_AHEAD = 3  # parts under way for each worker: results that are taken slowly do not fill the memory
 
 #: What numerical libraries are told their number of threads by, when they are imported.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def in_order(
+    make: Callable[[_Part], Iterable[_Result]],
+    parts: Iterable[_Part],
+    workers: int,
+    start: Callable[..., None],
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[_Result]:
+    """What is made of the parts of a work, in their order, whichever process made it.
+
+    The processes are fresh ones: a forked copy of one that runs threads (torch, OpenCV) can hang.
+
+    Args:
+        make: part -> its results; a function that can be pickled.
+        parts: taken as they are needed.
+        workers: processes.
+        start: what each calls first, with ``arguments``; it should call :func:`start_worker`.
+
+    Raises:
+        MmclError: a process died.
+    """
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
+    left = iter(parts)
+    waiting: deque[Future[Iterable[_Result]]] = deque()
+    try:
+        while True:
+            while len(waiting) < _AHEAD * workers and (part := next(left, None)) is not None:
+                with interrupts_deferred(), one_thread_each():  # it may start a process
+                    waiting.append(pool.submit(make, part))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise MmclError("a worker process was lost, perhaps for want of memory; take fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def start_worker() -> None:
+    """What a worker does first: leave Ctrl-C to its parent, end with it, and run OpenCV on one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    cv2.setNumThreads(1)
 
 
 def end_with_parent() -> None:

@@ -88,6 +88,7 @@ class FolderStock:
     """
 
     unseen = "scenes"
+    together = 1  # crops in a row that share objects which have to be built
 
     def __init__(self, folder: str | Path, up: str = "z") -> None:
         self._up = up
@@ -238,6 +239,7 @@ class HouseholdStock:
 
     def __init__(self, seed: int, categories: tuple[str, ...], build: Callable[[str, int], Mesh]) -> None:
         self.classes, self._seed, self._build = categories, seed, build
+        self.together = _WINDOW * len(categories)
         self._built = lru_cache(_KEEP)(self._make)
 
     def item(self, label: int, split: str, window: int, rng: np.random.Generator) -> Item:
