@@ -92,24 +92,45 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     """
     unit, area = _face_normals(vertices, faces)
     corner_point = _welded(vertices)[faces].reshape(-1)  # the point under each of the 3F corners
-    order = np.argsort(corner_point, kind="stable")
     count = np.bincount(corner_point, minlength=int(corner_point.max()) + 1)
-    start = np.cumsum(count) - count
-    degree = np.where(count > _CROWD, 0, count)[corner_point]
     cosine = np.cos(np.deg2rad(crease))
-    corner = np.repeat(np.arange(len(corner_point)), degree)  # every corner, once per face around its point
+    own = np.repeat(np.arange(len(faces)), 3)  # the face of each corner
+    even = _even(corner_point, unit[own], np.cos(np.deg2rad(crease / 2)))
+    total = np.stack([np.bincount(corner_point, area[own, k]) for k in range(3)], axis=1)[corner_point]
+    order = np.argsort(corner_point, kind="stable")
+    start = np.cumsum(count) - count
+    rest = np.flatnonzero(~even[corner_point] & (count <= _CROWD)[corner_point])
+    degree = count[corner_point[rest]]
+    corner = np.repeat(rest, degree)  # every corner that is left, once per face around its point
     step = np.arange(len(corner)) - np.repeat(np.cumsum(degree) - degree, degree)
     other = order[start[corner_point[corner]] + step] // 3
     near = np.einsum("ij,ij->i", unit[corner // 3], unit[other]) > cosine
     corner, other = corner[near], other[near]
-    sums = [np.bincount(corner, area[other, k], len(corner_point)) for k in range(3)]
-    total = np.stack(sums, axis=1).astype(np.float64)  # of nothing at all they are whole numbers
-    for point in np.flatnonzero(count > _CROWD):
+    for k in range(3):
+        total[rest, k] = np.bincount(corner, area[other, k], len(corner_point))[rest]
+    for point in np.flatnonzero((count > _CROWD) & ~even):
         corner = order[start[point] : start[point] + count[point]]
         total[corner] = _sums_of_near(unit[corner // 3], area[corner // 3], cosine)
     length = np.linalg.norm(total, axis=1, keepdims=True)
     total = np.where(length > 1e-20, total / np.maximum(length, 1e-20), np.repeat(unit, 3, axis=0))
     return total.reshape(-1, 3, 3).astype(np.float32)
+
+
+def _even(point: np.ndarray, unit: np.ndarray, cosine: float) -> np.ndarray:
+    """Whether all faces around each point are near its middle, and so near each other: most are on smooth surfaces.
+
+    Args:
+        point: int [N], the point at each corner.
+        unit: float64 [N, 3], the normal of the corner's face.
+        cosine: of half the angle within which faces are near.
+
+    Returns:
+        bool [points].
+    """
+    middle = np.stack([np.bincount(point, unit[:, k]) for k in range(3)], axis=1)
+    middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-20)
+    far = np.einsum("ij,ij->i", unit, middle[point]) < cosine + 1e-9
+    return np.bincount(point, far) == 0
 
 
 def _sums_of_near(unit: np.ndarray, area: np.ndarray, cosine: float) -> np.ndarray:
