@@ -127,10 +127,10 @@ def _even(point: np.ndarray, unit: np.ndarray, cosine: float) -> np.ndarray:
     Returns:
         bool [points].
     """
-    middle = np.stack([np.bincount(point, unit[:, k]) for k in range(3)], axis=1)
-    middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-20)
+    total = np.stack([np.bincount(point, unit[:, k]) for k in range(3)], axis=1)
+    middle = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
     far = np.einsum("ij,ij->i", unit, middle[point]) < cosine + 1e-9
-    return np.bincount(point, far) == 0
+    return np.asarray(np.bincount(point, far) == 0)
 
 
 def _sums_of_near(unit: np.ndarray, area: np.ndarray, cosine: float) -> np.ndarray:
