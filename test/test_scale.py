@@ -1,4 +1,4 @@
-"""Many samples, classes and groups: what must not grow with their product. Speed and memory by wide margins alone."""
+"""Many samples, classes and groups: what must not grow with their product. Memory by wide margins alone."""
 
 import tracemalloc
 from concurrent.futures import Future
