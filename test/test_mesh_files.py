@@ -36,7 +36,7 @@ def from_above(mesh):
     rays, placed = camera.rays(200, 200), [Placed(Solid(mesh), np.eye(3), np.zeros(3))]
     hits = cast(camera.position, rays, placed)
     seen = surface(camera, rays, hits, placed, [MeshSkin(mesh)], [], [])
-    return seen.points[hits.owner == 0], seen.colour[hits.owner == 0]
+    return seen.points.T[hits.owner == 0], seen.colour[hits.owner == 0]
 
 
 def plain_colours(mesh):

@@ -41,8 +41,8 @@ def test_sphere_depth_and_normals_match_the_closed_form():
     placed = [Placed(Solid(sphere(radius)), yaw(0.7), np.zeros(3))]
     hits = cast(camera.position, rays, placed)
     # |p + z d|^2 = r^2, solved ray by ray
-    expected = np.full(len(rays), np.inf)
-    for k, d in enumerate(rays.astype(float)):
+    expected = np.full(size * size, np.inf)
+    for k, d in enumerate(rays.T.astype(float)):
         a, b, c = d @ d, camera.position @ d, camera.position @ camera.position - radius**2
         if b * b > a * c:
             expected[k] = (-b - np.sqrt(b * b - a * c)) / a
@@ -50,10 +50,10 @@ def test_sphere_depth_and_normals_match_the_closed_form():
     assert rim <= 8  # the faceted outline may differ in a pixel here and there
     both = np.isfinite(expected) & np.isfinite(hits.z)
     assert both.sum() > 500
-    inner = both & (np.linalg.norm((camera.position + hits.z[:, None] * rays)[:, :2], axis=1) < 0.9 * radius)
+    inner = both & (np.linalg.norm((camera.position[:, None] + hits.z * rays)[:2], axis=0) < 0.9 * radius)
     np.testing.assert_allclose(hits.z[inner], expected[inner], atol=5e-4)
     seen = surface(camera, rays, hits, placed, [MeshSkin(placed[0].solid.mesh)], [], [])
-    np.testing.assert_allclose(seen.normals[inner], seen.points[inner] / radius, atol=0.02)
+    np.testing.assert_allclose(seen.normals[:, inner], seen.points[:, inner] / radius, atol=0.02)
     assert (seen.colour[both] == (200, 100, 50)).all()
 
 
@@ -87,8 +87,8 @@ def test_projected_points_lie_on_their_rays():
     rotation *= np.sign(np.linalg.det(rotation))
     camera = Camera(90.0, 80.0, 20.0, 12.0, rotation, rng.standard_normal(3))
     rays = camera.rays(40, 30)
-    depth = rng.uniform(0.5, 2, len(rays))
-    pixels, z = camera.project(camera.position + rays * depth[:, None])
+    depth = rng.uniform(0.5, 2, 40 * 30)
+    pixels, z = camera.project(camera.position + (rays * depth).T)
     column, row = np.meshgrid(np.arange(40), np.arange(30))
     np.testing.assert_allclose(pixels, np.stack([column, row], -1).reshape(-1, 2), atol=1e-3)
     np.testing.assert_allclose(z, depth, rtol=1e-5)
@@ -116,9 +116,9 @@ def test_nearest_of_several_solids_wins():
 def test_shadow_of_a_box():
     placed = [Placed(Solid(mesh_of(trimesh.creation.box((0.1, 0.1, 0.1)))), np.eye(3), np.array([0, 0, 0.05]))]
     x = np.array([0.06, 0.1, 0.14, 0.16, 0.3, -0.06, -0.2], np.float32)
-    points = np.stack([x, 0 * x, 0 * x], axis=1)
-    normals = np.tile(np.array([0, 0, 1], np.float32), (len(x), 1))
-    light = np.tile(np.array([-1, 0, 1], np.float32) / np.float32(np.sqrt(2)), (len(x), 1))
+    points = np.stack([x, 0 * x, 0 * x])
+    normals = np.tile(np.array([[0], [0], [1]], np.float32), len(x))
+    light = np.tile(np.array([[-1], [0], [1]], np.float32) / np.float32(np.sqrt(2)), len(x))
     # light from -x at 45 degrees: the box of height 0.1 shades x from 0.05 to 0.15
     assert blocked(points, normals, light, placed).tolist() == [True, True, True, False, False, False, False]
     assert not blocked(points, normals, light, placed, reach=0.005).any()

@@ -143,8 +143,8 @@ def _visible(camera: Camera, placed: Sequence[Placed]) -> tuple[float, np.ndarra
     rays = grid.rays(_PROBE, _PROBE)
     alone = cast(camera.position, rays, placed[:1])
     on_target = np.flatnonzero(alone.owner == 0)
-    before = cast(camera.position, rays[on_target], placed[1:]).z < alone.z[on_target]
-    clear = np.zeros(len(rays), bool)
+    before = cast(camera.position, rays.take(on_target, 1), placed[1:]).z < alone.z[on_target]
+    clear = np.zeros(len(alone.z), bool)
     clear[on_target] = ~before
     inside = ((x > -0.5) & (x < IMAGER[0] - 0.5))[None] & ((y > -0.5) & (y < IMAGER[1] - 0.5))[:, None]
     seen = clear.reshape(_PROBE, _PROBE) & inside

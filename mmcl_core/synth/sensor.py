@@ -99,14 +99,15 @@ class ColourCamera:
         grain = cv2.blur(rng.standard_normal(light.shape, np.float32), (2, 2)) * np.float32(1.6 / cell)
         light += grain * np.sqrt(np.maximum(light, 0) * np.float32(self.shot) + np.float32(self.read**2))
         index = np.clip(light * np.float32(_CURVE / 2), 0, _CURVE - 1).astype(np.int32)
-        picture: np.ndarray = self._curve()[index]
+        picture: np.ndarray = self._curve().take(index)
         if self.sharpen > 0:
             soft = cv2.GaussianBlur(picture, (0, 0), 1.0)
             picture = cv2.addWeighted(picture, 1 + self.sharpen, soft, -self.sharpen, 0)
         if self.jpeg:
-            code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])[1]
-            picture = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1]
-        return np.ascontiguousarray(picture)
+            swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            code = cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])[1]
+            picture = cv2.cvtColor(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+        return np.asarray(picture)
 
     def _curve(self) -> np.ndarray:
         x = np.linspace(0, 2, _CURVE)
