@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "what", choices=("train", "loss", "data", "infer", "prepare"), help="what to measure; prepare as the first word"
     )
-    parser.add_argument("overrides", nargs="*", metavar=SETTING, help="settings that differ from the file")
+    parser.add_argument("overrides", nargs="*", default=[], metavar=SETTING, help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings, YAML (default: those of config.py)")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="measured repetitions (default: 5)")
     parser.add_argument("--crops", type=int, default=10, metavar="N", help="infer: crops in a frame (default: 10)")

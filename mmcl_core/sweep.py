@@ -78,7 +78,7 @@ def _show(plan: Plan, out: Path) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("mmcl_core.sweep", __doc__, EXAMPLES)
     add = parser.add_argument
-    add("overrides", nargs="*", metavar=SETTING, help="settings of all runs, last of all")
+    add("overrides", nargs="*", default=[], metavar=SETTING, help="settings of all runs, last of all")
     add("--config", required=True, metavar="FILE", help="table file (YAML)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (default: 0 1 2)")
     add("--data", nargs="+", default=[], metavar="[NAME=]DIR", help="prepared sets; DIR alone is the table's first")

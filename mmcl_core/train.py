@@ -127,7 +127,7 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("mmcl_core.train", __doc__, EXAMPLES)
-    parser.add_argument("overrides", nargs="*", metavar=SETTING, help="settings that differ from the file")
+    parser.add_argument("overrides", nargs="*", default=[], metavar=SETTING, help="settings that differ from the file")
     parser.add_argument("--config", metavar="FILE", help="settings (YAML)")
     parser.add_argument("--data", metavar="DIR", help="the prepared set: short for data.root=DIR")
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/<name of the file>-<hash>)")

@@ -94,6 +94,16 @@ def test_an_error_is_one_line_and_shows_its_traceback_where_asked_for(flag, caps
     assert ("Traceback" in said) == (flag == "--verbose")
 
 
+@pytest.mark.parametrize("name", CORE)
+def test_settings_are_never_said_to_be_required(name, capfd):
+    try:
+        status = importlib.import_module(f"mmcl_core.{name}").main([])
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    assert "section.key=value" not in capfd.readouterr().err.splitlines()[-1]
+
+
 def raising(error):
     def action():
         raise error
