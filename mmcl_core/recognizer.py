@@ -240,9 +240,10 @@ class Recognizer:
             raise InputError("nothing to recognise: give rgb=[crops], depth=[crops], or both")
         for kind in given:
             if kind not in self.modalities:
-                known = " and ".join(self.modalities)
+                known, files = " and ".join(self.modalities), self._backend.name == "onnx"  # one for each modality
+                made, remedy = ("exported", "export it, too") if files else ("trained", "train with it")
                 raise UntrainedModalityError(
-                    f"the model {self.model_id} was trained for {known}, not for {kind}; leave it out or train with it"
+                    f"the model {self.model_id} was {made} for {known}, not for {kind}; leave it out or {remedy}"
                 )
         counts = {kind: len(crops) for kind, crops in given.items()}
         if len(set(counts.values())) > 1:
