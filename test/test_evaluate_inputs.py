@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_evaluate import CLASSES, run_command, write_set
+from test_evaluate import CLASSES, read, run_command, write_set
 from test_recognizer import SIDE, save_model
 
 from mmcl_core.data.cache import PreparedWriter, Sample
+
+
+def test_a_single_picture_of_a_sensor_makes_no_statistics_under_the_authors_protocol(tmp_path):
+    """Some of its batches of 4 hold one sample with depth, or none."""
+    save_model(tmp_path / "weights.safetensors", trained=("depth",))
+    data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i % 4 else ())
+    run_command(tmp_path, "--data", data, "--modality", "depth", "--legacy-protocol", "--out", tmp_path / "out")
+    assert 3 <= read(tmp_path / "out")[0]["modalities"]["depth"]["samples"] <= 6
 
 
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
