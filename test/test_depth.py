@@ -48,6 +48,20 @@ def test_reference_distance():
     assert found[4] == 0
 
 
+@pytest.mark.parametrize("encoding", ["replicate", "relative", "normals", "relief", "hha"])
+def test_what_is_not_positive_and_finite_is_no_reading(encoding):
+    depth, camera = crops()
+    other = depth.clone()
+    for value, rows in ((math.nan, slice(0, 10)), (math.inf, slice(10, 20)), (-math.inf, 25), (-700.0, slice(30, 40))):
+        other[:, :, rows][depth[:, :, rows] == 0] = value
+    assert not other.isfinite().all()
+    for background in (0.0, 0.5):
+        found, wanted = (
+            encodings.encode(d, camera, encoding=encoding, background_m=background) for d in (other, depth)
+        )
+        assert torch.equal(found, wanted)
+
+
 def test_replicate():
     depth, camera = crops()
     result = encodings.encode(depth, camera, encoding="replicate", mean=(91.0,), std=(60.0,), range_m=(0.3, 1.0))
@@ -184,12 +198,15 @@ def test_plane_fit_is_least_squares():
 
 
 def test_normals_need_four_readings_off_a_line():
-    depth = torch.zeros(2, 1, 20, 20)
+    depth = torch.zeros(4, 1, 20, 20)
     depth[0, 0, 10, 5:15] = 700
     depth[1, 0, 10, 10] = 700
-    normals, defined = encodings.plane_fit(depth, torch.tensor([CAMERA] * 2), 3)
-    assert not defined.any()
-    assert (normals == 0).all()
+    depth[2, 0, (8, 10, 10), (10, 8, 10)] = 700
+    depth[3, 0, (8, 8, 10, 10), (8, 10, 8, 10)] = 700
+    normals, defined = encodings.plane_fit(depth, torch.tensor([CAMERA] * 4), 3)
+    assert not defined[:3].any()
+    assert (normals[:3] == 0).all()
+    assert torch.equal(defined[3], depth[3] > 0)
 
 
 def test_slopes_are_metres_across_the_crop_whatever_the_camera_and_resolution():
@@ -268,6 +285,16 @@ def test_hha_of_a_floor_and_a_wall(pitch):
     border = np.abs(np.arange(64)[:, None] - on_floor.argmax(0)[None]) <= away
     assert np.abs(angle[on_floor & ~border] - 38).max() <= 2
     assert np.abs(angle[~on_floor & ~border] - 128).max() <= 2
+
+
+def test_heights_begin_at_the_lowest_reading_also_above_the_axis_of_the_camera():
+    """A wall 2 m away, all of it higher than the camera, with a hole."""
+    depth = torch.full((1, 1, 32, 32), 2000.0)
+    depth[..., 10:14, 10:14] = 0
+    camera = torch.tensor([[100.0, 100.0, 15.5, 60.0]])
+    heights = encodings.hha(depth, camera)[0][0, 1]
+    expected = (200 * (31 - torch.arange(32.0)) / 100).round()[:, None].expand(32, 32)
+    assert torch.equal(heights[depth[0, 0] > 0], expected[depth[0, 0] > 0])
 
 
 def test_gravity_of_one_wall_stays_upright():

@@ -272,6 +272,10 @@ def test_missing_pictures_and_labels_are_counted(run, tmp_path):
         figures = report["modalities"][name]
         assert (figures["samples"], figures["missing"]) == (samples, missing)
         assert sum(line["modality"] == name for line in lines) == samples
+    run_command(run, "--data", write_set(tmp_path / "whole"))
+    whole = {(line["modality"], line["key"]): line["score"] for line in read(run / "evaluation" / "whole-test")[1]}
+    for line in lines:  # its own camera's answer, whatever other samples lack
+        assert float(line["score"]) == pytest.approx(float(whole[line["modality"], line["key"]]), abs=1e-4)
 
 
 def test_legacy_protocol_is_marked_and_uses_the_test_statistics(run, tmp_path, capsys):

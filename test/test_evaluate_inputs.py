@@ -1,13 +1,44 @@
-"""Models and sets that ``evaluate`` cannot take, by name."""
+"""Models and sets that ``evaluate`` cannot take, by name, and unusual ones that it can."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_evaluate import CLASSES, run_command, write_set
+from test_evaluate import CLASSES, read, run_command, write_set
 from test_recognizer import SIDE, save_model
 
 from mmcl_core.data.cache import PreparedWriter, Sample
+
+
+def test_a_single_picture_of_a_sensor_makes_no_statistics_under_the_authors_protocol(tmp_path):
+    """Some of its batches of 4 hold one sample with depth, or none."""
+    save_model(tmp_path / "weights.safetensors", trained=("depth",))
+    data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i % 4 else ())
+    run_command(tmp_path, "--data", data, "--modality", "depth", "--legacy-protocol", "--out", tmp_path / "out")
+    assert 3 <= read(tmp_path / "out")[0]["modalities"]["depth"]["samples"] <= 6
+
+
+def test_where_depth_shows_nothing_colour_answers_under_the_authors_protocol_too(tmp_path):
+    """Its samples come in another order than they are written down in."""
+    save_model(tmp_path / "weights.safetensors")
+    data, blank = write_set(tmp_path / "set", blank=range(9)), {f"k{i:03d}" for i in range(9)}
+    run_command(tmp_path, "--data", data, "--legacy-protocol", "--out", tmp_path / "out")
+    answers = {(line["modality"], line["key"]): line["score"] for line in read(tmp_path / "out")[1]}
+    alike = {key for name, key in answers if name == "rgbd" and answers[name, key] == answers["rgb", key]}
+    looked_at = {key for _, key in answers}
+    assert len(blank & looked_at) >= 6
+    assert alike == blank & looked_at
+
+
+def test_bf16_is_computed_where_it_is_asked_for_and_is_close(tmp_path):
+    save_model(tmp_path / "weights.safetensors")
+    data, scores = write_set(tmp_path / "set", count=6), {}
+    for precision in ("float32", "bf16"):
+        out = tmp_path / precision
+        run_command(tmp_path, "--data", data, "--modality", "rgb", "--precision", precision, "--out", out)
+        scores[precision] = [float(line["score"]) for line in read(out)[1]]
+    assert scores["bf16"] == pytest.approx(scores["float32"], abs=0.05)
+    assert scores["bf16"] != scores["float32"]
 
 
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):

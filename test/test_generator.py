@@ -54,6 +54,43 @@ def test_generator_of_the_publication():
     assert sum(p.numel() for p in Generator(256, "rgb").parameters()) == convolutions + biases + norms
 
 
+def normalised(norms, level, x):
+    name = str(level)
+    return F.batch_norm(x, None, None, norms[name].weight, norms[name].bias, True) if name in norms else x
+
+
+def test_generator_layer_by_layer():
+    """Leaky ReLUs on the way down, plain ones on the way up; what is joined is normalised and not rectified."""
+    generator = Generator(32, "rgb", width=2, dropout=0.0)
+    x = pictures(3, 32)
+    maps = []
+    for level, layer in enumerate(generator.down):
+        given = F.leaky_relu(maps[-1], 0.2) if maps else x
+        given = F.conv2d(given, layer.weight, layer.bias, stride=2, padding=1)
+        maps.append(normalised(generator.down_norm, level, given))
+    made = maps.pop()
+    for level in (4, 3, 2, 1, 0):
+        layer = generator.up[level]
+        made = F.conv_transpose2d(F.relu(made), layer.weight, layer.bias, stride=2, padding=1)
+        made = normalised(generator.up_norm, level, made)
+        made = torch.cat((made, maps.pop()), 1) if maps else made
+    torch.testing.assert_close(generator(x), made)
+
+
+def test_patch_discriminator_layer_by_layer():
+    discriminator = PatchDiscriminator(64, width=2)
+    source, target = pictures(3, 64), pictures(3, 64, seed=1)
+    x = torch.cat((source, target), 1)
+    last = len(discriminator.convolutions) - 1
+    for level, layer in enumerate(discriminator.convolutions):
+        x = F.conv2d(x, layer.weight, layer.bias, stride=2 if level < last - 1 else 1, padding=1)
+        if 0 < level < last:
+            x = normalised(discriminator.norms, level, x)
+        x = F.leaky_relu(x, 0.2) if level < last else x
+    assert (x < 0).any()
+    torch.testing.assert_close(discriminator(source, target), x)
+
+
 def test_generator_initialisation_and_range():
     torch.manual_seed(0)
     generator = Generator(32, "rgb", width=16)

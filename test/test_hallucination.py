@@ -63,6 +63,7 @@ def test_the_hallucination_stream_sees_what_its_teacher_sees(name):
     ADMD's classifier is a copy that is frozen; the other method is given no labels, only the teacher's answers.
     """
     settings = ("admd.lr=0.003", "admd.hidden=64", "hallucination.imitation=1", "optim.lr=0.003")
+    settings += ("model.metric_size=false",)
     method, system = build(name, *settings)
     learn(method, system, stage_of(method, "alone"), shapes(), 50)
     stage, batch = stage_of(method, "hallucinate"), shapes(labelled=name == "admd")

@@ -42,6 +42,15 @@ def test_probes_know_the_labels_of_the_run_and_no_others(data):
         assert labels.tolist() == expected.tolist()
 
 
+def test_probes_look_at_samples_from_the_whole_of_a_large_set(data, monkeypatch):
+    """Not at its first ones: sets are often in the order of their classes."""
+    monkeypatch.setattr("mmcl_core.engine.samples.PROBE_SAMPLES", 10)
+    samples = Samples(tiny.settings(data), World(), torch.device("cpu"))
+    index = torch.cat([part.index for part in samples.probing.ordered()]).tolist()
+    assert len(samples.rows) == 32
+    assert index == samples.rows[::4].tolist()
+
+
 def test_what_was_trained_without_labels_answers_nothing(data, tmp_path, capsys):
     run = tmp_path / "run"
     config = tiny.settings(data, "data.label_share=0", "train.probe=1", "train.epochs=1")

@@ -24,22 +24,23 @@ BATCH = 12
 
 
 def build(*overrides):
-    config = tiny.settings("unused", "model.dropout=0", *overrides)
+    config = tiny.settings("unused", "model.dropout=0", "model.metric_size=true", *overrides)
     method = method_class(config.method)(config, tiny.CLASSES)
     torch.manual_seed(0)
     return method, method.build()
 
 
 def batch_for(method, stage, present=None, labels=None, fill=0.0, seed=0):
-    """Random pictures for every view; those of samples that lack the view hold ``fill``."""
-    g = torch.Generator().manual_seed(seed)
+    """Random pictures and cameras for every view; where a sample lacks it, ``fill``, and cameras that go with it."""
+    g, of_cameras = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     pictures, present = {}, present or {}
     for view, modality in method.views(stage).items():
         shape, low, span = ((3, 32, 32), 0, 255) if modality == "rgb" else ((1, 32, 32), 500, 700)  # mm
         image = low + span * torch.rand(BATCH, *shape, generator=g)
+        camera = 20 + 20 * torch.rand(BATCH, 4, generator=of_cameras)
         if view in present:
-            image[~present[view]] = fill
-        pictures[view] = Picture(image, torch.zeros(BATCH, 4))
+            image[~present[view]], camera[~present[view]] = fill, 100.0 if fill else 0.0
+        pictures[view] = Picture(image, camera)
     labels = torch.arange(BATCH) % 3 if labels is None else labels
     return ViewBatch(pictures, present, labels, torch.arange(BATCH), method.draw(BATCH, stage, g))
 
@@ -218,7 +219,8 @@ def test_supervised_is_plain_cross_entropy(head):
         system.classifier.output.weight *= 100
     found = losses(method, system)
     stage = method.stages()[0]
-    f1 = system.features(batch_for(method, stage).pictures["depth"].image, "depth", levels=()).f1
+    picture = batch_for(method, stage).pictures["depth"]
+    f1 = system.features(picture.image, "depth", picture.camera, levels=()).f1
     logits = getattr(system.classifier(f1, "depth"), head)
     assert logits.abs().max() > 10
     assert list(found) == ["class depth"]
@@ -253,6 +255,8 @@ def test_two_step_stages():
     alone, _ = build("method=two_step", "train.modalities=[rgb]")
     assert list(alone.views(alone.stages()[0])) == ["rgb_a", "rgb_b"]
     assert list(alone.views(alone.stages()[1])) == ["rgb"]
+    single, _ = build("method=two_step", "train.target=depth")  # what is not classified is not encoded in vain
+    assert [list(single.views(stage)) for stage in single.stages()] == [["rgb", "depth"], ["depth"]]
 
 
 @pytest.mark.parametrize("name", ["two_step", "cmc"])

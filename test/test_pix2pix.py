@@ -155,6 +155,17 @@ def test_generated_pictures_do_not_depend_on_the_batch_and_differ_by_copy():
     assert drawn.bincount().tolist() == pytest.approx([100] * 3, abs=30)
 
 
+def test_a_generated_picture_has_the_camera_of_its_sample():
+    """Of equal depth pictures, whose metric size is told to the generator."""
+    method, system, _ = classifying("train.target=depth", "model.metric_size=true", *WHOLE)
+    samples, alone = samples_of([8, 9]), samples_of([9])
+    samples.camera = torch.tensor([[30.0, 30, 19.5, 19.5], [90.0, 90, 19.5, 19.5]])
+    alone.camera = samples.camera[1:]
+    first, second = (method.artist(system, samples)(n, 9, 0) for n in (0, 1))
+    assert torch.equal(second, method.artist(system, alone)(0, 9, 0))
+    assert not torch.allclose(first, second, atol=1e-2)
+
+
 def test_no_two_kept_pictures_show_the_same_crop():
     """Of equal samples: what is cropped follows from the row and the copy together."""
     method, system, stage = classifying("pix2pix.copies=4", "augment.scale=[0.3, 0.9]")

@@ -34,6 +34,13 @@ def test_warm_up_is_linear_and_never_zero():
     assert steps == pytest.approx([2e-4 / 500] * 499)
 
 
+def test_a_milestone_within_the_warm_up_counts_as_well():
+    optim = OptimConfig(lr=1.0, warmup_steps=8, milestones=(1, 3), gamma=0.2)
+    rates = [learning_rate(step, optim, 2, 5) for step in range(10)]
+    assert rates[:6] == pytest.approx([1 / 8, 2 / 8, 0.2 * 3 / 8, 0.2 * 4 / 8, 0.2 * 5 / 8, 0.2 * 6 / 8])
+    assert rates[6:] == pytest.approx([0.04 * 7 / 8, 0.04, 0.04, 0.04])
+
+
 def test_a_stage_that_is_over_before_it_is_warm_is_told(tmp_path, caplog):
     """Every stage warms up anew; those at a rate of their own do not."""
     data = tiny.make_set(tmp_path / "set")  # 4 updates an epoch

@@ -37,6 +37,13 @@ def test_a_share_alone_is_no_name_of_a_split():
     assert parse_shares("v1.0") == {"v1.0": 1}
 
 
+def test_shares_are_of_the_whole():
+    assert parse_shares("a=0.7, b=0.2, c=0.1") == {"a": 0.7, "b": 0.2, "c": 0.1}
+    for text in ("train=0.8,test=0.15", "train=0.8,test=0.25", "train=1.2,test=-0.2", "a=0.5,a=0.5"):
+        with pytest.raises(ConfigError, match="shares > 0 that sum to 1"):
+            parse_shares(text)
+
+
 def units_of(*counts):
     """Units by the number of samples that they have of each class."""
     return [[label for label, number in enumerate(unit) for _ in range(number)] for unit in counts]
@@ -53,6 +60,14 @@ def test_what_a_split_lacks_of_a_class_counts_by_its_share_of_that_class():
     """One of four of the rare class weighs more than some of a thousand."""
     units = units_of((490, 2), (495, 1), (15, 1))
     assert deal(units, 2, {"train": 0.5, "test": 0.5}, range(3)) == ["train", "test", "test"]
+
+
+def test_samples_without_a_label_are_dealt_among_themselves():
+    """In turns with the first class: counted as one with it, each split would get one of the two."""
+    units = [[0], [-1]] * 4
+    drawn = deal(units, 2, {"train": 0.5, "test": 0.5}, range(8))
+    for kind in (0, 1):
+        assert sorted(drawn[kind::2]) == ["test"] * 2 + ["train"] * 2
 
 
 def test_parts_are_counted_from_zero():

@@ -169,9 +169,9 @@ def test_a_label_share_keeps_ceil_of_it_stratified(prepared, share):
 
 
 def test_a_label_share_is_no_more_than_its_ceil_and_leaves_no_class_without(prepared, monkeypatch):
-    """0.1 is a little more than a tenth to a computer: of 30 samples 3 keep their label, not 4."""
-    for count in (30, 70, 700):
-        assert stratified_mask(np.zeros(count, np.int64), 0.1, 0, 2, up=True).sum() == count // 10
+    """0.07 of 100 is a little more than 7 to a computer: 7 keep their label, not 8."""
+    for share, count, wanted in ((0.07, 100, 7), (0.07, 101, 8), (0.1, 30, 3), (0.1, 31, 4)):
+        assert stratified_mask(np.zeros(count, np.int64), share, 0, 2, up=True).sum() == wanted
     rows = prepared.select("train")
     rare = np.zeros(len(prepared), np.int64)
     rare[rows[[4, 9]]] = 1
@@ -205,6 +205,7 @@ def test_a_class_is_drawn_alike_whatever_the_others_are():
     together, single = stratified_mask(labels, 0.5, 4, 1), stratified_mask(alone, 0.5, 4, 1)
     assert (together[labels == 0] == single[labels == 0]).all()
     assert (together[labels == 0] != together[labels == 1]).any()  # its order is its own
+    assert (single != stratified_mask(alone, 0.5, 4, 2)).any()  # and another one for another purpose
 
 
 def test_an_unlabelled_set_can_be_trained_on(tmp_path):

@@ -76,6 +76,15 @@ def scores(network, name, x):
     return stream.logits(f1, stream.modalities[0]), f1
 
 
+def test_zeros_are_as_many_as_the_pictures_while_statistics_are_taken():
+    """As under the authors' protocol of evaluation: a single one would have no variance to be normalised by."""
+    network = make("zeroed").train()
+    logits, f1 = network(pictures("rgb"), "rgb")
+    assert logits.shape == (6, 3)
+    assert f1.shape == (6, CONFIG.nrkhs)
+    assert logits.isfinite().all()
+
+
 @pytest.mark.parametrize("rule", RULES)
 @torch.no_grad()
 def test_answers_are_the_mean_of_what_the_streams_see(rule):

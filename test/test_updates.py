@@ -133,16 +133,16 @@ def test_pictures_follow_from_the_seed_beside_the_order(data, tmp_path):
     assert not torch.equal(*next(pair for pair in pairs[1] if pair[0].ndim == 4))
 
 
-def test_what_drops_out_follows_from_seed_and_update(data, tmp_path):
+def test_what_drops_out_follows_from_seed_update_and_process(data, tmp_path):
     """The same pictures and weights; the terms of the loss tell which units were left out."""
     words = ("model.dropout=0.5", "method=supervised", "optim.lr=0")
     trainer, parts = begun(data, tmp_path, *words, "seed=0")
     start = weights(trainer.system)
     terms = []
-    for seed, number in ((0, 0), (0, 0), (1, 0), (0, 1)):
+    for seed, number, rank in ((0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
         trainer, _ = begun(data, tmp_path, *words, f"seed={seed}")
         trainer.system.load_state_dict(start)
-        trainer.step = number
+        trainer.step, trainer.world = number, World(rank)
         terms.append(step(trainer, parts))
     assert terms[0] == terms[1]
     assert all(terms[0][name] != other[name] for other in terms[2:] for name in terms[0])

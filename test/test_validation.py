@@ -100,3 +100,16 @@ def test_linear_probe_finds_what_is_linear_and_nothing_else():
     points[:, 0] += 8.0 * (labels == 1) - 8.0 * (labels == 2)
     assert linear_accuracy(points[:200], labels[:200], points[200:], labels[200:], 3) > 0.98
     assert noise < 0.55
+
+
+def test_the_linear_probe_judges_every_sample_by_itself_and_is_regularised():
+    g = torch.Generator().manual_seed(5)
+    points, labels = torch.randn(60, 2, generator=g), (torch.arange(60) % 4).clamp(max=2)
+    points[:, 0] += 3.0 * labels
+    known, asked, truth = (points[:40], labels[:40]), points[40:], labels[40:]
+    together = linear_accuracy(*known, asked, truth, 3)
+    assert 0.8 < together < 1
+    apart = [linear_accuracy(*known, asked[truth == c], truth[truth == c], 3) for c in (0, 2)]  # 5 and 10 of 20
+    middle = linear_accuracy(*known, asked[truth == 1], truth[truth == 1], 3)
+    assert together == pytest.approx((5 * apart[0] + 5 * middle + 10 * apart[1]) / 20)
+    assert linear_accuracy(*known, asked, truth, 3, decay=1e3) == 0.5  # the most frequent class for all

@@ -161,7 +161,7 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     else:
         held = _held_back(prepared, train, data.val_fraction, seed)
         train, val = train[~held], train[held]
-    labels = prepared.labels[train].copy()
+    labels = prepared.labels[train]
     if data.label_share < 1:
         labels[~stratified_mask(labels, data.label_share, seed, _LABELLED, least=1, up=True)] = -1
     if data.unlabelled == "drop":
@@ -251,7 +251,7 @@ def stratified_mask(
     """
     classes, counts = np.unique(labels[labels >= 0], return_counts=True)
     wanted = share * int(counts.sum())
-    # A share such as 0.1 is a little more than a tenth: without the margin ceil(0.1 * 30) would be 4.
+    # 0.07 * 100 is a little more than 7: without the margin its ceil would be 8.
     total = int(np.ceil(wanted - 1e-9)) if up else int(np.floor(wanted + 0.5))
     mask = np.zeros(len(labels), dtype=bool)
     for label, take in zip(classes, _allot(counts, total, share, least, spare), strict=True):
@@ -266,7 +266,7 @@ def _allot(counts: IndexArray, total: int, share: float, least: int, spare: int)
     floor = np.minimum(least if least * len(counts) <= total else 0, most)
     total = min(total, int(most.sum()))
     exact = share * counts
-    take = np.clip(np.floor(exact + 1e-9).astype(np.int64), floor, most)
+    take = np.clip(np.floor(exact).astype(np.int64), floor, most)
     while (missing := total - int(take.sum())) != 0:
         step = 1 if missing > 0 else -1
         gap = step * (exact - take)
