@@ -6,6 +6,7 @@ from ros_fakes import FakeRecognizer, Robot, camera_info, header
 from mmcl_core.errors import ConfigError
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.frames import FrameAnswer, Result
+from mmcl_ros.health import State
 from mmcl_ros.intake import FAULTS, LOOK_AGAIN_S, PATIENT_S, wanted_modalities
 from mmcl_ros.ledger import Ledger
 
@@ -253,6 +254,35 @@ def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
     robot.now += 1.0
     robot.send("rgb")  # depth has ceased: colour alone, not a pair of long ago
     assert set(robot.intake.single(None, robot.now).pictures) == {"rgb"}
+
+
+def test_a_single_request_is_answered_from_the_newest_picture_where_the_sensors_have_come_apart():
+    robot = Robot(roi_source="detections")
+    robot.run(0.5, "rgb", "depth")
+    for _ in range(10):
+        robot.now += 0.05
+        robot.send("rgb")
+        robot.send("depth", stamp=round((robot.now - 0.025) * 1e9))
+    job = robot.intake.single(None, robot.now)
+    assert stamp_of(job.header) == pytest.approx(round(robot.now * 1e9), abs=1), "no pair of half a second ago"
+    assert set(job.pictures) == {"rgb"}
+
+
+def test_what_has_come_before_the_work_was_interrupted_is_past():
+    """Requests that waited are not answered, sensors have not been lost, and the detector has not been silent."""
+    robot = Robot(roi_source="detections")
+    robot.intake.detector(True)
+    robot.run(6, "rgb", "depth")
+    assert robot.intake.silent > 5
+    robot.detect(stamp=round((robot.now + 1) * 1e9))
+    assert robot.intake.pairer.waiting
+    robot.now += 10
+    robot.intake.start_over()
+    assert set(robot.intake.flows().values()) == {State.SILENT}
+    assert robot.run(0.05, "rgb", "depth") == []
+    assert set(robot.intake.flows().values()) == {State.ALIVE}
+    assert robot.intake.silent < 1
+    assert robot.run(0.05, "rgb", "depth", "detections") == [("rgb", "depth")]
 
 
 @pytest.mark.parametrize("setting", ["auto", "rgbd"])
