@@ -1,10 +1,10 @@
 """The modality setting, health and pairing together, without ROS: which pictures an answer is made of, and when."""
 
 import pytest
-from ros_fakes import FakeRecognizer, Robot, camera_info, header
+from ros_fakes import FakeRecognizer, Robot, camera_info, header, regions
 
 from mmcl_core.errors import ConfigError
-from mmcl_ros.detections import stamp_of
+from mmcl_ros.detections import read_request, stamp_of
 from mmcl_ros.frames import FrameAnswer, Result
 from mmcl_ros.health import State
 from mmcl_ros.intake import FAULTS, LOOK_AGAIN_S, PATIENT_S, wanted_modalities
@@ -185,6 +185,24 @@ def test_rgbd_answers_from_one_side_though_the_other_has_never_sent():
     assert set(Robot("rgbd").run(1, "depth")) == {("depth",)}
 
 
+@pytest.mark.parametrize("state", [State.ALIVE, State.NO_PUBLISHER, State.MISMATCH])
+def test_rgbd_waits_for_a_sensor_that_may_begin_to_send_and_for_no_other(state):
+    robot = Robot("rgbd")
+    robot.intake.health["depth"].link = (state, "")
+    robot.send("rgb")
+    assert len(robot.jobs) == (state is not State.ALIVE)
+
+
+def test_rgbd_does_not_wait_for_a_sensor_that_has_ceased():
+    robot = Robot("rgbd")
+    robot.run(1, "rgb", "depth")
+    robot.run(1, "rgb")
+    done = len(robot.jobs)
+    robot.now += 0.05
+    robot.send("rgb")
+    assert len(robot.jobs) == done + 1
+
+
 def test_single_modality_never_waits():
     robot = Robot("depth", wanted=("depth",))
     robot.send("depth")
@@ -199,6 +217,13 @@ def test_centre_until_a_detector_shows_up():
     robot.run(0.5, "rgb", "detections")
     assert robot.jobs[-1].request is not None
     assert not robot.run(0.5, "rgb"), "once there is a detector it is waited for"
+
+
+def test_a_detector_that_is_there_is_waited_for_before_its_first_regions_and_when_it_has_gone():
+    robot = Robot(roi_source="auto")
+    for alive in (True, False):
+        robot.intake.detector(alive)
+        assert not robot.run(0.5, "rgb")
 
 
 def test_regions_without_any_picture_are_handed_out_with_the_reason():
@@ -240,6 +265,10 @@ def test_newest_pictures_for_a_single_request():
     job = robot.intake.single(None, robot.now)
     assert set(job.pictures) == {"rgb", "depth"}
     assert job.header.stamp.sec == header(round(robot.now * 1e9)).stamp.sec
+    asked = read_request(regions([(1, 1, 2, 2)], frame=""))
+    job = robot.intake.single(asked, robot.now)
+    assert (job.request.boxes, job.request.frame_id) == (asked.boxes, "camera"), "of the picture that is answered"
+    assert job.request.header is job.header is job.pictures["rgb"].header
 
 
 def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
@@ -266,23 +295,6 @@ def test_a_single_request_is_answered_from_the_newest_picture_where_the_sensors_
     job = robot.intake.single(None, robot.now)
     assert stamp_of(job.header) == pytest.approx(round(robot.now * 1e9), abs=1), "no pair of half a second ago"
     assert set(job.pictures) == {"rgb"}
-
-
-def test_what_has_come_before_the_work_was_interrupted_is_past():
-    """Requests that waited are not answered, sensors have not been lost, and the detector has not been silent."""
-    robot = Robot(roi_source="detections")
-    robot.intake.detector(True)
-    robot.run(6, "rgb", "depth")
-    assert robot.intake.silent > 5
-    robot.detect(stamp=round((robot.now + 1) * 1e9))
-    assert robot.intake.pairer.waiting
-    robot.now += 10
-    robot.intake.start_over()
-    assert set(robot.intake.flows().values()) == {State.SILENT}
-    assert robot.run(0.05, "rgb", "depth") == []
-    assert set(robot.intake.flows().values()) == {State.ALIVE}
-    assert robot.intake.silent < 1
-    assert robot.run(0.05, "rgb", "depth", "detections") == [("rgb", "depth")]
 
 
 @pytest.mark.parametrize("setting", ["auto", "rgbd"])
