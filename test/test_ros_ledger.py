@@ -1,10 +1,11 @@
 """What is counted of an answer, and what is said of it; no ROS needed."""
 
 import pytest
+from ros_fakes import Robot
 
 from mmcl_ros.frames import NAME_IT, NO_CAMERA, Answer, FrameAnswer, Result
 from mmcl_ros.health import Health, State
-from mmcl_ros.ledger import Ledger
+from mmcl_ros.ledger import Ledger, find_problems
 
 PICTURES = {"rgb": "a picture", "depth": "another"}
 
@@ -94,3 +95,17 @@ def test_a_lost_answer_is_said_and_counts_where_a_topic_waits_for_it(counts):
     assert (ledger.processed, ledger.failed) == (1 + counts, counts)
     assert ledger.active == ("" if counts else "rgb")
     assert ledger.take_events() == {"answer lost": "a defect"}
+
+
+def test_one_of_several_publishers_that_cannot_be_heard_is_said_while_pictures_come():
+    robot = Robot("rgb", wanted=("rgb",))
+    robot.intake.health["rgb"].link = (State.ALIVE, "/rgb: /b publishes best effort, but qos asks for reliable")
+    robot.run(1, "rgb")
+    assert "/b publishes best effort" in find_problems(robot.intake, {})["rgb quality of service"]
+
+
+def test_requests_that_a_full_queue_has_dropped_are_said():
+    robot = Robot("rgb", wanted=("rgb",))
+    robot.run(1, "rgb")
+    assert find_problems(robot.intake, {}) == {}
+    assert find_problems(robot.intake, {}, dropped=3)["queue full"].startswith("3 requests dropped")
