@@ -78,6 +78,10 @@ def test_camera_info_of_another_resolution_is_scaled():
     assert camera_of(info, 320, 320) is None
     assert camera_of(camera_info(640, 480, 0.0, 0, 0), 640, 480) is None
     assert camera_of(camera_info(640, 480, math.nan, 0, 0), 640, 480) is None
+    for place, odd in ((4, 0.0), (4, -500.0), (2, math.nan), (5, math.inf)):
+        info = camera_info(640, 480, 500.0, 319.5, 239.5)
+        info.k[place] = odd
+        assert camera_of(info, 640, 480) is None
     ros1 = camera_info(8, 8, 4.0, 3.0, 3.0)
     ros1.K = ros1.__dict__.pop("k")
     assert camera_of(ros1, 8, 8) == (4.0, 4.0, 3.0, 3.0)

@@ -281,6 +281,7 @@ def test_depth_that_the_model_refuses_does_not_cost_the_answer_from_colour():
 
 def test_clip_keeps_fractions_of_pixels():
     assert clip(Box("", 1.2, 2.0, 5.1, 7.9), 10, 10) == (1, 2, 6, 8)
+    assert clip(Box("", 1.9, 2.6, 5.1, 7.2), 10, 10) == (1, 2, 6, 8)
 
 
 def detection(x, y, width, height, theta=0.0, nested=True, **names):
@@ -296,12 +297,14 @@ def test_detections_of_both_generations_of_vision_msgs():
             detection(20, 30, 10, 20, id="a"),
             detection(20, 30, 10, 20, nested=False, tracking_id="b"),
             detection(20, 30, 10, 20, theta=math.pi / 2, id="c"),
+            detection(20, 30, 10, 20, theta=math.nan, id="d"),
         ],
     )
     request = read_request(message)
     assert (request.stamp, request.frame_id) == (5, "cam")
     assert request.boxes[0] == Box("a", 15, 20, 25, 40)
     assert request.boxes[1] == Box("b", 15, 20, 25, 40)
+    assert request.boxes[3] == Box("d", 15, 20, 25, 40), "an angle that is not stated is none"
     turned = request.boxes[2]
     assert (turned.left, turned.top, turned.right, turned.bottom) == pytest.approx((10, 25, 30, 35))
 

@@ -5,7 +5,7 @@ import pytest
 from ros_fakes import LEFT, RIGHT, FakeRecognizer, ask, camera_info, colour, depth, exact, image, labels, regions
 
 from mmcl_ros.cameras import info_of_pictures
-from mmcl_ros.detections import Box, Request, View, box_map, read_request
+from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, read_request
 from mmcl_ros.frames import FrameCropper, FrameRecognizer, Result
 
 
@@ -72,6 +72,26 @@ def test_another_shape_needs_both_cameras(size):
     expected = np.frombuffer(square.data, np.uint16).reshape(60, 60)[10:30, 10:40]
     np.testing.assert_array_equal(recognizer.calls[0].depth[0], expected)
     assert recognizer.calls[0].camera[0] == (100, 100, 29.5 - 10, 29.5 - 10)
+
+
+def test_pictures_of_one_frame_and_size_show_the_same_whatever_their_cameras_say():
+    """Drivers that register depth to colour may go on stating the camera of the depth sensor."""
+    infos = {"rgb": camera_info(80, 60, 100, 39.5, 29.5), "depth": camera_info(80, 60, 90, 35, 31)}
+    answer = ask([(20, 10, 30, 20)], depth=depth(), infos=infos).answers[0]
+    assert answer.roi == (20, 10, 30, 20)
+    one, other = (View("camera", 80, 60, camera_of(info, 80, 60)) for info in infos.values())
+    assert box_map(one, other) == BoxMap()
+
+
+def test_what_only_one_of_two_pictures_is_rectified_for_is_no_way_between_them():
+    source = View("c", 640, 480, (600.0, 600.0, 319.5, 239.5), (480.0, 480.0, 319.5, 239.5))
+    target = View("c", 320, 180, (250.0, 250.0, 159.5, 89.5))
+    assert box_map(source, target).scale == (250 / 600,) * 2
+    assert box_map(target, source).scale == (600 / 250,) * 2
+
+
+def test_what_was_seen_of_a_box_is_told_to_the_nearest_pixel():
+    assert BoxMap((0.3, 0.6), (1.0, -1.0)).back((2, 1, 3, 4), (100, 100)) == (3, 3, 7, 8)
 
 
 def test_boxes_of_a_colour_picture_that_is_gone():
