@@ -34,6 +34,7 @@ def test_a_picture_goes_with_the_calibration_of_its_time():
         assert track.at(int(stamp)).k == max((i for i in infos if stamp_of(i.header) <= stamp), key=at).k
     track.add(camera_info(4, 4, 9.0, 2.0, 2.0, stamp_ns=5500))
     assert track.at(10**9).k[0] == 9.0, "time jumped back: what was newer is no longer"
+    assert track.at(50_000).k[0] == 9.0
     assert track.at(5400).k == infos[5].k
     assert CameraTrack().at(0) is None
 
@@ -47,6 +48,14 @@ def test_of_infos_by_another_clock_than_that_of_the_pictures_the_newest_holds():
             track.add(info)
             found.append(track.at((10_000 + second) * 10**9).width)
         assert found == [640] * 199 + [1280] * 100
+
+
+def test_of_a_calibration_that_never_stays_the_last_changes_are_kept():
+    track = CameraTrack(capacity=5)
+    for number in range(20):
+        track.add(camera_info(4, 4, 1.0 + number, 2, 2, stamp_ns=100 * number))
+    assert [track.at(100 * number).k[0] for number in (19, 15, 3)] == [20.0, 16.0, 16.0]
+    assert len(track._infos) == 5
 
 
 def test_pictures_from_before_the_first_info_go_with_that():
