@@ -33,10 +33,9 @@ def make_recording(out, storage="mcap"):
 
 
 def write_bag(path, written, frame="", frames=None):
-    """A bag of small messages, each (topic, kind, stamp, time of recording); kind: rgb, depth, small, odd, info or words.
+    """A bag of small messages, each (topic, kind, stamp, time of recording).
 
-    Pictures have 4 x 4 pixels, those of small, which is depth, 2 x 2.
-
+    Kinds are rgb, depth, odd, info and words, and small, which is depth of 2 x 2 pixels where others have 4 x 4.
     Without a common frame each topic has one of its own, or that of ``frames``.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
