@@ -33,8 +33,9 @@ def make_recording(out, storage="mcap"):
 
 
 def write_bag(path, written, frame="", frames=None):
-    """A bag of small messages, each (topic, kind, stamp, time of recording); kind: rgb, depth, odd, info or words.
+    """A bag of small messages, each (topic, kind, stamp, time of recording).
 
+    Kinds are rgb, depth, odd, info and words, and small, which is depth of 2 x 2 pixels where others have 4 x 4.
     Without a common frame each topic has one of its own, or that of ``frames``.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
@@ -58,7 +59,9 @@ def write_bag(path, written, frame="", frames=None):
                 message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), p, 0, 0, roi)
             else:
                 encoding, size = {"rgb": ("rgb8", 3), "odd": ("R8G8B8", 3)}.get(kind, ("16UC1", 2))
-                message = types[name](head, 4, 4, encoding, 0, 4 * size, np.full(16 * size, 9, np.uint8))
+                side = 2 if kind == "small" else 4
+                octets = np.full(side * side * size, 9, np.uint8)
+                message = types[name](head, side, side, encoding, 0, side * size, octets)
             if topic not in channels:
                 channels[topic] = writer.add_connection(topic, name, typestore=store)
             writer.write(channels[topic], recorded, store.serialize_cdr(message, name))

@@ -99,7 +99,20 @@ def test_squares_of_the_node_with_labels_and_camera(source, tmp_path):
     assert (made.images["rgb"][0][:8] == 90).all()
     np.testing.assert_allclose(made.camera[0], (100, 110, 40 - 7, 30 - 12))
     assert made.images["depth"][2][20, 20] == 1001
+    # 20 x 20 from (50, 5) grown to 24 x 24, which becomes half as large again.
+    expected = np.full((36, 36), 5000)
+    expected[3:33, 3:33] = 2000
+    np.testing.assert_array_equal(made.images["depth"][1], expected)
     assert not prepare(source, tmp_path / "unknown").camera.any()
+
+
+def test_the_order_of_the_annotations_changes_nothing(source, tmp_path):
+    """Shards are merged by the order of the keys."""
+    made = prepare(source, tmp_path / "out")
+    write_json(source / "annotations.json", [f"rgb/{n:06d}.png" for n in (2, 0, 3, 1)])
+    again = prepare(source, tmp_path / "again")
+    assert list(again.keys) == list(made.keys) == sorted(made.keys)
+    np.testing.assert_array_equal(again.images["depth"], made.images["depth"])
 
 
 def test_unit_margin_and_smallest_box(source, tmp_path):

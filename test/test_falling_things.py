@@ -227,6 +227,32 @@ def test_uncompressed_colour(tmp_path):
     assert (made.images["rgb_right"][1] == (200, 14, 20)).all()
 
 
+def prepare_one(root, objects, *more):
+    """The set of one frame with these objects, pixels as they are."""
+    folder = root / "mixed" / "temple_0"
+    write_settings(folder, NUMBERS)
+    write_frame(folder, 0, objects, suffix="png")
+    return prepare(root, root / "out", "--subset", "mixed", "--val-scenes", "0", "--stereo", *more)
+
+
+def test_a_mask_leaves_the_object_alone_in_both_pictures(tmp_path):
+    """Not what another one covers of its box, nor the two upper rows, which the fake seg.png misses."""
+    objects = [(DRILL, 1, 20, 10, 60, 42), (MUG, 1, 40, 8, 60, 30)]
+    made = prepare_one(tmp_path, objects, "--mask", "apply", "--size", "40")
+    assert set(np.unique(made.images["depth"][1]).tolist()) == {0, 700}
+    for name, colour in (("rgb", (200, 10, 20)), ("rgb_right", (200, 14, 20))):
+        image = made.images[name][1]
+        assert (image[:6] == 0).all()
+        assert {tuple(pixel) for pixel in image.reshape(-1, 3).tolist()} == {(0, 0, 0), colour}
+
+
+def test_two_objects_of_a_class_go_with_their_own_right_pictures(tmp_path):
+    made = prepare_one(tmp_path, [(MUG, 1, 10, 8, 40, 28), (MUG, 1, 60, 8, 90, 28)])
+    assert list(made.keys) == ["mixed/temple_0/000000/025_mug", "mixed/temple_0/000000/025_mug-1"]
+    for name in ("rgb", "rgb_right"):
+        assert made.images[name][:, 16, 16, 2].tolist() == [10, 60]
+
+
 def test_scenes_are_drawn_by_environment_and_seed():
     splits = split_scenes(SCENES, "1", "1", 0)
     assert Counter(splits.values()) == {"train": 9, "val": 3, "test": 3}

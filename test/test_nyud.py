@@ -58,7 +58,9 @@ def test_crop_folders(tmp_path, order, images):
     assert made.classes[made.labels[row]] == "night-stand"
     assert (made.images["rgb"][row] == (200, 10, 2)).all()
     assert (made.images["depth"][row][..., 1] == 72).all()  # height
-    assert abs(float(made.images["depth"][row][..., 0].mean()) - 127) < 1  # disparity comes first
+    assert abs(float(made.images["depth"][row][..., 0].mean()) - 127) < 1
+    steps = np.ptp(made.images["depth"][row].astype(int), axis=0).max(axis=0)
+    assert steps[0] <= 1 < 10 < steps[2], "disparity, which is smooth, comes first, and the angle last"
     assert not made.camera.any()
 
 
@@ -184,6 +186,7 @@ def labelled_file(path):
             images[i, rows, columns] = (10 * number, instance, 7)
     raw = depth.copy()
     raw[:, 12:16, 30:34] = 0
+    raw[:, 12:16, 50:54] = 70.0  # farther than 16 bits tell
     with h5py.File(path, "w") as file:
         for name, array in (("labels", labels), ("instances", instances), ("depths", depth), ("rawDepths", raw)):
             file[name] = array.transpose(0, 2, 1)
@@ -198,7 +201,7 @@ def labelled_file(path):
 
 
 def test_labelled_file(tmp_path):
-    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", "--min-pixels", "350")
+    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", "--min-pixels", "384")
     assert len(made) == 12
     chair = NAMES.index("chair") + 1
     assert list(made.keys[:3]) == ["0001/0002-001-garbage-bin"] + [f"0001/{chair:04d}-00{i}-chair" for i in (1, 2)]
@@ -208,6 +211,7 @@ def test_labelled_file(tmp_path):
     depth, rgb = made.images["depth"][row], made.images["rgb"][row]
     assert {int(v) for v in np.unique(depth)} == {0, 1200}
     assert (rgb == (10 * chair, 1, 7)).all()
+    assert set(np.unique(made.images["depth"][row + 1]).tolist()) == {0, 2000}
     scale = 32 / 30  # 20 x 30 pixels from (25, 10), five columns of edge on either side
     np.testing.assert_allclose(made.camera[row][:2], np.multiply(CAMERA[:2], scale), rtol=1e-6)
     np.testing.assert_allclose(made.camera[row][2], (CAMERA[2] - 20 + 0.5) * scale - 0.5, rtol=1e-6)
@@ -261,16 +265,19 @@ def test_a_labelled_file_of_another_kind_is_refused(tmp_path, capfd, name, conte
 
 
 def test_hha_of_the_labelled_file(tmp_path):
-    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", "--depth", "hha", "--min-pixels", "350")
+    words = ("--depth", "hha", "--min-pixels", "350", "--size", "30")
+    made = prepare(labelled_file(tmp_path / FILE), tmp_path / "out", *words)
     assert made.index["modalities"]["depth"]["dtype"] == "uint8"
     frame = np.full((48, 64), 3000.0)
     frame[20:45, 2:22], frame[10:40, 25:45], frame[10:34, 46:62] = 1500, 1000, 2000
     missing = np.zeros((48, 64), bool)
-    missing[12:16, 30:34] = True
+    missing[12:16, 30:34] = missing[12:16, 50:54] = True
     whole = hha(frame, CAMERA, missing)
     row = next(i for i, key in enumerate(made.keys) if key.startswith("0001/0002"))
     assert (made.images["depth"][row][..., 0] == round(31000 / 150)).all()
     assert abs(float(made.images["depth"][row][..., 2].mean()) - whole[20:45, 2:22, 2].mean()) < 4
+    assert (whole != hha(frame, CAMERA))[10:40, 25:45].any(), "what was filled is kept out of the angle"
+    np.testing.assert_array_equal(made.images["depth"][row + 1][:, 5:25], whole[10:40, 25:45])
 
 
 def test_damaged_and_foreign_files(tmp_path, capsys):

@@ -134,3 +134,46 @@ def test_depth_is_guessed_from_the_frame_of_colour(tmp_path):
     written = [(topic, kind, 0, 0) for topic, kind in stores.items()]
     with Bag(write_bag(tmp_path / "bag", written, frames=frames)) as bag:
         assert bag.topics.depth == "/depth_to_rgb/image_raw"
+
+
+def test_a_camera_info_that_is_named_goes_before_the_one_beside_the_pictures(tmp_path):
+    kinds = {"/cam/image": "rgb", "/cam/camera_info": "info", "/calibrated/info": "info"}
+    written = [(topic, kind, 10**9, 10**9) for topic, kind in kinds.items()]
+    path = write_bag(tmp_path / "bag", written)
+    with Bag(path) as bag:
+        assert bag.topics.infos == {"rgb": "/cam/camera_info"}
+    with Bag(path, Topics(infos={"rgb": "/calibrated/info"})) as bag:
+        assert bag.topics.infos == {"rgb": "/calibrated/info"}
+        assert bag.cameras()["rgb"].at(10**9).k[0] == len("/calibrated/info")
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_colour", "of_depth", "shared"),
+    [
+        ("depth", "camera", "camera", True),
+        ("depth", "camera", "other", False),
+        ("depth", "", "", False),
+        ("small", "camera", "camera", False),
+    ],
+)
+def test_depth_of_the_frame_and_size_of_colour_is_seen_through_its_camera(tmp_path, kind, of_colour, of_depth, shared):
+    kinds = {"/rgb/image": "rgb", "/depth/image": kind, "/rgb/camera_info": "info"}
+    written = [(topic, kind, 10**9, 10**9) for topic, kind in kinds.items()]
+    frames = {"/rgb/image": of_colour, "/depth/image": of_depth}
+    with Bag(write_bag(tmp_path / "bag", written, frames=frames)) as bag:
+        assert bag.topics.infos == {"rgb": "/rgb/camera_info"} | ({"depth": "/rgb/camera_info"} if shared else {})
+
+
+def test_infrared_pictures_are_no_colour(tmp_path):
+    kinds = {"/camera/infra1/image": "rgb", "/camera/depth/image": "depth"}
+    with Bag(write_bag(tmp_path / "bag", [(topic, kind, 10**9, 10**9) for topic, kind in kinds.items()])) as bag:
+        assert (bag.topics.rgb, bag.topics.depth) == ("", "/camera/depth/image")
+
+
+def test_depth_of_the_frame_of_colour_goes_before_what_is_called_aligned(tmp_path):
+    """Aligned to another camera, such as an infrared one, it is of no use beside colour."""
+    kinds = {"/rgb/image": "rgb", "/depth/aligned": "depth", "/depth/image_of_colour": "depth"}
+    frames = {"/rgb/image": "camera", "/depth/aligned": "other", "/depth/image_of_colour": "camera"}
+    written = [(topic, kind, 10**9, 10**9) for topic, kind in kinds.items()]
+    with Bag(write_bag(tmp_path / "bag", written, frames=frames)) as bag:
+        assert bag.topics.depth == "/depth/image_of_colour"

@@ -11,6 +11,7 @@ from ros_fakes import CLASSES, FakeRecognizer
 
 from mmcl_core.errors import DataError
 from mmcl_ros.bagfile import Bag
+from mmcl_ros.detections import Box
 from mmcl_ros.evaluate_bag import evaluate, main, write
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.truth import read_truth
@@ -77,6 +78,17 @@ def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
     table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n".replace(",", ", "))
     assert read_truth(table) == plain
     assert [(truth.request.stamp, truth.labels) for truth in plain] == [(7, ("a mug",))]
+
+
+def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_the_file(tmp_path):
+    table = tmp_path / "boxes.csv"
+    rows = ["9,0,0,5,5,cup ,,80,60", "7,1,2,3.5,4,mug,left,,", "9,2,2,8,8,,,80,60", "7,0,0,9,9,cup,,,"]
+    table.write_text("\n".join([f"{HEAD},id,width,height", *rows, ""]))
+    early, late = read_truth(table)
+    assert (early.request.stamp, early.labels, late.request.stamp, late.labels) == (7, ("mug", "cup"), 9, ("cup", ""))
+    assert early.request.boxes == (Box("left", 1, 2, 3.5, 4), Box("1", 0, 0, 9, 9))
+    assert [box.id for box in late.request.boxes] == ["0", "1"]
+    assert [(one.request.width, one.request.height) for one in (early, late)] == [(0, 0), (80, 60)]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def test_a_picture_goes_with_the_calibration_of_its_time():
         assert track.at(int(stamp)).k == max((i for i in infos if stamp_of(i.header) <= stamp), key=at).k
     track.add(camera_info(4, 4, 9.0, 2.0, 2.0, stamp_ns=5500))
     assert track.at(10**9).k[0] == 9.0, "time jumped back: what was newer is no longer"
+    assert track.at(50_000).k[0] == 9.0
     assert track.at(5400).k == infos[5].k
     assert CameraTrack().at(0) is None
 
@@ -47,6 +48,14 @@ def test_of_infos_by_another_clock_than_that_of_the_pictures_the_newest_holds():
             track.add(info)
             found.append(track.at((10_000 + second) * 10**9).width)
         assert found == [640] * 199 + [1280] * 100
+
+
+def test_of_a_calibration_that_never_stays_the_last_changes_are_kept():
+    track = CameraTrack(capacity=5)
+    for number in range(20):
+        track.add(camera_info(4, 4, 1.0 + number, 2, 2, stamp_ns=100 * number))
+    assert [track.at(100 * number).k[0] for number in (19, 15, 3)] == [20.0, 16.0, 16.0]
+    assert len(track._infos) == 5
 
 
 def test_pictures_from_before_the_first_info_go_with_that():
@@ -78,6 +87,10 @@ def test_camera_info_of_another_resolution_is_scaled():
     assert camera_of(info, 320, 320) is None
     assert camera_of(camera_info(640, 480, 0.0, 0, 0), 640, 480) is None
     assert camera_of(camera_info(640, 480, math.nan, 0, 0), 640, 480) is None
+    for place, odd in ((4, 0.0), (4, -500.0), (2, math.nan), (5, math.inf)):
+        info = camera_info(640, 480, 500.0, 319.5, 239.5)
+        info.k[place] = odd
+        assert camera_of(info, 640, 480) is None
     ros1 = camera_info(8, 8, 4.0, 3.0, 3.0)
     ros1.K = ros1.__dict__.pop("k")
     assert camera_of(ros1, 8, 8) == (4.0, 4.0, 3.0, 3.0)

@@ -34,11 +34,21 @@ def test_png_and_jpeg_colour():
     np.testing.assert_array_equal(swapped, picture)
 
 
+def test_a_picture_is_as_the_camera_took_it_whatever_its_exif_says():
+    """Boxes, depth and camera info are of the pixels that were sent; a viewer would turn them."""
+    data = encode(".jpg", np.zeros((16, 24, 3), np.uint8))
+    turned = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHHI", 0x0112, 3, 1, 6, 0, 0)
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(turned) + 2) + turned + data[2:]
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (24, 16, 3)
+    assert decode_rgb(compressed("rgb8; jpeg compressed bgr8", data)).shape == (16, 24, 3)
+
+
 def test_compressed_depth_png():
     depth = np.random.default_rng(0).integers(0, 9000, (10, 12)).astype(np.uint16)
     header = struct.pack("<iff", 0, 0.0, 0.0)
-    got = decode_depth(compressed("16UC1; compressedDepth png", header + encode(".png", depth)))
-    np.testing.assert_array_equal(got, depth)
+    for encoding in ("16UC1", "mono16"):
+        got = decode_depth(compressed(f"{encoding}; compressedDepth png", header + encode(".png", depth)))
+        np.testing.assert_array_equal(got, depth)
     plain = decode_depth(compressed("16UC1; png compressed ", encode(".png", depth)))
     np.testing.assert_array_equal(plain, depth)
 
@@ -205,12 +215,13 @@ def test_unusable_compressed_data_is_named(text, data, says):
 def test_a_corrupt_picture_writes_nothing_past_the_log(capfd):
     """OpenCV would write a line for every one of them, whatever the node's log is set to."""
     whole = encode(".png", np.random.default_rng(0).integers(0, 60_000, (40, 60)).astype(np.uint16))
-    before = cv2.utils.logging.getLogLevel()
+    usual, before = cv2.utils.logging.getLogLevel(), cv2.utils.logging.LOG_LEVEL_WARNING
+    cv2.utils.logging.setLogLevel(before)
     for data in (whole[: len(whole) // 2], whole[:20], whole[:8] + b"x" * 50):
         with pytest.raises(InputError, match="corrupt or truncated"):
             decode_depth(compressed("16UC1; png", data))
     assert capfd.readouterr().err == ""
-    assert cv2.utils.logging.getLogLevel() == before
+    assert cv2.utils.logging.setLogLevel(usual) == before
 
 
 def test_eight_bit_png_is_no_depth():
@@ -218,11 +229,25 @@ def test_eight_bit_png_is_no_depth():
         decode_depth(compressed("png", encode(".png", np.zeros((4, 4), np.uint8))))
 
 
+def test_a_stated_size_beyond_all_pictures_costs_no_memory():
+    """A run of 2 ** 27 zeros takes 11 groups of 4 bits."""
+    words = struct.pack("<II", 0x88888888, 0x81000000)
+    with pytest.raises(InputError, match="8192 x 16384"):
+        decode_rvl(struct.pack("<II", 8192, 16384) + words)
+
+
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
 
 
 def overwritten(data, place, octets):
     return data[:place] + octets + data[place + len(octets) :]
+
+
+def tables_first(data):
+    """A JPEG file whose tables of Huffman codes come before the start of its frame."""
+    frame, table = data.index(b"\xff\xc0"), data.index(b"\xff\xc4")
+    end = table + 2 + int.from_bytes(data[table + 2 : table + 4], "big")
+    return data[:frame] + data[table:end] + data[frame:table] + data[end:]
 
 
 @pytest.mark.parametrize(
@@ -236,8 +261,9 @@ def overwritten(data, place, octets):
             encode(".jpg", NOISE).index(b"\xff\xc0") + 7,
             b"\x7f\xff\x7f\xff",
         ),
+        tables_first(overwritten(encode(".jpg", NOISE), encode(".jpg", NOISE).index(b"\xff\xc0") + 5, b"\x7f\xff" * 2)),
     ],
-    ids=["size of a PNG", "length of a part", "size of a JPEG", "size of a padded JPEG"],
+    ids=["size of a PNG", "length of a part", "size of a JPEG", "size of a padded JPEG", "size behind the tables"],
 )
 def test_a_flipped_bit_costs_no_gigabytes(data, monkeypatch):
     """OpenCV asks for the memory first and finds the damage then: on a small computer the node would be killed."""
@@ -250,3 +276,8 @@ def test_a_flipped_bit_costs_no_gigabytes(data, monkeypatch):
 def test_what_follows_a_picture_is_passed_over(kind):
     data = encode(kind, NOISE)
     np.testing.assert_array_equal(decode_rgb(compressed("x", data + b"\x00" * 9)), decode_rgb(compressed("x", data)))
+
+
+def test_a_jpeg_may_have_its_tables_first():
+    data = encode(".jpg", NOISE)
+    np.testing.assert_array_equal(decode_rgb(compressed("x", tables_first(data))), decode_rgb(compressed("x", data)))

@@ -41,6 +41,7 @@ def test_top_k_and_min_score():
     assert answer.labels[0] == "dark"
     assert len(answer.scores) == 2
     assert answer.reason == "score 0.867 is below min_score 0.9"
+    assert ask([LEFT], rgb=colour(), min_score=answer.score).answers[0].result is Result.ACCEPTED
 
 
 def test_an_answer_unknown_is_none():
@@ -111,6 +112,55 @@ def test_holes_in_depth():
     fused = ask(depth=holed, rgb=colour())
     assert [answer.modality for answer in fused.answers] == ["rgb", "rgbd"]
     assert ask(depth=holed, min_depth_valid=0.0).answers[0].result is Result.ACCEPTED
+    assert ask(depth=holed, min_depth_valid=3 / 40).answers[0].result is Result.ACCEPTED
+
+
+def test_a_box_without_any_reading_is_not_looked_at_whatever_is_asked_for():
+    picture = np.full((60, 80), 500, np.uint16)
+    picture[:, :40] = 0
+    answer = ask([LEFT], depth=image(picture, "16UC1"), min_depth_valid=0.0).answers[0]
+    assert (answer.result, answer.depth_valid) == (Result.NO_DEPTH, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("colour_is", "depth_is", "box", "result"),
+    [
+        ("broken", "empty", LEFT, Result.BAD_PICTURE),
+        ("elsewhere", "empty", LEFT, Result.UNREGISTERED),
+        ("broken", "elsewhere", LEFT, Result.BAD_PICTURE),
+        ("broken", "empty", (200, 0, 9, 9), Result.BAD_REGION),
+        (None, "empty", LEFT, Result.NO_DEPTH),
+    ],
+)
+def test_where_both_sensors_fail_the_graver_reason_is_the_result_and_both_are_told(colour_is, depth_is, box, result):
+    def picture(made, what):
+        if what == "broken":
+            made.encoding = "rgb9"
+        made.header.frame_id = "other" if what == "elsewhere" else "camera"
+        return made
+
+    pictures = {"rgb": picture(colour(), colour_is)} if colour_is else {}
+    empty = image(np.zeros((60, 80), np.uint16), "16UC1")
+    found = ask([box], depth=picture(empty, depth_is), assume_registered=False, **pictures).answers[0]
+    assert found.result is result
+    assert found.label == "unknown"
+    assert [name for name in ("rgb", "depth") if f"{name}: " in found.reason] == [*pictures, "depth"]
+
+
+def test_a_frame_was_answered_from_what_most_of_its_regions_were():
+    picture = np.full((60, 80), 500, np.uint16)
+    picture[:, :40] = 0
+    result = ask([LEFT, RIGHT, RIGHT], rgb=colour(), depth=image(picture, "16UC1"))
+    assert [answer.modality for answer in result.answers] == ["rgb", "rgbd", "rgbd"]
+    assert result.modality == "rgbd"
+
+
+def test_a_camera_info_is_missed_for_depth_alone():
+    model = FakeRecognizer(uses_camera=True)
+    assert ask(rgb=colour(), recognizer=model).remarks == {}
+    assert list(ask(rgb=colour(), depth=depth(), recognizer=model).remarks) == ["depth"]
+    infos = {"depth": camera_info(80, 60, 100, 39.5, 29.5)}
+    assert ask(rgb=colour(), depth=depth(), recognizer=model, infos=infos).remarks == {}
 
 
 def test_a_window_without_readings_is_no_answer():
@@ -152,9 +202,11 @@ def test_output_that_is_not_finite_is_a_failure():
 def test_whole_picture_and_centre():
     picture = np.zeros((60, 80, 3), np.uint8)
     picture[15:45, 25:55] = 240
-    answerer = FrameRecognizer(FakeRecognizer(), FrameSettings(roi_source="center", center_size=0.5))
-    answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
-    assert (answer.id, answer.roi, answer.label) == ("center", (25, 15, 30, 30), "bright")
+    answerer = FrameRecognizer(FakeRecognizer())
+    for source in ("center", "auto"):
+        answerer.settings = FrameSettings(roi_source=source, center_size=0.5)
+        answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
+        assert (answer.id, answer.roi, answer.label) == ("center", (25, 15, 30, 30), "bright")
     answerer.settings = FrameSettings(roi_source="full_image")
     answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
     assert (answer.id, answer.roi, answer.label) == ("image", (0, 0, 80, 60), "dark")
@@ -180,6 +232,7 @@ def test_a_region_is_seen_in_a_square_window_around_it():
     np.testing.assert_array_equal(call.rgb[0], rgb[13:37, 28:52])
     np.testing.assert_array_equal(call.depth[0], far[13:37, 28:52])
     assert call.camera[0] == (100, 100, 39.5 - 28, 29.5 - 13)
+    assert call.camera[1] == (100, 100, 39.5 - 69, 29.5 + 1), "of a window that begins beyond the border, too"
     for row in range(12):
         for column in range(12):
             y, x = row - 1, column + 69
@@ -228,6 +281,7 @@ def test_depth_that_the_model_refuses_does_not_cost_the_answer_from_colour():
 
 def test_clip_keeps_fractions_of_pixels():
     assert clip(Box("", 1.2, 2.0, 5.1, 7.9), 10, 10) == (1, 2, 6, 8)
+    assert clip(Box("", 1.9, 2.6, 5.1, 7.2), 10, 10) == (1, 2, 6, 8)
 
 
 def detection(x, y, width, height, theta=0.0, nested=True, **names):
@@ -243,12 +297,14 @@ def test_detections_of_both_generations_of_vision_msgs():
             detection(20, 30, 10, 20, id="a"),
             detection(20, 30, 10, 20, nested=False, tracking_id="b"),
             detection(20, 30, 10, 20, theta=math.pi / 2, id="c"),
+            detection(20, 30, 10, 20, theta=math.nan, id="d"),
         ],
     )
     request = read_request(message)
     assert (request.stamp, request.frame_id) == (5, "cam")
     assert request.boxes[0] == Box("a", 15, 20, 25, 40)
     assert request.boxes[1] == Box("b", 15, 20, 25, 40)
+    assert request.boxes[3] == Box("d", 15, 20, 25, 40), "an angle that is not stated is none"
     turned = request.boxes[2]
     assert (turned.left, turned.top, turned.right, turned.bottom) == pytest.approx((10, 25, 30, 35))
 

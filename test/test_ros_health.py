@@ -31,6 +31,16 @@ def test_first_pictures_count_at_once():
     assert health.flow(7.0) is State.ALIVE
 
 
+def test_first_pictures_count_at_once_after_an_interruption():
+    health = Health(0.5, 1.0)
+    feed(health, 0, 1)
+    feed(health, 2, 2.5)
+    health.forget()
+    assert health.flow(2.6) is State.SILENT
+    health.observe(2.6)
+    assert health.flow(2.6) is State.ALIVE
+
+
 def test_a_flickering_sensor_stays_in_recovery():
     health = Health(0.5, 1.0)
     feed(health, 0, 1)
@@ -51,6 +61,8 @@ def test_reported_state_names_the_cause():
     state, cause = health.state(3.0)
     assert state is State.STALE
     assert "2.0 s" in cause
+    health.link = (State.NO_PUBLISHER, "nobody publishes /x")
+    assert health.state(3.0) == (State.NO_PUBLISHER, "nobody publishes /x"), "which is why there is no picture"
 
 
 def test_modality_is_chosen_among_the_alive():
@@ -67,6 +79,8 @@ def test_a_clock_that_jumps_back_does_not_hold_a_sensor_alive():
     health.observe(1.0)
     assert health.age(1.1) == pytest.approx(0.1)
     assert health.flow(1.7) is State.STALE
+    feed(health, 2, 6)
+    assert health.rate.value(6.0) == pytest.approx(30, rel=0.1), "of what has come since"
 
 
 def test_a_sensor_that_ends_as_the_clock_jumps_back_is_lost():

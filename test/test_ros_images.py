@@ -84,6 +84,14 @@ def test_colour_equals_the_definition(encoding, padding, big):
     np.testing.assert_allclose(got.astype(float), slow_rgb(encoding, values), atol=tolerance)
 
 
+@pytest.mark.parametrize("encoding", ["rgb16", "bgr16", "mono16"])
+def test_sixteen_bits_are_scaled_over_their_whole_range(encoding):
+    _, channels = RGB_ENCODINGS[encoding]
+    values = np.repeat(np.uint16([[0, 128, 129, 257, 65535 - 129, 65535 - 128, 65535]])[..., None], channels, axis=2)
+    got = decode_rgb(message(encoding, values if channels > 1 else values[..., 0]))
+    assert got[0, :, 0].tolist() == got[0, :, 2].tolist() == [0, 0, 1, 1, 254, 255, 255]
+
+
 @pytest.mark.parametrize("encoding", [name for name in RGB_ENCODINGS if "bayer" in name])
 def test_bayer_of_a_flat_colour(encoding):
     colour = {"r": 200, "g": 90, "b": 30}
@@ -104,9 +112,15 @@ def test_a_compressed_mosaic_is_the_colour_that_the_raw_one_is(encoding):
     png = cv2.imencode(".png", values)[1].tobytes()
     got = decode_rgb(SimpleNamespace(format=f"{encoding}; png compressed ", data=png))
     np.testing.assert_array_equal(got, decode_rgb(message(encoding, values)))
-    jpeg = cv2.imencode(".jpg", np.full((6, 8), 90, np.uint8))[1].tobytes()
+    halves = np.repeat(np.uint8([[40, 200]]), 16, axis=0).repeat(16, axis=1)
+    jpeg = cv2.imencode(".jpg", halves)[1].tobytes()
     grey = decode_rgb(SimpleNamespace(format=f"{encoding}; jpeg compressed mono8", data=jpeg))
-    np.testing.assert_array_equal(grey, np.full((6, 8, 3), 90))
+    np.testing.assert_allclose(grey.astype(int), np.stack([halves] * 3, -1), atol=4)
+    picture = np.full((16, 16, 3), (30, 90, 200), np.uint8)
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    for words in ("", " bgr8"):  # what has three channels is no mosaic, whatever is said of it
+        got = decode_rgb(SimpleNamespace(format=f"{encoding}; jpeg compressed{words}", data=jpeg))
+        np.testing.assert_allclose(got.astype(int), picture[..., ::-1], atol=4)
 
 
 def two_planes(encoding, padding=0, seed=0):
@@ -247,6 +261,8 @@ def test_last_row_may_lack_its_padding():
         ({"width": 2**31}, "step is"),
         ({"height": 2**31}, "truncated"),
         ({"encoding": "bgr16"}, "step is"),
+        ({"encoding": "bayer_rggb8", "height": 1}, "at least 2 x 2 pixels, not 6 x 1"),
+        ({"encoding": "bayer_rggb16", "width": 1}, "at least 2 x 2 pixels, not 1 x 4"),
     ],
 )
 def test_malformed_colour_is_named(change, says):

@@ -1,11 +1,12 @@
 """The modality setting, health and pairing together, without ROS: which pictures an answer is made of, and when."""
 
 import pytest
-from ros_fakes import FakeRecognizer, Robot, camera_info, header
+from ros_fakes import FakeRecognizer, Robot, camera_info, header, regions
 
 from mmcl_core.errors import ConfigError
-from mmcl_ros.detections import stamp_of
+from mmcl_ros.detections import read_request, stamp_of
 from mmcl_ros.frames import FrameAnswer, Result
+from mmcl_ros.health import State
 from mmcl_ros.intake import FAULTS, LOOK_AGAIN_S, PATIENT_S, wanted_modalities
 from mmcl_ros.ledger import Ledger
 
@@ -184,6 +185,22 @@ def test_rgbd_answers_from_one_side_though_the_other_has_never_sent():
     assert set(Robot("rgbd").run(1, "depth")) == {("depth",)}
 
 
+@pytest.mark.parametrize("state", [State.ALIVE, State.NO_PUBLISHER, State.MISMATCH])
+def test_rgbd_waits_for_a_sensor_that_may_begin_to_send_and_for_no_other(state):
+    robot = Robot("rgbd")
+    robot.intake.health["depth"].link = (state, "")
+    robot.send("rgb")
+    assert len(robot.jobs) == (state is not State.ALIVE)
+
+
+def test_rgbd_does_not_wait_for_a_sensor_that_has_ceased():
+    robot = Robot("rgbd")
+    robot.run(1, "rgb", "depth")
+    robot.run(1, "rgb")
+    assert robot.jobs[-1].received == robot.now, "the newest is answered"
+    assert not robot.intake.pairer.waiting
+
+
 def test_single_modality_never_waits():
     robot = Robot("depth", wanted=("depth",))
     robot.send("depth")
@@ -198,6 +215,13 @@ def test_centre_until_a_detector_shows_up():
     robot.run(0.5, "rgb", "detections")
     assert robot.jobs[-1].request is not None
     assert not robot.run(0.5, "rgb"), "once there is a detector it is waited for"
+
+
+def test_a_detector_that_is_there_is_waited_for_before_its_first_regions_and_when_it_has_gone():
+    robot = Robot(roi_source="auto")
+    for alive in (True, False):
+        robot.intake.detector(alive)
+        assert not robot.run(0.5, "rgb")
 
 
 def test_regions_without_any_picture_are_handed_out_with_the_reason():
@@ -239,6 +263,10 @@ def test_newest_pictures_for_a_single_request():
     job = robot.intake.single(None, robot.now)
     assert set(job.pictures) == {"rgb", "depth"}
     assert job.header.stamp.sec == header(round(robot.now * 1e9)).stamp.sec
+    asked = read_request(regions([(1, 1, 2, 2)], frame=""))
+    job = robot.intake.single(asked, robot.now)
+    assert (job.request.boxes, job.request.frame_id) == (asked.boxes, "camera"), "of the picture that is answered"
+    assert job.request.header is job.header is job.pictures["rgb"].header
 
 
 def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
@@ -253,6 +281,18 @@ def test_a_single_request_takes_the_newest_pair_before_a_newer_single_picture():
     robot.now += 1.0
     robot.send("rgb")  # depth has ceased: colour alone, not a pair of long ago
     assert set(robot.intake.single(None, robot.now).pictures) == {"rgb"}
+
+
+def test_a_single_request_is_answered_from_the_newest_picture_where_the_sensors_have_come_apart():
+    robot = Robot(roi_source="detections")
+    robot.run(0.5, "rgb", "depth")
+    for _ in range(10):
+        robot.now += 0.05
+        robot.send("rgb")
+        robot.send("depth", stamp=round((robot.now - 0.025) * 1e9))
+    job = robot.intake.single(None, robot.now)
+    assert stamp_of(job.header) == pytest.approx(round(robot.now * 1e9), abs=1), "no pair of half a second ago"
+    assert set(job.pictures) == {"rgb"}
 
 
 @pytest.mark.parametrize("setting", ["auto", "rgbd"])

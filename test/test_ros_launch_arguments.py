@@ -24,7 +24,10 @@ def test_every_parameter_of_the_node_is_an_argument():
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("box_scale", "1", 1.0), ("top_k", "4", 4), ("threads", "1", 1), ("publish_embeddings", "true", True)],
+    [
+        *(("box_scale", "1", 1.0), ("top_k", "4", 4), ("threads", "1", 1)),
+        *(("publish_embeddings", "true", True), ("publish_detections", "false", False)),
+    ],
 )
 def test_a_parameter_arrives_in_its_type(name, text, value):
     (given,) = launch_file(RECOGNIZER).node_parameters(context_of(**{name: text}))
@@ -76,3 +79,11 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
     context.launch_configurations.update(truth="", bag="~/bag")
     demo.make_player(context)
     assert [one["prefix"] for one in made] == [f"{tmp_path}/venv/bin/python"] * 3
+
+
+@pytest.mark.parametrize("given", [{}, {"respawn": "true"}, {"respawn": "false"}])
+def test_a_node_is_started_anew_where_that_is_asked_for(given):
+    module, made = launch_file(RECOGNIZER), []
+    module.Node = lambda **arguments: made.append(arguments)
+    module.make_recognizer(context_of(**given))
+    assert [one["respawn"] for one in made] == [given.get("respawn") == "true"]

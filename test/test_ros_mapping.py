@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from ros_fakes import LEFT, FakeRecognizer, ask, camera_info, colour, depth, exact, image, labels, regions
+from ros_fakes import LEFT, RIGHT, FakeRecognizer, ask, camera_info, colour, depth, exact, image, labels, regions
 
 from mmcl_ros.cameras import info_of_pictures
-from mmcl_ros.detections import Box, Request, View, box_map, read_request
-from mmcl_ros.frames import FrameRecognizer, Result
+from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, read_request
+from mmcl_ros.frames import FrameCropper, FrameRecognizer, Result
 
 
 def test_depth_of_half_the_size():
@@ -14,6 +14,28 @@ def test_depth_of_half_the_size():
     result = ask([(40, 0, 40, 60)], rgb=colour(), depth=depth(width=40, height=30), recognizer=recognizer)
     assert labels(result) == ["bright"]
     assert recognizer.calls[0].depth[0].shape == (30, 20)
+
+
+def test_the_part_that_is_answered_is_that_of_the_boxes_picture_not_of_a_coarser_one():
+    answer = ask([(41, 7, 31, 41)], rgb=colour(), depth=depth(width=40, height=30)).answers[0]
+    assert (answer.modality, answer.roi) == ("rgbd", (41, 7, 31, 41))
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_depth_is_seen_through_the_colour_camera_where_both_are_of_one_size(width):
+    """Of registered depth of another size the camera is not known without its own info."""
+    recognizer, infos = FakeRecognizer(), {"rgb": camera_info(80, 60, 100, 39.5, 29.5)}
+    far = depth(width=width, height=width * 3 // 4)
+    ask([LEFT], rgb=colour(), depth=far, infos=infos, recognizer=recognizer)
+    assert recognizer.calls[0].camera[0] == ((100, 100, 39.5, 29.5) if width == 80 else (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("topic", ["/c/image_raw", "/c/image_rect"])
+def test_the_camera_of_a_colour_crop_is_that_of_its_picture(topic):
+    info = info_of_pictures(camera_info(80, 60, 100, 39.5, 29.5, rectified=(120, 39.5, 29.5)), topic)
+    (crop,), _ = FrameCropper(exact()).crops(read_request(regions([RIGHT])), {"rgb": colour()}, {"rgb": info})
+    focus = 100 if topic.endswith("raw") else 120
+    assert crop.camera == (focus, focus, -0.5, 29.5)
 
 
 def test_depth_of_another_frame_is_unregistered():
@@ -39,16 +61,37 @@ def test_boxes_without_a_frame_are_of_the_frame_of_the_picture_they_were_drawn_i
     assert ask([LEFT], depth=depth(), frame="", size=(80, 60)).modality == "depth"
 
 
-def test_another_shape_needs_both_cameras():
+@pytest.mark.parametrize("size", [(0, 0), (80, 60)])
+def test_another_shape_needs_both_cameras(size):
     square = depth(width=60, height=60)
     assert ask(rgb=colour(), depth=square).problems["depth"][0] is Result.UNREGISTERED
     infos = {"rgb": camera_info(80, 60, 100, 39.5, 29.5), "depth": camera_info(60, 60, 100, 29.5, 29.5)}
     recognizer = FakeRecognizer()
-    result = ask([(20, 10, 30, 20)], rgb=colour(), depth=square, infos=infos, recognizer=recognizer)
+    result = ask([(20, 10, 30, 20)], rgb=colour(), depth=square, infos=infos, recognizer=recognizer, size=size)
     assert result.modality == "rgbd"
     expected = np.frombuffer(square.data, np.uint16).reshape(60, 60)[10:30, 10:40]
     np.testing.assert_array_equal(recognizer.calls[0].depth[0], expected)
     assert recognizer.calls[0].camera[0] == (100, 100, 29.5 - 10, 29.5 - 10)
+
+
+def test_pictures_of_one_frame_and_size_show_the_same_whatever_their_cameras_say():
+    """Drivers that register depth to colour may go on stating the camera of the depth sensor."""
+    infos = {"rgb": camera_info(80, 60, 100, 39.5, 29.5), "depth": camera_info(80, 60, 90, 35, 31)}
+    answer = ask([(20, 10, 30, 20)], depth=depth(), infos=infos).answers[0]
+    assert answer.roi == (20, 10, 30, 20)
+    one, other = (View("camera", 80, 60, camera_of(info, 80, 60)) for info in infos.values())
+    assert box_map(one, other) == BoxMap()
+
+
+def test_what_only_one_of_two_pictures_is_rectified_for_is_no_way_between_them():
+    source = View("c", 640, 480, (600.0, 600.0, 319.5, 239.5), (480.0, 480.0, 319.5, 239.5))
+    target = View("c", 320, 180, (250.0, 250.0, 159.5, 89.5))
+    assert box_map(source, target).scale == (250 / 600,) * 2
+    assert box_map(target, source).scale == (600 / 250,) * 2
+
+
+def test_what_was_seen_of_a_box_is_told_to_the_nearest_pixel():
+    assert BoxMap((0.3, 0.6), (1.0, -1.0)).back((2, 1, 3, 4), (100, 100)) == (3, 3, 7, 8)
 
 
 def test_boxes_of_a_colour_picture_that_is_gone():

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from mmcl_ros import overlay_node, reports
 from mmcl_ros.declarations import declare
-from mmcl_ros.frames import Answer, FrameAnswer
+from mmcl_ros.frames import Answer, FrameAnswer, Result
 from mmcl_ros.parameters import TABLE
 
 
@@ -61,3 +61,37 @@ def test_an_embedding_keeps_its_values():
     told, without = reports.answers_message(Header(), "model", answer, True).recognitions
     np.testing.assert_array_equal(told.embedding, embedding.astype(np.float32))
     assert not without.embedding
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_detections_have_header_place_and_hypotheses_of_their_answers(monkeypatch, nested):
+    """In either generation of vision_msgs; the older one has no id, and x and y in the centre itself."""
+
+    def detection(header=None):
+        center = SimpleNamespace(position=SimpleNamespace()) if nested else SimpleNamespace()
+        more = {"id": ""} if nested else {}
+        return SimpleNamespace(header=header, bbox=SimpleNamespace(center=center), results=[], **more)
+
+    def hypothesis():
+        return SimpleNamespace(hypothesis=SimpleNamespace()) if nested else SimpleNamespace()
+
+    fakes = {
+        "Detection2D": detection,
+        "ObjectHypothesisWithPose": hypothesis,
+        "Detection2DArray": lambda: SimpleNamespace(header=None, detections=[]),
+    }
+    monkeypatch.setattr(reports, "message_class", lambda kind: fakes[kind.split("/")[-1]])
+    header = Header(frame_id="camera")
+    good = Answer("a", (10, 20, 31, 40), "cup", 0.9, ["cup", "mug"], [0.9, 0.1], "rgb", Result.ACCEPTED)
+    poor = Answer("b", (0, 0, 8, 8), "unknown", 0.3, ["mug", "cup"], [0.3, 0.2], "rgb", Result.LOW_SCORE)
+    array = reports.detections_message(header, [good, poor])
+    assert array.header is header
+    assert [one.header for one in array.detections] == [header, header]
+    one, other = array.detections
+    place = one.bbox.center.position if nested else one.bbox.center
+    assert (place.x, place.y, one.bbox.size_x, one.bbox.size_y) == (25.5, 40.0, 31.0, 40.0)
+    assert {type(value) for value in (place.x, place.y, one.bbox.size_x, one.bbox.size_y)} == {float}
+    given = [getattr(result, "hypothesis", result) for result in one.results]
+    assert [(each.class_id, each.score) for each in given] == [("cup", 0.9), ("mug", 0.1)]
+    assert other.results == []
+    assert not nested or (one.id, other.id) == ("a", "b")

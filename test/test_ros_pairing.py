@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ros_fakes import MS, item
 
-from mmcl_ros.pairing import Item, Pairer
+from mmcl_ros.pairing import LATEST_S, Item, Pairer
 
 
 def pairer(window=0.02, wait=0.1, **more):
@@ -110,6 +110,52 @@ def test_pictures_are_kept_for_a_request_that_a_slow_network_lets_wait():
     assert len(pairer._streams["rgb"].items) == 11
 
 
+def test_pictures_are_kept_for_each_request_that_waits_whatever_their_order():
+    """The regions of an earlier picture come after those of a later one, and both wait for depth."""
+    made = Pairer(window=0.02, wait=5.0, history=0.3)
+    made.expect("regions", ["rgb", "depth"], ["rgb", "depth"])
+    for number in range(30):
+        made.add("rgb", item(100 * number))
+        if number == 10:
+            made.add("regions", item(1000, received=1.0))
+            made.add("regions", item(800, received=1.05))
+    assert made.deadline() == 6.0
+    made.add("depth", item(1000, received=3.0))
+    assert [group.partners["rgb"].stamp // MS for group in made.ready(7.0)] == [1000, 800]
+
+
+@pytest.mark.parametrize("ago", [55, 65])
+def test_a_request_is_called_late_for_as_long_as_a_history_could_reach(ago):
+    made = Pairer(window=0.02, wait=0.1, history=1.0)
+    made.expect("regions", ["rgb"], ["rgb"])
+    for number in range(701):
+        made.add("rgb", item(100 * number))
+    made.add("regions", item(70_000 - 1000 * ago, received=70.0))
+    (group,) = made.ready(70.2)
+    assert group.late == (ago if ago < LATEST_S else None)
+
+
+def test_the_stamps_that_are_remembered_are_the_last_ones(monkeypatch):
+    monkeypatch.setattr("mmcl_ros.pairing.REMEMBERED", 10)
+    made = Pairer(window=0.02, wait=0.1, history=1.0)
+    made.expect("regions", ["rgb"], ["rgb"])
+    for number in range(51):
+        made.add("rgb", item(100 * number))
+    made.add("regions", item(3500, received=5.0))
+    assert made.ready(5.2)[0].late == 1.5
+
+
+@pytest.mark.parametrize("far", ["rgb", "depth"])
+def test_the_gap_of_a_request_is_that_to_the_nearest_of_all_sensors(far):
+    made = Pairer(window=0.02, wait=0.1)
+    made.expect("regions", ["rgb", "depth"], ["rgb", "depth"])
+    for name in ("rgb", "depth"):
+        made.add(name, item(1300 if name == far else 1100))
+    made.add("regions", item(1000, received=1.0))
+    assert made.ready(1.2)[0].gap == pytest.approx(0.1)
+    assert made.counters.smallest_gap == pytest.approx(0.1)
+
+
 def test_a_request_whose_picture_was_forgotten_says_how_late_it_is():
     pairer = Pairer(window=0.02, wait=0.1, history=1.0)
     pairer.expect("regions", ["rgb"], ["rgb"])
@@ -182,6 +228,19 @@ def test_anchors_that_wait_when_time_jumps_are_still_given_out():
     assert [group.anchor.stamp // MS for group in made.ready(9)] == [5000, 1000]
 
 
+def test_pictures_of_before_two_jumps_are_found():
+    """A bag of another time is played, and a third one, before the regions of the first ones come."""
+    made = Pairer(0.02, 0.1, history=5.0)
+    made.expect("regions", ["rgb"], ["rgb"])
+    for run, start in enumerate((10_000, 5000, 2000)):
+        for number in range(5):
+            made.add("rgb", item(start + 100 * number, received=run + number / 10))
+    assert made.counters.time_jumps == 2
+    for stamp in (10_200, 5200, 2200):
+        made.add("regions", item(stamp, received=2.5))
+    assert [group.partners["rgb"].stamp // MS for group in made.ready(3.0)] == [10_200, 5200, 2200]
+
+
 def looped(anchor, lag=0.0, loops=3):
     """Two sensors, depth 5 ms behind in stamp and arrival, and regions some time later, from a bag that loops."""
     made = Pairer(0.02, 0.1, history=1.0)
@@ -232,6 +291,15 @@ def test_memory_is_bounded_though_stamps_jump_all_the_time():
     assert len(place.items) + len(place.past) < 60
 
 
+def test_no_more_pictures_are_kept_than_the_capacity_though_stamps_jump():
+    made = pairer(history=60.0, capacity=10)
+    for n in range(100):
+        made.add("depth", item(100_000 - 1000 * (n // 8) + n % 8, received=n / 30))
+    place = made._streams["depth"]
+    assert len(place.items) <= 10
+    assert len(place.past) == 10
+
+
 def test_slightly_late_messages_are_no_jump():
     made = pairer()
     made.add("depth", item(140))
@@ -247,6 +315,7 @@ def test_zero_stamped_request_takes_the_newest_picture():
     made.add("rgb", item(133))
     made.add("detections", Item(0, "boxes", 0.14))
     assert made.ready(0.14)[0].partners["rgb"].stamp == 133 * MS
+    assert made.counters.smallest_gap is None, "of stamps nothing was learnt"
 
 
 @pytest.mark.parametrize("step", [33, 0])

@@ -1,5 +1,6 @@
 """Over real DDS: the node's process from start to end, and nonsense on its topics."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -297,3 +298,25 @@ def test_under_a_discovery_server_the_graph_is_seen(monkeypatch, given, taken):
     monkeypatch.setattr(process.os, "environ", dict(os.environ))
     process.start()
     assert process.os.environ["ROS_SUPER_CLIENT"] == taken
+
+
+def test_records_keep_their_level_and_are_said_once_and_logging_is_left_as_it_was(caplog):
+    """Whoever runs a node in a process of his own finds the log of the package as he had set it up."""
+    said = []
+    words = ("fatal", "error", "warning", "info", "debug")
+    target = SimpleNamespace(
+        is_enabled_for=lambda level: True,
+        **{word: lambda text, word=word: said.append((word, text)) for word in words},
+    )
+    kept = {name: logging.getLogger(name).level for name in process.PACKAGES}
+    with process.LogBridge() as bridge:
+        bridge.target = target
+        for name in process.PACKAGES:
+            for level in (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG):
+                logging.getLogger(f"{name}.module").log(level, "%s", name)
+    assert said == [(word, name) for name in process.PACKAGES for word in words]
+    assert caplog.records == [], "nobody else has said it, too"
+    for name in process.PACKAGES:
+        logger = logging.getLogger(name)
+        assert (logger.level, logger.propagate) == (kept[name], True)
+        assert not any(isinstance(one, process.LogBridge) for one in logger.handlers)

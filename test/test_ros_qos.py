@@ -37,6 +37,12 @@ def test_reliability(offers, asked, state, reliable):
     assert ("best effort" in link.cause) == (asked == "reliable" and any(not one.reliable for one in offers))
 
 
+def test_who_publishes_another_type_has_no_say():
+    others = [offer(False, "std_msgs/msg/String", "/talker"), offer()]
+    assert decide("/d", others, [IMAGE]).reliable
+    assert decide("/d", others, [IMAGE], "reliable").cause == ""
+
+
 def test_latched_only_if_all_are():
     assert decide("/d", [offer(latched=True)], [IMAGE]).latched
     assert not decide("/d", [offer(latched=True), offer(node="/b")], [IMAGE]).latched

@@ -27,7 +27,7 @@ from mmcl_core.errors import DataError, MmclError
 from mmcl_core.recognizer import Recognizer
 from mmcl_ros import play_bag
 from mmcl_ros.bagfile import Bag
-from mmcl_ros.detections import View
+from mmcl_ros.detections import Box, View
 from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.message_types import REGION_TYPES
@@ -353,3 +353,19 @@ def test_the_shipped_profile_is_found_where_only_its_share_is(tmp_path):
         [sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(share / "config" / "fastdds.xml"), "True"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_answer_for_a_true_box_is_that_of_the_region_most_like_it(order):
+    """As far as the picture shows the box: what lies beyond is in no region."""
+
+    def said(box, *regions):
+        listed = [
+            SimpleNamespace(label=label, roi=SimpleNamespace(x_offset=x, y_offset=y, width=w, height=h))
+            for label, x, y, w, h in regions[::order]
+        ]
+        return play_bag._said(SimpleNamespace(width=80, height=60, recognitions=listed), Box("", *box))
+
+    assert said((10, 10, 30, 30), ("own", 10, 10, 20, 20), ("near", 12, 10, 20, 20), ("far", 50, 0, 20, 20)) == "own"
+    assert said((60, 0, 120, 60), ("at the border", 60, 0, 20, 60)) == "at the border"
+    assert said((10, 10, 30, 30), ("far", 50, 0, 20, 20)) == ""

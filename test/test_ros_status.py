@@ -48,6 +48,7 @@ def test_each_count_is_in_its_own_field():
     assert {name: getattr(status, name) for name in COUNTS} == COUNTS
     assert status.rate == 2  # answers per second, by the clock of the answers
     assert filled_in(smallest_gap=None).smallest_gap == -1
+    assert filled_in(smallest_gap=0.0).smallest_gap == 0
 
 
 def test_what_is_known_of_each_sensor_is_in_its_own_field():
@@ -71,6 +72,31 @@ def test_diagnostics_show_the_counts_under_their_names():
         **{"topic": "/cam", "encoding": "rgb8", "received": "45", "malformed": "42"},
         **{"rate": "1.7", "age": "0.25"},
     }
+
+
+@pytest.mark.parametrize(
+    ("states", "cause", "levels"),
+    [
+        ((State.ALIVE, State.ALIVE), "", (0, 0, 0)),
+        ((State.ALIVE, State.ALIVE), "stamps jumped back", (1, 0, 0)),
+        ((State.ALIVE, State.STALE), "depth: no picture", (1, 0, 1)),
+        ((State.RECOVERING, State.NO_PUBLISHER), "nobody publishes", (1, 1, 1)),
+        ((State.STALE, State.SILENT), "rgb: no picture", (2, 1, 1)),
+        ((State.ALIVE, State.OFF), "", (0, 0)),
+    ],
+)
+def test_diagnostics_are_as_grave_as_what_is_wrong(states, cause, levels):
+    """An error where nothing is answered; a warning where something is wrong with it, or with a sensor."""
+    pytest.importorskip("diagnostic_msgs.msg")
+    status = filled_in()
+    status.state, status.cause = "active", cause
+    status.modalities = [
+        ModalityHealth(modality=name, state=int(state)) for name, state in zip(("rgb", "depth"), states, strict=True)
+    ]
+    told = reports.diagnostics(status, "recognizer", status.stamp).status
+    assert [int.from_bytes(one.level, "big") for one in told] == list(levels)
+    status.state = "inactive"
+    assert reports.diagnostics(status, "recognizer", status.stamp).status[0].level == b"\x02"
 
 
 def test_a_picture_before_its_camera_info_waits_for_it(bench):

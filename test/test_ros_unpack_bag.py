@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
@@ -12,10 +13,12 @@ from ros_fakes import CLASSES
 
 from mmcl_core import prepare
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.pictures import depth_millimetres, read_rgb
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.crop_bag import crop_bag
 from mmcl_ros.detections import View
 from mmcl_ros.frames import FrameSettings
+from mmcl_ros.picture_files import as_png
 from mmcl_ros.truth import read_truth
 from mmcl_ros.unpack_bag import _not_registered, main, unpack_bag
 
@@ -181,3 +184,13 @@ def test_a_recording_of_depth_alone_has_nothing_to_draw_in(tmp_path, capsys):
     bag = write_bag(tmp_path / "bag", [("/depth/image_raw", "depth", SECOND, SECOND)])
     command("--bag", bag, "--out", tmp_path / "out", status=2)
     assert "no colour pictures to draw boxes in; its topics: /depth/image_raw" in capsys.readouterr().err
+
+
+def test_files_are_in_the_colours_and_the_unit_that_prepare_reads(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    (tmp_path / "rgb.png").write_bytes(as_png(rgb))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "rgb.png"), rgb)
+    metres = np.float32([[0, 0.0006, 1.2344, 1.2346, 65.535, 65.6, 3e38]])
+    for depth, stored in ((metres, [0, 1, 1234, 1235, 65535, 0, 0]), (np.uint16([[0, 1, 65535]]), [0, 1, 65535])):
+        (tmp_path / "depth.png").write_bytes(as_png(depth))
+        assert depth_millimetres(tmp_path / "depth.png", 1.0).tolist() == [stored]

@@ -10,7 +10,7 @@ from ros_fakes import Robot
 
 from mmcl_ros.intake import Job
 from mmcl_ros.ledger import find_problems
-from mmcl_ros.worker import Single, Worker
+from mmcl_ros.worker import IDLE_S, Single, Worker
 
 
 class Answers:
@@ -222,3 +222,30 @@ def test_those_who_ask_all_the_time_leave_the_topics_their_turn():
         time.sleep(0.001)
     worker.stop()
     assert worked[:8] == ["asked", "topic"] * 4
+
+
+def test_what_came_while_answers_were_not_wanted_is_not_answered_later():
+    robot, changed, answered = Robot("rgb", wanted=("rgb",)), threading.Condition(), []
+    robot.collect = lambda: None  # left to the worker
+    worker = Worker(robot.intake, changed, answered.append, None, every=True, queue=9, running=lambda: True)
+    for number in range(6):
+        worker.enabled = number % 3 == 2
+        robot.send("rgb", stamp=(1000 + number) * 10**9)
+        worker._collect(time.monotonic())
+    assert [job.header.stamp.sec - 1000 for job in worker._jobs] == [5], "what waited then is past, too"
+    assert worker.dropped == worker._overtaken == 0, "nobody wanted them"
+
+
+def test_the_thread_sleeps_no_longer_than_the_first_that_waits():
+    """A request for its partner, or somebody for a picture; without any it looks now and then."""
+    robot = Robot("rgbd")
+    robot.collect = lambda: None
+    worker = Worker(robot.intake, threading.Condition(), print, None, every=True, queue=9, running=lambda: True)
+    assert worker._timeout() == IDLE_S
+    robot.now = time.monotonic()
+    robot.send("rgb")
+    assert worker._timeout() <= robot.intake.pairer.wait < IDLE_S
+    robot.intake.start_over()
+    assert worker._timeout() == IDLE_S
+    worker.ask(Single(None, time.monotonic() + 0.05, print))
+    assert 0 < worker._timeout() <= 0.05

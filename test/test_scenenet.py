@@ -31,10 +31,12 @@ INSTANCES = (
     (7, "04590933", "windsorchair", 4),
     (300, "20000037", "rectangulartable", 4),
     (9, "04223580", "sink", 4),
+    (5, "03001627", "chair", 1),
+    (8, "03001627", "a chair that no picture shows", 4),
 )
 #: Rectangle x0, y0, x1, y1 and z in mm, by number.
 OBJECTS = {2: (0, 100, 60, 200, 3000), 7: (100, 20, 160, 80, 2000), 300: (200, 120, 300, 180, 1500),
-           9: (20, 20, 60, 60, 1000)}  # fmt: skip
+           9: (20, 20, 60, 60, 1000), 5: (220, 20, 300, 80, 2500)}  # fmt: skip
 VIEWS = (0, 25, 50, 75)
 
 
@@ -169,7 +171,8 @@ def test_trajectories_are_read_one_by_one(source, monkeypatch):
     path = source / "train_protobufs/scenenet_rgbd_train_0.pb"
     first, second = read_trajectories(path)
     assert (first.path, second.path) == ("0/12", "0/5")
-    assert {number: CLASSES[label] for number, label in first.labels.items()} == {2: "door", 7: "chair", 300: "table"}
+    labels = {number: CLASSES[label] for number, label in first.labels.items()}
+    assert labels == {2: "door", 7: "chair", 8: "chair", 300: "table"}, "no sink, nor what is background"
     assert first.frames.tolist() == list(VIEWS)
     whole = messages()["Trajectories"].FromString(path.read_bytes())
     assert [one.render_path for one in whole.trajectories] == ["0/12", "0/5"]
@@ -234,6 +237,8 @@ def test_sub_sampling(source, tmp_path):
     assert Counter(zip(few.splits, few.labels.tolist(), strict=True)) == {
         (split, CLASSES.index(name)): 2 for split in ("train", "val") for name in ("door", "chair", "table")
     }
+    seen = prepare(source, tmp_path / "seen", "--every-frame", "3", "--splits", "train", "--min-pixels", "0")
+    assert list(seen.keys) == list(every.keys), "what no picture shows gives no crop"
     big = prepare(source, tmp_path / "big", "--min-pixels", "5000")
     assert {big.classes[label] for label in big.labels} == {"door", "table"}
     wide = prepare(source, tmp_path / "wide", "--min-side", "70")
