@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mmcl_core.config import load
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,6 +38,7 @@ def start(root, command, where=None, **environment):
         f'#!/bin/sh\necho "$PWD $*" >> "{root}/called"\n'
         'case "$*" in *recognizer_node*) exec sleep 600 ;; esac\n'  # a node runs until it is ended
         'case "$*" in *rclpy*) [ -z "$RMW_IMPLEMENTATION$BROKEN" ] || { echo "Oh: no" >&2; exit 1; } ;; esac\n'
+        'case "$*" in *"${WITHOUT:-nothing}"*) exit 1 ;; esac\n'
         f'env > "{root}/seen"\n'
     )
     python.chmod(0o755)
@@ -84,17 +87,21 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
     assert not (tmp_path / "called").exists()
 
 
-@pytest.mark.parametrize(("seconds", "shorter"), [(100, ""), (101, " train.epochs=11")])
-def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, shorter):
+@pytest.mark.parametrize(
+    ("seconds", "without", "epochs"), [(100, "", 48), (100, "multiplies_bf16", 28), (101, "", 12), (101, "bf16", 12)]
+)
+def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, without, epochs):
     looks = make_folder(tmp_path / "bin", "looks") / "looks"
     clock = looks.with_name("date")  # each look at it is so many seconds later
     clock.write_text(f'#!/bin/sh\necho >> "{looks}"\necho $(({seconds} * $(wc -l < "{looks}")))\n')
     clock.chmod(0o755)
     command = ["scripts/demo.sh", str(tmp_path / "demo")]
-    done = start(tmp_path, command, PATH=f"{clock.parent}:{os.environ['PATH']}")
+    done = start(tmp_path, command, PATH=f"{clock.parent}:{os.environ['PATH']}", WITHOUT=without)
     assert done.returncode == 0, done.stderr
+    assert load(ROOT / "config/demo.yaml").train.epochs == 48
+    shorter = f" train.epochs={epochs}" if epochs < 48 else ""
     assert f" --out {tmp_path}/demo/run{shorter}\n" in (tmp_path / "called").read_text()
-    assert ("cut to 11 epochs" in done.stdout) == bool(shorter)
+    assert (f"cut to {epochs} epochs (48" in done.stdout) == bool(shorter)
 
 
 def test_make_clean_removes_a_folder_of_the_demonstration_alone(tmp_path, monkeypatch):
