@@ -66,14 +66,14 @@ def wanted_modalities(setting: str, model: RecognizerLike) -> tuple[str, ...]:
     """The sensors that a modality setting makes use of, colour first.
 
     Raises:
-        ConfigError: the model was not trained for them, or takes no distances and so nothing that a sensor gives.
+        ConfigError: the model does not answer from them, or takes no distances and so nothing that a sensor gives.
     """
     usable = [name for name in model.modalities if name == "rgb" or model.takes_distances]
     asked = [name for name in ("rgb", "depth") if setting in (name, "rgbd", "auto")]
     found = tuple(name for name in asked if name in usable)
     if found == tuple(asked) or (found and setting == "auto"):
         return found
-    words = f"modality is {setting}, but the model was trained for {' and '.join(model.modalities)}"
+    words = f"modality is {setting}, but the model answers from {' and '.join(model.modalities)}"
     if "depth" in model.modalities and not model.takes_distances:
         words += (
             ", and for depth it takes pictures that were prepared (such as HHA) where a sensor gives distances; take "

@@ -146,7 +146,7 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
         Bag(recording[0].parent)
     with pytest.raises(DataError, match="has no topic /nope; it has /camera"):
         Bag(recording[0], Topics(rgb="/nope"))
-    with pytest.raises(ConfigError, match="modality is depth, but the model was trained for rgb"):
+    with pytest.raises(ConfigError, match="modality is depth, but the model answers from rgb"):
         run(recording, ["depth"], recognizer=FakeRecognizer(["rgb"]))
     bad = tmp_path / "bad.csv"
     bad.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n1,2,3,four,5,mug\n")

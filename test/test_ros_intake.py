@@ -330,7 +330,7 @@ def test_sensors_wanted(setting, trained, wanted):
 
 @pytest.mark.parametrize("setting", ["rgbd", "depth"])
 def test_sensors_that_the_model_was_not_trained_for_are_refused(setting):
-    with pytest.raises(ConfigError, match=f"modality is {setting}, but the model was trained for rgb$"):
+    with pytest.raises(ConfigError, match=f"modality is {setting}, but the model answers from rgb$"):
         wanted_modalities(setting, FakeRecognizer(["rgb"]))
 
 

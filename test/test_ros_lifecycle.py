@@ -95,7 +95,7 @@ def test_lifecycle_round(bench):
     [
         (CheckpointError("no model at /nowhere"), {}, "no model at /nowhere"),
         (OSError("disk"), {}, "OSError: disk"),
-        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but the model was trained for rgb"),
+        (FakeRecognizer(["rgb"]), {"modality": "depth"}, "modality is depth, but the model answers from rgb"),
         (FakeRecognizer(), {"model": ""}, "parameter model is empty"),
     ],
 )

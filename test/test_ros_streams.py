@@ -75,4 +75,4 @@ def test_the_sensor_it_was_trained_with_but_cannot_answer_from_is_refused(bench,
     found = bench.collect(RecognizerStatus, "/recognizer/status", latched=True)
     bench.wait(lambda: found, "the status")
     assert "modality is depth" in found[-1].cause
-    assert "trained for rgb" in found[-1].cause
+    assert "answers from rgb" in found[-1].cause
