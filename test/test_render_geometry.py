@@ -57,7 +57,7 @@ def test_points_of_a_crop_lie_where_they_are_in_the_scene(meshes, monkeypatch, s
         enlarged += scale > 1
         off = (-scale / 2, scale / 2) if scale > 1 else (0.0, 0.0)
         rays = imager_rays(scene, column, row, size)
-        hits = cast(position, rays.astype(np.float32), scene.placed, scene.panels)
+        hits = cast(position, rays.T.astype(np.float32), scene.placed, scene.panels)
         edge = np.ones((2 * int(np.ceil(scale)) + 1,) * 2)
         on_table = (hits.owner == len(scene.placed)).reshape(size, size) & (crop.depth > 0)
         table = cv2.erode(on_table.astype(np.uint8), edge).reshape(-1) > 0
