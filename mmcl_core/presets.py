@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["preset_file", "preset_folder", "shared"]
+__all__ = ["preset_file", "preset_folder", "shared", "where_presets_are"]
 
 
 def shared(package: str, name: str) -> Path | None:
@@ -34,3 +34,12 @@ def preset_file(name: str) -> str:
     """How to name a preset from here: ``config/<name>`` in the checkout, elsewhere its whole path where it is known."""
     here, folder = Path("config", name), preset_folder()
     return str(here if folder is None or here.is_file() else folder / name)
+
+
+def where_presets_are(error: OSError, kind: str = "presets", below: str = "") -> str:
+    """What to add to an error: where ``kind`` of files are, in ``below`` of :func:`preset_folder`; or nothing.
+
+    Empty where a file was there but could not be read, and where no presets are installed.
+    """
+    folder = preset_folder() if isinstance(error, FileNotFoundError) else None
+    return f"; the {kind} are in {folder / below}" if folder else ""

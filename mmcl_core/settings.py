@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from mmcl_core.errors import ConfigError
-from mmcl_core.presets import preset_folder
+from mmcl_core.presets import where_presets_are
 
 __all__ = ["OURS", "build", "hint", "load_yaml", "read_file", "read_override", "yaml_problem"]
 
@@ -120,8 +120,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         loaded = load_yaml(text)
     except OSError as error:
-        known = preset_folder() if isinstance(error, FileNotFoundError) else None
-        where = f"; the presets are in {known}" if known else ""
+        where = where_presets_are(error)
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}{where}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error, text)}") from error

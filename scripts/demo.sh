@@ -23,7 +23,7 @@ shorter=()
 has_bf16='import sys, torch
 from mmcl_core.engine.device import multiplies_bf16, train_device
 sys.exit(not multiplies_bf16(train_device("auto")))'
-if [ "$rendered" -gt 100 ]; then # where two cores render in 100 s and multiply bfloat16, all of this takes ten minutes
+if [ "$rendered" -gt 100 ]; then # 48 are for processors that render in 100 s on two cores and multiply bfloat16
   echo "Rendering took $rendered s, more than 100: training is cut to 12 epochs (48 in config/demo.yaml)"
   shorter=(train.epochs=12)
 elif ! "$python" -c "$has_bf16"; then

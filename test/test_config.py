@@ -121,6 +121,10 @@ def test_settings_and_tables_that_are_taken_for_each_other_point_to_the_right_co
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.yaml: No such file or directory; the presets are in /.*/config$"):
         load(tmp_path / "absent.yaml")
+    with pytest.raises(
+        ConfigError, match=r"absent\.yaml: No such file or directory; the tables are in /.*/config/tables$"
+    ):
+        read_table(tmp_path / "absent.yaml")
 
 
 def test_merged_keys_may_be_overridden_and_written_keys_come_once():

@@ -46,6 +46,7 @@ import yaml
 
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError
+from mmcl_core.presets import where_presets_are
 from mmcl_core.settings import OURS, build, hint, load_yaml, yaml_problem
 
 __all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name", "read_table"]
@@ -231,7 +232,8 @@ def _mapping(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         loaded = load_yaml(text)
     except OSError as error:
-        raise ConfigError(f"cannot read the table {path}: {error.strerror}") from error
+        where = where_presets_are(error, "tables", "tables")
+        raise ConfigError(f"cannot read the table {path}: {error.strerror}{where}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error, text)}") from error
     if not isinstance(loaded, dict):
