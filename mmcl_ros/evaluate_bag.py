@@ -50,23 +50,9 @@ EXAMPLES = """\
   python -m mmcl_ros.evaluate_bag --bag DIR --model ycb21 --modality auto --drop depth:1.0-2.5 --out OUT"""
 
 COLUMNS = (
-    *(
-        "stamp_ns",
-        "index",
-        "id",
-        "x",
-        "y",
-        "width",
-        "height",
-        "truth",
-        "label",
-        "score",
-        "correct",
-        "result",
-        "modality",
-    ),
-    *("reason", "depth_valid", "rgb_stamp_ns", "depth_stamp_ns"),
-)
+    "stamp_ns", "index", "id", "x", "y", "width", "height", "truth", "label", "score", "correct", "result", "modality",
+    "reason", "depth_valid", "rgb_stamp_ns", "depth_stamp_ns",
+)  # fmt: skip
 
 
 @dataclass
@@ -102,19 +88,9 @@ class Evaluation:
             counts = bool(label) and not is_stranger(label, self.classes)
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
             valid = f"{answer.depth_valid:.4f}" if answer.depth_valid >= 0 else ""
-            self.rows.append(
-                (
-                    *(truth.request.stamp, index, answer.id, *answer.roi, label, answer.label, f"{answer.score:.6f}"),
-                    *(
-                        int(best == label) if counts else "",
-                        answer.result.name.lower(),
-                        answer.modality,
-                        answer.reason,
-                        valid,
-                        *stamps,
-                    ),
-                )
-            )
+            correct = int(best == label) if counts else ""
+            said = (label, answer.label, f"{answer.score:.6f}", correct, answer.result.name.lower(), answer.modality)
+            self.rows.append((truth.request.stamp, index, answer.id, *answer.roi, *said, answer.reason, valid, *stamps))
             self.labels.append(self.classes.index(label) if counts else -1)
             self.probabilities.append(answer.probabilities)
 
