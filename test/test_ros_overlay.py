@@ -92,6 +92,8 @@ def test_overlay_says_why_it_draws_nothing(bench):
     assert not found
     camera.publish(rgb_message(1000 + 2 * UNDRAWN - 1))
     bench.wait(lambda: found, "the picture of the last answer")
+    answers.publish(RecognitionArray(header=stamped(5000)))
+    bench.wait(lambda: overlay._undrawn == 1, "a count that begins anew with a picture that was drawn")
 
 
 def test_pictures_of_a_large_camera_take_half_a_gigabyte_at_the_most(bench):

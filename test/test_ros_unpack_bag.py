@@ -106,6 +106,13 @@ def test_annotated_frames_give_the_crops_of_the_recording(recording, tmp_path):
     assert held(one) == held(other)
 
 
+def test_the_camera_that_is_named_is_that_of_rectified_pictures(tmp_path, capsys):
+    written = [("/rgb/image_raw", "rgb", SECOND, SECOND), ("/rgb/camera_info", "info", SECOND, SECOND)]
+    command("--bag", write_bag(tmp_path / "bag", written, frame="camera"), "--out", tmp_path / "out")
+    focal = 2 * len("/rgb/camera_info")  # of the matrix P; K has half of it
+    assert f"--camera {focal},{focal},2,2" in capsys.readouterr().out
+
+
 def test_each_recording_stays_in_one_split(recording, tmp_path):
     bag, table = recording
     for name in ("kitchen", "hall"):

@@ -124,6 +124,7 @@ def test_bad_files_are_named_skipped_and_counted(tmp_path, capsys):
     (folder / "lime_1_1_11_loc.txt").write_text("somewhere")
     cv2.imwrite(str(folder / "lime_1_1_16_depthcrop.png"), np.ones((5, 5), np.uint16))
     (source / "rgbd-dataset" / "unicorn").mkdir()
+    write_crop(f"{folder}/lime_2_1_1", 700, (0, 200, 0))
     made = prepare(source, tmp_path / "out", "--trial", "0")
     assert [key.rpartition("_")[2] for key in made.keys] == ["11", "21"]
     assert (made.camera[:, 0] > 0).tolist() == [False, True]
@@ -134,10 +135,11 @@ def test_bad_files_are_named_skipped_and_counted(tmp_path, capsys):
     assert "5 x 5, the colour picture 16 x 24" in skipped[place + "16_depthcrop.png"]
     assert "x,y" in skipped[place + "11_loc.txt"]
     assert "none of the 51 classes" in skipped["unicorn"]
+    assert skipped["rgbd-dataset/lime/lime_1/lime_2_1_1_crop.png"] == "lies in the folder of another instance, lime_1"
     capsys.readouterr()
     assert main(["washington", "--source", str(source), "--trial", "0", "--check", "--workers", "1"]) == 2
     said = capsys.readouterr().err
-    assert "5 bad files or samples" in said
+    assert "6 bad files or samples" in said
     assert "classes: 1 found, the published set has 51; instances: 1 found, the published set has 300" in said
 
 

@@ -93,6 +93,14 @@ def test_official_split_every_nth_and_listed_frames(source, tmp_path):
     assert made.index["skipped"]["first"] == [["0050/000009", "is in the list of frames, and not in the source"]]
 
 
+def test_the_videos_that_are_for_testing_are_0048_to_0059(tmp_path):
+    for video in ("0047", "0048", "0059", "0060"):
+        write_frame(tmp_path / "in" / "data" / video, 1)
+    made = prepare(tmp_path / "in", tmp_path / "out", "--split", "official")
+    splits = {key[:4]: split for key, split in zip(made.keys, made.splits, strict=True)}
+    assert splits == {"0047": "train", "0048": "test", "0059": "test", "0060": "train"}
+
+
 def test_a_list_of_frames_that_are_not_there(source, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("0050/000009\n")
     words = ["ycb_video", "--source", str(source), "--out", str(tmp_path / "out")]
@@ -121,9 +129,13 @@ def test_source_may_be_the_data_folder_or_one_video(source, tmp_path, inside):
 
 
 def test_boxes_of_a_frame_without_label_picture(source, tmp_path):
+    prepared = prepare(source, tmp_path / "labelled")
+    boxes = source / "data/0005/000001-box.txt"
+    boxes.write_text(boxes.read_text().replace(" 9.5 ", " 10.0 "))
     (source / "data/0005/000001-label.png").unlink()
     made = prepare(source, tmp_path / "out")
     assert list(made.labels) == [2, 13] * 5
+    np.testing.assert_allclose(made.camera[0], prepared.camera[0], rtol=1e-6)  # the last pixel of a box belongs to it
     made = prepare(source, tmp_path / "masked", "--mask", "apply")
     assert len(made) == 8
     assert "label picture" in made.index["skipped"]["first"][0][1]

@@ -241,7 +241,9 @@ def _list_crops(source: Path, every: int, held_out: frozenset[str], skips: list[
             split = "test" if inner.name in held_out else "train"
             for name in sorted(os.listdir(inner)):
                 match = _NAME.fullmatch(name)
-                if match and match[1] == inner.name and (int(match[3]) - 1) % every == 0:
+                if match and match[1] != inner.name:
+                    skips.append(Skip(f"{place}/{name}", f"lies in the folder of another instance, {inner.name}"))
+                elif match and (int(match[3]) - 1) % every == 0:
                     stem = name[: -len("_crop.png")]
                     yield Crop(f"{folder.name}/{inner.name}/{stem}", split, label, inner.name, f"{place}/{stem}")
 
