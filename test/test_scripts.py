@@ -88,7 +88,15 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
 
 
 @pytest.mark.parametrize(
-    ("seconds", "without", "epochs"), [(100, "", 48), (100, "multiplies_bf16", 28), (101, "", 12), (101, "bf16", 12)]
+    ("seconds", "without", "epochs"),
+    [
+        (50, "multiplies_bf16", 46),
+        (90, "multiplies_bf16", 23),
+        (90, "", 47),
+        (0, "", 48),
+        (146, "bf16", 12),
+        (500, "", 8),
+    ],
 )
 def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, without, epochs):
     looks = make_folder(tmp_path / "bin", "looks") / "looks"
