@@ -4,6 +4,7 @@ import dataclasses
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,6 +223,8 @@ def test_metric_size_needs_the_camera(tmp_path):
     unknown = recognizer.recognize(depth=depth)
     zeros = recognizer.recognize(depth=depth, camera=np.zeros((2, 4)))
     known = recognizer.recognize(depth=depth, camera=[None, (300, 300, 20, 20)])
+    in_parts = Recognizer(recognizer._backend, max_batch=1).recognize(depth=depth, camera=[None, (300, 300, 20, 20)])
+    np.testing.assert_allclose(in_parts.probabilities, known.probabilities, atol=1e-5)
     np.testing.assert_array_equal(unknown.probabilities, zeros.probabilities)
     np.testing.assert_allclose(unknown.probabilities[0], known.probabilities[0], atol=1e-5)
     assert np.abs(unknown.probabilities[1] - known.probabilities[1]).max() > 1e-3
@@ -308,6 +311,31 @@ def test_untrained_modality(tmp_path):
     save_model(tmp_path / "weights.safetensors", trained=())
     with pytest.raises(UntrainedModalityError, match="not trained to classify"):
         Recognizer.load(tmp_path, device="cpu")
+
+
+def test_colour_is_looked_at_as_that_of_the_left_camera_where_a_model_knows_both():
+    asked = []
+
+    def infer(name, images, cameras):
+        asked.append(name)
+        return np.ones((len(images), 1), np.float32), np.ones((len(images), 4), np.float32)
+
+    described = {"size": SIZE, "depth_encoding": "relief"}
+    metadata = {"classes": ["one"], "input": described, "model": {"nrkhs": 4}, "temperature": {}}
+    for trained, used in ((["rgb_right", "rgb", "depth"], "rgb"), (["rgb_right"], "rgb_right")):
+        backend = SimpleNamespace(metadata={**metadata, "trained_modalities": trained}, model_id="", infer=infer)
+        Recognizer(backend).recognize(rgb=[RGB])
+        assert asked.pop() == used
+
+
+def test_loading_runs_each_sensor_once(tmp_path, monkeypatch):
+    save_model(tmp_path / "weights.safetensors")
+    seen = []
+    monkeypatch.setattr(Recognizer, "_infer", lambda self, kind, images, cameras: seen.append((kind, images.shape)))
+    Recognizer.load(tmp_path, device="cpu", warm_up=False)
+    assert not seen
+    Recognizer.load(tmp_path, device="cpu")
+    assert seen == [("rgb", (1, SIZE, SIZE, 3)), ("depth", (1, SIZE, SIZE))]
 
 
 def test_what_cannot_be_loaded(tmp_path):

@@ -66,6 +66,12 @@ def test_built_model_gives_the_same_answers(tmp_path):
 
 def test_compact_weights_answer_alike_in_less_than_half(tmp_path):
     model = make_model(trained=("rgb", "depth"))
+    large = model.encoder.stem[0].bias.data
+    large[0] = 70_000.0  # beyond half precision
+    weights.save_weights(tmp_path / "weights.safetensors", model, METADATA)
+    large[0] = 0.0
+    weights.save_compact(tmp_path, tmp_path / "compact.safetensors")
+    assert weights.load_weights(tmp_path / "compact.safetensors")[0]["encoder.stem.0.bias"][0] == 70_000
     weights.save_weights(tmp_path / "weights.safetensors", model, METADATA)
     weights.save_compact(tmp_path, tmp_path / "compact.safetensors")
     whole, small = (tmp_path / name for name in ("weights.safetensors", "compact.safetensors"))
