@@ -4,7 +4,6 @@ import dataclasses
 import re
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -311,21 +310,6 @@ def test_untrained_modality(tmp_path):
     save_model(tmp_path / "weights.safetensors", trained=())
     with pytest.raises(UntrainedModalityError, match="not trained to classify"):
         Recognizer.load(tmp_path, device="cpu")
-
-
-def test_colour_is_looked_at_as_that_of_the_left_camera_where_a_model_knows_both():
-    asked = []
-
-    def infer(name, images, cameras):
-        asked.append(name)
-        return np.ones((len(images), 1), np.float32), np.ones((len(images), 4), np.float32)
-
-    described = {"size": SIZE, "depth_encoding": "relief"}
-    metadata = {"classes": ["one"], "input": described, "model": {"nrkhs": 4}, "temperature": {}}
-    for trained, used in ((["rgb_right", "rgb", "depth"], "rgb"), (["rgb_right"], "rgb_right")):
-        backend = SimpleNamespace(metadata={**metadata, "trained_modalities": trained}, model_id="", infer=infer)
-        Recognizer(backend).recognize(rgb=[RGB])
-        assert asked.pop() == used
 
 
 def test_loading_runs_each_sensor_once(tmp_path, monkeypatch):

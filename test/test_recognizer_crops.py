@@ -1,5 +1,7 @@
 """How the recogniser turns crops and boxes into pictures for the network: as training and prepared sets do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from test_recognizer import SIDE, SIZE
 
 from mmcl_core import crops
 from mmcl_core.data.crops import CropRule
+from mmcl_core.recognizer import Recognizer
 
 
 @pytest.mark.parametrize("side", [SIZE, 24, 50, 90, 128])
@@ -90,3 +93,18 @@ def test_large_crops_shrink_without_aliasing():
     fine = np.indices((400, 400)).sum(axis=0) % 2 * 255
     picture, _ = crops.fit(np.repeat(fine[..., None], 3, axis=2).astype(np.uint8), SIZE)
     assert np.abs(picture.astype(int) - 127).max() <= 2
+
+
+def test_colour_is_looked_at_as_that_of_the_left_camera_where_a_model_knows_both():
+    asked = []
+
+    def infer(name, images, cameras):
+        asked.append(name)
+        return np.ones((len(images), 1), np.float32), np.ones((len(images), 4), np.float32)
+
+    described = {"size": SIZE, "depth_encoding": "relief"}
+    metadata = {"classes": ["one"], "input": described, "model": {"nrkhs": 4}, "temperature": {}}
+    for trained, used in ((["rgb_right", "rgb", "depth"], "rgb"), (["rgb_right"], "rgb_right")):
+        backend = SimpleNamespace(metadata={**metadata, "trained_modalities": trained}, model_id="", infer=infer)
+        Recognizer(backend).recognize(rgb=[np.zeros((9, 9, 3), np.uint8)])
+        assert asked.pop() == used
