@@ -180,10 +180,11 @@ def test_a_wrong_sample_is_refused_and_leaves_the_writer_usable(tmp_path, change
     assert PreparedSet.open(tmp_path / "set").keys.tolist() == ["00000", "00002"]
 
 
-def test_text_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    for options in ({"classes": ("a", "\udce9")}, {"classes": ("a",), "description": {"source": "\udce9"}}):
-        with pytest.raises(DataError, match="no valid Unicode"):
-            PreparedWriter(tmp_path / "set", size=8, modalities=("rgb",), **options)
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
+    unreadable = {"classes": ("a", "\udce9")}, {"description": {"source": "\udce9"}}
+    for options in (*unreadable, {"classes": ("a", "b", "a")}, {"modalities": ()}, {"modalities": ("rgb", "rgb")}):
+        with pytest.raises(DataError, match="no valid Unicode|a class is named twice|one or more different names"):
+            PreparedWriter(tmp_path / "set", **{"classes": ("a",), "size": 8, "modalities": ("rgb",), **options})
     assert list(tmp_path.iterdir()) == []
 
 
