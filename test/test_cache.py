@@ -183,7 +183,7 @@ def test_a_wrong_sample_is_refused_and_leaves_the_writer_usable(tmp_path, change
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
     unreadable = {"classes": ("a", "\udce9")}, {"description": {"source": "\udce9"}}
     for options in (*unreadable, {"classes": ("a", "b", "a")}, {"modalities": ()}, {"modalities": ("rgb", "rgb")}):
-        with pytest.raises(DataError, match="no valid Unicode|a class is named twice|one or more different names"):
+        with pytest.raises(DataError, match=r"no valid Unicode|a class is named twice|one or more different names"):
             PreparedWriter(tmp_path / "set", **{"classes": ("a",), "size": 8, "modalities": ("rgb",), **options})
     assert list(tmp_path.iterdir()) == []
 
