@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from small_sets import failure, files, run, write_crop
 
+from mmcl_core.data.runner import check_plan
+from mmcl_core.data.sources import Plan
+from mmcl_core.data.writer import Sample
 from mmcl_core.prepare import main
 
 pytestmark = pytest.mark.usefixtures("usual_log")
@@ -200,6 +203,17 @@ def test_check_reports_and_writes_nothing(damaged_crops, crops, tmp_path, capfd)
     captured = capfd.readouterr()
     assert "3 bad files or samples, the first: test/can/0002_000006_rgb.png" in captured.err
     assert captured.out.count("m; 0.1 to 20 m is plausible: is the depth unit right?") == 3
+
+
+def test_a_check_counts_depth_without_a_reading_and_keys_that_come_twice():
+    def make(task):
+        picture = np.full((8, 8), 1000 * task, np.uint16)
+        return [Sample({"depth": picture}, 0, "train", f"{task // 2}", source=f"{task}.png")]
+
+    found = check_plan(Plan(["can"], ["depth"], [0, 1, 2, 4, 6], make, 5, {}))
+    assert found.empty_depth == 1
+    assert [(skip.name, skip.reason) for skip in found.bad] == [("0", "this key was there before")]
+    assert dict(found.samples) == {("train", "can"): 4}
 
 
 @pytest.mark.parametrize(("unit", "which"), [("0.01mm", "less"), ("3cm", "more")])
