@@ -143,6 +143,8 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         if error.strerror is None:
             raise
         message, cause = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, error
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            message += "; a folder is expected there: name another place"
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -123,6 +123,17 @@ def test_exit_statuses(capfd):
         run_command(lambda: 1 // 0)
 
 
+def test_a_file_in_the_place_of_a_folder_is_told_from_other_errors(tmp_path, capfd):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "inside"):
+        assert run_command(place.mkdir) == 2
+        error = capfd.readouterr().err
+        assert error.startswith(f"error: {place}: ")
+        assert error.endswith("; a folder is expected there: name another place\n")
+    assert run_command((tmp_path / "absent").read_text) == 2
+    assert capfd.readouterr().err == f"error: {tmp_path}/absent: No such file or directory\n"
+
+
 def test_only_process_0_logs_what_is_no_error(monkeypatch, capfd):
     for rank, expected in (("0", ["hello", "careful", "broken"]), ("1", ["broken"])):
         monkeypatch.setenv("RANK", rank)
