@@ -68,8 +68,14 @@ def _recognize(options: argparse.Namespace) -> None:
         raise ConfigError(f"--top-k is {options.top_k}; 1 or more is expected")
     scale, camera = depth_scale(options.depth_unit), parse_camera(options.camera)
     recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror, warm_up=False)
-    if "depth" in files and recognizer.uses_camera and camera is None:
+    goes_by_camera = "depth" in files and recognizer.uses_camera
+    if goes_by_camera and camera is None:
         logger.warning("in depth this model goes by the camera; without --camera its answers are worth less")
+    elif camera is not None and not goes_by_camera:
+        logger.warning(
+            "--camera makes no difference: %s",
+            "it is for depth" if recognizer.uses_camera else "this model does not go by the camera",
+        )
     pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
     width = max(len(str(next(iter(paths.values())))) for paths in pictures)
     answered = 0

@@ -141,7 +141,7 @@ class Intake:
         health.encoding = stated_encoding(message)
         health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
         # Without a stamp the time of receipt is the best guess there is.
-        self._add(modality, Item(stamp or ros_now, message, now), stamp == 0)
+        self._add(modality, Item(stamp or ros_now, message, now, len(message.data)), stamp == 0)
 
     def detector(self, alive: bool) -> None:
         """Take note whether somebody publishes regions at this moment; silence counts from when that began."""

@@ -24,16 +24,18 @@ JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time
 LATEST_S, SLOWEST_S = 60.0, 10.0
 FEW_WAITS, LEAST_SLOW_S = 3, 0.5  # nor is it late by delivery where more than so many waits, and seconds, are missing
 CAPACITY = 1000  # most messages of a stream that are kept, however long the history; the parameter says so
+MEMORY = 1 << 30  # most bytes that these may take: 0.75 GB is a second of 3840 x 2160 at 30 Hz; the parameter says so
 REMEMBERED = 5000  # most stamps of messages that are not kept any more
 
 
 @dataclass(frozen=True)
 class Item:
-    """One message: its stamp in nanoseconds, the message, and when it was received in seconds."""
+    """One message: its stamp in nanoseconds, the message, when it was received in seconds, and its size in bytes."""
 
     stamp: int
     message: Any
     received: float
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class _Stream:
     gone: list[int] = field(default_factory=list)  # stamps since the jump whose messages are not kept any more
     latest: int = 0  # the latest stamp since the jump
     jumped: float = -math.inf  # when the first message after the jump was received, seconds
+    crowded: bool = False  # messages were dropped lately that a request may still want
 
     def note(self, item: Item) -> bool:
         """Whether a message that has come shows that the stamps jumped back."""
@@ -140,6 +143,16 @@ def nearest(stamps: list[int], stamp: int) -> int | None:
     return bisect.bisect_right(stamps, stamps[place]) - 1 if stamps else None
 
 
+def _excess(items: Sequence[Item], most: int, memory: int) -> int:
+    """How many of the first messages there is no room for; the last one always has some."""
+    held = 0
+    for number, item in enumerate(reversed(items)):
+        held += item.size
+        if number and (number >= most or held > memory):
+            return len(items) - number
+    return 0
+
+
 class Pairer:
     """Pairs messages of several streams by stamp.
 
@@ -147,11 +160,14 @@ class Pairer:
         window: largest distance in stamps of two partners, seconds.
         wait: longest time an anchor waits for a partner, seconds.
         history: how far back in stamps messages are kept, seconds.
-        capacity: most messages kept per stream.
+        capacity, memory: most messages kept per stream, and most bytes that they take; those of before the stamps
+            jumped back have as much again.
     """
 
-    def __init__(self, window: float, wait: float, history: float = 1.0, capacity: int = CAPACITY) -> None:
-        self.window, self.wait, self.history, self.capacity = window, wait, history, capacity
+    def __init__(
+        self, window: float, wait: float, history: float = 1.0, capacity: int = CAPACITY, memory: int = MEMORY
+    ) -> None:
+        self.window, self.wait, self.history, self.capacity, self.memory = window, wait, history, capacity, memory
         self.counters = PairCounters()
         self._streams: dict[str, _Stream] = {}
         self._pending: deque[tuple[str, Item]] = deque()
@@ -194,17 +210,21 @@ class Pairer:
         # Stamps that stand still would never age.
         while oldest < len(place.items) and place.items[oldest].received < aged:
             oldest += 1
-        oldest = min(max(oldest, len(place.stamps) - self.capacity), len(place.stamps) - 1)
-        if oldest:
+        oldest = min(oldest, len(place.items) - 1)
+        excess = _excess(place.items, self.capacity, self.memory)
+        place.crowded = excess > oldest
+        if oldest := max(oldest, excess):
             place.forget(oldest)
         if place.past:
-            place.past = [item for item in place.past if item.received >= aged][-self.capacity :]
+            past = [item for item in place.past if item.received >= aged]
+            place.past = past[_excess(past, self.capacity, self.memory) :]
 
     @property
     def kept(self) -> str:
         """In words, which pictures are kept for requests to come, and what to do where one was not."""
-        if any(len(place.items) >= self.capacity for place in self._streams.values()):
-            return f"no more than the newest {self.capacity} are kept; send fewer pictures, or regions sooner"
+        if any(place.crowded for place in self._streams.values()):
+            most = f"no more than the newest {self.capacity} are kept, nor more than {self.memory / (1 << 30):.3g} GB"
+            return f"{most}; send fewer or smaller pictures, or regions sooner"
         return f"pictures are kept for history = {self.history:g} s; raise history"
 
     def clear(self) -> None:

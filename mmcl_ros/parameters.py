@@ -141,7 +141,7 @@ TABLE: tuple[Parameter, ...] = (
         "history",
         1.0,
         "How long pictures are kept for regions that come later, seconds; at least 5 under the policy every. No more "
-        "than the newest 1000 of a sensor are kept.",
+        "than the newest 1000 of a sensor are kept, nor more than 1 GB of them.",
         low=0.05,
         high=60,
         live=True,

@@ -108,9 +108,9 @@ class FakeRecognizer:
         return min(2, metres[metres > 0].mean() // 1)
 
 
-def item(ms, received=None):
-    """Something stamped ``ms`` milliseconds, received at once or at ``received`` seconds."""
-    return Item(int(ms * MS), f"at {ms}", ms / 1e3 if received is None else received)
+def item(ms, received=None, size=0):
+    """Something stamped ``ms`` milliseconds, received at once or at ``received`` seconds, of ``size`` bytes."""
+    return Item(int(ms * MS), f"at {ms}", ms / 1e3 if received is None else received, size)
 
 
 def colour(frame="camera", width=80, height=60):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,6 +210,20 @@ def test_terms_against_the_bank_of_the_other_modality(negatives):
         bank.entries = before[other]
         expected = bank.loss(codes[one], batch.index, batch.draws.get(other)).mean()
         assert found[f"nce {one}->{other}"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_each_embedding_has_negatives_of_its_own_where_samples_lack_a_modality():
+    method, system = build("cmc.negatives=5")
+    stage = method.stages()[0]
+    there, queries = {"depth": torch.arange(BATCH) % 3 != 1}, unit(BATCH, system["projections"]["rgb"].out_features)
+    batch = replace(batch_for(method, stage), present=there)
+    bank, here = method.bank(system, "depth"), torch.arange(BATCH) % 4 != 2
+    found = method.term(bank, batch, "depth", queries, here)
+    alone = [
+        bank.loss(*(value[n : n + 1] for value in (queries, batch.index, batch.draws["depth"]))) for n in range(BATCH)
+    ]
+    expected = torch.cat(alone)[here & there["depth"]].mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_what_a_stage_changes():

@@ -45,6 +45,12 @@ def test_objectives_of_the_generator_and_its_discriminator():
     assert all(p.grad is None for p in system.discriminator.parameters())
 
 
+def test_dropout_of_the_generator_is_that_of_the_settings():
+    for share in (0.0, 0.3):
+        method, system = build("pix2pix", f"pix2pix.dropout={share}")
+        assert method.generator(system).dropout == share
+
+
 def test_the_discriminator_judges_the_pair():
     """Its answer depends on the picture the other one was made from, and the generator hears of it."""
     method, system = build("pix2pix", "pix2pix.l1_weight=0")

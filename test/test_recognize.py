@@ -63,8 +63,18 @@ def test_the_camera_goes_with_the_box(pictures, tmp_path, capsys):
         best = [f"{n} {s:.2f}" for n, s in zip(found.top_labels[0], found.top_scores[0], strict=True)]
         assert lines == ["  ".join(["a_depth.png", "depth", *best])]
         assert ("without --camera" in said) == (camera is None)
+        assert "no difference" not in said
+    _, said = ask(capsys, model, "--rgb", "a.png", "--camera", "70,75,39,31")
+    assert "--camera makes no difference: it is for depth" in said
     _, said = ask(capsys, model, *words, "--camera", "0,1,2,3", status=2)
     assert "--camera '0,1,2,3': four numbers" in said
+
+
+def test_a_camera_that_the_model_has_no_use_for_is_told(model, pictures, capsys):
+    plain, _ = ask(capsys, model, "--depth", "a_depth.png")
+    lines, said = ask(capsys, model, "--depth", "a_depth.png", "--camera", "70,75,39,31")
+    assert lines == plain
+    assert "--camera makes no difference: this model does not go by the camera" in said
 
 
 def test_a_wrong_unit_is_asked_about(model, pictures, capsys):

@@ -146,7 +146,7 @@ def test_a_slow_detector_and_late_delivery_are_still_told():
     robot.intake.pairer.history = 60
     robot.run(55, "rgb")
     robot.detect(stamp=round((robot.now - 52) * 1e9))
-    assert "no more than the newest 1000 are kept" in robot.jobs[-1].missing
+    assert "no more than the newest 1000 are kept, nor more than 1 GB" in robot.jobs[-1].missing
     assert "raise history" not in robot.jobs[-1].missing, "which is not why"
     robot = Robot("rgbd")
     for _ in range(200):

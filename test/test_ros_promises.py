@@ -85,3 +85,26 @@ def test_of_a_fast_stream_as_many_pictures_are_kept_as_there_is_room_for(runs, g
     kept = [group.anchor.stamp // MS for group in made.ready(11.0) if group.partners]
     assert kept[-capacity:] == stamps[-capacity:], "the newest"
     assert len(kept) == (capacity if runs == 1 else 2 * capacity)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(10, 40), (100, 10), (300, 3), (5000, 1)])
+def test_of_large_pictures_as_many_are_kept_as_there_is_memory_for(size, kept):
+    """The newest one always, however large; and who asks for an older one is told why it is gone."""
+    made = Pairer(0.0, 0.1, history=60.0, memory=1000)
+    made.expect("detections", ["rgb"], ["rgb"])
+    for run in range(2):  # the second time stamps have jumped back
+        for n in range(40):
+            made.add("rgb", item(10_000 * (2 - run) + n, received=run + n / 1e3, size=size))
+    for run in range(2):
+        for n in range(40):
+            made.add("detections", item(10_000 * (2 - run) + n, received=3.0))
+    assert sum(bool(group.partners) for group in made.ready(4.0)) == 2 * kept
+    assert ("smaller pictures" in made.kept) == (kept < 40)
+
+
+def test_pictures_are_weighed_as_they_come():
+    robot = Robot("rgb", roi_source="detections", wanted=("rgb",))
+    robot.intake.pairer.history, robot.intake.pairer.memory = 60.0, 5 * 4 * 4 * 3  # five of its pictures
+    robot.run(1.0, "rgb")
+    robot.detect(stamp=round((robot.now - 0.9) * 1e9))
+    assert "send fewer or smaller pictures" in robot.jobs[-1].missing
