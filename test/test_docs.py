@@ -26,7 +26,7 @@ def printed(path):
     return [shlex.split(re.sub(r"[][]", " ", line), comments=True)[2:] for line in lines]
 
 
-PAGES = ("README.md", "docs/data_sets.md", "docs/ros.md", "mmcl_core/models/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/data_sets.md", "docs/ros.md", "mmcl_core/models/README.md")
 EVERYWHERE = [(page, words) for page in PAGES for words in printed(page)]
 
 
@@ -47,6 +47,21 @@ def test_options_that_are_printed_exist(page, words, capsys):
     for word in words:
         if word.startswith("config/"):
             assert (ROOT / word).is_file(), f"{page}: {word}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "results/README.md", "results/real_crops.md", "results/strangers.md"])
+def test_links_lead_somewhere(page):
+    """To files that exist, and to headings of theirs."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    for link in links:
+        name, _, heading = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in slugs, f"{page}: {link} ({slugs})"
 
 
 def option(words, name):
