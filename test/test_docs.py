@@ -52,6 +52,8 @@ def test_options_that_are_printed_exist(page, words, capsys):
 @pytest.mark.parametrize("page", [*PAGES, "results/README.md", "results/real_crops.md", "results/strangers.md"])
 def test_links_lead_somewhere(page):
     """To files that exist, and to headings of theirs."""
+    if not (ROOT / "results").is_dir():
+        pytest.skip("a packed source has no results/, which the pages link to")
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     for link in links:
