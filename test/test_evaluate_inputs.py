@@ -8,6 +8,8 @@ from test_evaluate import CLASSES, read, run_command, write_set
 from test_recognizer import SIDE, save_model
 
 from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.engine import evaluation
+from mmcl_core.nn.model import RecognitionModel
 
 
 def test_a_single_picture_of_a_sensor_makes_no_statistics_under_the_authors_protocol(tmp_path):
@@ -16,6 +18,32 @@ def test_a_single_picture_of_a_sensor_makes_no_statistics_under_the_authors_prot
     data = write_set(tmp_path / "set", drop=lambda i: ("depth",) if i % 4 else ())
     run_command(tmp_path, "--data", data, "--modality", "depth", "--legacy-protocol", "--out", tmp_path / "out")
     assert 3 <= read(tmp_path / "out")[0]["modalities"]["depth"]["samples"] <= 6
+
+
+def test_strangers_are_not_looked_at_under_the_authors_protocol(tmp_path):
+    """Statistics are taken on what is looked at: they would be of things that the model does not know."""
+    save_model(tmp_path / "weights.safetensors")
+    data = write_set(tmp_path / "set", classes=("mug", "pen", "kite"))
+    run_command(tmp_path, "--data", data, "--modality", "rgb", "--legacy-protocol", "--out", tmp_path / "out")
+    report, lines = read(tmp_path / "out")
+    assert report["data"]["samples"] == len(lines) == 16
+    assert report["data"]["left_out"]["unknown_classes"] == {"kite": 7}
+    assert report["modalities"]["rgb"]["min_score"]["stranger"] == 0
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_statistics_are_of_a_limited_number_of_batches_under_the_authors_protocol(tmp_path, monkeypatch, most):
+    save_model(tmp_path / "weights.safetensors")
+    data, trained_on, forward = write_set(tmp_path / "set"), [], RecognitionModel.forward
+
+    def count(model, *arguments):
+        trained_on.append(model.training)
+        return forward(model, *arguments)
+
+    monkeypatch.setattr(RecognitionModel, "forward", count)
+    monkeypatch.setattr(evaluation, "LEGACY_BATCHES", most)
+    run_command(tmp_path, "--data", data, "--modality", "rgb", "--legacy-protocol", "--out", tmp_path / "out")
+    assert trained_on == [True] * most + [False] * 5
 
 
 def test_where_depth_shows_nothing_colour_answers_under_the_authors_protocol_too(tmp_path):
