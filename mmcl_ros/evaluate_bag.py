@@ -31,7 +31,7 @@ from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
-from mmcl_ros.frames import Answer, FrameAnswer, FrameRecognizer, FrameSettings, Result
+from mmcl_ros.frames import NAME_IT, Answer, FrameAnswer, FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
 from mmcl_ros.recognizers import RecognizerLike
@@ -82,7 +82,10 @@ class Evaluation:
     def add(self, truth: Truth, frame: Frame, found: FrameAnswer) -> None:
         """Enter the answers for one picture."""
         problems = {name: words for name, (_, words) in found.problems.items()}
-        self.problems.update(f"{name}: {words}" for told in (problems, found.remarks) for name, words in told.items())
+        remarks = {
+            name: words.replace(NAME_IT, "; name it (--depth-info-topic)") for name, words in found.remarks.items()
+        }
+        self.problems.update(f"{name}: {words}" for told in (problems, remarks) for name, words in told.items())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
             counts = bool(label) and not is_stranger(label, self.classes)

@@ -21,9 +21,9 @@ from ros_fakes import FakeRecognizer
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag, Topics, typestore
 from mmcl_ros.evaluate_bag import evaluate, main, parse_drop, write
-from mmcl_ros.frames import FrameSettings
+from mmcl_ros.frames import NO_CAMERA, FrameSettings
 from mmcl_ros.record_demo import DEMO_TOPICS, START_NS
-from mmcl_ros.truth import read_truth
+from mmcl_ros.truth import TRUTH_COLUMNS, read_truth
 
 
 @pytest.mark.parametrize("left", [5, 40])
@@ -71,6 +71,24 @@ def test_every_box_is_right_by_every_sensor(recording):
         assert set(figures["latency_ms"]) == {"decode", "crop", "inference", "total"}
     assert column(found["rgb"], "depth_stamp_ns") == [""] * 40
     assert column(found["rgb"], "rgb_stamp_ns")[2] == START_NS + 100_000_000
+
+
+def test_how_much_depth_there_was_is_told_where_depth_was_looked_at(recording):
+    found = run(recording, ["rgb", "depth"])
+    assert column(found["rgb"], "depth_valid") == [""] * 40
+    assert set(column(found["depth"], "depth_valid")) == {"1.0000"}
+
+
+def test_a_camera_that_the_model_goes_by_and_the_recording_lacks_is_told(tmp_path):
+    stamps = range(10**9, 5 * 10**9, 10**9)
+    bag = write_bag(tmp_path / "bag", [("/depth", "depth", stamp, stamp) for stamp in stamps])
+    table = tmp_path / "boxes.csv"
+    table.write_text(f"{','.join(TRUTH_COLUMNS)}\n" + "".join(f"{stamp},0,0,4,4,dark\n" for stamp in stamps))
+    told = {f"depth: {NO_CAMERA.replace('depth_info_topic', '--depth-info-topic')}": 4}
+    for uses_camera, problems in ((True, told), (False, {})):
+        found = run((bag, table), ["depth"], recognizer=FakeRecognizer(uses_camera=uses_camera))["depth"].figures()
+        assert found["problems"] == problems
+        assert found["answered_from"] == {"depth": 4}
 
 
 def test_a_modality_that_is_named_twice_is_evaluated_once(recording, tmp_path):

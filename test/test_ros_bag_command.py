@@ -38,6 +38,16 @@ def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsy
     assert report["mirror"] is False
 
 
+def test_mirror_images_are_looked_at_where_that_is_asked_for(recording, tmp_path):
+    model, scores = tiny_model(tmp_path / "run"), []
+    for words in ([], ["--mirror"]):
+        assert main([*command(*recording, model, tmp_path / "out"), "--modality", "rgb", *words]) == 0
+        assert json.loads((tmp_path / "out" / "metrics.json").read_text())["mirror"] is bool(words)
+        with (tmp_path / "out" / "predictions_rgb.csv").open(newline="") as file:
+            scores.append([row["score"] for row in csv.DictReader(file)])
+    assert scores[0] != scores[1]
+
+
 def test_a_stretch_that_loses_no_picture_is_told(recording, tmp_path, capsys):
     arguments = command(*recording, tiny_model(tmp_path / "run"), tmp_path / "out")
     for stretch, told in (("0.5-1.0", False), ("50-60", True)):

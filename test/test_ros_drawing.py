@@ -86,6 +86,9 @@ def test_right_wrong_and_rejected_answers_of_a_recording_differ_in_colour():
     for colour, left in ((GREEN, 2), (RED, 44), (GREY, 0)):
         assert (drawn[:, max(0, left - 1) : left + 32] == colour).all(axis=2).any()
     assert found.size == (120, 60)
+    shown.show(Truth(request, ("", "", "")), {"rgb": picture}, found)
+    for colour in (GREEN, RED):
+        assert not (shown.shown[-1] == colour).all(axis=2).any(), "neither right nor wrong"
 
 
 def test_a_folder_of_results_holds_those_of_one_evaluation(tmp_path, caplog):
