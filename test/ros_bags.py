@@ -32,10 +32,10 @@ def make_recording(out, storage="mcap"):
     return record(out, (make_view(number) for number in range(20)), storage=storage)
 
 
-def write_bag(path, written, frame="", frames=None):
+def write_bag(path, written, frame="", frames=None, side=4):
     """A bag of small messages, each (topic, kind, stamp, time of recording).
 
-    Kinds are rgb, depth, odd, info and words, and small, which is depth of 2 x 2 pixels where others have 4 x 4.
+    Kinds are rgb, depth, odd, info and words, and small, which is depth of half the ``side`` that others have.
     Without a common frame each topic has one of its own, or that of ``frames``.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
@@ -56,12 +56,12 @@ def write_bag(path, written, frame="", frames=None):
                 roi = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
                 k = np.array([len(topic), 0, 2, 0, len(topic), 2, 0, 0, 1.0])  # the focal length says whose it is
                 p = np.array([2 * k[0], 0, 2, 0, 0, 2 * k[0], 2, 0, 0, 0, 1.0, 0])
-                message = types[name](head, 4, 4, "", np.zeros(5), k, np.zeros(9), p, 0, 0, roi)
+                message = types[name](head, side, side, "", np.zeros(5), k, np.zeros(9), p, 0, 0, roi)
             else:
                 encoding, size = {"rgb": ("rgb8", 3), "odd": ("R8G8B8", 3)}.get(kind, ("16UC1", 2))
-                side = 2 if kind == "small" else 4
-                octets = np.full(side * side * size, 9, np.uint8)
-                message = types[name](head, side, side, encoding, 0, side * size, octets)
+                own = side // 2 if kind == "small" else side
+                octets = np.full(own * own * size, 9, np.uint8)
+                message = types[name](head, own, own, encoding, 0, own * size, octets)
             if topic not in channels:
                 channels[topic] = writer.add_connection(topic, name, typestore=store)
             writer.write(channels[topic], recorded, store.serialize_cdr(message, name))

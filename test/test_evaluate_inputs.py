@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from test_evaluate import CLASSES, read, run_command, write_set
@@ -124,3 +126,16 @@ def test_depth_of_another_kind_and_a_split_without_labels_are_named(tmp_path, ca
         run_command(model, "--data", data, status=2)
         assert message in capsys.readouterr().err
     run_command(run, "--data", sets["hha"], "--modality", "rgb")
+
+
+def test_results_on_another_set_of_the_name_are_replaced_with_a_word(tmp_path, capfd):
+    """Not those on the same set, though it was moved."""
+    save_model(tmp_path / "weights.safetensors")
+    first = write_set(tmp_path / "here" / "set", count=6)
+    moved = shutil.copytree(first, tmp_path / "there" / "set")
+    other = write_set(tmp_path / "elsewhere" / "set", count=8)
+    for data, told in ((first, None), (first, None), (moved, None), (other, moved), (other, None)):
+        run_command(tmp_path, "--data", data, "--modality", "rgb")
+        said = capfd.readouterr().err
+        assert ("are replaced" in said) == (told is not None)
+        assert told is None or f"the results on {told} that were in {tmp_path / 'evaluation' / 'set-test'}" in said

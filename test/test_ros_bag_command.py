@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsys):
-    model = tiny_model(tmp_path / "run")
+    model, more = tiny_model(tmp_path / "run"), ("--drop", "depth:1.5-1.7", "--drop", "rgb:0.0-0.2")
     for name in ("one", "two"):
         arguments = command(*recording, model, tmp_path / name)
-        assert main([*arguments, "--modality", "rgb", "depth", "rgbd", "--drop", "depth:0.5-1.0"]) == 0
+        assert main([*arguments, "--modality", "rgb", "depth", "rgbd", "--drop", "depth:0.5-1.0", *more]) == 0
     assert "rgbd   accuracy" in capsys.readouterr().out
     for modality in ("rgb", "depth", "rgbd"):
         files = [(tmp_path / name / f"predictions_{modality}.csv").read_bytes() for name in ("one", "two")]
@@ -34,7 +34,9 @@ def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsy
     assert pictures[0] == pictures[1]
     report = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert set(report["modalities"]) == {"rgb", "depth", "rgbd"}
-    assert report["drop"] == {"depth": [[0.5, 1.0]]}
+    assert report["drop"] == {"depth": [[0.5, 1.0], [1.5, 1.7]], "rgb": [[0.0, 0.2]]}
+    lost = {name: report["modalities"][name]["rejected"]["no_picture"] for name in ("rgb", "depth")}
+    assert lost == {"rgb": 4, "depth": 14}
     assert report["mirror"] is False
 
 
@@ -46,6 +48,13 @@ def test_mirror_images_are_looked_at_where_that_is_asked_for(recording, tmp_path
         with (tmp_path / "out" / "predictions_rgb.csv").open(newline="") as file:
             scores.append([row["score"] for row in csv.DictReader(file)])
     assert scores[0] != scores[1]
+
+
+def test_answers_below_the_score_that_is_asked_for_are_rejected(recording, tmp_path, capsys):
+    arguments = [*command(*recording, tiny_model(tmp_path / "run"), tmp_path / "out"), "--modality", "rgb"]
+    for least, rejected in (("0", 0), ("1", 40)):
+        assert main([*arguments, "--min-score", least]) == 0
+        assert f"of 40 boxes, {rejected} rejected" in capsys.readouterr().out
 
 
 def test_a_stretch_that_loses_no_picture_is_told(recording, tmp_path, capsys):

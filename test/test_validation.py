@@ -20,6 +20,10 @@ def test_the_fusion_of_rgb_and_depth_is_calibrated_whatever_other_targets_there_
     present["rgb_right"][:] = False
     two = fit_temperatures(Outputs(values, present, labels), ("rgb", "depth"))["rgbd"]
     assert fit_temperatures(Outputs(values, present, labels), ("rgb", "depth", "rgb_right"))["rgbd"] == two != 1.0
+    values["rgb"] *= 5  # far too sure of itself: fused as it is, it would drown depth
+    each = [F.log_softmax(values[name] / fit_temperature(values[name], labels), 1) for name in ("rgb", "depth")]
+    fused = fit_temperatures(Outputs(values, present, labels), ("rgb", "depth"))["rgbd"]
+    assert fused == pytest.approx(fit_temperature(sum(each) / 2, labels), rel=1e-6)
 
 
 def test_temperature_against_a_grid():
