@@ -16,6 +16,7 @@ from mmcl_core import train as command
 from mmcl_core.config import to_dict
 from mmcl_core.engine import checkpoint, trainer
 from mmcl_core.engine.checkpoint import SAVE_SHARE, StateWriter, load_state
+from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.runlog import read_rows
 
 COPYING_S = 2.0
@@ -117,6 +118,32 @@ def stopped(tmp_path, monkeypatch):
         patch.setattr(trainer.Trainer, "_end_epoch", stop)
         assert command.main(["--config", str(config), "--out", str(run)]) == command.EXIT_STOPPED
     return run
+
+
+def test_the_best_weights_so_far_outlive_a_stop(tmp_path, monkeypatch):
+    """Those of the first epoch, after which the run is stopped: accuracy falls from there."""
+    validate, end_epoch = trainer.Trainer._validate, trainer.Trainer._end_epoch
+
+    def falling(self, epoch, source):
+        monkeypatch.setattr(trainer, "scores", lambda _, targets: {f"accuracy/{name}": 0.9**epoch for name in targets})
+        validate(self, epoch, source)
+
+    def stop(self, epoch):
+        self.stopping = True
+        end_epoch(self, epoch)
+
+    monkeypatch.setattr(trainer.Trainer, "_validate", falling)
+    words = ("method=supervised", "train.epochs=3", "train.keep=best", "train.validate_every=1")
+    settings = tiny.settings(tiny.make_set(tmp_path / "set"), *words)
+    whole = trainer.train(settings, tmp_path / "whole")
+    assert whole.selection == "best validation accuracy, epoch 1 of 3"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_end_epoch", stop)
+        with pytest.raises(RunInterruptedError):
+            trainer.train(settings, tmp_path / "run")
+    assert trainer.train(settings, tmp_path / "run", resume=True).selection == whole.selection
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "run")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(
