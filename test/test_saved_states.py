@@ -146,6 +146,20 @@ def test_the_best_weights_so_far_outlive_a_stop(tmp_path, monkeypatch):
     assert weights[0] == weights[1]
 
 
+def test_the_average_of_the_weights_is_what_is_deployed(tmp_path, monkeypatch):
+    average, leave = {}, trainer.Trainer._leave
+
+    def note(self):
+        average.update({name: value.clone() for name, value in self.average.system.named_parameters()})
+        leave(self)
+        assert all(torch.equal(value, average[name]) for name, value in self.system.named_parameters())
+
+    monkeypatch.setattr(trainer.Trainer, "_leave", note)
+    settings = tiny.settings(tiny.make_set(tmp_path / "set"), "method=supervised", "train.epochs=1", "optim.ema=0.9")
+    assert trainer.train(settings, tmp_path / "run").selection == "last epoch of 1, average of the weights"
+    assert average
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
