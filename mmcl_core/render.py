@@ -8,11 +8,11 @@ was interrupted or killed goes on with ``--resume``.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -31,11 +31,13 @@ from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import in_order, start_worker
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
-from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock
+from mmcl_core.synth.crops import Crop, CropMaker
 from mmcl_core.synth.scene import VERSION
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
+from mmcl_core.synth.shelf import MeshShelf
+from mmcl_core.synth.stock import FolderStock, HouseholdStock, make_stock
 
-__all__ = ["main", "make_stock", "render"]
+__all__ = ["main", "render"]
 
 logger = logging.getLogger(__name__)
 
@@ -177,24 +179,24 @@ def render(
             to go on with that was made otherwise.
     """
     shares, (first, step) = parse_shares(split), parse_shard(shard)
-    look = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint, "up": up}
-    _check(count, workers, size, seed, look)
-    apart = shares if keep_instances else None
-    stock = make_stock(objects, seed, classes, apart, up)
-    meshes = stock.check() if isinstance(stock, FolderStock) else ""
-    numbers = range(first, count, step)
+    scenes = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
+    _check(count, workers, size, seed, scenes)
+    apart, numbers = shares if keep_instances else None, range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
     source = {"objects": objects if objects == "household" else printable(Path(objects).resolve().name)}
-    source |= {"meshes": meshes} if meshes else {}
-    description = _description({**source, "count": count, "seed": seed}, shares, look, stock.unseen)
-    part = {"shard": f"{first}/{step}", "keep-instances": keep_instances, "meshes": meshes}
-    kinds: dict[str, Any] = {"size": size, "modalities": ("rgb", "depth"), "description": description}
-    began = time.monotonic()
-    with PreparedWriter(out, classes=stock.classes, **kinds, overwrite=overwrite, resume=resume) as writer:
-        arguments = (objects, seed, tuple(classes), apart, size, shares, look)
-        made = _fill(writer, arguments, numbers, count, workers, part, stock.together)
-    rate = made / max(time.monotonic() - began, 1e-9)
+    with tempfile.TemporaryDirectory(prefix="mmcl-meshes-") as shelf:
+        stock = make_stock(objects, seed, classes, apart, up, MeshShelf(shelf))
+        meshes = stock.check() if isinstance(stock, FolderStock) else ""
+        source |= {"meshes": meshes} if meshes else {}
+        look = {**scenes, "up": up}
+        description = _description({**source, "count": count, "seed": seed}, shares, look, stock.unseen)
+        part = {"shard": f"{first}/{step}", "keep-instances": keep_instances, "meshes": meshes}
+        kinds: dict[str, Any] = {"size": size, "modalities": ("rgb", "depth"), "description": description}
+        began = time.monotonic()
+        with PreparedWriter(out, classes=stock.classes, **kinds, overwrite=overwrite, resume=resume) as writer:
+            made = _fill(writer, (stock, seed, size, shares, scenes), numbers, count, workers, part)
+        rate = made / max(time.monotonic() - began, 1e-9)
     return _summary(out, shares, rate, step)
 
 
@@ -217,7 +219,6 @@ def _fill(
     count: int,
     workers: int,
     part: dict[str, Any],
-    together: int,
 ) -> int:
     """Write the crops that the set does not hold yet, and note now and then how far it is.
 
@@ -225,7 +226,6 @@ def _fill(
         arguments: of :func:`_start_worker`.
         numbers, count: of the crops of this shard, and how many the whole set has.
         part: what must be the same to go on, beside what the writer compares.
-        together: see :func:`_all_crops`.
 
     Returns:
         How many crops those were.
@@ -241,7 +241,7 @@ def _fill(
         )
     done = len(writer)
     left, saved = numbers[done:], time.monotonic()
-    crops = _all_crops(arguments, left, min(workers, len(left)), together)
+    crops = _all_crops(arguments, left, min(workers, len(left)))
     bar = progress_bar(crops, title="render", unit=" crops", total=len(numbers), done=done, in_logs=True)
     try:
         for number, crop in zip(left, bar, strict=True):
@@ -278,66 +278,24 @@ def _summary(out: Path, shares: Mapping[str, float], rate: float, step: int) -> 
     return f"{head}\nlook at: {sheet}\nnext: {following}"
 
 
-def _check(count: int, workers: int, size: int, seed: int, look: Mapping[str, Any]) -> None:
+def _check(count: int, workers: int, size: int, seed: int, scenes: Mapping[str, Any]) -> None:
     """Refuse numbers that make no sense."""
     if min(count, workers) < 1 or not 16 <= size <= 1024 or seed < 0:
         raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
     most = {"neighbours": 4, "spread": 4, "piles": 1, "paint": 4}
     options = {"spread": "camera-spread", "paint": "paint-spread"}
     for key in most:
-        if not 0 <= look[key] <= most[key]:
-            raise ConfigError(f"--{options.get(key, key)} must be 0 to {most[key]}, got {look[key]:g}")
+        if not 0 <= scenes[key] <= most[key]:
+            raise ConfigError(f"--{options.get(key, key)} must be 0 to {most[key]}, got {scenes[key]:g}")
 
 
-def make_stock(
-    objects: str, seed: int, classes: Sequence[str] = (), apart: Mapping[str, float] | None = None, up: str = "z"
-) -> FolderStock | HouseholdStock:
-    """The source of objects that ``--objects`` names: ``household`` or a folder of meshes.
-
-    Args:
-        objects: the option.
-        seed: what procedural objects follow from.
-        classes: only these, in this order; empty: all, in the source's order.
-        apart: splits and their shares, each of which is to have meshes of its own; procedural objects always are.
-        up: the axis that is up in meshes, ``z`` or ``y``.
-
-    Raises:
-        ConfigError: packages for rendering that are not installed, a class that is not there or named twice, or
-            ``up`` for objects that have no files.
-        DataError: a folder without meshes, or with too few to have them apart.
-    """
-    missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-    if objects == "household":
-        from mmcl_core.synth.household import CATEGORIES, household
-
-        if up != "z":
-            raise ConfigError(f"--up {up} is for folders of meshes; household objects stand as they are: leave it out")
-        return HouseholdStock(seed, _chosen(classes, CATEGORIES), household)
-    stock = FolderStock(objects, up)
-    stock.classes = _chosen(classes, stock.classes)
-    if apart is not None:
-        stock.keep_instances(apart, seed)
-    return stock
-
-
-def _chosen(classes: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in classes if name not in known]
-    if unknown or len(set(classes)) < len(classes):
-        wrong = f"has no class {unknown[0]!r}" if unknown else "is given a class twice"
-        raise ConfigError(f"--classes: the source {wrong}; it has {', '.join(known)}")
-    return tuple(classes) or known
-
-
-def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int, together: int = 1) -> Iterator[Crop]:
-    """The crops of some numbers, in order.
+def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iterator[Crop]:
+    """The crops of some numbers, in order; those that share objects which have to be built are left to one process.
 
     Args:
         arguments: of :func:`_start_worker`.
         numbers: of the crops.
         workers: processes.
-        together: crops in a row that share objects which have to be built: they are left to one process.
     """
     if workers <= 1:
         threads = cv2.getNumThreads()
@@ -348,26 +306,20 @@ def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int, togethe
             cv2.setNumThreads(threads)
         return
     size = max(1, min(_CHUNK, len(numbers) // (workers * 4)))
+    together = arguments[0].together
     span = max(1, size * numbers.step // together) * together
     parts = (list(part) for _, part in groupby(numbers, key=lambda number: number // span))
     yield from in_order(_make_part, parts, workers, _start_worker, arguments)
 
 
 def _start_worker(
-    objects: str,
-    seed: int,
-    classes: tuple[str, ...],
-    apart: Mapping[str, float] | None,
-    size: int,
-    shares: dict[str, float],
-    look: Mapping[str, Any],
+    stock: FolderStock | HouseholdStock, seed: int, size: int, shares: dict[str, float], scenes: Mapping[str, Any]
 ) -> None:
     global _maker
     if multiprocessing.parent_process() is not None:
         start_worker()
     cv2.setNumThreads(1)
-    scenes = {name: value for name, value in look.items() if name != "up"}
-    _maker = CropMaker(make_stock(objects, seed, classes, apart, look["up"]), seed, size, shares, **scenes)
+    _maker = CropMaker(stock, seed, size, shares, **scenes)
 
 
 def _make_part(numbers: list[int]) -> list[Crop]:

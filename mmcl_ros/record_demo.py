@@ -26,7 +26,7 @@ from mmcl_ros.truth import TRUTH_COLUMNS
 # The one module of the ROS side that imports the renderer of the core, and only when it is run: a robot that recognises
 # never does.
 if TYPE_CHECKING:
-    from mmcl_core.synth.crops import FolderStock, HouseholdStock
+    from mmcl_core.synth.stock import FolderStock, HouseholdStock
 
 __all__ = ["DEMO_TOPICS", "RenderedFrame", "main", "record", "render_views"]
 
@@ -70,8 +70,7 @@ def render_views(objects: str, frames: int, seed: int, classes: Sequence[str] = 
     Household objects are instances of their own, found in no rendered training set. ``classes``: these alone, if any.
     Objects that cannot be rendered are refused, and warned of, here and not at the first view.
     """
-    from mmcl_core.render import make_stock
-    from mmcl_core.synth.crops import FolderStock
+    from mmcl_core.synth.stock import FolderStock, make_stock
 
     stock = make_stock(objects, seed, classes)
     if isinstance(stock, FolderStock):

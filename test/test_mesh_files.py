@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
-from mmcl_core.synth.crops import FolderStock
 from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.raycast import Camera, Placed, Solid, cast
 from mmcl_core.synth.shade import MeshSkin, surface
+from mmcl_core.synth.stock import FolderStock
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -347,6 +347,6 @@ def test_the_check_of_meshes_has_a_progress_bar(tmp_path, monkeypatch):
     for name in ("a", "b"):
         trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "box" / f"{name}.stl")
     seen = []
-    monkeypatch.setattr("mmcl_core.synth.crops.progress_bar", lambda items, **look: seen.append(len(items)) or items)
+    monkeypatch.setattr("mmcl_core.synth.stock.progress_bar", lambda items, **look: seen.append(len(items)) or items)
     FolderStock(tmp_path).check()
     assert seen == [2]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mmcl_core.errors import DataError
-from mmcl_core.synth.crops import FolderStock
 from mmcl_core.synth.mesh import Mesh, object_files, smooth_normals
 from mmcl_core.synth.mesh_files import load_mesh
 from mmcl_core.synth.placing import resting_rotations, yaw
 from mmcl_core.synth.raycast import Camera, Panel, Placed, Solid, blocked, cast
 from mmcl_core.synth.shade import MeshSkin, Pyramid, surface
+from mmcl_core.synth.stock import FolderStock
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")

@@ -17,9 +17,11 @@ from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.shares import parse_shares
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.synth import crops as crop_module
-from mmcl_core.synth.crops import Crop, CropMaker, FolderStock, HouseholdStock, split_of_round
+from mmcl_core.synth import stock as stock_module
+from mmcl_core.synth.crops import Crop, CropMaker, split_of_round
 from mmcl_core.synth.mesh_files import load_mesh
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
+from mmcl_core.synth.stock import FolderStock, HouseholdStock, make_stock
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -93,8 +95,8 @@ def test_same_bytes_for_any_number_of_workers(meshes, whole, tmp_path):
 def test_meshes_used_long_ago_are_dropped_and_the_crops_stay_the_same(meshes, monkeypatch):
     def crops(keep: int) -> tuple[list[Crop], int]:
         loads = []
-        monkeypatch.setattr(crop_module, "_KEEP", keep)
-        monkeypatch.setattr(crop_module, "load_mesh", lambda path, up: loads.append(path) or load_mesh(path, up))
+        monkeypatch.setattr(stock_module, "_KEEP", keep)
+        monkeypatch.setattr(stock_module, "load_mesh", lambda path, up: loads.append(path) or load_mesh(path, up))
         maker = CropMaker(FolderStock(meshes), 3, 32, SHARES)
         return [maker(number) for number in range(4)], len(loads)
 
@@ -210,7 +212,7 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
     assert not shown["train"] & shown["val"] | shown["train"] & shown["test"] | shown["val"] & shown["test"]
     assert prepared.groups.tolist() == prepared.sources.tolist()
     assert prepared.index["description"]["unseen_in_other_splits"] == "instances"
-    stock = render.make_stock(str(tmp_path / "meshes"), 3, ("mug", "tin"), SHARES)
+    stock = make_stock(str(tmp_path / "meshes"), 3, ("mug", "tin"), SHARES)
     beside = {stock.item(label, "train", 0, np.random.default_rng(k)).instance for label in (0, 1) for k in range(40)}
     assert beside == shown["train"]
 
@@ -380,7 +382,7 @@ def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
         with pytest.raises(ConfigError, match="--split"):
             parse_shares(text)
     with pytest.raises(DataError, match="there is no folder"):
-        render.make_stock(str(tmp_path / "nowhere"), 0)
+        make_stock(str(tmp_path / "nowhere"), 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -391,4 +393,4 @@ def test_only_the_classes_asked_for_are_rendered(tmp_path):
     assert list(prepared.labels) == [0, 1, 0, 1, 0, 1]
     for classes in (("plate", "unicorn"), ("ball", "ball")):
         with pytest.raises(ConfigError, match="--classes"):
-            render.make_stock("household", 0, classes)
+            make_stock("household", 0, classes)

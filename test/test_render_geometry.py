@@ -11,8 +11,9 @@ from test_render import files_of, meshes, run, whole
 
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.synth import crops as crop_module
-from mmcl_core.synth.crops import CropMaker, FolderStock
+from mmcl_core.synth.crops import CropMaker
 from mmcl_core.synth.raycast import cast
+from mmcl_core.synth.stock import FolderStock
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")

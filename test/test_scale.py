@@ -16,6 +16,7 @@ from mmcl_core.engine import predictions as predictions_module
 from mmcl_core.engine.charts import heat_table
 from mmcl_core.engine.predictions import Predictions, fused
 from mmcl_core.synth import crops as crop_module
+from mmcl_core.synth import stock as stock_module
 from mmcl_ros import evaluate_bag
 
 
@@ -142,7 +143,7 @@ def pool_that_notes(monkeypatch):
 
 def test_crops_are_not_made_far_ahead_of_what_is_written(monkeypatch):
     parts = pool_that_notes(monkeypatch)
-    crops = render._all_crops((), range(3, 100_000, 2), workers=2)
+    crops = render._all_crops((SimpleNamespace(together=1),), range(3, 100_000, 2), workers=2)
     assert [next(crops) for _ in range(40)] == list(range(3, 83, 2))
     assert sum(map(len, parts)) < 500
     assert sum(1 for _ in crops) == len(range(3, 100_000, 2)) - 40
@@ -150,10 +151,10 @@ def test_crops_are_not_made_far_ahead_of_what_is_written(monkeypatch):
 
 @pytest.mark.parametrize("numbers", [range(10_800), range(100, 1000), range(1, 3000, 4), range(30)])
 def test_an_object_is_built_by_one_process_alone(monkeypatch, numbers):
-    stock = crop_module.HouseholdStock(0, tuple("abcdefghijkl"), lambda *_: None)
+    stock = stock_module.HouseholdStock(0, tuple("abcdefghijkl"), lambda *_: None)
     assert stock.together == 24  # two crops of each class show the same object
     parts = pool_that_notes(monkeypatch)
-    assert list(render._all_crops((), numbers, 2, stock.together)) == list(numbers)
+    assert list(render._all_crops((stock,), numbers, 2)) == list(numbers)
     windows = [{number // stock.together for number in part} for part in parts]
     assert sum(map(len, windows)) == len(set().union(*windows))
     assert max(map(len, parts)) <= 32
@@ -161,11 +162,11 @@ def test_an_object_is_built_by_one_process_alone(monkeypatch, numbers):
 
 @pytest.mark.parametrize(("room", "loads"), [(0, [0, 1, 2, 0]), (1 << 30, [0, 1, 2])])
 def test_meshes_are_kept_as_far_as_their_textures_fit(monkeypatch, room, loads):
-    monkeypatch.setattr(crop_module, "_KEEP_BYTES", room)
+    monkeypatch.setattr(stock_module, "_KEEP_BYTES", room)
     seen = []
     mesh = crop_module._box(np.ones(3), np.zeros((64, 64, 3), np.uint8))
-    stock = crop_module.FolderStock.__new__(crop_module.FolderStock)
-    stock._kept, stock._bytes = crop_module.OrderedDict(), 0
+    stock = stock_module.FolderStock.__new__(stock_module.FolderStock)
+    stock._kept, stock._bytes = stock_module.OrderedDict(), 0
     stock._load = lambda number: seen.append(number) or SimpleNamespace(skin=SimpleNamespace(mesh=mesh))
     for number in (0, 1, 2, 2, 0):
         stock._loaded(number)

@@ -9,11 +9,11 @@ from test_render import meshes
 from mmcl_core.errors import DataError
 from mmcl_core.synth import scene as scene_module
 from mmcl_core.synth.background import TexturePool
-from mmcl_core.synth.crops import FolderStock
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.placing import Item, pile
 from mmcl_core.synth.raycast import Placed, cast
 from mmcl_core.synth.scene import compose
+from mmcl_core.synth.stock import FolderStock
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
