@@ -211,9 +211,9 @@ class OptimConfig:
     """Optimiser and schedule.
 
     Attributes:
-        name: ``adam`` (weight decay coupled, the paper's), ``adamw`` or ``sgd``.
+        name: ``adam`` (weight decay coupled, the paper's), ``adamw``, ``muon`` or ``sgd``.
         lr, betas, eps, weight_decay: its settings; ``sgd`` has no betas and eps.
-        momentum: of ``sgd``, in [0, 1).
+        momentum: of ``sgd`` and ``muon``, in [0, 1).
         warmup_steps: updates over which the rate grows linearly from 0.
         schedule: ``multistep``, ``cosine`` (to 0 at the end of the stage) or ``constant``.
         milestones: epochs at whose start a multi-step rate is multiplied by ``gamma``.
@@ -223,7 +223,7 @@ class OptimConfig:
             and deployed.
     """
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    name: Literal["adam", "adamw", "muon", "sgd"] = "adam"
     lr: float = 2e-4
     betas: tuple[float, float] = (0.8, 0.999)
     eps: float = 1e-8

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmcl_core.config import OptimConfig
+from mmcl_core.engine.muon import Muon
 from mmcl_core.engine.schedule import average_decay
 from mmcl_core.errors import TrainingError
 from mmcl_core.methods.base import Stage, Update
@@ -18,15 +19,22 @@ __all__ = ["MovingAverage", "make_optimizer", "require_finite", "select", "set_m
 
 
 def make_optimizer(system: nn.Module, update: Update, device: torch.device) -> torch.optim.Optimizer:
-    """Adam or SGD (weight decay added to the gradient) or AdamW over the parameters of an update."""
+    """The optimiser of an update over its parameters.
+
+    Adam and SGD add the weight decay to the gradient, AdamW and Muon shrink the weights by it. Muon turns the steps of
+    all weights of two or more dimensions, first and last layers too; the rest are AdamW's.
+    """
     parameters = [p for name, p in system.named_parameters() if update.selects(name)]
     assert parameters, f"update {update.name!r} selects no parameter by {update.trainable}"
     optim: OptimConfig = update.optim
     common: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
     if optim.name == "sgd":  # not fused: that cannot take parameters whose first gradient comes in a later step
         return torch.optim.SGD(parameters, momentum=optim.momentum, **common)
-    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    return kind(parameters, betas=optim.betas, eps=optim.eps, fused=device.type in ("cpu", "cuda"), **common)
+    common |= {"betas": optim.betas, "eps": optim.eps, "fused": device.type in ("cpu", "cuda")}
+    if optim.name == "muon":
+        matrices = [p for p in parameters if p.ndim >= 2]
+        return Muon(matrices, [p for p in parameters if p.ndim < 2], momentum=optim.momentum, **common)
+    return (torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam)(parameters, **common)
 
 
 def select(system: nn.Module, update: Update) -> list[nn.Parameter]:
