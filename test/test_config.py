@@ -53,7 +53,7 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
         ("optim: {lr: fast}", "optim.lr must be float, got 'fast'"),
         ("optim: {lr: true}", "optim.lr must be float, got True"),
         ("data: {root: 5}", "data.root must be str, got 5"),
-        ("optim: {name: lbfgs}", "optim.name is 'lbfgs'; choose from adam, adamw, sgd"),
+        ("optim: {name: lbfgs}", "optim.name is 'lbfgs'; choose from adam, adamw, muon, sgd"),
         (
             "augment: {depth_set: 3}",
             "augment.depth_set is 3; choose from 0, 1, 2",

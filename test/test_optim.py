@@ -12,7 +12,7 @@ from mmcl_core.methods.base import Stage, Update
 from mmcl_core.nn.norm import ModalityBatchNorm
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_parameters_may_get_their_first_gradient_in_a_later_step(name):
     system = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(3, 2)})
     optimizer = make_optimizer(system, Update(OptimConfig(name=name, lr=0.1, momentum=0.9)), torch.device("cpu"))

@@ -44,7 +44,7 @@ class Muon(torch.optim.AdamW):
         weight_decay: float,
         **more: Any,
     ) -> None:
-        groups = [{"params": list(matrices), "momentum": momentum}, {"params": list(others)}]
+        groups: list[dict[str, Any]] = [{"params": list(matrices), "momentum": momentum}, {"params": list(others)}]
         super().__init__([group for group in groups if group["params"]], lr=lr, weight_decay=weight_decay, **more)
 
     @torch.no_grad()
@@ -72,8 +72,9 @@ class Muon(torch.optim.AdamW):
         alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
         for parameter, gradient in own:
             state = self.state[parameter]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(gradient)
+            if not state:  # AdamW asks every state that it takes up for its step
+                state |= {"step": torch.tensor(0.0), "momentum_buffer": torch.zeros_like(gradient)}
+            state["step"] += 1
             momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
             ahead = gradient.add(momentum, alpha=group["momentum"]).flatten(1)
             alike.setdefault((ahead.shape[0], ahead.shape[1]), []).append((parameter, ahead))
