@@ -18,6 +18,7 @@ from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.engine.distributed import World
 from mmcl_core.engine.interrupt import RunInterruptedError
+from mmcl_core.engine.muon import orthogonalised
 from mmcl_core.engine.recording import WARM_UP
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import Trainer, train
@@ -177,8 +178,16 @@ def test_every_method_runs_to_its_end_and_answers(data, tmp_path, method):
     np.testing.assert_allclose(here.probabilities, there.probabilities, atol=0.02)
 
 
-def test_a_gpu_run_goes_on_where_it_stopped(data, tmp_path):
-    words = ("train.device=cuda", "train.save_every=1", *FLOAT32)
+def test_matrices_are_turned_as_on_the_cpu():
+    torch.manual_seed(0)
+    several = torch.randn(3, 64, 288)
+    host, device = orthogonalised(several), orthogonalised(several.cuda()).cpu()  # in half precision there
+    assert (device - host).norm() < 0.1 * host.norm()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_gpu_run_goes_on_where_it_stopped(data, tmp_path, optimizer):
+    words = ("train.device=cuda", "train.save_every=1", f"optim.name={optimizer}", *FLOAT32)
     whole = loss_rows(data, tmp_path / "whole", *words)
     config = tiny.settings(data, "train.log_every=1", *words)
     end_epoch = Trainer._end_epoch

@@ -90,11 +90,11 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
 @pytest.mark.parametrize(
     ("seconds", "without", "epochs"),
     [
-        (50, "multiplies_bf16", 46),
-        (90, "multiplies_bf16", 23),
-        (90, "", 47),
+        (50, "multiplies_bf16", 44),
+        (90, "multiplies_bf16", 22),
+        (90, "", 42),
         (0, "", 48),
-        (146, "bf16", 12),
+        (146, "bf16", 11),
         (500, "", 8),
     ],
 )

@@ -102,5 +102,5 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         x = x.bfloat16()
     for _ in range(_ITERATIONS):
         square = x @ x.mT
-        x = first * x + (third * square + fifth * (square @ square)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=third, alpha=fifth), x, beta=first)
     return (x.mT if tall else x).to(matrices.dtype)
