@@ -27,8 +27,8 @@ if "$python" -c "$has_bf16"; then share=10; fi
 epochs=$(((480 - rendered) * 100 / (share * (rendered + 1)))) # those that end 8 minutes after the beginning
 epochs=$((epochs < 8 ? 8 : epochs))
 shorter=()
-if [ "$epochs" -lt 48 ]; then
-  echo "Rendering took $rendered s: training is cut to $epochs epochs (48 in config/demo.yaml), so as to end in time"
+if [ "$epochs" -lt 28 ]; then
+  echo "Rendering took $rendered s: training is cut to $epochs epochs (28 in config/demo.yaml), so as to end in time"
   shorter=(train.epochs="$epochs")
 fi
 "$python" -m mmcl_core.train --config config/demo.yaml --data "$out/household" --out "$out/run" "${shorter[@]}"

@@ -90,10 +90,10 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
 @pytest.mark.parametrize(
     ("seconds", "without", "epochs"),
     [
-        (50, "multiplies_bf16", 44),
+        (70, "multiplies_bf16", 28),
         (90, "multiplies_bf16", 22),
-        (90, "", 42),
-        (0, "", 48),
+        (130, "", 26),
+        (0, "", 28),
         (146, "bf16", 11),
         (500, "", 8),
     ],
@@ -106,10 +106,10 @@ def test_a_slow_processor_trains_for_fewer_epochs(tmp_path, seconds, without, ep
     command = ["scripts/demo.sh", str(tmp_path / "demo")]
     done = start(tmp_path, command, PATH=f"{clock.parent}:{os.environ['PATH']}", WITHOUT=without)
     assert done.returncode == 0, done.stderr
-    assert load(ROOT / "config/demo.yaml").train.epochs == 48
-    shorter = f" train.epochs={epochs}" if epochs < 48 else ""
+    assert load(ROOT / "config/demo.yaml").train.epochs == 28
+    shorter = f" train.epochs={epochs}" if epochs < 28 else ""
     assert f" --out {tmp_path}/demo/run{shorter}\n" in (tmp_path / "called").read_text()
-    assert (f"cut to {epochs} epochs (48" in done.stdout) == bool(shorter)
+    assert (f"cut to {epochs} epochs (28" in done.stdout) == bool(shorter)
 
 
 def test_make_clean_removes_a_folder_of_the_demonstration_alone(tmp_path, monkeypatch):
