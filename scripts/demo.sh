@@ -22,7 +22,7 @@ step "2/4  Training one recogniser for both sensors"
 has_bf16='import sys, torch
 from mmcl_core.engine.device import multiplies_bf16, train_device
 sys.exit(not multiplies_bf16(train_device("auto")))'
-share=19 # hundredths of the time of rendering that an epoch takes in float32; about half as many in bfloat16
+share=20 # hundredths of the time of rendering that an epoch takes in float32; half as many, or fewer, in bfloat16
 if "$python" -c "$has_bf16"; then share=10; fi
 epochs=$(((480 - rendered) * 100 / (share * (rendered + 1)))) # those that end 8 minutes after the beginning
 epochs=$((epochs < 8 ? 8 : epochs))

@@ -91,7 +91,7 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
     ("seconds", "without", "epochs"),
     [
         (70, "multiplies_bf16", 28),
-        (90, "multiplies_bf16", 22),
+        (90, "multiplies_bf16", 21),
         (130, "", 26),
         (0, "", 28),
         (146, "bf16", 11),
