@@ -114,20 +114,12 @@ def test_its_state_can_be_taken_up():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_a_run_with_it_goes_on_to_the_very_same_weights(tmp_path, monkeypatch):
+def test_a_run_with_it_goes_on_to_the_very_same_weights(tmp_path):
     data = tiny.make_set(tmp_path / "set")
     settings = ("optim.name=muon", "optim.lr=0.01", "optim.warmup_steps=2")
     trainer.train(tiny.settings(data, *settings), tmp_path / "whole")
-    end_epoch = trainer.Trainer._end_epoch
-
-    def stop(self, epoch):
-        self.stopping = True
-        end_epoch(self, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_end_epoch", stop)
-        with pytest.raises(RunInterruptedError):
-            trainer.train(tiny.settings(data, *settings), tmp_path / "run")
+    with tiny.stopped_after_an_epoch(), pytest.raises(RunInterruptedError):
+        trainer.train(tiny.settings(data, *settings), tmp_path / "run")
     trainer.train(tiny.settings(data, *settings), tmp_path / "run", resume=True)
     for name in ("weights.safetensors", "metrics.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -103,19 +103,12 @@ def test_a_killed_run_does_what_is_left_and_nothing_twice(tmp_path):
 
 
 @pytest.fixture
-def stopped(tmp_path, monkeypatch):
+def stopped(tmp_path):
     """A run that was stopped after its first epoch."""
     run, config = tmp_path / "run", tmp_path / "config.yaml"
     words = ("method=supervised", "train.epochs=2", "train.batch=16", "optim.warmup_steps=0")
     config.write_text(yaml.safe_dump(to_dict(tiny.settings(tiny.make_set(tmp_path / "set"), *words))))
-    end_epoch = trainer.Trainer._end_epoch
-
-    def stop(self, epoch):
-        self.stopping = True
-        end_epoch(self, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_end_epoch", stop)
+    with tiny.stopped_after_an_epoch():
         assert command.main(["--config", str(config), "--out", str(run)]) == command.EXIT_STOPPED
     return run
 

@@ -308,25 +308,17 @@ def test_transfer_takes_the_encoder(data, tmp_path, finished):
     assert not torch.equal(old["classifier.linear.weight"], new["classifier.linear.weight"])
 
 
-def test_a_resumed_run_needs_no_file_of_the_weights_it_began_with(data, tmp_path, finished, monkeypatch):
+def test_a_resumed_run_needs_no_file_of_the_weights_it_began_with(data, tmp_path, finished):
     start = tmp_path / "start.safetensors"
     shutil.copy(finished / "weights.safetensors", start)
     settings = (f"model.init_from={start}", "method=supervised", "train.save_every=1", "train.log_every=1")
     train(tiny.settings(data, *settings), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_end_epoch", interrupted)
-        with pytest.raises(RunInterruptedError):
-            train(tiny.settings(data, *settings), tmp_path / "run")
+    with tiny.stopped_after_an_epoch(), pytest.raises(RunInterruptedError):
+        train(tiny.settings(data, *settings), tmp_path / "run")
     start.unlink()
     train(tiny.settings(data, *settings), tmp_path / "run", resume=True)
     for name in ("weights.safetensors", "metrics.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def interrupted(trainer, epoch, end_epoch=Trainer._end_epoch):
-    """Asks for the end of the run when an epoch is over."""
-    trainer.stopping = True
-    end_epoch(trainer, epoch)
 
 
 @pytest.mark.parametrize("overrides", [("train.precision=bf16",), ("train.channels_last=false", "optim.name=adamw")])

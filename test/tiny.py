@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from mmcl_core.config import Config, load
 from mmcl_core.data.cache import PreparedWriter, Sample
@@ -69,6 +73,20 @@ def settings(root: Path, *overrides: str) -> Config:
         "train.log_every=3",
     )
     return load(None, [*basic, *overrides])
+
+
+@contextlib.contextmanager
+def stopped_after_an_epoch() -> Iterator[None]:
+    """Trainings in the block are asked to stop when their first epoch is over."""
+    from mmcl_core.engine.trainer import Trainer
+
+    def stop(trainer: Any, epoch: int, end_epoch: Any = Trainer._end_epoch) -> None:
+        trainer.stopping = True
+        end_epoch(trainer, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", stop)
+        yield
 
 
 def start(target, *arguments, **environment):
