@@ -187,7 +187,7 @@ def render(
     source = {"objects": objects if objects == "household" else printable(Path(objects).resolve().name)}
     with tempfile.TemporaryDirectory(prefix="mmcl-meshes-") as shelf:
         stock = make_stock(objects, seed, classes, apart, up, MeshShelf(shelf))
-        meshes = stock.check() if isinstance(stock, FolderStock) else ""
+        meshes = stock.check(workers) if isinstance(stock, FolderStock) else ""
         source |= {"meshes": meshes} if meshes else {}
         look = {**scenes, "up": up}
         description = _description({**source, "count": count, "seed": seed}, shares, look, stock.unseen)

@@ -347,6 +347,6 @@ def test_the_check_of_meshes_has_a_progress_bar(tmp_path, monkeypatch):
     for name in ("a", "b"):
         trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "box" / f"{name}.stl")
     seen = []
-    monkeypatch.setattr("mmcl_core.synth.stock.progress_bar", lambda items, **look: seen.append(len(items)) or items)
+    monkeypatch.setattr("mmcl_core.synth.stock.progress_bar", lambda items, **look: seen.append(look["total"]) or items)
     FolderStock(tmp_path).check()
     assert seen == [2]

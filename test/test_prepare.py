@@ -92,9 +92,12 @@ def test_help_names_every_data_set_with_examples(capfd):
         assert f"python -m mmcl_core.prepare {name} --source" in page
 
 
-def test_interrupting_the_command_ends_it_without_a_half_set(crops, tmp_path):
-    for number in range(4000):
-        os.link(crops / "train" / "mug" / "0001_000000_rgb.png", crops / "train" / "mug" / f"{number}_rgb.png")
+@pytest.mark.parametrize(
+    ("number", "status", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_interrupting_the_command_ends_it_without_a_half_set(crops, tmp_path, number, status, told):
+    for key in range(4000):
+        os.link(crops / "train" / "mug" / "0001_000000_rgb.png", crops / "train" / "mug" / f"{key}_rgb.png")
     process = subprocess.Popen(
         [sys.executable, "-m", "mmcl_core.prepare", "folder", "--source", str(crops), "--out", str(tmp_path / "set"),
          "--workers", "2"],
@@ -105,12 +108,12 @@ def test_interrupting_the_command_ends_it_without_a_half_set(crops, tmp_path):
         labels = tmp_path / "set.partial" / "rgb.u8"
         while not (labels.exists() and labels.stat().st_size) and process.poll() is None:
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         error = process.communicate(timeout=60)[1].decode()
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "interrupted" in error
+    assert process.returncode == status
+    assert told in error
     assert "Traceback" not in error
     assert not (tmp_path / "set").exists()
     partial = tmp_path / "set.partial"  # stays only where its state was noted, which happens every few seconds

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_workers import wait_for
 
 from mmcl_core import render
-from mmcl_core.errors import MmclError
+from mmcl_core.errors import DataError, MmclError
 from mmcl_core.synth import mesh_files, shelf, stock
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.shelf import MeshShelf
@@ -101,6 +106,59 @@ def test_each_file_is_read_once_where_there_is_room_and_the_crops_are_the_same(m
     render_to(tmp_path / "usual", meshes, workers=2)
     for name in ("rgb.u8", "depth.u16", "index.json"):
         assert (tmp_path / "set" / name).read_bytes() == (tmp_path / "usual" / name).read_bytes()
+
+
+def test_several_processes_read_what_one_reads(meshes, tmp_path, monkeypatch):
+    monkeypatch.setattr(stock, "_READS", 1)
+    sums = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        sums.append(stock.FolderStock(meshes, shelf=MeshShelf(folder)).check(workers))
+        assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+    assert sums[0] == sums[1] != stock.FolderStock(meshes, up="y").check()
+    assert all(same(MeshShelf(tmp_path / "1").take(k), MeshShelf(tmp_path / "2").take(k)) for k in range(2))
+    assert stock.FolderStock(meshes).check(2) == sums[0]
+
+
+def test_several_processes_have_no_more_room_than_one(meshes, tmp_path, monkeypatch):
+    monkeypatch.setattr(stock, "_READS", 1)
+    box = stock.load_mesh(meshes / "box" / "box.ply", "z")
+    arrays = (box.vertices, box.faces, box.uv, box.normals, box.shows, np.asarray(box.gloss), box.texture)
+    assert MeshShelf(tmp_path, sum(array.nbytes for array in arrays)).put(9, box)  # just that
+    shutil.rmtree(tmp_path / "9")
+    stock.FolderStock(meshes, shelf=MeshShelf(tmp_path, 2 * sum(array.nbytes for array in arrays) - 2)).check(2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_name_the_first_broken_mesh_and_how_many_there_are(meshes, tmp_path, monkeypatch):
+    monkeypatch.setattr(stock, "_READS", 1)
+    shutil.copytree(meshes, tmp_path / "set")
+    (tmp_path / "set" / "can" / "can.ply").write_text("no mesh")
+    with pytest.raises(DataError, match=r"can\.ply"):
+        stock.FolderStock(tmp_path / "set").check(2)
+    (tmp_path / "set" / "box" / "box.ply").write_text("no mesh")
+    with pytest.raises(DataError, match=r"2 of 2 meshes cannot be used, the first: .*box\.ply"):
+        stock.FolderStock(tmp_path / "set").check(2)
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing_in_the_folder_for_temporary_files(meshes, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    words = ["-m", "mmcl_core.render", "--objects", meshes, "--out", tmp_path / "set", "--count", "100000"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.PIPE)
+    made = tmp_path / "set.partial" / "rgb.u8"
+    try:
+        assert wait_for(lambda: process.poll() is not None or (made.exists() and made.stat().st_size))
+        assert list((tmp_path / "temporary").glob("mmcl-meshes-*"))
+        process.terminate()
+        told = process.communicate(timeout=60)[1].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert told.endswith("\nterminated\n")
+    assert "Traceback" not in told
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_nothing_is_left_behind(meshes, tmp_path, monkeypatch):

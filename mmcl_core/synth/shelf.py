@@ -24,11 +24,14 @@ class MeshShelf:
     Args:
         folder: an empty one, or one that another process has filled.
         room: bytes it may take; left out, a quarter of what is free on its disk.
+
+    Attributes:
+        room: bytes that this object may still lay down; others with the same folder have theirs.
     """
 
     def __init__(self, folder: str | Path, room: int | None = None) -> None:
         self.folder = Path(folder)
-        self._room = int(shutil.disk_usage(self.folder).free * _SHARE) if room is None else room
+        self.room = int(shutil.disk_usage(self.folder).free * _SHARE) if room is None else room
 
     def put(self, number: int, mesh: Mesh) -> bool:
         """Lay a mesh down under a number; where there is no room for it, it is left out.
@@ -40,7 +43,7 @@ class MeshShelf:
         arrays = {name: np.asarray(getattr(mesh, name)) for name in _ARRAYS}
         arrays |= {f"picture-{k}": picture for k, picture in enumerate(pictures)}
         size = sum(array.nbytes for array in arrays.values())
-        if size > self._room:
+        if size > self.room:
             return False
         place, part = self._place(number), self.folder / f"{number}.part"
         try:
@@ -50,9 +53,9 @@ class MeshShelf:
             part.replace(place)
         except OSError:  # such as a full disk: its file is read again instead
             shutil.rmtree(part, ignore_errors=True)
-            self._room = 0
+            self.room = 0
             return False
-        self._room -= size
+        self.room -= size
         return True
 
     def take(self, number: int) -> Mesh | None:

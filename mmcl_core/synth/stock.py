@@ -6,7 +6,8 @@ import hashlib
 import importlib.util
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_core.data.sources import NOT_UTF8, printable
+from mmcl_core.data.workers import in_order, start_worker
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_core.synth.mesh import MESH_SUFFIXES, Mesh, object_files
@@ -31,6 +33,9 @@ WINDOW = 2
 _KEEP = 192  # objects a process holds, those used last
 _KEEP_BYTES = 2 << 30  # that meshes from files may take of its memory
 _LARGE = 1.5  # metres: larger meshes are warned of
+_READS = 8  # meshes that a process is worth starting for
+
+_reader: tuple[str, MeshShelf | None] = "z", None  # of a worker process: which axis is up, and where to lay them down
 
 
 class FolderStock:
@@ -89,11 +94,14 @@ class FolderStock:
                 self._split[mesh] = split
         self.unseen = "instances"
 
-    def check(self) -> str:
+    def check(self, workers: int = 1) -> str:
         """Load every mesh of the classes that are used: a broken one must not end a work of hours that draws it late.
 
         Warns of class folders that hold no mesh, of meshes that are left out, for their name or beside another one, of
         materials that are missing, and of colours that cannot be shown.
+
+        Args:
+            workers: processes to read them, at most.
 
         Returns:
             A checksum of the meshes and their names, hexadecimal.
@@ -105,19 +113,14 @@ class FolderStock:
         used = {path: number for number, (name, _, path) in enumerate(self._files) if name in self.classes}
         checksum = hashlib.sha256(repr([file[:2] for file in self._files if file[0] in self.classes]).encode())
         broken, remarks, large, memory = [], [], [], 0
-        for path, number in progress_bar(used.items(), title="check meshes", unit=" meshes", leave=False):
-            try:
-                mesh = load_mesh(path, self._up)
-                remarks += [(path, remark) for remark in mesh.remarks]
-                memory += _memory(mesh)
-                large += [path] if np.ptp(mesh.bounds, axis=0).max() > _LARGE else []
-                for array in (mesh.vertices, mesh.faces, mesh.uv, mesh.shows, mesh.texture, *mesh.others):
-                    checksum.update(repr(array.shape).encode())
-                    checksum.update(np.ascontiguousarray(array).data)
-                if self._shelf:
-                    self._shelf.put(number, mesh)
-            except DataError as error:
-                broken.append(error)
+        for path, read in zip(used, self._read(used, workers), strict=True):
+            if isinstance(read, DataError):
+                broken.append(read)
+                continue
+            checksum.update(read.digest)
+            remarks += [(path, remark) for remark in read.remarks]
+            large += [path] if read.extent > _LARGE else []
+            memory += read.memory
         if len(broken) > 1:
             raise DataError(f"{len(broken)} of {len(used)} meshes cannot be used, the first: {broken[0]}")
         if broken:
@@ -139,6 +142,23 @@ class FolderStock:
         if plain:
             logger.warning("meshes of plain colour, or with plain parts: %d, such as %s: %s", len(plain), *plain[0])
         return checksum.hexdigest()
+
+    def _read(self, used: Mapping[Path, int], workers: int) -> Iterator[_Read | DataError]:
+        """What comes of reading each file, in their order, with progress.
+
+        Args:
+            used: files, and the numbers under which their meshes are laid down.
+            workers: processes, at most.
+        """
+        reads: Iterator[_Read | DataError]
+        workers = min(workers, len(used) // _READS)
+        if workers > 1:
+            shelf = self._shelf and MeshShelf(self._shelf.folder, self._shelf.room // workers)
+            reads = in_order(_read_file, used.items(), workers, _start_reader, (self._up, shelf))
+        else:
+            _set_reader(self._up, self._shelf)
+            reads = (read for file in used.items() for read in _read_file(file))
+        yield from progress_bar(reads, title="check meshes", unit=" meshes", total=len(used), leave=False)
 
     def _tell_left_out(self) -> None:
         if self._empty:
@@ -179,6 +199,50 @@ class FolderStock:
         name, instance, path = self._files[number]
         mesh = self._shelf.take(number) if self._shelf else None
         return Item(name, instance, mesh or load_mesh(path, self._up))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a mesh file holds.
+
+    Attributes:
+        digest: of its geometry and pictures.
+        remarks: what of its colours is not shown.
+        extent: its longest side, metres.
+        memory: bytes that the mesh takes.
+    """
+
+    digest: bytes
+    remarks: tuple[str, ...]
+    extent: float
+    memory: int
+
+
+def _start_reader(up: str, shelf: MeshShelf | None) -> None:
+    start_worker()
+    _set_reader(up, shelf)
+
+
+def _set_reader(up: str, shelf: MeshShelf | None) -> None:
+    global _reader
+    _reader = up, shelf
+
+
+def _read_file(file: tuple[Path, int]) -> list[_Read | DataError]:
+    """Read a file and lay its mesh down; an error is handed over, for others may have one, too."""
+    path, number = file
+    up, shelf = _reader
+    try:
+        mesh = load_mesh(path, up)
+    except DataError as error:
+        return [error]
+    digest = hashlib.sha256()
+    for array in (mesh.vertices, mesh.faces, mesh.uv, mesh.shows, mesh.texture, *mesh.others):
+        digest.update(repr(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    if shelf:
+        shelf.put(number, mesh)
+    return [_Read(digest.digest(), tuple(mesh.remarks), float(np.ptp(mesh.bounds, axis=0).max()), _memory(mesh))]
 
 
 def _memory(mesh: Mesh) -> int:
