@@ -2,22 +2,19 @@
 
 Exit status: 0 done; 1 the work failed, such as a training whose loss is not finite, or a row of a sweep; 2 wrong
 arguments, settings or data, also where ``prepare --check`` found faults; 75 stopped by a signal, with the state saved:
-the same command goes on; 130 stopped by Ctrl-C, 143 in the same way by SIGTERM. Each error is one line ``error: ...``
-on standard error. A traceback is a fault of the program.
+the same command goes on; 130 stopped by Ctrl-C. Each error is one line ``error: ...`` on standard error. A traceback is
+a fault of the program.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import logging
 import os
 import select
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mmcl_core.errors import MmclError
@@ -28,7 +25,6 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_STOPPED",
-    "EXIT_TERMINATED",
     "SETTING",
     "add_logging_options",
     "command_parser",
@@ -42,11 +38,6 @@ EXIT_FAILED = 1
 EXIT_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: try again later
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM): to whoever cleans up it is as Ctrl-C."""
 
 
 class _ProgressHandler(logging.Handler):
@@ -140,8 +131,7 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
     cause: Exception
     status = 0
     try:
-        with _sigterm_raised():
-            status = action() or 0
+        status = action() or 0
         print(end="", flush=True)  # here, where a reader that has gone is known, and not when Python ends
         return status
     except MmclError as error:
@@ -155,39 +145,12 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         message, cause = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, error
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             message += "; a folder is expected there: name another place"
-    except _TerminatedError:
-        print("\nterminated", file=sys.stderr)
-        return EXIT_TERMINATED
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     logger.debug("the error came from here:", exc_info=cause)
     print(f"error: {message}", file=sys.stderr)
     return EXIT_ERROR
-
-
-@contextlib.contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Let SIGTERM be raised as an error, so that what was begun is cleaned up; a second one ends the process at once.
-
-    Does nothing where somebody else answers SIGTERM already, and outside the main thread.
-    """
-
-    def answer(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_DFL)
-        raise _TerminatedError
-
-    try:
-        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        if ours:
-            signal.signal(signal.SIGTERM, answer)
-    except ValueError:
-        ours = False
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reader_gone() -> bool:

@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -34,7 +33,7 @@ from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker
 from mmcl_core.synth.scene import VERSION
 from mmcl_core.synth.sensor import DEPTH_CAMERAS
-from mmcl_core.synth.shelf import MeshShelf
+from mmcl_core.synth.shelf import temporary_shelf
 from mmcl_core.synth.stock import FolderStock, HouseholdStock, make_stock
 
 __all__ = ["main", "render"]
@@ -185,8 +184,8 @@ def render(
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
     source = {"objects": objects if objects == "household" else printable(Path(objects).resolve().name)}
-    with tempfile.TemporaryDirectory(prefix="mmcl-meshes-") as shelf:
-        stock = make_stock(objects, seed, classes, apart, up, MeshShelf(shelf))
+    with temporary_shelf() as shelf:
+        stock = make_stock(objects, seed, classes, apart, up, shelf)
         meshes = stock.check(workers) if isinstance(stock, FolderStock) else ""
         source |= {"meshes": meshes} if meshes else {}
         look = {**scenes, "up": up}

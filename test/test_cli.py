@@ -5,10 +5,8 @@ import io
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -123,38 +121,6 @@ def test_exit_statuses(capfd):
     assert error.splitlines() == ["error: no such knob", "error: /data/x: Permission denied", "", "interrupted"]
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
-
-
-def test_sigterm_ends_a_command_as_ctrl_c_does_and_means_what_it_meant_afterwards(capfd):
-    cleaned = []
-
-    def action():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            cleaned.append(signal.getsignal(signal.SIGTERM))
-            raise
-
-    before = signal.getsignal(signal.SIGTERM)
-    assert run_command(action) == 143
-    assert capfd.readouterr().err == "\nterminated\n"
-    assert cleaned == [signal.SIG_DFL]  # who is told twice ends at once
-    assert signal.getsignal(signal.SIGTERM) is before is signal.SIG_DFL
-
-
-def test_who_answers_sigterm_himself_still_does():
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("one"))
-    try:
-        assert run_command(lambda: signal.raise_signal(signal.SIGTERM)) == 0
-        assert heard == ["one"]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    statuses = []
-    thread = threading.Thread(target=lambda: statuses.append(run_command(lambda: 0)))  # handlers cannot be set there
-    thread.start()
-    thread.join()
-    assert statuses == [0]
 
 
 def test_a_file_in_the_place_of_a_folder_is_told_from_other_errors(tmp_path, capfd):

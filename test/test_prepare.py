@@ -35,9 +35,7 @@ def test_the_summary_tells_how_far_things_are_and_a_command_that_runs(crops, tmp
     (crops / "train").rename(crops / "Training")
     run(crops, tmp_path / "colour")
     said = capfd.readouterr().out
-    assert said.rstrip().endswith(
-        "data.train_split=Training train.modalities=rgb method=amdim amdim.classify_both=true train.batch=14"
-    )
+    assert said.rstrip().endswith("data.train_split=Training train.modalities=rgb method=supervised train.batch=14")
     with pytest.raises(DataError, match=r"no split 'train'; it has Training, test; give data\.train_split=Training"):
         split_indices(PreparedSet.open(tmp_path / "colour"), DataConfig(), 0)
 
@@ -92,12 +90,9 @@ def test_help_names_every_data_set_with_examples(capfd):
         assert f"python -m mmcl_core.prepare {name} --source" in page
 
 
-@pytest.mark.parametrize(
-    ("number", "status", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_interrupting_the_command_ends_it_without_a_half_set(crops, tmp_path, number, status, told):
-    for key in range(4000):
-        os.link(crops / "train" / "mug" / "0001_000000_rgb.png", crops / "train" / "mug" / f"{key}_rgb.png")
+def test_interrupting_the_command_ends_it_without_a_half_set(crops, tmp_path):
+    for number in range(4000):
+        os.link(crops / "train" / "mug" / "0001_000000_rgb.png", crops / "train" / "mug" / f"{number}_rgb.png")
     process = subprocess.Popen(
         [sys.executable, "-m", "mmcl_core.prepare", "folder", "--source", str(crops), "--out", str(tmp_path / "set"),
          "--workers", "2"],
@@ -108,12 +103,12 @@ def test_interrupting_the_command_ends_it_without_a_half_set(crops, tmp_path, nu
         labels = tmp_path / "set.partial" / "rgb.u8"
         while not (labels.exists() and labels.stat().st_size) and process.poll() is None:
             time.sleep(0.02)
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGINT)
         error = process.communicate(timeout=60)[1].decode()
     finally:
         process.kill()
-    assert process.returncode == status
-    assert told in error
+    assert process.returncode == 130
+    assert "interrupted" in error
     assert "Traceback" not in error
     assert not (tmp_path / "set").exists()
     partial = tmp_path / "set.partial"  # stays only where its state was noted, which happens every few seconds

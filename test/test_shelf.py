@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_no_half_of_a_mesh(tmp_path, monkeypatch):
 def test_each_file_is_read_once_where_there_is_room_and_the_crops_are_the_same(meshes, tmp_path, monkeypatch, room):
     reads = []
     monkeypatch.setattr(stock, "load_mesh", lambda path, up: reads.append(path) or mesh_files.load_mesh(path, up))
-    monkeypatch.setattr(render, "MeshShelf", lambda folder: MeshShelf(folder, room))
+    monkeypatch.setattr(shelf, "MeshShelf", lambda folder: MeshShelf(folder, room))
     render_to(tmp_path / "set", meshes)
     assert len(reads) == (2 if room is None else 4)
     monkeypatch.undo()
@@ -142,23 +142,29 @@ def test_several_processes_name_the_first_broken_mesh_and_how_many_there_are(mes
         stock.FolderStock(tmp_path / "set").check(2)
 
 
-def test_a_command_that_is_told_to_end_leaves_nothing_in_the_folder_for_temporary_files(meshes, tmp_path):
-    (tmp_path / "temporary").mkdir()
-    words = ["-m", "mmcl_core.render", "--objects", meshes, "--out", tmp_path / "set", "--count", "100000"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.PIPE)
-    made = tmp_path / "set.partial" / "rgb.u8"
+def test_what_a_killed_command_left_is_removed_by_the_next_and_what_another_uses_is_not(meshes, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["-m", "mmcl_core.render", "--objects", meshes, "--out", tmp_path / "long", "--count", "100000"]
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.DEVNULL)
+    made = tmp_path / "long.partial" / "rgb.u8"
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     try:
         assert wait_for(lambda: process.poll() is not None or (made.exists() and made.stat().st_size))
-        assert list((tmp_path / "temporary").glob("mmcl-meshes-*"))
-        process.terminate()
-        told = process.communicate(timeout=60)[1].decode()
+        (used,) = temporary.iterdir()
+        os.utime(used, (0, 0))
+        render_to(tmp_path / "one", meshes)
+        assert list(used.iterdir())
     finally:
         process.kill()
-    assert process.returncode == 143
-    assert told.endswith("\nterminated\n")
-    assert "Traceback" not in told
-    assert not list((tmp_path / "temporary").iterdir())
+        process.wait()
+    (temporary / "mmcl-meshes-file").touch()
+    (temporary / "mmcl-meshes-link").symlink_to(tmp_path / "one")
+    (temporary / "mmcl-meshes-new").mkdir()
+    render_to(tmp_path / "two", meshes)
+    assert {path.name for path in temporary.iterdir()} == {f"mmcl-meshes-{name}" for name in ("file", "link", "new")}
+    assert (tmp_path / "one" / "index.json").is_file()
 
 
 def test_nothing_is_left_behind(meshes, tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def next_command(prepared: PreparedSet) -> str:
         settings, samples = load(file).train, len(prepared.select(train))
         if not set(settings.modalities) <= set(prepared.modalities):
             several, names = len(prepared.modalities) > 1, ",".join(prepared.modalities)
-            alone = f"train.modalities={names} method=amdim amdim.classify_both=true"
+            alone = f"train.modalities={names} method=supervised"
             words.append(quote(f"train.modalities=[{names}]") if several else alone)
         if 2 <= samples < settings.batch:
             words.append(f"train.batch={samples}")

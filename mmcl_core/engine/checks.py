@@ -220,7 +220,7 @@ def check_data(
     """
     missing = [name for name in modalities if name not in prepared.modalities]
     only = prepared.modalities[0]
-    fix = f"; give train.modalities={only} method=amdim amdim.classify_both=true"
+    fix = f"; give train.modalities={only} method=supervised"
     alone = fix if len(prepared.modalities) == 1 else ""
     if missing:
         raise ConfigError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mmcl_core
-from mmcl_core.cli import EXIT_STOPPED, EXIT_TERMINATED
+from mmcl_core.cli import EXIT_STOPPED
 from mmcl_core.engine.interrupt import StopSignals
 
 __all__ = ["Outcome", "Task", "last_line", "past_failure", "read_costs", "run_tasks"]
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 #: The numbers of a line of ``sweep.jsonl``.
 _COSTS = ("status", "seconds", "cpu_seconds", "share")
 _PAUSE = 0.1  # seconds between two looks
-_TERMINATED = (-signal.SIGTERM, EXIT_TERMINATED)  # before there was a state to save
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def _look(one: _Running, asked: bool) -> Outcome | None:
         file.write(json.dumps(cost) + "\n")
     if code == 0:
         return Outcome("done", "", seconds)
-    if code == EXIT_STOPPED or (asked and code in _TERMINATED):
+    if code == EXIT_STOPPED or (asked and code == -signal.SIGTERM):
         return Outcome("stopped", "stopped by a signal", seconds)
     return Outcome("failed", _reason(one.task.folder, code), seconds)
 
@@ -209,4 +208,4 @@ def _reason(folder: Path, code: int) -> str:
 def past_failure(folder: Path) -> str:
     """Why the last process of a task failed, in an earlier start; empty where it did not."""
     code = next((int(record["status"]) for record in reversed(read_costs(folder))), 0)
-    return "" if code in (0, EXIT_STOPPED, *_TERMINATED) else _reason(folder, code)
+    return "" if code in (0, EXIT_STOPPED, -signal.SIGTERM) else _reason(folder, code)
