@@ -78,7 +78,10 @@ def _session(file: Path, device: str, threads: int) -> Any:
     known = onnxruntime.get_available_providers()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and "CUDAExecutionProvider" not in known):
         offered = ", ".join(name.removesuffix("ExecutionProvider") for name in known)
-        raise ConfigError(f"device is {device!r}, but this onnxruntime offers {offered}; choose auto or cpu")
+        usable = "auto or cpu"
+        if "CUDA" in offered:
+            usable = "auto, cpu or cuda, and one GPU of several by CUDA_VISIBLE_DEVICES"
+        raise ConfigError(f"device is {device!r}, but this onnxruntime offers {offered}; choose {usable}")
     wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

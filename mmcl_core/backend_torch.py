@@ -17,7 +17,7 @@ from mmcl_core.modality import to_raw
 from mmcl_core.nn.network import Network
 from mmcl_core.weights import build_model, model_id
 
-__all__ = ["Deployed", "TorchBackend", "pick_device", "set_threads"]
+__all__ = ["Deployed", "TorchBackend", "pick_device", "set_float32", "set_threads"]
 
 
 class Deployed(nn.Module):
@@ -66,6 +66,7 @@ class TorchBackend:
 
     def __init__(self, path: Path, device: str, precision: str) -> None:
         self._device = pick_device(device)
+        set_float32(precision)
         self.device = str(self._device)
         self.precision = precision
         model, self.metadata = build_model(path, self._device)
@@ -91,6 +92,15 @@ class TorchBackend:
             tensors = (torch.from_numpy(array).to(self._device) for array in (images, cameras))
             probabilities, embeddings = self._parts[modality](*tensors)
             return probabilities.cpu().numpy(), embeddings.cpu().numpy()
+
+
+def set_float32(precision: str) -> None:
+    """Have GPUs multiply float32 as such, or as TF32 where the rest is ``bf16``, for the whole process.
+
+    The default of torch is TF32 in convolutions, ten bits of mantissa: not the float32 that was asked for.
+    """
+    torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "bf16"
 
 
 def set_threads(threads: int) -> None:

@@ -261,7 +261,7 @@ class TrainConfig:
             that come so soon that saving would take over 5 % of the time.
         validate_every: epochs between two validations, besides the one after the last epoch of a stage; 0: never.
         keep: ``best`` deploys the weights with the best validation score in the last stage, ``last`` the last ones.
-        probe: epochs between two online probes (kNN and linear) of a self-supervised stage; 0: never.
+        probe: epochs of self-supervised stages between two probes (kNN, linear) of the validation split; 0: never.
     """
 
     modalities: tuple[str, ...] = ("rgb", "depth")

@@ -68,6 +68,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     evaluation = evaluate(options.run, options.data, settings)
     run = options.run if options.run.is_dir() else None
     chosen = {"legacy": settings.legacy, "no-camera": settings.hide_camera, "mirror": settings.mirror}
+    chosen["bf16"] = settings.precision == "bf16"
     name = "-".join([evaluation.report["data"]["name"], settings.split, *(word for word, on in chosen.items() if on)])
     if run is None and options.run.name != WEIGHTS_NAME:
         name = f"{options.run.stem}-{name}"  # several models may lie in one folder

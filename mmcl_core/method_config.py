@@ -129,8 +129,9 @@ class CmcConfig:
         momentum: share of the old entry that the memory bank keeps when its sample is seen, in [0, 1).
         negatives: entries of other samples that an embedding is told from, drawn with replacement (publication: 16384).
             Where there are not that many others, it is told from each of them.
-        lr, weight_decay: of the contrast (publication: 0.03, 1e-4). Momentum, warm-up, clip and kind of schedule are
-            those of ``optim``; a multi-step rate falls to a tenth after 1/2, 2/3 and 5/6 of the epochs (publication).
+        lr, weight_decay: of the contrast (publication: 0.03, 1e-4). Warm-up, clip and kind of schedule are those of
+            ``optim``; a multi-step rate falls to a tenth after 1/2, 2/3 and 5/6 of the epochs (publication).
+        sgd_momentum: of both optimisers (publication: 0.9), in [0, 1).
         probe_epochs: of the linear classifiers on the frozen encoders (publication: 60).
         probe_lr: their rate, for embeddings of length 1 (publication: 30); multi-step, it falls to a fifth each time.
     """
@@ -141,6 +142,7 @@ class CmcConfig:
     negatives: int = 16384
     lr: float = 0.03
     weight_decay: float = 1e-4
+    sgd_momentum: float = 0.9
     probe_epochs: int = 60
     probe_lr: float = 30.0
 

@@ -366,4 +366,6 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Scores, Ints]
             f"labels must lie in 0..{scores.shape[1] - 1}, found {numbers.min()}..{numbers.max()}; "
             "leave unlabelled samples (-1) out"
         )
+    if any(np.isnan(scores[rows]).any() for rows in _blocks(scores)):  # to them every comparison says no
+        raise InputError("scores hold values that are no numbers (NaN); the model that gave them is broken")
     return scores, numbers

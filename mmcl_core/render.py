@@ -22,6 +22,7 @@ import cv2
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.files import refuse_to_write
 from mmcl_core.data.runner import SAVE_EVERY_S
 from mmcl_core.data.shares import parse_shard, parse_shares
 from mmcl_core.data.sheet import contact_sheet
@@ -183,6 +184,7 @@ def render(
     apart, numbers = shares if keep_instances else None, range(first, count, step)
     if not numbers:
         raise ConfigError(f"--shard {shard} of --count {count} holds no crop; take fewer shards")
+    refuse_to_write(out.resolve(), overwrite, resume)  # before all meshes are read
     source = {"objects": objects if objects == "household" else printable(Path(objects).resolve().name)}
     with temporary_shelf() as shelf:
         stock = make_stock(objects, seed, classes, apart, up, shelf)
@@ -234,7 +236,9 @@ def _fill(
     """
     other = [name for name, value in part.items() if writer.saved and writer.saved.get(name) != value]
     if other:
-        names = " and ".join(name if name == "meshes" else f"--{name}" for name in other)
+        names = " and ".join(
+            "meshes (or read by another version)" if name == "meshes" else f"--{name}" for name in other
+        )
         raise DataError(
             f"{writer.out}.partial was made with other {names}; give the same to go on, or --overwrite to begin anew"
         )

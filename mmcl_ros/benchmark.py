@@ -58,7 +58,6 @@ class Rig:
         given = {"model": model or "stand-in", "status_period": 0.2, "warn_period": 3600.0, **parameters}
         settings = [part for name, value in given.items() for part in ("-p", f"{name}:={value}")]
         line = [sys.executable, "-m", "mmcl_ros.recognizer_node" if model else "mmcl_ros.constant_recognizer"]
-        self.process = subprocess.Popen([*line, "--ros-args", "--log-level", "error", *settings], env=environment)
         rclpy.init()
         self.node = rclpy.create_node("benchmark")
         self.status: Any = None
@@ -69,6 +68,7 @@ class Rig:
         self.regions = self.node.create_publisher(msg.RegionArray, "detections", profile(100))
         self.node.create_subscription(msg.RecognizerStatus, "recognizer/status", self._on_status, profile(10))
         self.node.create_subscription(msg.RecognitionArray, "recognitions", self._on_answer, profile(1000))
+        self.process = subprocess.Popen([*line, "--ros-args", "--log-level", "error", *settings], env=environment)
 
     def _on_status(self, message: Any) -> None:
         self.status = message
@@ -79,10 +79,14 @@ class Rig:
     def spin(self, seconds: float) -> None:
         """Let messages in for a while."""
         import rclpy
+        from rclpy.executors import ExternalShutdownException
 
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            rclpy.spin_once(self.node, timeout_sec=left)
+        try:
+            while (left := end - time.monotonic()) > 0:
+                rclpy.spin_once(self.node, timeout_sec=left)
+        except ExternalShutdownException:  # how rclpy answers SIGTERM
+            raise KeyboardInterrupt from None
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         """Spin until something holds."""

@@ -176,12 +176,15 @@ def _quiet_opencv() -> Iterator[None]:
             switch(before)
 
 
-def _overstates(data: bytes) -> bool:
-    """Whether a PNG or JPEG file states more bytes than it has, or more than :data:`MAX_PIXELS`.
+def _damaged(data: bytes) -> bool:
+    """Whether a PNG or JPEG file states more bytes than it has, or more than :data:`MAX_PIXELS`, or lacks its end.
 
-    One flipped bit makes it so, and OpenCV would ask for gigabytes of memory before it finds out.
+    One flipped bit makes it so, and OpenCV would ask for gigabytes of memory before it finds out. Of a JPEG that was
+    cut off OpenCV before 4.11 makes a picture, its lower part smeared.
     """
     width = height = 0
+    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
+        return True  # no end after the start of the last scan; in coded pixels neither mark occurs
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
         place, kind = 8, b""
@@ -211,7 +214,7 @@ def _imdecode(data: Any, flags: int, name: str) -> np.ndarray:
     octets = np.frombuffer(data, np.uint8)
     try:
         with _quiet_opencv():
-            picture = None if not octets.size or _overstates(octets.tobytes()) else cv2.imdecode(octets, flags)
+            picture = None if not octets.size or _damaged(octets.tobytes()) else cv2.imdecode(octets, flags)
     except cv2.error as error:
         raise InputError(f"format {name!r}: {octets.size} bytes that cannot be decoded: {error.err}") from error
     if picture is None:

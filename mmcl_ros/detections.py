@@ -164,9 +164,9 @@ def _detection_box(detection: Any) -> Box:
     return Box(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def whole_picture(view: View, centre: float = 1.0) -> Request:
-    """One region: the whole picture, or with ``centre`` < 1 the centred square of that share of the shorter side."""
-    if centre >= 1:
+def whole_picture(view: View, centre: float | None = None) -> Request:
+    """One region: the whole picture, or the centred square whose side is the share ``centre`` of the shorter side."""
+    if centre is None:
         box = Box("image", 0, 0, view.width, view.height)
     else:
         side = centre * min(view.width, view.height)

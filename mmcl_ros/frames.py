@@ -214,10 +214,10 @@ class FrameCropper:
         return found
 
     def _own_request(self, found: Mapping[str, _Picture]) -> Request:
-        centre = self.settings.center_size if self.settings.roi_source in ("center", "auto") else 1.0
+        centre = self.settings.center_size if self.settings.roi_source in ("center", "auto") else None
         for picture in found.values():
             return whole_picture(picture.view, centre)
-        return Request((Box("center" if centre < 1 else "image", 0, 0, 0, 0),))
+        return Request((Box("image" if centre is None else "center", 0, 0, 0, 0),))
 
     def _register(self, source: View, found: dict[str, _Picture], problems: dict) -> None:
         """Find out how boxes of ``source`` map to each picture; pictures they do not map to are taken out."""

@@ -9,6 +9,7 @@ import argparse
 import csv
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
 
 
 def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
-    """Write views as a bag and a table of truth.
+    """Write views as a bag and a table of truth; where that fails or is interrupted, neither stays.
 
     Args:
         out: folder, made if need be; must not hold a ``bag`` yet.
@@ -139,28 +140,35 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
     if bag.exists():
         raise DataError(f"{bag} is there already; remove it or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    store = typestore()
-    writer = Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()])
-    rows = []
-    with writer:
-        types = {"rgb": IMAGE_TYPE, "depth": IMAGE_TYPE, "rgb_info": INFO_TYPE, "depth_info": INFO_TYPE}
-        types["detections"] = REGIONS_TYPE
-        channels = {
-            name: writer.add_connection(DEMO_TOPICS[name], kind, typestore=store) for name, kind in types.items()
-        }
-        for number, view in enumerate(views):
-            stamp = START_NS + round(number * 1e9 / rate)
-            for name, message in _messages(store, view, stamp).items():
-                raw = store.serialize_cdr(message, types[name])
-                # A detector answers later than the camera; a bag of one camera has its pictures first.
-                writer.write(channels[name], stamp + (20_000_000 if name == "detections" else 0), raw)
-            for index, ((x, y, width, height), label) in enumerate(zip(view.boxes, view.labels, strict=True)):
-                rows.append((stamp, x, y, x + width, y + height, label, f"object_{index}"))
-    with table.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow((*TRUTH_COLUMNS, "id"))
-        lines.writerows(rows)
+    try:
+        with Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+            rows = _write(writer, views, rate)
+        with table.open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow((*TRUTH_COLUMNS, "id"))
+            lines.writerows(rows)
+    except BaseException:
+        shutil.rmtree(bag, ignore_errors=True)
+        table.unlink(missing_ok=True)
+        raise
     return bag, table
+
+
+def _write(writer: Any, views: Iterator[RenderedFrame], rate: float) -> list[tuple[Any, ...]]:
+    """Write views to an open bag; returns the lines of the table of truth."""
+    store, rows = typestore(), []
+    types = {"rgb": IMAGE_TYPE, "depth": IMAGE_TYPE, "rgb_info": INFO_TYPE, "depth_info": INFO_TYPE}
+    types["detections"] = REGIONS_TYPE
+    channels = {name: writer.add_connection(DEMO_TOPICS[name], kind, typestore=store) for name, kind in types.items()}
+    for number, view in enumerate(views):
+        stamp = START_NS + round(number * 1e9 / rate)
+        for name, message in _messages(store, view, stamp).items():
+            raw = store.serialize_cdr(message, types[name])
+            # A detector answers later than the camera; a bag of one camera has its pictures first.
+            writer.write(channels[name], stamp + (20_000_000 if name == "detections" else 0), raw)
+        for index, ((x, y, width, height), label) in enumerate(zip(view.boxes, view.labels, strict=True)):
+            rows.append((stamp, x, y, x + width, y + height, label, f"object_{index}"))
+    return rows
 
 
 def _messages(store: Any, view: RenderedFrame, stamp: int) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
 
 from mmcl_core import train as command
+from mmcl_core.backend_torch import set_float32
 from mmcl_core.config import to_dict
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine.checks import check_data, check_settings
+from mmcl_core.engine.device import train_device
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, DataError
@@ -44,6 +47,7 @@ def data(tmp_path_factory):
         (["train.keep=best", "data.label_share=0"], "no training sample has a label in this run; take train.keep=last"),
         (["optim.ema=1.5"], "optim.ema is 1.5"),
         (["optim.lr=.inf"], "optim.lr is inf; it must be finite"),
+        (["optim.eps=0"], "optim.eps is 0.0; it must be at least 1e-16"),
         (["optim.gamma=-0.2"], "optim.gamma is -0.2"),
         (["loss.direction_weight=-1"], "loss.direction_weight is -1"),
         (["train.epochs=0"], "train.epochs is 0"),
@@ -128,6 +132,36 @@ def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
     assert "warmup_steps" not in caplog.text
     check_data(config, prepared, ("rgb",), train, test, len(train))
     assert f"optim.warmup_steps is {steps} of {steps} updates" in caplog.text
+
+
+def test_one_gpu_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="'cuda:0', one GPU for 2 processes; take cuda or auto"):
+        train_device("cuda:0")
+    assert train_device("cpu").type == "cpu"
+
+
+def test_float32_on_a_gpu_is_float32_unless_the_rest_is_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    set_float32("float32")
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
+    set_float32("bf16")
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+    set_float32("float32")
+
+
+def test_probes_that_nothing_is_probed_by_are_told(tmp_path, caplog):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test, none = prepared.select("train"), prepared.select("test"), np.zeros(0, np.int64)
+    told = []
+    for overrides, val in ((["data.label_share=0"], test), (["data.label_share=0"], none), ([], test)):
+        config = tiny.settings(prepared.path, "train.probe=1", "train.keep=last", *overrides)
+        check_data(config, prepared, ("rgb",), train, val, len(train))
+        told.append(next((text.message for text in caplog.records if "train.probe" in text.message), ""))
+        caplog.clear()
+    assert told[0] == ""
+    assert "does nothing here: there is no validation split" in told[1]
+    assert "does nothing here: all stages learn from labels" in told[2]
 
 
 @pytest.mark.parametrize("side", [32, 64])

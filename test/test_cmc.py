@@ -171,15 +171,18 @@ def test_impossible_settings_are_refused():
 
 
 def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_length_one():
-    method, _ = build("optim.name=adamw", "model.nrkhs=32", "optim.warmup_steps=9", "optim.clip_grad=5")
+    method, _ = build(
+        "optim.name=muon", "optim.momentum=0.95", "model.nrkhs=32", "optim.warmup_steps=9", "optim.clip_grad=5"
+    )
     contrast, probe = (stage.updates[0].optim for stage in method.stages())
     assert (contrast.name, contrast.lr, contrast.weight_decay, contrast.momentum) == ("sgd", 0.03, 1e-4, 0.9)
     assert (contrast.warmup_steps, contrast.clip_grad, probe.clip_grad) == (9, 5, 0)
     bank, cmc = method.bank(method.build(), "rgb"), CmcConfig()
     assert (bank.momentum, bank.temperature, cmc.width, cmc.negatives) == (0.5, 0.07, 128, 16384)
     assert (probe.name, probe.lr, probe.weight_decay, probe.warmup_steps) == ("sgd", 30 / 32, 0, 0)
-    method, _ = build("train.epochs=240", "cmc.probe_epochs=60")
+    method, _ = build("train.epochs=240", "cmc.probe_epochs=60", "cmc.sgd_momentum=0.8")
     contrast, probe = (stage.updates[0].optim for stage in method.stages())
+    assert (contrast.momentum, probe.momentum) == (0.8, 0.8)
     assert (contrast.milestones, contrast.gamma) == ((120, 160, 200), 0.1)
     assert (probe.milestones, probe.gamma) == ((30, 40, 50), 0.2)
     method, _ = build("cmc.probe_epochs=0", "data.label_share=0")

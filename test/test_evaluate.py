@@ -172,6 +172,8 @@ def test_the_recogniser_gives_the_same_answers(run, tmp_path, capsys):
 def test_a_mirrored_look_gives_the_answers_of_the_recogniser(run, tmp_path, capsys):
     data = write_set(tmp_path / "set", blank=(4, 11))
     run_command(run, "--data", data, "--mirror")
+    run_command(run, "--data", data, "--mirror", "--precision", "bf16")  # beside it, not in its place
+    assert "set, split test, mirrored, bfloat16" in (run / "report" / "index.html").read_text()
     report, lines = read(run / "evaluation" / "set-test-mirror")
     assert report["settings"]["mirror"] is True
     assert "mirrored: " in capsys.readouterr().out

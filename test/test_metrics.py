@@ -202,6 +202,7 @@ def test_intervals_and_calibration_have_the_level_and_the_bins_that_are_asked_fo
         (np.ones((2, 3)), [0], "labels"),
         (np.ones((2, 3)), [0, 3], r"0\.\.2"),
         (np.ones((2, 3)), [0, -1], "unlabelled"),
+        (np.array([[0.5, 0.5, 0.0], [np.nan] * 3]), [0, 1], "no numbers"),
     ],
 )
 def test_shapes_and_labels_are_checked(probabilities, labels, message):

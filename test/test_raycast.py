@@ -250,6 +250,27 @@ def test_every_mesh_of_a_class_folder_is_an_instance(tmp_path):
     assert {path.name for path in left_out} == {"nontextured.ply", "red.stl", "handle.stl"}
 
 
+def test_versions_of_one_scan_are_no_instances(tmp_path, caplog):
+    names = (
+        "can/poisson/textured.obj",
+        "can/google_16k/textured.obj",
+        "can/tsdf/textured.obj",
+        "mug/poisson/nontextured.stl",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / name)
+    files, left_out = object_files(tmp_path)
+    assert [instance for _, instance, _ in files] == ["can/google_16k", "mug/poisson"]
+    assert [path.parent.name for path in left_out] == ["poisson", "tsdf"]
+    FolderStock(tmp_path).check()
+    assert "left out: 2, such as" in caplog.text
+    assert f"beside which {tmp_path / 'can/google_16k/textured.obj'} is taken" in caplog.text
+    (tmp_path / "can" / "other").mkdir()
+    trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "can" / "other" / "a.stl")
+    assert len(object_files(tmp_path)[0]) == 5  # not as YCB has it
+
+
 def test_meshes_that_cannot_be_used_are_told(tmp_path):
     path = tmp_path / "model.ply"
     trimesh.creation.box((100, 60, 40)).export(path)

@@ -39,7 +39,7 @@ def test_a_killed_command_goes_on_to_the_same_set(meshes, whole, tmp_path, capsy
         (meshes, ("--resume", "--size", "32"), "made with other options"),
         (meshes, ("--resume", "--piles", "0.5"), "made with other options"),
         (meshes, ("--resume", "--shard", "0/2"), "made with other --shard; give the same to go on"),
-        (other, ("--resume",), "made with other meshes; give the same to go on"),
+        (other, ("--resume",), "made with other meshes (or read by another version); give the same to go on"),
     ):
         assert run(source, tmp_path / "set", *more) == 2
         assert told in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from test_weights import CONFIG, METADATA
 
 from mmcl_core import weights
+from mmcl_core.config import override
+from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import CheckpointError, ConfigError, UntrainedModalityError
 from mmcl_core.methods import method_class
@@ -137,6 +140,17 @@ def test_training_starts_from_the_file_and_ends_in_a_label(reference, tmp_path, 
         path.with_suffix(".away").rename(path)
     rgb, _ = tiny.picture(1, np.random.default_rng(0))
     assert recognizer.recognize(rgb=[rgb]).labels[0] in tiny.CLASSES
+
+
+def test_a_run_goes_on_where_the_weights_that_it_began_with_have_been_moved(reference, tmp_path):
+    _, path = reference
+    settings = ("method=supervised", "train.target=rgb", "train.epochs=2", "model.backbone=resnet18")
+    config = tiny.settings(tiny.make_set(tmp_path / "set", samples=20), *settings, f"model.backbone_weights={path}")
+    with tiny.stopped_after_an_epoch(), pytest.raises(RunInterruptedError):
+        train(config, tmp_path / "run")
+    moved = shutil.copy(path, tmp_path / "moved.pth")
+    train(override(config, {"model.backbone_weights": str(moved)}), tmp_path / "run", resume=True)
+    assert Recognizer.load(tmp_path / "run", device="cpu").classes == tiny.CLASSES
 
 
 def test_onnx_file_of_a_resnet(tmp_path):

@@ -281,3 +281,18 @@ def test_what_follows_a_picture_is_passed_over(kind):
 def test_a_jpeg_may_have_its_tables_first():
     data = encode(".jpg", NOISE)
     np.testing.assert_array_equal(decode_rgb(compressed("x", tables_first(data))), decode_rgb(compressed("x", data)))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6])
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "tables first"])
+def test_a_jpeg_that_was_cut_off_is_refused_whatever_opencv_makes_of_it(share, kind, monkeypatch):
+    """OpenCV before 4.11 makes a picture of it, with its lower part smeared."""
+    progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(kind == "progressive")]
+    data = cv2.imencode(".jpg", NOISE, progressive)[1].tobytes()
+    data = tables_first(data) if kind == "tables first" else data
+    thumbnail = b"Exif\0\0" + encode(".jpg", NOISE[:8, :8])  # has an end of its own
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+    monkeypatch.setattr(cv2, "imdecode", lambda octets, flags: NOISE)
+    assert decode_rgb(compressed("jpeg", data)).shape == NOISE.shape
+    with pytest.raises(InputError, match="corrupt or truncated"):
+        decode_rgb(compressed("jpeg", data[: int(len(data) * share)]))

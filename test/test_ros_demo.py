@@ -28,6 +28,11 @@ def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
     assert "mesh files left out: 1, such as" in capfd.readouterr().err
 
 
+def interrupted(views):
+    yield views[0]
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_rendered_demo_recording(tmp_path):
     pytest.importorskip("embreex", reason="rendering needs embreex")
@@ -46,6 +51,9 @@ def test_rendered_demo_recording(tmp_path):
             assert 0 <= y < y + height <= 480
             inside = view.depth[y : y + height, x : x + width]
             assert np.count_nonzero(inside) > 0.2 * inside.size
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path, interrupted(views))
+    assert not list(tmp_path.iterdir())  # nothing is in the way of the next try
     bag, table = record(tmp_path, iter(views))
     assert len(read_truth(table)) == 2
     with pytest.raises(DataError, match="is there already"):

@@ -207,6 +207,9 @@ def test_whole_picture_and_centre():
         answerer.settings = FrameSettings(roi_source=source, center_size=0.5)
         answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
         assert (answer.id, answer.roi, answer.label) == ("center", (25, 15, 30, 30), "bright")
+    answerer.settings = FrameSettings(roi_source="center", center_size=1.0)
+    answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
+    assert (answer.id, answer.roi) == ("center", (10, 0, 60, 60))
     answerer.settings = FrameSettings(roi_source="full_image")
     answer = answerer(None, {"rgb": image(picture, "rgb8")}).answers[0]
     assert (answer.id, answer.roi, answer.label) == ("image", (0, 0, 80, 60), "dark")

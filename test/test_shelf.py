@@ -63,6 +63,13 @@ def test_what_is_laid_down_is_what_another_process_takes(tmp_path):
     assert other.take(8) is None
 
 
+def test_a_mesh_that_somebody_tidies_up_is_none(tmp_path):
+    own = MeshShelf(tmp_path)
+    assert own.put(0, a_mesh())
+    (tmp_path / "0" / "uv.npy").unlink()
+    assert own.take(0) is None
+
+
 def test_who_writes_to_a_mesh_writes_to_his_own(tmp_path):
     own = MeshShelf(tmp_path)
     own.put(0, a_mesh())
@@ -159,11 +166,15 @@ def test_what_a_killed_command_left_is_removed_by_the_next_and_what_another_uses
     finally:
         process.kill()
         process.wait()
-    (temporary / "mmcl-meshes-file").touch()
-    (temporary / "mmcl-meshes-link").symlink_to(tmp_path / "one")
-    (temporary / "mmcl-meshes-new").mkdir()
+    others = [temporary / f"{shelf._PREFIX}{name}" for name in ("file", "link", "new")]
+    others.append(temporary / "mmcl-meshes-of_another_machine")
+    others[0].touch()
+    others[1].symlink_to(tmp_path / "one")
+    for other in others[2:]:
+        other.mkdir()
+    os.utime(others[3], (0, 0))
     render_to(tmp_path / "two", meshes)
-    assert {path.name for path in temporary.iterdir()} == {f"mmcl-meshes-{name}" for name in ("file", "link", "new")}
+    assert sorted(temporary.iterdir()) == sorted(others)
     assert (tmp_path / "one" / "index.json").is_file()
 
 
@@ -172,6 +183,7 @@ def test_nothing_is_left_behind(meshes, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     render_to(tmp_path / "set", meshes)
     assert not list((tmp_path / "temporary").iterdir())
-    with pytest.raises(MmclError):
-        render_to(tmp_path / "set", meshes)  # it is there
+    monkeypatch.setattr(stock, "load_mesh", None)  # nor is any mesh read in vain
+    with pytest.raises(MmclError, match="is not empty"):
+        render_to(tmp_path / "set", meshes)
     assert not list((tmp_path / "temporary").iterdir())

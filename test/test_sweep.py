@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
+from test_workers import wait_for
 
 from mmcl_core import sweep as command
 from mmcl_core.config import to_dict
@@ -95,7 +96,7 @@ with open(job["log"], "a") as log:
         sys.exit(3)
     if job["do"] == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.1)
+    time.sleep(1.0 if job["do"] == "longer" else 0.1)
     log.write(f"-{job['name']}\\n")
 """
 
@@ -147,6 +148,21 @@ def test_a_signal_stops_all_and_starts_no_more(tmp_path):
     assert not complete
     assert {key: outcome.state for key, outcome in outcomes.items()} == {"a": "stopped", "b": "stopped"}
     assert read_costs(tmp_path / "a")[0]["share"] == 2
+
+
+def test_a_signal_finds_a_run_that_has_ended_since_it_was_looked_at(tmp_path):
+    tasks, outcomes = tasks_of(tmp_path, ("long", "longer", ""), ("short", "", "")), {}
+
+    def ended(task, outcome):
+        outcomes[task.key] = outcome.state
+        if task.key == "short":  # the other ends while the tables are written, and is asked to stop after that
+            assert wait_for(lambda: "-long" in (tmp_path / "log").read_text())
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not run_tasks(tasks, (sys.executable, "-c", CHILD), ["cpu", "cpu"], ended)
+    assert outcomes == {"short": "done", "long": "done"}
+    assert read_costs(tmp_path / "long")[0]["status"] == 0
 
 
 def figures_of(path):

@@ -113,6 +113,9 @@ def test_a_row_may_have_settings_of_its_own_at_a_point(write):
 def test_seed_and_data_are_no_settings_of_a_sweep(write, name, option):
     with pytest.raises(ConfigError, match=f"{name} of a sweep is given by {option}"):
         make_plan(read_table(write()), [0], overrides={name: 7})
+    section, _, key = name.rpartition(".")
+    with pytest.raises(ConfigError, match=f"{name} of a sweep is given by {option}"):
+        make_plan(read_table(write()), [0], overrides={section: {key: 7}} if section else {name: 7})
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,7 @@ def test_seed_and_data_are_no_settings_in_a_table(write, old, new):
         ("title: RGB", "settings: {data.label_share: 0.0}, title: RGB", "columns"),
         ("rgb: 94.4", "rgb: {settings: {data.label_share: 0.0}}", "row multi"),
         ("{train.target", "{data.label_share: 0.0, train.target", "settings"),
+        ("name: multi", "settings: {data: {label_share: 0.0}}, name: multi", "row multi"),
     ],
 )
 def test_the_setting_of_the_points_is_given_by_them_alone(write, old, new, where):
@@ -143,8 +147,9 @@ def test_the_setting_of_the_points_is_given_by_them_alone(write, old, new, where
     table = read_table(write(TABLE.replace(old, new, 1) + points))
     with pytest.raises(ConfigError, match=f"{where}: data.label_share is set by the points"):
         make_plan(table, [0])
-    with pytest.raises(ConfigError, match=r"data\.label_share is what the points of .* are values of"):
-        make_plan(read_table(write(TABLE + points)), [0], overrides={"data.label_share": 0.3})
+    for overrides in ({"data.label_share": 0.3}, {"data": {"label_share": 0.3}}):
+        with pytest.raises(ConfigError, match=r"data\.label_share is what the points of .* are values of"):
+            make_plan(read_table(write(TABLE + points)), [0], overrides=overrides)
 
 
 def test_names_and_keys_may_look_like_numbers(write, tmp_path):

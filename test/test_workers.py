@@ -27,6 +27,20 @@ if __name__ == "__main__":
     time.sleep(600)
 """
 
+#: A command whose workers take a second for each part.
+SLOW = """
+import sys, time
+from pathlib import Path
+from mmcl_core.cli import run_command
+from mmcl_core.data.workers import in_order, start_worker
+def make(part):
+    Path(sys.argv[1]).touch()
+    time.sleep(1)
+    return [part]
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: print(list(in_order(make, range(100), 2, start_worker)))))
+"""
+
 
 def workers_of(parent):
     """Process ids of the spawned workers of a process."""
@@ -79,6 +93,25 @@ def start_and_kill(words, ready, number=signal.SIGKILL):
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, number):
     (tmp_path / "pool.py").write_text(POOL)
     start_and_kill([tmp_path / "pool.py", tmp_path / "ready"], (tmp_path / "ready").exists, number)
+
+
+def test_ctrl_c_pressed_twice_ends_a_command_as_pressed_once(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "slow.py", tmp_path / "ready"], stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )  # fmt: skip
+    try:
+        assert wait_for(lambda: process.poll() is not None or (tmp_path / "ready").exists())
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        error = process.communicate(timeout=60)[1].decode()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    assert process.returncode == 130
+    assert error.strip() == "interrupted"
 
 
 def test_workers_of_prepare_end_with_it(tmp_path):

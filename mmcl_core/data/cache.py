@@ -203,8 +203,8 @@ def _check_meshes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, 
         if one.isdisjoint(other):
             raise DataError(
                 f"{parts[0][0].path} and {parts[1][0].path} look like shards of one set, but were rendered from "
-                "different meshes (other files or --classes, or read by other versions of trimesh or pillow); render "
-                "all shards from the same"
+                "different meshes (other files or --classes, or read by another version of this program, trimesh or "
+                "pillow); render all shards from the same"
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from mmcl_core.errors import DataError
 
-__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "lock_folder", "publish", "refuse_to_overwrite"]
+__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "lock_folder", "partial_of", "publish", "refuse_to_write"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +84,33 @@ class HashedFile:
             raise
 
 
-def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
-    """Check that a set may be put there.
+def partial_of(out: Path) -> Path:
+    """Where a set is while it is being written."""
+    return out.with_name(out.name + ".partial")
+
+
+def refuse_to_write(out: Path, overwrite: bool, resume: bool) -> None:
+    """Check that a set may be written.
+
+    Args:
+        out: where it is to go, without links.
+        overwrite: whether a set that is there, or a part of one, is to be replaced.
+        resume: whether to go on with such a part.
 
     Raises:
-        DataError: it is a file, a mount point, or holds something that is not to be replaced; the place beside it where
-            a set goes that is replaced is taken.
+        DataError: ``out`` is a file, a mount point, or holds something that is not to be replaced; the place beside it
+            where a set goes that is replaced is taken; there is a part, and it is neither to be replaced nor gone on
+            with.
     """
+    _refuse_to_replace(out, overwrite)
+    partial = partial_of(out)
+    if (partial / PROGRESS).is_file() and not (overwrite or resume):
+        raise DataError(
+            f"{partial} holds what an interrupted command made; go on with --resume, or begin anew with --overwrite"
+        )
+
+
+def _refuse_to_replace(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if out.is_mount():

@@ -159,8 +159,8 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     if data.val_split and data.val_split in prepared.split_names:
         val = prepared.select(data.val_split)
     else:
-        held = _held_back(prepared, train, data.val_fraction, seed)
-        train, val = train[~held], train[held]
+        held, beside = _held_back(prepared, train, data.val_fraction, seed)
+        train, val = train[~(held | beside)], train[held]
     labels = prepared.labels[train]
     if data.label_share < 1:
         labels[~stratified_mask(labels, data.label_share, seed, _LABELLED, least=1, up=True)] = -1
@@ -175,8 +175,10 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     return train, val, labels
 
 
-def _held_back(prepared: PreparedSet, rows: IndexArray, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which of these rows validate."""
+def _held_back(
+    prepared: PreparedSet, rows: IndexArray, share: float, seed: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which of these rows validate, and which have no label and are of the same groups, so that nothing learns them."""
     labels = prepared.labels[rows]
     # A sample of no known group is one of its own.
     named = zip(prepared.groups[rows], prepared.keys[rows], strict=True)
@@ -184,14 +186,15 @@ def _held_back(prepared: PreparedSet, rows: IndexArray, share: float, seed: int)
     if share > 0 and len(set(groups)) < len(rows):
         held = group_mask(labels, groups, share, seed, _VALIDATION)
         if held is not None:
-            return held
+            taken = {groups[row] for row in np.flatnonzero(held)}
+            return held, np.array([group in taken for group in groups]) & ~held
         logger.warning(
             "%s has too few groups to hold %g of each class back as whole groups: single samples are drawn, and "
             "validation may hold near-duplicates of training samples",
             prepared.path,
             share,
         )
-    return stratified_mask(labels, share, seed, _VALIDATION, spare=1)
+    return stratified_mask(labels, share, seed, _VALIDATION, spare=1), np.zeros(len(rows), bool)
 
 
 def group_mask(

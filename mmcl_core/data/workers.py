@@ -62,7 +62,8 @@ def in_order(
     except BrokenProcessPool as error:
         raise MmclError("a worker process was lost, perhaps for want of memory; take fewer --workers") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        with interrupts_deferred():  # of an interrupted join Python (3.11) believes that it is done, and then hangs
+            pool.shutdown(cancel_futures=True)
 
 
 def start_worker() -> None:

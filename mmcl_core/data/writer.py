@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.data.files import INDEX, PROGRESS, HashedFile, claim, publish, refuse_to_overwrite
+from mmcl_core.data.files import INDEX, PROGRESS, HashedFile, claim, partial_of, publish, refuse_to_write
 from mmcl_core.errors import DataError
 
 __all__ = ["COLUMNS", "FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
@@ -104,14 +104,9 @@ class PreparedWriter:
         }
         # Where a link points to: the work may have to stay on the disk that was chosen by it.
         self._target = self.out.resolve()
-        refuse_to_overwrite(self._target, overwrite)
-        self._partial = self._target.with_name(self._target.name + ".partial")
+        refuse_to_write(self._target, overwrite, resume)
+        self._partial = partial_of(self._target)
         unfinished = (self._partial / PROGRESS).is_file()
-        if unfinished and not (overwrite or resume):
-            raise DataError(
-                f"{self._partial} holds what an interrupted command made; go on with --resume, or begin anew with "
-                "--overwrite"
-            )
         self._keys: set[str] = set()
         self._counts: dict[str, Counter[int]] = {}
         self._present = Counter[str]()

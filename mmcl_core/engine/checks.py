@@ -93,7 +93,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "loss.chunk": (1, None),
     "loss.label_smoothing": (0, 0.999),
     "optim.lr": (0, None),
-    "optim.eps": (0, None),
+    "optim.eps": (1e-16, None),
     "optim.weight_decay": (0, None),
     "optim.momentum": (0, 0.999999),
     "optim.warmup_steps": (0, None),
@@ -130,10 +130,11 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "hallucination.imitation": (0, 1),
     "hallucination.temperature": (0.01, None),
     "cmc.width": (1, None),
-    "cmc.temperature": (0.001, None),
+    "cmc.temperature": (0.0125, None),
     "cmc.momentum": (0, 0.999999),
     "cmc.negatives": (1, None),
     "cmc.lr": (0, None),
+    "cmc.sgd_momentum": (0, 0.999999),
     "cmc.weight_decay": (0, None),
     "cmc.probe_epochs": (0, None),
     "cmc.probe_lr": (0, None),
@@ -250,6 +251,9 @@ def check_data(
         )  # fmt: skip
     stages = stages or [Stage("train", config.train.epochs, (Update(config.optim),))]
     _warn_of_warm_up(epoch // config.train.batch, stages)
+    if config.train.probe and not (len(val) and (taught == {-1} or any(stage.self_supervised for stage in stages))):
+        why = "all stages learn from labels" if len(val) else "there is no validation split"
+        logger.warning("train.probe does nothing here: %s; it looks at that split after self-supervised epochs", why)
 
 
 def _warn_of_warm_up(steps_per_epoch: int, stages: Sequence[Stage]) -> None:

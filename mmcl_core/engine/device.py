@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mmcl_core.backend_torch import pick_device
+from mmcl_core.backend_torch import pick_device, set_float32
 from mmcl_core.config import TrainConfig
 from mmcl_core.errors import ConfigError, TrainingError
 
@@ -29,9 +29,11 @@ def train_device(name: str) -> torch.device:
     """The device of ``train.device``: ``auto`` is this process's GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: not a device torch knows, or a GPU that is not there.
+        ConfigError: not a device torch knows, a GPU that is not there, or a single one for several processes.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local, processes = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > 1 and name.startswith("cuda:"):
+        raise ConfigError(f"train.device is {name!r}, one GPU for {processes} processes; take cuda or auto")
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return pick_device(name, "train.device")
     if local >= torch.cuda.device_count():
@@ -80,9 +82,7 @@ def prepare_device(train: TrainConfig, device: torch.device, precision: str) -> 
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
-        # The default of torch is TF32 in convolutions, ten bits of mantissa: not the float32 that was asked for.
-        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
-        torch.backends.cudnn.allow_tf32 = precision == "bf16"
+        set_float32(precision)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmcl_core import metrics
 from mmcl_core.augment import Picture, eval_transform, mirrored
-from mmcl_core.backend_torch import pick_device
+from mmcl_core.backend_torch import pick_device, set_float32
 from mmcl_core.crops import UNKNOWN, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
@@ -104,6 +104,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
         UntrainedModalityError: a modality the model was not trained to classify.
     """
     device = pick_device(settings.device)
+    set_float32(settings.precision)
     model, metadata = build_model(run, device)
     prepared = PreparedSet.open(data)
     rows, labels, left_out = _usable(prepared, settings, metadata["classes"])

@@ -184,6 +184,7 @@ def _what(report: Mapping[str, Any]) -> str:
     """What was evaluated on, and how, where it was another way than the usual one."""
     data, settings = report["data"], report["settings"]
     ways = [words for key, words in _WAYS.items() if settings.get(key)]  # an older evaluation may lack some
+    ways += ["bfloat16"] if settings.get("precision") == "bf16" else []
     return ", ".join([data["name"], f"split {data['split']}", *ways])
 
 

@@ -33,6 +33,7 @@ from mmcl_core.errors import ConfigError
 __all__ = [
     "FREE_SETTINGS",
     "KEPT_FILES",
+    "STARTING_WEIGHTS",
     "default_folder",
     "differences",
     "flat",
@@ -56,6 +57,8 @@ KEPT_FILES: tuple[str, ...] = ("sweep.log", "sweep.jsonl")
 FREE_SETTINGS = frozenset(
     {"out", "data.root", "data.resident", "train.save_every", "train.device", "train.threads", "train.cuda_graph"}
 )
+#: Files of weights that a run begins with; they may be moved once it has a state, which holds what became of them.
+STARTING_WEIGHTS = frozenset({"model.init_from", "model.backbone_weights"})
 
 
 def default_folder(config: Config, stem: str) -> Path:

@@ -22,7 +22,7 @@ from mmcl_core.data.splits import split_indices
 from mmcl_core.engine.checks import check_data, check_modalities
 from mmcl_core.engine.distributed import World
 from mmcl_core.engine.recording import batch_tensors
-from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
+from mmcl_core.engine.runfolder import FREE_SETTINGS, STARTING_WEIGHTS, flat
 from mmcl_core.engine.schedule import step_generator
 from mmcl_core.errors import CheckpointError
 from mmcl_core.methods import method_class
@@ -238,8 +238,7 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
         CheckpointError: the state was saved with other settings, or belongs to another set or other samples of it.
     """
     asked, saved = dict(flat(to_dict(samples.config))), state.get("settings", {})  # none in older states
-    # Weights that a run started from may have been moved: the state has what became of them.
-    fixed = (saved.keys() & asked.keys()) - FREE_SETTINGS - {"model.init_from"}
+    fixed = (saved.keys() & asked.keys()) - FREE_SETTINGS - STARTING_WEIGHTS
     changed = [f"{name}: {saved[name]!r} -> {asked[name]!r}" for name in sorted(fixed) if saved[name] != asked[name]]
     if changed:
         path = run / "config.yaml"

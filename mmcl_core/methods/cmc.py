@@ -78,9 +78,10 @@ class ContrastiveMultiviewCoding(Method):
     def stages(self) -> tuple[Stage, ...]:
         """The two stages; without epochs of its own, or without a label, the probe is left out."""
         cmc, train = self.config.cmc, self.config.train
-        contrast = replace(_sgd(self.config.optim, cmc.lr, train.epochs, CONTRAST_GAMMA), weight_decay=cmc.weight_decay)
+        optim = replace(self.config.optim, momentum=cmc.sgd_momentum)
+        contrast = replace(_sgd(optim, cmc.lr, train.epochs, CONTRAST_GAMMA), weight_decay=cmc.weight_decay)
         probe = replace(
-            _sgd(self.config.optim, cmc.probe_lr / self.config.model.nrkhs, cmc.probe_epochs, PROBE_GAMMA),
+            _sgd(optim, cmc.probe_lr / self.config.model.nrkhs, cmc.probe_epochs, PROBE_GAMMA),
             weight_decay=0.0, warmup_steps=0, clip_grad=0.0,
         )  # fmt: skip
         encoders = tuple(f"network.streams.{name}.encoder." for name in self.modalities())
@@ -142,6 +143,6 @@ class ContrastiveMultiviewCoding(Method):
 
 
 def _sgd(optim: OptimConfig, lr: float, epochs: int, gamma: float) -> OptimConfig:
-    """SGD with the publication's milestones; momentum and kind of schedule are those of the run."""
+    """SGD with the publication's milestones; the kind of schedule is that of the run."""
     milestones = tuple(round(share * epochs) for share in MILESTONES)
     return replace(optim, name="sgd", lr=lr, milestones=milestones, gamma=gamma)

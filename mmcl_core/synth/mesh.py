@@ -3,7 +3,8 @@
 A folder of objects holds one sub-folder per class, named as the class. The mesh files lie in it, or in sub-folders of
 it; each is an instance of the class. Where a folder holds ``textured.*``, its other files are taken for the same object
 without texture (as in the downloads of YCB) and left out; of files that differ in their suffix only, the first by name
-is taken. What is in the files: :mod:`mmcl_core.synth.mesh_files`.
+is taken, and of sub-folders that are versions of one object, as YCB names them (``google_16k``, ``poisson``, ...), one.
+What is in the files: :mod:`mmcl_core.synth.mesh_files`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mmcl_core.errors import DataError
 __all__ = ["MESH_SUFFIXES", "Mesh", "along_edges", "object_files", "smooth_normals"]
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
+_VERSIONS = ("google_16k", "google_64k", "google_512k", "poisson", "tsdf")  # of one object, in the downloads of YCB
 _CROWD = 256  # faces around a point, above which they are not compared one by one
 
 
@@ -236,9 +238,13 @@ def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[
     found: list[tuple[str, str, Path]] = []
     left_out: list[Path] = []
     for place in sorted(p for p in root.iterdir() if p.is_dir()):
-        inner = sorted(p for p in place.iterdir() if p.is_dir())
+        inner = sorted(p for p in place.iterdir() if p.is_dir() and _mesh_files(p))
         if _mesh_files(place):
             left_out += [path for p in inner for path in _mesh_files(p)]
+        elif inner and {p.name for p in inner} <= {*_VERSIONS}:
+            inner.sort(key=lambda p: _VERSIONS.index(p.name))
+            left_out += [path for p in inner[1:] for path in _mesh_files(p)]
+            inner = inner[:1]
         for holder in (place,) if _mesh_files(place) else inner:
             files = _mesh_files(holder)
             taken = {path.stem: path for path in reversed([p for p in files if p.stem == "textured"] or files)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from mmcl_core.synth.mesh import Mesh
 
 __all__ = ["MeshShelf", "temporary_shelf"]
 
-_PREFIX = "mmcl-meshes-"  # of its folder among the temporary files
+#: Of its folder among the temporary files; locks may be known to this machine alone.
+_PREFIX = f"mmcl-meshes-{socket.gethostname()}-"
 _NEW_S = 60.0  # seconds; a younger folder may be about to be locked
 
 _ARRAYS = ("vertices", "faces", "uv", "normals", "shows", "gloss")
@@ -71,11 +73,12 @@ class MeshShelf:
     def take(self, number: int) -> Mesh | None:
         """The mesh under a number, without the remarks on its file; ``None`` where there is none."""
         place = self._place(number)
-        if not place.is_dir():
+        try:
+            vertices, faces, uv, normals, shows, gloss = (_mapped(place / f"{name}.npy") for name in _ARRAYS)
+            count = len(list(place.glob("picture-*.npy")))
+            texture, *others = (_mapped(place / f"picture-{k}.npy") for k in range(count))
+        except (FileNotFoundError, ValueError):  # it was never laid down, or somebody tidies up
             return None
-        vertices, faces, uv, normals, shows, gloss = (_mapped(place / f"{name}.npy") for name in _ARRAYS)
-        count = len(list(place.glob("picture-*.npy")))
-        texture, *others = (_mapped(place / f"picture-{k}.npy") for k in range(count))
         return Mesh(vertices, faces, uv, texture, float(gloss), normals, others, shows)
 
     def _place(self, number: int) -> Path:
@@ -90,7 +93,7 @@ def temporary_shelf() -> Iterator[MeshShelf]:
     """
     for other in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         _remove_if_left(other)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder:
         lock = lock_folder(Path(folder))
         try:
             yield MeshShelf(folder)

@@ -169,7 +169,8 @@ class FolderStock:
         if self._left_out:
             first = self._left_out[0]
             taken = [*(path for _, _, path in self._files), *self._misnamed]
-            place = next(path for path in taken if path.parent in (first.parent, first.parent.parent))
+            near = (first.parent, first.parent.parent)
+            place = next(path for path in taken if path.parent in near or path.parent.parent == near[1])
             logger.warning(
                 "mesh files left out: %d, such as %s, beside which %s is taken",
                 len(self._left_out), first, place,

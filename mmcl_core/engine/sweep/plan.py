@@ -174,7 +174,7 @@ def make_plan(
     for row in table.rows.values():
         given += [row.settings, *row.points.values(), *(cell.settings for cell in row.cells.values())]
     for name, option in (("seed", "--seeds"), ("data.root", "--data")):
-        if any(name in settings for settings in given):
+        if any(_gives(settings, name) for settings in given):
             raise ConfigError(f"{name} of a sweep is given by {option}, not as a setting")
     _check_axis(table, overrides or {})
     if min(seeds, default=0) < 0:
@@ -196,12 +196,17 @@ def make_plan(
     )  # fmt: skip
 
 
+def _gives(settings: Mapping[str, Any], name: str) -> bool:
+    """Whether settings, of sections or ``section.key``, hold one of that name."""
+    return name in dict(flat(dict(settings)))
+
+
 def _check_axis(table: Table, overrides: Mapping[str, Any]) -> None:
     """Refuse a value for the setting of the points that these would replace, or that would replace them all."""
     if table.points is None:
         return
     name = table.points.setting
-    if name in overrides:
+    if _gives(overrides, name):
         raise ConfigError(
             f"{name} is what the points of {table.path} are values of, and no setting of all runs: leave it out, or "
             "change the values there"
@@ -210,7 +215,7 @@ def _check_axis(table: Table, overrides: Mapping[str, Any]) -> None:
     for row in table.rows.values():
         given[f"row {row.name}"] = [row.settings, *(cell.settings for cell in row.cells.values())]
     for where, several in given.items():
-        if any(name in settings for settings in several):
+        if any(_gives(settings, name) for settings in several):
             point = table.points.values[0]
             raise ConfigError(
                 f"{table.path}, {where}: {name} is set by the points; what a row has at one of them is given under its "

@@ -93,7 +93,8 @@ def run_tasks(
                     asked = True
                     logger.warning("stopping: %d run(s) save their state", len(running))
                     for one in running.values():
-                        one.process.send_signal(signal.SIGTERM)
+                        with contextlib.suppress(ProcessLookupError):  # send_signal would take its status from _look
+                            os.kill(one.process.pid, signal.SIGTERM)
                 for slot in range(len(slots)):
                     if asked or slot in running:
                         continue

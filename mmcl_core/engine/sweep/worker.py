@@ -53,7 +53,8 @@ def _work(job: dict[str, Any]) -> int:
     config, run = override(from_dict(job["config"]), {"train.device": job["device"]}), Path(job["run"])
     if (run / "config.yaml").exists():
         saved = runfolder.read_config(run)
-        changed = [text for text in runfolder.differences(saved, config) if not text.startswith("model.init_from:")]
+        found = runfolder.differences(saved, config)
+        changed = [text for text in found if text.partition(":")[0] not in runfolder.STARTING_WEIGHTS]
         if changed:
             raise ConfigError(
                 f"{run} was made with other defaults ({'; '.join(changed)}); remove it, or take another --out"
