@@ -125,8 +125,8 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
 
     Validation is the split ``val_split`` where the set has it; otherwise ``val_fraction`` of the labelled training
     samples, of each class about its share, but never its last training sample: whole groups where :func:`group_mask`
-    finds enough of them, else single samples. Unlabelled samples stay in training, as nothing can be measured on them, but
-    for those of groups that are held back, of which they may be near-duplicates. Of the N labelled ones that remain,
+    finds enough of them, else single samples. Unlabelled samples stay in training, as nothing can be measured on them,
+    but for near-duplicates of what validates, those of groups that are held back. Of the N labelled ones that remain,
     ceil(``label_share`` N) keep their label; with ``unlabelled: drop`` these alone are trained on.
 
     Args:
