@@ -38,7 +38,8 @@ class Pix2PixConfig:
     """The method ``pix2pix``: a generated picture in the place of the missing one.
 
     Attributes:
-        gan_epochs: epochs of generator and discriminator (publication: 200 on small sets).
+        gan_epochs: epochs of generator and discriminator, in batches of ``train.batch`` (publication: 200 on small
+            sets, an update for each picture).
         alone_epochs: epochs in which each stream is trained alone, on real pictures, before both are trained together
             with generated pictures in the place of the missing ones; 0 leaves the stage out.
         copies: generated pictures of each training sample, each of another crop, that are kept for the last stage, on

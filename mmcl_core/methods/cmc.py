@@ -1,6 +1,7 @@
 """Contrastive Multiview Coding: an encoder for each modality, contrasted against memory banks, then a linear probe.
 
-Source: Tian et al., "Contrastive Multiview Coding" (ECCV 2020), as the paper compares it (Table I).
+Source: Tian et al., "Contrastive Multiview Coding" (ECCV 2020), as the paper compares it (Table I). Crops are drawn for
+each sensor, as for the paper's own method; the publication's views are channels of one crop.
 """
 
 from __future__ import annotations
