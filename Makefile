@@ -44,7 +44,8 @@ $(VENV)/.copied: $(VENV)/.installed scripts/refresh_copy.py \
 	@$(PY) -I scripts/refresh_copy.py
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml setup.py CMakeLists.txt scripts/ros-kilted.txt $(wildcard msg/*.msg srv/*.srv)
+$(VENV)/.installed: pyproject.toml setup.py package.xml CMakeLists.txt scripts/ros-kilted.txt \
+		$(wildcard cmake/*.cmake msg/*.msg srv/*.srv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
 	@test -e $(VENV) || { mkdir -p $(VENV) && touch $(VENV)/.made_by_make; }

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ def ros_wanted() -> bool:
     if choice == "off":
         return False
     missing = [tool for tool in ("cmake", "c++") if not shutil.which(tool, path=SEARCH)]
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        missing.append("Python.h (apt install python3-dev)")
     if not any(Path(folder, "share/rosidl_default_generators").is_dir() for folder in ros_prefixes()):
         missing.append("rosidl_default_generators (a sourced ROS 2, or the wheels of scripts/ros-kilted.txt)")
     if missing and choice == "on":

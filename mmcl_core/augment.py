@@ -273,7 +273,7 @@ def _check(config: AugmentConfig) -> None:
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"augment.{name} is {getattr(config, name)}; it lies in 0..1")
     for name in ("depth_offset_m", "depth_background_m"):
-        if getattr(config, name) < 0:
+        if not 0 <= getattr(config, name) < math.inf:
             raise ConfigError(f"augment.{name} is {getattr(config, name)}; a distance in metres >= 0 is expected")
     if not 0 <= config.depth_view_deg <= MOST_DEGREES:
         raise ConfigError(f"augment.depth_view_deg is {config.depth_view_deg}; it lies in 0..{MOST_DEGREES}")

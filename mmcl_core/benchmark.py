@@ -82,13 +82,13 @@ def _train(config: Config, options: argparse.Namespace) -> None:
 
     share = {}
     ours = in_fresh_process(measure_train, config, False, options.steps)
-    pairs, epochs = FALLING_THINGS, config.train.epochs
+    pairs, epochs = FALLING_THINGS, int(ours["epochs"])
     hours = pairs // config.train.batch * epochs * float(ours["seconds"]) / 3600
     if train_device(config.train.device).type == "cuda":  # no one product says what a processor can do
         best = float(in_fresh_process(measure_product, config, options.steps)["tflops"])
         share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     _line("train", formulation="ours", batch=config.train.batch, **ours, **share)
-    _line("train", projected=f"{epochs} epochs of {pairs} samples", hours=hours)
+    _line("train", projected=f"stage {ours['stage']}: {epochs} epochs of {pairs} samples", hours=hours)
     if config.method == "mmcl" and config.model.backbone == "encoder":
         _beside("train", config.train.batch, ours, measure_train, config, True, options.steps)
     else:

@@ -192,7 +192,7 @@ def render(
         source |= {"meshes": meshes} if meshes else {}
         look = {**scenes, "up": up}
         description = _description({**source, "count": count, "seed": seed}, shares, look, stock.unseen)
-        part = {"shard": f"{first}/{step}", "keep-instances": keep_instances, "meshes": meshes}
+        part = {"shard": f"{first}/{step}", "split": [*shares], "keep-instances": keep_instances, "meshes": meshes}
         kinds: dict[str, Any] = {"size": size, "modalities": ("rgb", "depth"), "description": description}
         began = time.monotonic()
         with PreparedWriter(out, classes=stock.classes, **kinds, overwrite=overwrite, resume=resume) as writer:

@@ -215,6 +215,8 @@ def evaluate(
 
 def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dict[str, Any]:
     """Write the files of a run and return the content of ``metrics.json``; those of other modalities are removed."""
+    import matplotlib
+
     out.mkdir(parents=True, exist_ok=True)
     other = [file.format(name) for name in MODALITIES if name not in found for file in FILES]
     if past := [name for name in other if (out / name).exists()]:
@@ -229,7 +231,8 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(result.rows)
-        draw_confusion(picture, result, name)
+        with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a dollar
+            draw_confusion(picture, result, name)
     pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found))
     (out / "answers.png").write_bytes(cv2.imencode(".png", pictures[..., ::-1])[1].tobytes())
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -49,9 +49,12 @@ def test_training_is_measured_beside_the_plain_formulation(capsys):
 
 
 def test_other_methods_are_measured_alone(capsys):
-    found = lines(capsys, "train", "train.epochs=1", "method=supervised", "train.target=rgb")
-    assert [line.get("formulation") for line in found] == ["ours", None, "plain"]
-    assert "alone" in found[-1]["left_out"]
+    stages = ("train.epochs=1", "moddrop.alone_epochs=5")
+    ours, projected, plain = lines(capsys, "train", "method=moddrop", "train.target=rgb", *stages)
+    assert (ours["formulation"], plain["formulation"]) == ("ours", "plain")
+    assert "alone" in plain["left_out"]
+    assert projected["projected"] == "stage alone: 5 epochs of 18640 samples"  # the first one, which was measured
+    assert projected["hours"] == pytest.approx(18640 // 4 * 5 * ours["seconds"] / 3600, rel=0.05)
 
 
 def killed():

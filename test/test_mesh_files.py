@@ -125,6 +125,22 @@ def test_nodes_are_in_their_places_with_their_colours(tmp_path):
     np.testing.assert_array_equal(colours, np.array([RED, BLUE, GREEN])[box])
 
 
+def test_a_mirrored_node_is_no_more_inside_out_than_its_original(tmp_path):
+    scene = trimesh.Scene()
+    half = trimesh.creation.uv_sphere(0.05, count=[12, 12])
+    for side in (1.0, -1.0):
+        scene.add_geometry(
+            half, transform=trimesh.transformations.translation_matrix((0.1 * side, 0, 0)) @ np.diag((side, 1, 1, 1))
+        )
+    scene.export(tmp_path / "a.glb")
+    mesh = load_mesh(tmp_path / "a.glb")
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    outwards = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    middles = corners.mean(1)
+    middles[:, 0] -= np.where(middles[:, 0] > 0, 0.1, -0.1)
+    assert ((outwards * middles).sum(1) > 0).all()
+
+
 def test_base_colours_multiply_pictures_in_linear_light(tmp_path):
     half = [128, 128, 128, 255]  # 0.5 of the light, 188 in sRGB
     white = picture((255,) * 3, (255,) * 3)

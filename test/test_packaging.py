@@ -85,6 +85,40 @@ def test_messages_are_built_in_a_path_that_their_generators_cannot_read(source, 
     assert not any(" " in word for word in words)
 
 
+def test_without_headers_of_python_the_messages_are_left_out_and_it_is_said(source, tmp_path):
+    (source.parent / "out").mkdir()
+    first = f"import sysconfig; sysconfig.get_path = lambda name, real=sysconfig.get_path: {str(tmp_path)!r} "
+    first += "if name == 'include' else real(name); "
+    command = first + "import setuptools.build_meta as build; build.build_wheel('../out')"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=source,
+        env={**os.environ, "MMCL_ROS": "auto"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "installing without ROS messages; not found: " in done.stderr
+    assert "Python.h (apt install python3-dev)" in done.stderr
+
+
+@pytest.mark.parametrize("tests", [False, True])
+def test_the_build_of_a_workspace_configures_where_tests_are_on(tmp_path, tests):
+    """As colcon has it, whose BUILD_TESTING is on; the tests of the nodes are there for the Python that is named."""
+    share = Path(sys.prefix, "share")
+    if not (shutil.which("cmake") and (share / "ament_cmake_pytest").is_dir()):
+        pytest.skip("the ROS 2 wheels of scripts/ros-kilted.txt are not installed")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"AMENT_PREFIX_PATH": sys.prefix, "CMAKE_PREFIX_PATH": sys.prefix}
+    words = ["cmake", "-S", ROOT, "-B", tmp_path / "build", f"-DCMAKE_PROJECT_INCLUDE={ROOT}/cmake/ros_wheels.cmake"]
+    words += [f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=ON"]
+    words += [f"-DMMCL_TEST_PYTHON={sys.executable}"] if tests else []
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run(["ctest", "-N"], cwd=tmp_path / "build", capture_output=True, text=True).stdout
+    assert f"Total Tests: {int(tests)}" in listed
+
+
 @pytest.mark.parametrize("ros", [True, False])
 def test_the_copy_in_an_environment_is_brought_up_to_the_checkout(source, tmp_path, ros):
     prefix, old = tmp_path / "env", ["mmcl_core/gone.py", "mmcl_core/config.py", "mmcl_ros/__init__.py"]

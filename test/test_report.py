@@ -271,5 +271,6 @@ def test_names_that_the_font_of_the_figure_lacks_are_told_once(tmp_path, caplog)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         save_confusion(tmp_path / "confusion.png", {"rgb": [[2, 1], [0, 3]]}, ["T\u00e4sse", "\u5927"])
+        save_confusion(tmp_path / "confusion.png", {"rgb": [[2, 1], [0, 3]]}, ["$5_$10", "a$b$c"])  # no formulas
     assert [path.name for path in tmp_path.iterdir()] == ["confusion.png"]
     assert caplog.text.count("letters that its font lacks") == 1

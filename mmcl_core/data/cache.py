@@ -186,25 +186,32 @@ def merge_sets(
 
 
 def _check_meshes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]]) -> None:
-    """Refuse shards of one rendered set that show different meshes.
+    """Refuse shards of one rendered set that show different meshes, or deal them to the splits in another order.
 
     They are told from whole sets by their keys: sets that the same command has rendered whole have the same keys.
 
     Raises:
         DataError: such shards.
     """
-    jobs: dict[str, dict[str, list[PreparedSet]]] = {}
+    jobs: dict[str, dict[tuple[str, ...], list[PreparedSet]]] = {}
     for part, description in zip(sets, descriptions, strict=True):
-        if meshes := description.get("meshes"):
-            command = json.dumps({**description, "meshes": ""}, sort_keys=True)
-            jobs.setdefault(command, {}).setdefault(str(meshes), []).append(part)
-    for parts in (parts for job in jobs.values() for parts in combinations(job.values(), 2)):
+        command = json.dumps({**description, "meshes": ""}, sort_keys=True)
+        made = (str(description.get("meshes", "")), *description.get("shares", {}))
+        jobs.setdefault(command, {}).setdefault(made, []).append(part)
+    for (meshes, *_), (others, *_), parts in (
+        (*made, tuple(job[one] for one in made)) for job in jobs.values() for made in combinations(job, 2)
+    ):
         one, other = ({key for part in side for key in part.keys} for side in parts)
         if one.isdisjoint(other):
+            what = "with the splits of --split in another order"
+            if meshes != others:
+                what = (
+                    "from different meshes (other files or --classes, or read by another version of this program, "
+                    "trimesh or pillow)"
+                )
             raise DataError(
-                f"{parts[0][0].path} and {parts[1][0].path} look like shards of one set, but were rendered from "
-                "different meshes (other files or --classes, or read by another version of this program, trimesh or "
-                "pillow); render all shards from the same"
+                f"{parts[0][0].path} and {parts[1][0].path} look like shards of one set, but were rendered {what}; "
+                "render all shards from the same"
             )
 
 

@@ -34,6 +34,13 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
         confusions: by title, counts [C, C] (row = label, column = prediction).
         classes: C names.
     """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a dollar
+        _save(path, confusions, classes)
+
+
+def _save(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

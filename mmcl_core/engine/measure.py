@@ -80,8 +80,9 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
             does not wait for step by step either, :data:`GPU_STEPS` of them.
 
     Returns:
-        ``seconds`` and ``cpu_seconds`` a step, ``images_per_second`` (every picture of every view counts),
-        ``tflops`` (TFLOP/s of products and convolutions, counted on the step itself) and ``data_wait``.
+        ``stage``, the first of the method, and its ``epochs``; ``seconds`` and ``cpu_seconds`` a step,
+        ``images_per_second`` (every picture of every view counts), ``tflops`` (TFLOP/s of products and convolutions,
+        counted on the step itself) and ``data_wait``.
     """
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(config, Path(folder), samples=max(2 * config.train.batch, 64))
@@ -110,6 +111,8 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
                 waits.append(share * seconds / together)
     wall = statistics.median(walls)
     return {
+        "stage": trainer.stage.name,
+        "epochs": trainer.stage.epochs,
         "seconds": wall,
         "cpu_seconds": statistics.median(processors),
         "images_per_second": len(trainer.method.views(trainer.stage)) * config.train.batch / wall,

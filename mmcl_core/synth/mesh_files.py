@@ -112,6 +112,8 @@ def _parts(path: str | Path) -> list[_Part]:
             used[part.faces] = True  # points of a scan that no triangle uses are no part of the object
             part.vertices = trimesh.transform_points(part.vertices, transform)[used]
             part.faces = (np.cumsum(used) - 1)[part.faces]
+            if np.linalg.det(transform[:3, :3]) < 0:  # a mirror turns triangles inside out
+                part.faces = part.faces[:, ::-1]
             part.uv = None if part.uv is None else part.uv[used]
             found.append(part)
     return found

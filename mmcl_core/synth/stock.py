@@ -306,7 +306,8 @@ def make_stock(
     """
     missing = [name for name in ("trimesh", "embreex") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        where = "; of embreex there are wheels for x86-64 and macOS alone" if "embreex" in missing else ""
+        raise ConfigError(f"rendering needs {' and '.join(missing)}: pip install {' '.join(missing)}{where}")
     if objects == "household":
         from mmcl_core.synth.household import CATEGORIES, household
 
