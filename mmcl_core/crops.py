@@ -20,6 +20,7 @@ from mmcl_core.errors import InputError
 
 __all__ = [
     "CROP_SIZE",
+    "FARTHEST_MM",
     "LEAST_PLAUSIBLE_MM",
     "UNKNOWN",
     "check_cameras",
@@ -39,10 +40,10 @@ UNKNOWN = "unknown"
 CROP_SIZE = 128
 #: Encodings of depth (:mod:`mmcl_core.depth`) that differ with the camera even without metric size.
 _CAMERA_ENCODINGS = ("normals", "hha")
-#: Crops of float depth with a median above this many metres are taken for millimetres, and refused.
-_FARTHEST_MEDIAN_M = 100.0
+#: Crops of float depth with less than a twentieth of readings within so many metres are taken for millimetres.
+_FARTHEST_M = 100.0
 #: What 16 bits hold, as prepared sets have depth: float readings beyond so many millimetres count as none, as there.
-_FARTHEST_MM = 65535
+FARTHEST_MM = 65535
 #: Crops of integer depth whose largest reading is below this many millimetres are taken for metres, and refused.
 LEAST_PLAUSIBLE_MM = 30
 
@@ -126,14 +127,14 @@ def check_depth(crop: Any, name: str) -> Array:
     with np.errstate(over="ignore"):
         metres = array.astype(np.float32)
     # What is too much for millimetres, too, such as the largest float, is how some say that they see nothing.
-    valid = (metres > 0) & (metres <= _FARTHEST_MM)
-    if valid.any() and (median := float(np.median(metres[valid]))) > _FARTHEST_MEDIAN_M:
+    valid = (metres > 0) & (metres <= FARTHEST_MM)
+    if valid.any() and (near := float(np.percentile(metres[valid], 5))) > _FARTHEST_M:  # the rest may be the sky
         raise InputError(
-            f"{name} is {array.dtype}, that is metres, but its median is {median:.0f}: probably millimetres; "
-            "give them as uint16, or divide by 1000"
+            f"{name} is {array.dtype}, that is metres, but nearly all of it is beyond {near:.0f}: probably "
+            "millimetres; give them as uint16, or divide by 1000"
         )
     millimetres = np.where(valid, metres, np.float32(0)) * 1000
-    return np.where(millimetres <= _FARTHEST_MM, millimetres, np.float32(0))
+    return np.where(millimetres <= FARTHEST_MM, millimetres, np.float32(0))
 
 
 def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:

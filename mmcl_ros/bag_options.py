@@ -17,6 +17,7 @@ from mmcl_ros.truth import Truth, read_topic, read_truth
 __all__ = [
     "add_bag_options",
     "add_recording_options",
+    "add_topic_options",
     "check_window",
     "cropping",
     "open_bag",
@@ -28,14 +29,19 @@ __all__ = [
 def add_recording_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which pictures of which recording."""
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder (sqlite3, MCAP) or ROS 1 .bag file")
-    for name, what in (("rgb", "colour"), ("depth", "depth")):
-        text = f"{what} pictures (default: guessed from type and encoding)"
-        parser.add_argument(f"--{name}-topic", default="", help=text)
+    add_topic_options(parser)
     for name in ("rgb", "depth"):
         text = f"camera info of {name} (default: that beside the pictures, if any)"
         parser.add_argument(f"--{name}-info-topic", default="", help=text)
     parser.add_argument("--window", type=float, default=0.02, help="pairing window in seconds (default: 0.02)")
     parser.add_argument("--assume-registered", action="store_true", help="depth is registered though frames differ")
+
+
+def add_topic_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the topics of pictures."""
+    for name, what in (("rgb", "colour"), ("depth", "depth")):
+        text = f"{what} pictures (default: guessed from name, type and encoding)"
+        parser.add_argument(f"--{name}-topic", default="", help=text)
 
 
 def add_bag_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import struct
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
 from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, REGION_TYPES
 from mmcl_ros.pairing import nearest
 from mmcl_ros.qos import own_answer, without_transport
+from mmcl_ros.topic_names import camera_of, depth_rank, nearness, rgb_rank
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
 
@@ -93,6 +93,7 @@ class Bag:
         self.path = path
         self.damaged: set[tuple[str, int]] = set()
         self._unknown: dict[str, str] = {}  # encodings that are not known, by topic
+        self._lost: set[str] = set()  # topics none of whose messages can be read
         if not path.exists():
             raise DataError(f"no recording at {path}")
         if path.is_dir() and not (path / "metadata.yaml").exists():
@@ -107,9 +108,17 @@ class Bag:
             words = f"{path} cannot be read as a ROS 1 or ROS 2 recording: {error}"
             if "end magic" in str(error):
                 words += " The file was cut off, as by a recorder that was killed; the tool mcap recovers what is there"
+            elif isinstance(error, KeyError) or "hash mismatch" in str(error):
+                words += "; one of its topics was recorded without its definition: leave it out (ros2 bag convert)"
             raise DataError(words) from error
+        self._complete_types()
         self.kinds = {one.topic: one.msgtype for one in self._reader.connections}
         self.topics = self._guess(topics or Topics())
+
+    def _complete_types(self) -> None:
+        """Add the definitions known here of types that the bag carries and does not define."""
+        known, own = typestore().fielddefs, self._reader.typestore
+        self._reader.typestore.register({name: known[name] for name in known.keys() - own.fielddefs.keys()})
 
     def __enter__(self) -> Bag:
         return self
@@ -246,11 +255,12 @@ class Bag:
 
     def _records(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, Any]]:
         """Connection, time of recording and bytes of each message of some topics."""
-        wanted = set(topics)
+        wanted, found = set(topics), set[str]()
         connections = [one for one in self._reader.connections if one.topic in wanted]
         # The reader takes no connections for all of them.
         try:
             for connection, recorded, raw in self._reader.messages(connections) if connections else ():
+                found.add(connection.topic)
                 if len(raw) < STAMP_ENDS:
                     self._leave_out(connection.topic, recorded, f"a message of {len(raw)} bytes")
                 else:
@@ -260,6 +270,14 @@ class Bag:
                 f"{self.path} is damaged, and cannot be read any further: {type(error).__name__}: {error}; copy it "
                 "again from where it was recorded, or recover what is there (mcap recover, or .recover of sqlite3)"
             ) from error
+        for one in connections:
+            if one.msgcount and one.topic not in found | self._lost:
+                self._lost.add(one.topic)
+                logger.warning(
+                    "%s: none of the %d messages on %s that its metadata.yaml tells of can be read; if quality of "
+                    "service was edited there, it is no more that of the storage: ros2 bag reindex %s",
+                    self.path, one.msgcount, one.topic, self.path,
+                )  # fmt: skip
 
     def _require_definition(self, topic: str) -> None:
         kind = self.kinds.get(topic, "")
@@ -309,10 +327,17 @@ class Bag:
         for topic, kind in sorted(self.kinds.items()):
             if kind in IMAGE_TYPES and topic not in (given.rgb, given.depth) and not own_answer(topic):
                 kinds.get(self._modality(topic), []).append(topic)
-        rgb = given.rgb or min(kinds["rgb"], key=_rgb_rank, default="")
+        beside = {camera_of(topic) for topic in kinds["depth"]}
+        ranks = {one: (not self._own_info(one), camera_of(one) not in beside, *rgb_rank(one)) for one in kinds["rgb"]}
+        rgb = given.rgb or min(ranks, key=ranks.__getitem__, default="")
         seen_from = self._frame(rgb) if rgb and len(kinds["depth"]) > 1 else ""
         apart = [topic for topic in kinds["depth"] if seen_from and self._frame(topic) != seen_from]
-        depth = given.depth or min(kinds["depth"], key=lambda topic: _depth_rank(topic, topic in apart), default="")
+        depth = given.depth or min(kinds["depth"], key=lambda topic: depth_rank(topic, topic in apart), default="")
+        for name, topic in (("rgb", rgb), ("depth", depth)):
+            others = {without_transport(one) for one in kinds[name]} - {without_transport(topic)}
+            if others and not getattr(given, name):
+                also, word = ", ".join(sorted(others)), "colour" if name == "rgb" else "depth"
+                logger.info("%s: %s is read from %s; it also has %s (--%s-topic)", self.path, word, topic, also, name)
         regions = [one for one, kind in sorted(self.kinds.items()) if kind in REGION_TYPES and not own_answer(one)]
         infos = {name: own for name, topic in (("rgb", rgb), ("depth", depth)) if (own := self._own_info(topic))}
         infos |= given.infos
@@ -342,10 +367,10 @@ class Bag:
         own = []
         for info in sorted(one for one, kind in self.kinds.items() if kind == INFO_TYPE):
             sensor = info.rpartition("/")[0].removesuffix("/info")
-            nearest_of_all = max(_nearness(info, picture) for picture in pictures)
-            if f"{topic}/".startswith(f"{sensor}/") and _nearness(info, topic) == nearest_of_all:
+            nearest_of_all = max(nearness(info, picture) for picture in pictures)
+            if f"{topic}/".startswith(f"{sensor}/") and nearness(info, topic) == nearest_of_all:
                 own.append(info)
-        return max(own, key=lambda info: _nearness(info, topic), default="")
+        return max(own, key=lambda info: nearness(info, topic), default="")
 
     def _modality(self, topic: str) -> str:
         """rgb, depth or empty, by the encoding of the first message."""
@@ -367,30 +392,7 @@ class Bag:
         return ""
 
 
-def _rgb_rank(topic: str) -> tuple:
-    name = topic.lower()
-    return (not any(word in name for word in ("color", "colour", "rgb")), "compressed" in name, len(name), name)
-
-
-def _depth_rank(topic: str, apart: bool) -> tuple:
-    """``apart``: not of the frame of the colour pictures, and so of no use beside them."""
-    name = topic.lower()
-    registered = any(word in name for word in ("aligned", "registered"))
-    return ("depth" not in name, apart, not registered, "compressed" in name, len(name), name)
-
-
 def _stamp(raw: Any) -> int:
     """The stamp of a message that starts with a header: 4 bytes (CDR preamble or ROS 1 sequence), then it."""
     seconds, nanoseconds = STAMP.unpack_from(raw, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
-
-
-def _nearness(info: str, picture: str) -> tuple[int, int]:
-    """How near a camera info and a picture are by name: leading words they share, then by how little is left."""
-    picture = without_transport(picture)
-    count = 0
-    for left, right in zip(re.split("[/_]", info), re.split("[/_]", picture), strict=False):
-        if left != right:
-            break
-        count += 1
-    return count, -picture.count("/")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_core.crops import UNKNOWN, square_around
+from mmcl_core.crops import FARTHEST_MM, UNKNOWN, square_around
 from mmcl_core.errors import InputError
 from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
@@ -289,7 +289,11 @@ class FrameCropper:
 
     def _lacks_depth(self, box: np.ndarray, answer: Answer) -> str:
         """Note the share of readings in a box, and say in words if it is too small."""
-        answer.depth_valid = float(np.count_nonzero(box)) / box.size
+        valid = box > 0
+        if box.dtype.kind == "f":  # metres, some of which say that there is nothing
+            near = valid & (box <= FARTHEST_MM / 1000)
+            valid = near if near.any() else valid  # else they are millimetres, and refused as such
+        answer.depth_valid = float(np.count_nonzero(valid)) / box.size
         if answer.depth_valid and answer.depth_valid >= self.settings.min_depth_valid:
             return ""
         return (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmcl_core.errors import MmclError
+from mmcl_core.errors import ConfigError
 from mmcl_ros.cameras import info_of_pictures
 from mmcl_ros.endings import do_all
 from mmcl_ros.frames import NAME_IT
@@ -26,7 +26,7 @@ def check_topics(node: Any, values: Mapping[str, Any]) -> None:
     """Refuse a parameter ``*_topic`` that is no name; that of a camera info may be empty.
 
     Raises:
-        MmclError: naming the parameter.
+        ConfigError: naming the parameter.
     """
     for name, value in values.items():
         if name.endswith("_topic") and (value or not name.endswith("_info_topic")):
@@ -34,7 +34,7 @@ def check_topics(node: Any, values: Mapping[str, Any]) -> None:
                 node.resolve_topic_name(value)
             except Exception as error:  # rclpy's own, of a private module
                 expected = "letters, digits, _ and / are expected"
-                raise MmclError(f"the parameter {name} is {value!r}, which is no topic name; {expected}") from error
+                raise ConfigError(f"the parameter {name} is {value!r}, which is no topic name; {expected}") from error
 
 
 def picture_source(node: Any, values: Mapping[str, Any], sensor: str) -> tuple[str, str]:

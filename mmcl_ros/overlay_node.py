@@ -27,7 +27,7 @@ from mmcl_ros.declarations import declare
 from mmcl_ros.detections import stamp_of
 from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
-from mmcl_ros.links import Links, Source, picture_source
+from mmcl_ros.links import Links, Source, check_topics, picture_source
 from mmcl_ros.message_types import RECOGNITIONS_TYPE
 from mmcl_ros.parameters import OVERLAY_PARAMETERS, PARAMETERS, check
 from mmcl_ros.process import run_node
@@ -67,6 +67,7 @@ class OverlayNode(Node):
         values = declare(self, [PARAMETERS[name] for name in OVERLAY_PARAMETERS])
         for name, value in values.items():
             check(name, value)
+        check_topics(self, values)
         self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
         self._sources = {
@@ -160,6 +161,9 @@ class OverlayNode(Node):
         self._undrawn = 0
         try:
             size = (answer.width, answer.height)
+            frames = (answer.header.frame_id, picture.header.frame_id)
+            if self._sensor == "rgb" and all(frames) and frames[0] != frames[1]:
+                raise InputError(f"the answers are seen from {frames[0]}, the pictures from {frames[1]}: not drawn")
             drawn = draw(to_colour(picture, self._sensor), marks(answer.recognitions), size)
         except InputError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)

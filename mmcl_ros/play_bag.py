@@ -25,7 +25,8 @@ import numpy as np
 from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
-from mmcl_ros.bagfile import Bag
+from mmcl_ros.bag_options import add_topic_options
+from mmcl_ros.bagfile import Bag, Topics
 from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
 from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class, optional_class
@@ -265,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = command_parser("mmcl_ros.play_bag", __doc__, EXAMPLES)
     parser.add_argument("--bag", type=Path, required=True, help="rosbag2 folder")
+    add_topic_options(parser)
     parser.add_argument("--truth", type=Path, help="CSV of true boxes: sent as regions where the bag has none")
     parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default: 1)")
     parser.add_argument("--best-effort", action="store_true", help="offer best effort, as many cameras do")
@@ -301,7 +303,7 @@ def _run(options: argparse.Namespace) -> None:
     thread = threading.Thread(target=executor.spin, daemon=True)
     thread.start()
     try:
-        with Bag(options.bag) as bag:
+        with Bag(options.bag, Topics(options.rgb_topic, options.depth_topic)) as bag:
             if bag.path.suffix == ".bag":
                 raise DataError(f"{bag.path} is a ROS 1 bag; convert it: rosbags-convert --src ... --dst ...")
             bag.require_pictures()

@@ -40,7 +40,7 @@ from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
 from mmcl_ros.process import forward_logs, run_node
 from mmcl_ros.qos import profile
-from mmcl_ros.recognizers import RecognizerLike, load_model
+from mmcl_ros.recognizers import RecognizerLike, free_gpu, load_model
 from mmcl_ros.transitions import GuardedNode
 from mmcl_ros.worker import Single, Worker
 
@@ -167,7 +167,7 @@ class RecognizerNode(GuardedNode):
         """Give back the model and all that goes with it."""
         made = [publisher for publisher in (self._answers, self._answers_2d) if publisher is not None]
         destroy = self.destroy_lifecycle_publisher
-        do_all([self.pause, *(functools.partial(destroy, publisher) for publisher in made), self._reset])
+        do_all([self.pause, *(functools.partial(destroy, publisher) for publisher in made), self._reset, free_gpu])
 
     @property
     def dropped(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-__all__ = ["RecognizerLike", "load_model"]
+__all__ = ["RecognizerLike", "free_gpu", "load_model"]
 
 
 class RecognizerLike(Protocol):
@@ -39,6 +41,14 @@ class RecognizerLike(Protocol):
 
     def recognize(self, rgb: Any = None, depth: Any = None, camera: Any = None, top_k: int = 5) -> Any:
         """Probabilities and embeddings of a batch of crops."""
+
+
+def free_gpu() -> None:
+    """Give back to other processes what memory of the GPU nothing uses any more."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def load_model(path: str, **settings: Any) -> RecognizerLike:

@@ -78,7 +78,10 @@ def read_truth(path: Path) -> list[Truth]:
     for stamp, group in groupby(rows, key=lambda row: row[0]):
         listed = list(group)
         boxes = tuple(Box(name or str(n), *edges) for n, (_, name, edges, _, _) in enumerate(listed))
-        width, height = listed[0][3]
+        sizes = sorted({size for _, _, _, size, _ in listed if all(size)})
+        if len(sizes) > 1:
+            raise DataError(f"{path}: the picture of stamp {stamp} is {' and '.join(f'{w} x {h}' for w, h in sizes)}")
+        width, height = sizes[0] if sizes else (0, 0)
         request = Request(boxes, width=width, height=height, stamp=stamp)
         truths.append(Truth(request, tuple(label for *_, label in listed)))
     return truths

@@ -211,3 +211,10 @@ def test_faults_of_picture_files_are_told_apart(tmp_path):
     assert not is_metric_png(tmp_path / "good.png")
     cv2.imwrite(str(tmp_path / "metric.png"), colour[..., 0].astype(np.uint16))
     assert is_metric_png(tmp_path / "metric.png")
+
+
+@pytest.mark.parametrize("sky", [1000.0, 100.5, 65504.0])
+def test_a_thing_before_the_sky_is_in_metres_however_the_sky_is_told(sky):
+    crop = np.full((40, 40), sky, np.float32)
+    crop[10:30, 17:23] = 4.0
+    np.testing.assert_array_equal(robot_crops.check_depth(crop, "depth"), np.where(crop == 4, 4000, 0))

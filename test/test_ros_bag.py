@@ -11,6 +11,7 @@ import sqlite3
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
@@ -173,6 +174,12 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
     bad.write_text("stamp,label\n")
     with pytest.raises(DataError, match="lacks the columns stamp_ns, x_min"):
         read_truth(bad)
+    bad.write_text("stamp_ns,x_min,y_min,x_max,y_max,label,width,height\n1,2,3,4,5,a,,\n1,2,3,4,5,b,320,240\n")
+    (truth,) = read_truth(bad)
+    assert (truth.request.width, truth.request.height) == (320, 240)  # whichever row says so
+    bad.write_text(bad.read_text() + "1,2,3,4,5,c,640,480\n")
+    with pytest.raises(DataError, match="the picture of stamp 1 is 320 x 240 and 640 x 480"):
+        read_truth(bad)
     with pytest.raises(DataError, match="cannot read the true boxes"):
         read_truth(tmp_path / "none.csv")
 
@@ -279,6 +286,53 @@ def test_what_this_package_has_answered_is_no_picture_of_a_sensor(tmp_path):
         assert bag.topics.rgb == "/front/image_raw"
     with Bag(tmp_path / "bag", Topics(rgb="/overlay/image")) as bag:
         assert bag.topics.rgb == "/overlay/image", "named explicitly"
+
+
+@pytest.mark.parametrize(
+    ("written", "rgb", "also"),
+    [
+        ([("/camera/image_raw", "rgb"), ("/camera/camera_info", "info"), ("/yolo/dbg_image", "rgb")],
+         "/camera/image_raw", "/yolo/dbg_image"),
+        ([("/cam/cam/color/image_raw", "rgb"), ("/cam/cam/color/camera_info", "info"), ("/rgb_mask", "rgb")],
+         "/cam/cam/color/image_raw", "/rgb_mask"),
+        ([("/front/color", "rgb"), ("/wrist/color", "rgb"), ("/wrist/depth", "depth")], "/wrist/color", "/front/color"),
+        ([("/camera/image_raw", "rgb")], "/camera/image_raw", ""),
+    ],
+)  # fmt: skip
+def test_colour_is_that_of_a_sensor_and_what_else_there_is_is_told(tmp_path, caplog, written, rgb, also):
+    caplog.set_level("INFO")
+    with Bag(write_bag(tmp_path / "bag", [(topic, kind, 0, 0) for topic, kind in written])) as bag:
+        assert bag.topics.rgb == rgb
+    told = [record.message for record in caplog.records if "it also has" in record.message]
+    assert told == ([f"{bag.path}: colour is read from {rgb}; it also has {also} (--rgb-topic)"] if also else [])
+
+
+def test_a_topic_whose_messages_cannot_be_found_is_told_once(tmp_path, caplog):
+    """As after an edit of its quality of service in metadata.yaml, by which the reader tells topics apart."""
+    path = write_bag(tmp_path / "bag", [("/cam/image", "rgb", 10**8, 0), ("/cam/depth", "depth", 10**8, 0)], "cam")
+    assert not Bag(path)._lost
+    about = yaml.safe_load((path / "metadata.yaml").read_text())
+    for topic in about["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        if topic["topic_metadata"]["name"] == "/cam/depth":
+            topic["topic_metadata"]["offered_qos_profiles"] = [
+                {"history": "keep_last", "depth": 7, "reliability": "reliable", "durability": "volatile",
+                 "deadline": {"sec": 1, "nsec": 0}, "lifespan": {"sec": 1, "nsec": 0}, "liveliness": "automatic",
+                 "liveliness_lease_duration": {"sec": 1, "nsec": 0}, "avoid_ros_namespace_conventions": False}
+            ]  # fmt: skip
+    (path / "metadata.yaml").write_text(yaml.safe_dump(about))
+    with Bag(path) as bag:
+        assert (bag.topics.rgb, bag.topics.depth) == ("/cam/image", "")
+        assert not bag.stamps("/cam/depth")
+    assert caplog.text.count("none of the 1 messages on /cam/depth that its metadata.yaml tells of can be read") == 1
+
+
+def test_types_that_a_bag_does_not_define_are_those_known_here(recording):
+    with Bag(recording[0]) as bag:
+        del bag._reader.typestore.fielddefs["sensor_msgs/msg/CameraInfo"]
+        with pytest.raises(DataError, match="does not say what sensor_msgs/msg/CameraInfo"):
+            bag._require_definition(INFO)
+        bag._complete_types()
+        assert len(list(bag.messages(INFO))) == 20
 
 
 def test_confusion_and_metrics_of_a_run_with_rejections(recording, tmp_path):

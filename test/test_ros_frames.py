@@ -11,6 +11,7 @@ from mmcl_core.errors import InputError
 from mmcl_ros import frames
 from mmcl_ros.detections import Box, Request, clip, read_request
 from mmcl_ros.frames import FrameRecognizer, FrameSettings, Result
+from mmcl_ros.recognizers import free_gpu
 
 
 @pytest.mark.parametrize("modality", ["rgb", "depth", "rgbd"])
@@ -197,6 +198,26 @@ def test_output_that_is_not_finite_is_a_failure():
     nan = SimpleNamespace(probabilities=np.full((2, 3), np.nan), embeddings=np.zeros((2, 4)))
     recognizer.recognize = lambda **_: nan
     assert "not finite" in ask(rgb=colour(), recognizer=recognizer).answers[0].reason
+
+
+def test_float_readings_that_say_there_is_nothing_are_none():
+    far = np.full((60, 80), 1000.0, np.float32)
+    far[20:40, 6:10] = 4.0
+    answer = ask([LEFT], depth=image(far, "32FC1"), min_depth_valid=0.0).answers[0]
+    x, y, width, height = answer.roi
+    seen = np.count_nonzero(far[y : y + height, x : x + width] == 4)
+    assert 0 < seen < width * height
+    assert answer.depth_valid == pytest.approx(seen / (width * height))
+
+
+def test_memory_of_the_gpu_is_given_back(monkeypatch):
+    torch, calls = pytest.importorskip("torch"), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
+    free_gpu()
+    assert not calls  # there is none in use
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    free_gpu()
+    assert calls == ["emptied"]
 
 
 def test_whole_picture_and_centre():

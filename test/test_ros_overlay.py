@@ -96,6 +96,26 @@ def test_overlay_says_why_it_draws_nothing(bench):
     bench.wait(lambda: overlay._undrawn == 1, "a count that begins anew with a picture that was drawn")
 
 
+def test_answers_of_another_frame_are_not_drawn_on_colour(bench):
+    overlay = bench.add(overlay_node.OverlayNode(context=bench.context))
+    log, found = bench.collect(Log, "/rosout"), bench.collect(Image, "/overlay/image")
+    answers, camera = bench.publisher(RecognitionArray, "/recognitions"), bench.publisher(Image, "/rgb/image")
+    bench.wait(lambda: overlay.working and camera.get_subscription_count() and answers.get_subscription_count(), "both")
+    answer = RecognitionArray(header=stamped(0))
+    answer.header.frame_id = "depth_optical"
+    camera.publish(rgb_message(0))
+    answers.publish(answer)
+    bench.wait(lambda: any("answers are seen from depth_optical" in line.msg for line in log), "the reason")
+    assert not found
+
+
+def test_a_topic_that_is_no_name_is_told_at_the_start(bench):
+    with pytest.raises(ConfigError, match="the parameter rgb_topic is '/camera/color image', which is no topic name"):
+        overlay_node.OverlayNode(
+            context=bench.context, parameter_overrides=[Parameter("rgb_topic", value="/camera/color image")]
+        )
+
+
 def test_pictures_of_a_large_camera_take_half_a_gigabyte_at_the_most(bench):
     overlay = overlay_node.OverlayNode(context=bench.context)
     bench.nodes.append(overlay)  # nobody spins it
