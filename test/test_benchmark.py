@@ -95,6 +95,45 @@ def test_a_plain_formulation_that_needs_too_much_memory_is_a_result(monkeypatch,
     assert [line.get("seconds") for line in printed[::2]] == [1.0] * 3
 
 
+def test_the_plain_step_has_the_gradients_of_the_trainers(monkeypatch, tmp_path):
+    """If it lacked a term of the loss, the ratios would flatter the trainer."""
+    found, config = [], load(None, [*TINY, "model.dropout=0", "optim.clip_grad=0"])
+    for plain in (False, True):
+        trainer = measure._trainer(config, tmp_path / str(plain), samples=64)
+        names = {id(p): name for name, p in trainer.system.named_parameters()}
+
+        def take(optimizer, closure=None, names=names):
+            owned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            found.append({names[id(p)]: p.grad.clone() for p in owned})
+
+        monkeypatch.setattr(torch.optim.Adam, "step", take)
+        step = measure._plain_step(trainer) if plain else trainer.train_step
+        step(next(measure._endless(trainer)))
+    ours, plain = found
+    assert ours.keys() == plain.keys()
+    scale = max(float(gradient.norm()) for gradient in ours.values())
+    for name, gradient in ours.items():
+        assert float((gradient - plain[name]).norm()) < 1e-4 * scale, name
+
+
+def test_products_are_counted_forth_and_back(tmp_path):
+    trainer, counted = measure._trainer(load(None, list(TINY)), tmp_path, samples=64), []
+
+    def count(module, inputs, output):
+        each = module.weight[0].numel()  # multiplications for one number that comes out
+        counted.append(2 * output.numel() * each)
+
+    layers = [module for module in trainer.system.modules() if getattr(module, "weight", torch.zeros(0)).ndim > 1]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    parts = next(measure._endless(trainer))
+    flops = measure._count_flops(lambda: trainer.train_step(parts))
+    for hook in hooks:
+        hook.remove()
+    assert len(counted) > 10
+    # Back twice as many as forth, but for the first layers; contrast has products of its own.
+    assert flops == pytest.approx(3 * sum(counted), rel=0.15)
+
+
 def test_a_measurement_is_no_training_that_would_be_too_short(capfd):
     assert benchmark.main(["data", "--steps", "1", *TINY, "optim.warmup_steps=100"]) == 0
     assert "warmup" not in capfd.readouterr().err

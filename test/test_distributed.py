@@ -41,6 +41,7 @@ def run_processes(count, config, run):
         (False, ("method=mmcl",)),
         (True, ("method=mmcl",)),
         (True, ("method=mmcl", "train.accumulate=2", "optim.ema=0.5")),
+        (True, ("method=mmcl", "optim.name=muon", "optim.lr=1e-3")),
         (False, ("method=supervised", "train.target=rgb")),
         (True, ("method=amdim", "train.target=depth")),
         (True, ("method=cmc", "cmc.negatives=5", "cmc.probe_epochs=1")),

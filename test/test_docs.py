@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmcl_core import prepare
-from mmcl_core.config import load
+from mmcl_core.config import Config, load
 from mmcl_core.data.sources import data_sets
 from mmcl_core.engine.checks import check_settings
 
@@ -84,6 +85,19 @@ def test_settings_load(words):
         assert (ROOT / option(words, "--config")).is_file()
     else:
         check_settings(load(ROOT / option(words, "--config"), [word for word in words[1:] if "=" in word]), 1)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data_sets.md", "results/README.md", "results/real_crops.md"])
+def test_settings_that_a_page_names_are_settings(page):
+    """Also those in sentences and tables."""
+    if not (ROOT / page).exists():
+        pytest.skip("a packed source has no results/")
+    sections = [name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    given = dict.fromkeys(re.findall(rf"\b((?:{'|'.join(sections)})\.[a-z0-9_]+=[^\s`;)|]+)", text))
+    assert given
+    for setting in given:
+        load(None, [setting])
 
 
 def test_every_set_and_run_was_made_by_a_command_before():
