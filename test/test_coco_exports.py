@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
+import cv2
 import numpy as np
 import pytest
-from test_coco import change, has, prepare, skipped, source, write_frame, write_json
+from test_coco import HEIGHT, WIDTH, change, has, prepare, refused, skipped, source, write_frame, write_json
 
 from mmcl_core.data.coco_annotations import read_annotations
 
@@ -117,3 +121,59 @@ def test_names_from_before_an_upload_that_two_pictures_had_are_not_guessed_at(tm
 def test_a_picture_in_the_local_storage_of_label_studio_is_found(source, tmp_path):
     write_json(source / "annotations.json", [f"/data/local-files/?d=kitchen%2Frgb%2F{n:06d}.png" for n in range(4)])
     assert len(prepare(source, tmp_path / "out")) == 8
+
+
+@pytest.mark.parametrize("name", ["kitchen_rgbd_0", "rgbd_dataset_freiburg1_desk_12", "colour_of_rgb_3"])
+def test_depth_that_unpack_bag_wrote_is_found_whatever_the_recording_is_called(tmp_path, name):
+    write_frame(tmp_path / "in", f"rgb/{name}.png", depth="")
+    write_frame(tmp_path / "depth_of", f"rgb/{name}.png", old="rgb/", depth="depth/")
+    (tmp_path / "depth_of/depth").rename(tmp_path / "in/depth")
+    write_json(tmp_path / "in/annotations.json", [f"rgb/{name}.png"])
+    for more in ((), ("--depth", "rgb=depth")):
+        assert has(prepare(tmp_path / "in", tmp_path / f"out{len(more)}", *more), "depth").all()
+
+
+def test_names_of_roboflow_lead_to_the_pictures_and_depth_from_before_the_upload(tmp_path):
+    for number, place in enumerate(("rgb/a.png", "rgb/b.png")):
+        write_frame(tmp_path / "in", place, level=1000 + number)
+    names = ["a_png.rf.5b9e8050.jpg", "b_png.rf.0c1d2e3f.jpg"]
+    write_json(tmp_path / "in/_annotations.coco.json", names)
+    assert has(prepare(tmp_path / "in", tmp_path / "beside"), "depth").all()  # the annotations beside the originals
+    (tmp_path / "in/images").mkdir()
+    for old, new in zip(("a", "b"), names, strict=True):
+        cv2.imwrite(str(tmp_path / "in/images" / new), cv2.imread(str(tmp_path / f"in/rgb/{old}.png")))
+        (tmp_path / f"in/rgb/{old}.png").unlink()
+    made = prepare(tmp_path / "in", tmp_path / "exported")
+    assert has(made, "depth").all()  # depth/a.png, for images/a_png.rf.5b9e8050.jpg
+
+
+@pytest.mark.parametrize(("tool", "taken"), [("Label Studio", True), ("someone", False)])
+def test_pictures_that_exif_turns(tmp_path, capfd, tool, taken):
+    """Label Studio states the stored size, and boxes of the picture as it shows it."""
+    turned = np.full((WIDTH, HEIGHT, 3), 90, np.uint8)  # as it is shown: upright
+    stored = cv2.rotate(turned, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    done, jpeg = cv2.imencode(".jpg", stored)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHHI", 0x0112, 3, 1, 6, 0, 0)
+    data = jpeg.tobytes()
+    assert done
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    content = write_json(tmp_path / "in/annotations.json", ["a.jpg"], boxes=((1, [10, 40, 30, 30]),))
+    content["info"] = {"contributor": tool}
+    (tmp_path / "in/annotations.json").write_text(json.dumps(content))
+    if taken:
+        assert len(prepare(tmp_path / "in", tmp_path / "out")) == 1
+    else:
+        assert "was annotated as 80 x 60: does its EXIF orientation turn it?" in refused(capfd, tmp_path / "in")
+
+
+def test_the_box_of_a_rotated_mask_is_upright_already(source):
+    content = write_json(source / "annotations.json", ["rgb/000000.png"])
+    for entry in content["annotations"]:
+        entry["attributes"] = {"occluded": False, "rotation": 45.0}
+    content["annotations"][0]["segmentation"] = {"counts": [1], "size": [HEIGHT, WIDTH]}
+    (source / "annotations.json").write_text(json.dumps(content))
+    (picture,) = read_annotations(source / "annotations.json").pictures
+    (_, mask), (_, drawn) = picture.boxes
+    assert mask == (10, 20, 40, 40)
+    assert drawn[2] - drawn[0] == pytest.approx(20 * 2**0.5, abs=0.01)

@@ -16,11 +16,12 @@ JSON and the one above, from the source, from ``images``, from a folder of the n
 name alone. JSON files are splits if they are named so, by their folder (``train/_annotations.coco.json``) or themselves
 (``annotations/instances_train.json``); ``valid`` means ``val``. Where all name the same split, ``--split`` overrules.
 
-``--depth OLD=NEW`` tells where depth lies: at the path of the colour picture with OLD, where it comes last, replaced by
-NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out. Without the option, the one of ``rgb=depth``,
-``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and ``=_depth`` is taken that finds depth for most
-frames. A frame without depth gives crops of colour alone. Label Studio puts eight hex digits before the names of
-uploaded pictures; pictures and depth that still have their names from before are found, too.
+``--depth OLD=NEW`` tells where depth lies: at the path of the colour picture with OLD, where it comes last (or before,
+if there is nothing), replaced by NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out. Without the option,
+the one of ``rgb=depth``, ``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and ``=_depth`` is taken
+that finds depth for most frames. A frame without depth gives crops of colour alone. Label Studio puts eight hex digits
+before the names of uploaded pictures, Roboflow ``.rf.`` and more behind them; pictures and depth that still have their
+names from before are found, too. (Have Roboflow export pictures as they are: depth is not resized or cut with them.)
 
 Crops are cut as the recognizer node cuts them: a square of 1.2 times the longer side of what the picture shows of the
 box, filled with the surroundings. The category ``unlabelled`` holds boxes without a label. The group of a crop is its
@@ -75,6 +76,7 @@ class Frame:
         size: (width, height) that it was annotated in; zeros: not stated.
         depth: the depth file, relative to the source; empty: none.
         boxes: label (-1: none) and (x0, y0, x1, y1) of each annotation.
+        stored: see :class:`mmcl_core.data.coco_annotations.Annotations`.
     """
 
     key: str
@@ -83,6 +85,7 @@ class Frame:
     size: tuple[int, int]
     depth: str = ""
     boxes: list[tuple[int, Box]] = field(default_factory=list)
+    stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,11 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
     try:
         images = {"rgb": read_rgb(reader.source / frame.key)}
         size = images["rgb"].shape[1::-1]
-        if any(frame.size) and size != frame.size:
+        turned = size == frame.size[::-1]
+        if any(frame.size) and size != frame.size and not (turned and frame.stored):
             wide, high = frame.size
-            raise DataError(f"is {size[0]} x {size[1]}, and was annotated as {wide} x {high}: was it resized?")
+            doubt = "does its EXIF orientation turn it? Then save it upright" if turned else "was it resized?"
+            raise DataError(f"is {size[0]} x {size[1]}, and was annotated as {wide} x {high}: {doubt}")
         camera_fits(reader.camera, images["rgb"])
     except DataError as error:
         yield Skip(frame.key, str(error))
@@ -244,7 +249,8 @@ def _list_frames(
             if not place:
                 skips.append(Skip(picture.file, f"is in {path.name}, and no such picture in {source.resolve()}"))
                 continue
-            frame = frames.setdefault(place, Frame(place, splits[path], scene_of(place, pattern), picture.size))
+            new_one = Frame(place, splits[path], scene_of(place, pattern), picture.size, stored=file.stored)
+            frame = frames.setdefault(place, new_one)
             if frame.split != splits[path]:
                 skips.append(Skip(place, f"is in the splits {frame.split} and {splits[path]}; the second is left out"))
                 continue

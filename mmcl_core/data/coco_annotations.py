@@ -48,11 +48,14 @@ class Annotations:
         pictures: with at least one box, in the order of the file.
         faults: entries that cannot be used, and why.
         checksum: SHA-256 of the file.
+        stored: whether sizes are those of the stored pixels, boxes those of the picture as its EXIF orientation turns
+            it, as Label Studio has it.
     """
 
     pictures: list[Picture]
     faults: list[Skip]
     checksum: str = ""
+    stored: bool = False
 
     def names(self) -> set[str]:
         """The categories of which there is a box."""
@@ -138,7 +141,9 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
             nonlocal crowds
             crowds += 1
             return
-        box = _turned(_box(entry["bbox"]), entry.get("attributes"))
+        box = _box(entry["bbox"])
+        if not entry.get("segmentation"):  # else it is around a mask, turned as it is: CVAT's ellipses
+            box = _turned(box, entry.get("attributes"))
         pictures[entry["image_id"]].boxes.append((names[entry["category_id"]], box))
 
     for kind, add in (("categories", add_category), ("images", add_image), ("annotations", add_box)):
@@ -155,7 +160,9 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
             path,
             crowds,
         )
-    return Annotations([picture for picture in pictures.values() if picture.boxes], faults, checksum)
+    about = content.get("info")
+    stored = isinstance(about, dict) and about.get("contributor") == "Label Studio"
+    return Annotations([picture for picture in pictures.values() if picture.boxes], faults, checksum, stored)
 
 
 def _crowds_to_skip(entries: list[Any]) -> bool:

@@ -28,6 +28,7 @@ SCENE = r"(.*?)[_-]?\d+(?:\.\d+)?[^/\d]*"
 #: What Roboflow puts behind a name (x_png.rf.<hash>), and Label Studio before it (<8 digits>-x).
 _BEHIND = re.compile(r"(_(png|jpe?g))?\.rf\.\w+$", re.IGNORECASE)
 _BEFORE = re.compile(r"(^|/)[0-9a-f]{8}-(?=[^/]*$)")
+_RENAMED = re.compile(r"_(png|jpe?g)\.rf\.\w+\.\w+$", re.IGNORECASE)
 
 
 class Places:
@@ -44,7 +45,8 @@ class Places:
         """The places of pictures, relative to the source; empty: it is not there.
 
         Where a path leads nowhere, a picture of the same file name counts, and then one of the name without what Label
-        Studio put before it, if there is only one that no other path leads to, and if only one path is wanting it.
+        Studio put before it or Roboflow behind it, if there is only one that no other path leads to, and if only one
+        path is wanting it.
 
         Args:
             wanted: the file that names each picture, and the path by which it does.
@@ -100,8 +102,12 @@ def _file_name(name: str) -> str:
 
 
 def _uploaded_name(name: str) -> str:
-    """The name of the file that was uploaded to Label Studio."""
-    return _BEFORE.sub("", _file_name(name))
+    """The name of the file that was uploaded to Label Studio or Roboflow."""
+    return _uploaded(_file_name(name))
+
+
+def _uploaded(place: str) -> str:
+    return _RENAMED.sub(r".\1", _BEFORE.sub(r"\1", place))
 
 
 def scene_of(place: str, pattern: re.Pattern[str]) -> str:
@@ -117,7 +123,7 @@ def scene_of(place: str, pattern: re.Pattern[str]) -> str:
 
 
 def find_depth(source: Path, places: Sequence[str], given: str | None) -> tuple[str, list[str], list[str]]:
-    """The depth files of colour files; without what Label Studio put before the name of colour, if it is not with it.
+    """The depth files of colour files; without what tools added to the name of colour, if it is not with it.
 
     Args:
         source: folder of the frames.
@@ -137,15 +143,18 @@ def find_depth(source: Path, places: Sequence[str], given: str | None) -> tuple[
     if given is not None and given.count("=") != 1:
         raise ConfigError(f"--depth {given!r}: OLD=NEW is expected, such as color=depth, or =_depth, or {NO_DEPTH}")
     rules = _DEPTH_RULES if given is None else (given,)
-    uploaded = [_BEFORE.sub(r"\1", place) for place in places]
+    uploaded = [_uploaded(place) for place in places]
     rivals = Counter(uploaded)
     names = [(place, *([name] if rivals[name] == 1 else [])) for place, name in zip(places, uploaded, strict=True)]
-    found = {rule: [_existing(source, [_depth_place(name, rule) for name in pair]) for pair in names] for rule in rules}
+    found = {
+        rule: [_existing(source, [one for name in pair for one in _depth_places(name, rule)]) for pair in names]
+        for rule in rules
+    }
     rule = max(rules, key=lambda one: sum(map(bool, found[one])))
     if not any(found[rule]):
         if given is not None:
             raise ConfigError(f"--depth {given} leads to no file in {source}: {_why(places[0], given)}")
-        tried = [depth for rule in rules if (depth := _depth_place(places[0], rule))]
+        tried = [depth for rule in rules for depth in _depth_places(places[0], rule)]
         logger.warning(
             "no depth pictures found, such as %s: the crops have colour alone; --depth OLD=NEW tells where depth lies",
             " or ".join(tried),
@@ -161,15 +170,14 @@ def _existing(source: Path, places: Sequence[str]) -> str:
     return next((one for one in tried if (source / one).is_file()), "")
 
 
-def _depth_place(place: str, rule: str) -> str:
-    """Where the depth of a colour file lies; empty where the rule does not apply."""
+def _depth_places(place: str, rule: str) -> list[str]:
+    """Where the depth of a colour file may lie: OLD replaced where it comes last, then where it comes before that."""
     old, _, new = rule.partition("=")
     stem = place.removesuffix(PurePosixPath(place).suffix)
-    before, there, after = stem.rpartition(old) if old else (stem, "=", "")
-    depth = f"{before}{new}{after}.png"
-    return depth if there and depth != place else ""
+    cuts = [match.start() for match in re.finditer(re.escape(old), stem)][::-1] if old else [len(stem)]
+    return [depth for cut in cuts if (depth := f"{stem[:cut]}{new}{stem[cut + len(old) :]}.png") != place]
 
 
 def _why(place: str, rule: str) -> str:
-    depth = _depth_place(place, rule)
-    return f"there is no {depth}" if depth else f"{rule.partition('=')[0]!r} is not in {place}"
+    places = _depth_places(place, rule)
+    return f"there is no {' or '.join(places)}" if places else f"{rule.partition('=')[0]!r} is not in {place}"

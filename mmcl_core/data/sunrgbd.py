@@ -35,6 +35,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -211,6 +212,8 @@ def read_objects(path: Path) -> tuple[dict[int, tuple[str, Box]], list[str]]:
     boxes: dict[int, tuple[str, Box]] = {}
     faults = []
     for place, polygon in enumerate(polygons):
+        if isinstance(polygon, dict) and not all(isinstance(polygon.get(k), list) and polygon[k] for k in "xy"):
+            continue  # a point, or nothing: some are in the published files
         try:
             i = int(polygon["object"])
             x, y = (_coordinates(polygon[axis]) for axis in "xy")
@@ -228,11 +231,15 @@ def read_objects(path: Path) -> tuple[dict[int, tuple[str, Box]], list[str]]:
 
 
 def _load_json(text: str) -> Any:
-    """The content of an annotation; some that are published hold names such as ``"wall\\"``, which are no JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return json.loads(text.replace("\\", ""), strict=False)
+    """The content of an annotation; some that are published hold names such as ``"wall\\"``, which are no JSON.
+
+    Without backslashes most can be read; of others, such as ``""sofa"bed"``, the names lose their quotation marks.
+    """
+    for tried in (text, text.replace("\\", "")):
+        with suppress(ValueError):
+            return json.loads(tried, strict=tried is text)
+    named = re.compile(r'("name"\s*:\s*")(.*?)("\s*[,}])')
+    return json.loads(named.sub(lambda one: one[1] + re.sub(r'[\\"]', "", one[2]) + one[3], text), strict=False)
 
 
 def _label(name: str, classes: Sequence[str]) -> int:
