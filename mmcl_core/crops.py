@@ -23,6 +23,7 @@ __all__ = [
     "FARTHEST_MM",
     "LEAST_PLAUSIBLE_MM",
     "UNKNOWN",
+    "all_resized",
     "check_cameras",
     "check_depth",
     "check_rgb",
@@ -191,6 +192,17 @@ def resized(picture: Array, side: int) -> Array:
     smooth = cv2.INTER_AREA if len(picture) > side else cv2.INTER_CUBIC
     how = cv2.INTER_NEAREST_EXACT if picture.ndim == 2 else smooth
     return cv2.resize(picture, (side, side), interpolation=how)
+
+
+def all_resized(pictures: Array, cameras: NDArray[np.float32], side: int) -> tuple[Array, NDArray[np.float32]]:
+    """Square pictures uint8 [N, S, S, 3] or depth [N, S, S] with another side, and their cameras [N, 4]; see above."""
+    scale, known = side / pictures.shape[1], cameras[:, 0] > 0
+    moved = cameras.astype(np.float32)
+    moved[known, :2] *= scale
+    moved[known, 2:] = (moved[known, 2:] + 0.5) * scale - 0.5
+    if pictures.ndim == 3:
+        pictures = pictures.astype(np.float32)
+    return np.stack([resized(picture, side) for picture in pictures]), moved
 
 
 def fit(

@@ -14,7 +14,6 @@ from test_weights import CONFIG, METADATA
 
 from mmcl_core import evaluate, metrics
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.engine import evaluation
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import save_weights
@@ -135,16 +134,6 @@ def test_samples_of_unknown_groups_are_no_near_duplicates(run, tmp_path):
         means = [*hits[:6].reshape(2, 3).mean(axis=0), *hits[6:]]
         assert figures["groups"] == len(means) == 21
         assert figures["group_mean"]["value"] == pytest.approx(np.mean(means))
-
-
-def test_guesses_favour_no_class():
-    """Samples without a reading are not all taken for the first class, whatever the order of the set."""
-    guesses = evaluation._guesses(torch.arange(100, 100 + 7 * 30), 7)
-    assert guesses.sum(1).numpy() == pytest.approx(1)
-    assert guesses.numpy() == pytest.approx(1 / 7, abs=1e-4)
-    for best in (1, 3):
-        chosen = guesses.topk(best).indices
-        assert np.bincount(chosen.flatten().numpy(), minlength=7).tolist() == [30 * best] * 7
 
 
 def test_the_recogniser_gives_the_same_answers(run, tmp_path, capsys):

@@ -18,9 +18,10 @@ from torch import Tensor
 from mmcl_core import metrics
 from mmcl_core.augment import Picture, eval_transform, mirrored
 from mmcl_core.backend_torch import pick_device, set_float32
-from mmcl_core.crops import UNKNOWN, uses_camera
+from mmcl_core.crops import CROP_SIZE, UNKNOWN, all_resized, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.engine.blank import guesses, is_blank
 from mmcl_core.engine.predictions import FUSED, Predictions, fused
 from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
@@ -120,7 +121,8 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     total = source.steps_per_epoch if settings.legacy else -(-len(rows) // settings.batch)
     bar = progress_bar(batches, title=f"evaluate {settings.split}", unit=" batches", total=total, leave=False)
     looked_at: list[NDArray[np.int64]] = []
-    found = _predict(model, _noting(bar, looked_at), single, metadata["temperature"], settings, device)
+    side = 0 if settings.legacy else int(metadata.get("crop_size", 0)) or min(prepared.size, CROP_SIZE)
+    found = _predict(model, _noting(bar, looked_at), single, metadata["temperature"], settings, side, device)
     kept = np.isin(rows, np.concatenate(looked_at))
     rows, labels, left_out["incomplete_batch"] = rows[kept], labels[kept], int((~kept).sum())
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
@@ -247,12 +249,13 @@ def _predict(
     modalities: Sequence[str],
     temperature: Mapping[str, float],
     settings: Settings,
+    side: int,
     device: torch.device,
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]]:
     """Rows, probabilities and whether there was nothing to see, by modality, rows ascending."""
     parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modalities}
     for batch in batches:
-        pictures = _pictures(batch, model, settings)
+        pictures = _pictures(batch, model, settings, side)
         for name in modalities:
             present = batch.present[name]
             if not present.any():
@@ -262,8 +265,8 @@ def _predict(
                 views = [shown, mirrored(shown)] if settings.mirror else [shown]
                 logits = [model(view.image, name, view.camera)[0] for view in views]
             values = (torch.stack(logits).float().mean(dim=0) / temperature[name]).softmax(dim=1)
-            unseen = _blank(shown.image)
-            values[unseen] = _guesses(batch.index[present][unseen], values.shape[1])
+            unseen = is_blank(shown.image)
+            values[unseen] = guesses(batch.index[present][unseen], values.shape[1])
             parts[name].append((batch.index[present].cpu(), values.cpu(), unseen.cpu()))
     found = {}
     for name in modalities:
@@ -276,25 +279,15 @@ def _predict(
     return found
 
 
-def _pictures(batch: Batch, model: Network, settings: Settings) -> dict[str, Picture]:
-    camera = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera
-    return eval_transform(batch.images, camera, model.config.input_size)
-
-
-def _guesses(rows: Tensor, classes: int) -> Tensor:
-    """Probabilities [n, classes] of samples in which nothing is seen: even, but for an order that a row's number gives.
-
-    The likeliest class would be the first one for all of them otherwise.
-    """
-    rank = (torch.arange(classes, device=rows.device) - rows[:, None]) % classes
-    return (-1e-4 * rank / classes).softmax(dim=1)
-
-
-def _blank(images: Tensor) -> Tensor:
-    """Bool [B]: metric depth [B, 1, S, S] without a reading. Pictures [B, 3, S, S] always show something."""
-    if images.shape[1] == 1:
-        return (images == 0).flatten(1).all(dim=1)
-    return torch.zeros(len(images), dtype=torch.bool, device=images.device)
+def _pictures(batch: Batch, model: Network, settings: Settings, side: int = 0) -> dict[str, Picture]:
+    """What the network is shown; crops are brought to the ``side`` that training saw first, as a robot's are."""
+    camera, images = torch.zeros_like(batch.camera) if settings.hide_camera else batch.camera, dict(batch.images)
+    if side and any(image.shape[1] != side for image in images.values()):
+        given = camera.cpu().numpy()
+        made = {name: all_resized(image.cpu().numpy(), given, side) for name, image in images.items()}
+        images = {name: torch.from_numpy(one).to(images[name].device) for name, (one, _) in made.items()}
+        camera = torch.from_numpy(next(iter(made.values()))[1]).to(camera.device)
+    return eval_transform(images, camera, model.config.input_size)
 
 
 @torch.no_grad()

@@ -67,7 +67,7 @@ def write_report(run: str | Path, evaluations: Sequence[str | Path] = ()) -> Pat
     )
     path = run / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "backslashreplace").decode())  # names of files need not be UTF-8
     return path
 
 

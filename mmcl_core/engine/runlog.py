@@ -199,4 +199,4 @@ def _tensorboard(run: Path) -> Any:
     except ImportError:
         return None
     rows = read_rows(run)
-    return SummaryWriter(str(run / "tensorboard"), purge_step=rows[-1]["step"] + 1 if rows else None)
+    return SummaryWriter(str(run / "tensorboard"), purge_step=rows[-1]["step"] + 1 if rows else 0)

@@ -18,7 +18,7 @@ from mmcl_core.augment import Augmenter, Draws, Picture
 from mmcl_core.config import Config, to_dict
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead
 from mmcl_core.data.cache import PreparedSet
-from mmcl_core.data.splits import split_indices
+from mmcl_core.data.splits import shuffled, split_indices
 from mmcl_core.engine.checks import check_data, check_modalities
 from mmcl_core.engine.distributed import World
 from mmcl_core.engine.recording import batch_tensors
@@ -95,7 +95,8 @@ class Samples:
         self.steps_per_epoch = self._source.steps_per_epoch // config.train.accumulate
         ordered = {"batch": max(self.part, PREDICT_BATCH), "shuffle": False, **common}
         self.validation = BatchSource(self.prepared, val_rows, **ordered) if len(val_rows) else None
-        few = slice(None, None, -(-len(self.rows) // PROBE_SAMPLES))
+        told = np.flatnonzero(self.labels >= 0) if self.labelled else np.arange(len(self.labels))
+        few = np.sort(told[shuffled(len(told), config.seed, len(told))[:PROBE_SAMPLES]])
         ordered["resident"] = "memmap"  # training has these pictures on the device already
         known = self.labels[few] if self.labelled else None
         self.probing = BatchSource(self.prepared, self.rows[few], labels=known, **ordered)
