@@ -13,7 +13,7 @@ DEMO ?= demo
 $(foreach name,PYTHON VENV DEMO,$(if $(strip $($(name))),,$(error $(name) is empty; leave it out, or name one)))
 $(if $(word 2,$(VENV)),$(error VENV is "$(VENV)"; make needs a path without spaces))
 # A sourced ROS 2 would mix with the one that the environment gets from wheels: other libraries, often another Python.
-ifneq ($(and $(AMENT_PREFIX_PATH),$(filter x86_64,$(shell uname -m))),)
+ifneq ($(AMENT_PREFIX_PATH),)
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH ROS_DISTRO RMW_IMPLEMENTATION
 endif
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check

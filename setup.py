@@ -1,9 +1,9 @@
 """The pip build; colcon reads package.xml and CMakeLists.txt instead and never this file.
 
-``pip install .`` always installs the Python packages. Where the ROS 2 message generators are at hand (a sourced ROS 2,
-or its wheels in the environment) it also runs CMakeLists.txt and installs the messages, launch files, configuration and
-executables, with the environment as their prefix. The variable ``MMCL_ROS`` decides otherwise: ``off`` leaves the ROS
-part out, ``on`` makes its absence an error.
+``pip install .`` always installs the Python packages. Where the ROS 2 message generators are in the environment, as
+wheels, it also runs CMakeLists.txt and installs the messages, launch files, configuration and executables, with the
+environment as their prefix. The variable ``MMCL_ROS`` decides otherwise: ``off`` leaves the ROS part out, ``on`` makes
+its absence an error. A ROS 2 that is sourced is none to build for: its libraries would not find those of the messages.
 """
 
 import contextlib
@@ -26,12 +26,6 @@ PACKAGE = "mmcl_ros"
 SEARCH = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", "")])
 
 
-def ros_prefixes() -> list[str]:
-    """Folders that hold ROS 2 packages: those of a sourced workspace, then the environment itself."""
-    sourced = [folder for folder in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if folder]
-    return [folder for folder in dict.fromkeys([*sourced, sys.prefix]) if Path(folder, "share/ament_index").is_dir()]
-
-
 def ros_wanted() -> bool:
     """Whether to build the messages; says on stderr why not."""
     choice = os.environ.get("MMCL_ROS", "auto")
@@ -42,8 +36,8 @@ def ros_wanted() -> bool:
     missing = [tool for tool in ("cmake", "c++") if not shutil.which(tool, path=SEARCH)]
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         missing.append("Python.h (apt install python3-dev)")
-    if not any(Path(folder, "share/rosidl_default_generators").is_dir() for folder in ros_prefixes()):
-        missing.append("rosidl_default_generators (a sourced ROS 2, or the wheels of scripts/ros-kilted.txt)")
+    if not Path(sys.prefix, "share/rosidl_default_generators").is_dir():
+        missing.append("the wheels of scripts/ros-kilted.txt (for a ROS 2 that is sourced build with colcon)")
     if missing and choice == "on":
         raise SystemExit(f"MMCL_ROS=on, but not found: {', '.join(missing)}")
     if missing:
@@ -93,7 +87,7 @@ class BuildWithMessages(build_py):
         environment = dict(os.environ, PATH=SEARCH)
         # pip's isolated build environment would hide the generators' Python packages from the interpreter CMake runs.
         environment.pop("PYTHONPATH", None)
-        environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = os.pathsep.join(ros_prefixes())
+        environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = sys.prefix
         with plain_path() as root:
             if root != ROOT:  # another path at every build, which CMake refuses in one that was configured
                 shutil.rmtree(ROOT / scratch, ignore_errors=True)

@@ -215,8 +215,6 @@ def evaluate(
 
 def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dict[str, Any]:
     """Write the files of a run and return the content of ``metrics.json``; those of other modalities are removed."""
-    import matplotlib
-
     out.mkdir(parents=True, exist_ok=True)
     other = [file.format(name) for name in MODALITIES if name not in found for file in FILES]
     if past := [name for name in other if (out / name).exists()]:
@@ -231,8 +229,7 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(result.rows)
-        with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a dollar
-            draw_confusion(picture, result, name)
+        draw_confusion(picture, result, name)
     pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found))
     (out / "answers.png").write_bytes(cv2.imencode(".png", pictures[..., ::-1])[1].tobytes())
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -267,8 +264,9 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
         colour = "white" if count > counts[row].sum() / 2 else "black"
         axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
     if named:
-        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(rows)), rows, fontsize=7)
+        across, down = ([name.replace("$", r"\$") for name in names] for names in (columns, rows))  # $: no formulas
+        axes.set_xticks(range(len(columns)), across, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(rows)), down, fontsize=7)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     right = [row[COLUMNS.index("correct")] for row in result.counted]

@@ -13,8 +13,8 @@ try:
     from mmcl_ros import msg as _msg  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "the messages of mmcl_ros are not built: colcon build in a workspace, or pip install . in an environment "
-        "with ROS 2 (see docs/ros.md)"
+        "the messages of mmcl_ros are not built: colcon build in a workspace, or pip install . beside the wheels of "
+        "ROS 2 (see docs/ros.md)"
     ) from error
 
 

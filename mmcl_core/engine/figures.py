@@ -34,16 +34,10 @@ def save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Seq
         confusions: by title, counts [C, C] (row = label, column = prediction).
         classes: C names.
     """
-    import matplotlib
-
-    with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a dollar
-        _save(path, confusions, classes)
-
-
-def _save(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    names = [name.replace("$", r"\$") for name in classes]  # a dollar, not the beginning of a formula
     matrices = {title: np.asarray(counts) for title, counts in confusions.items()}
     total = sum(matrices.values())
     shown = np.flatnonzero(np.asarray(total).sum(axis=0) + np.asarray(total).sum(axis=1)).tolist()
@@ -55,8 +49,8 @@ def _save(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str
     for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
         _draw(axis, counts[np.ix_(shown, shown)], title)
         if named:
-            axis.set_xticks(range(len(shown)), [classes[place] for place in shown], rotation=90, fontsize=8)
-            axis.set_yticks(range(len(shown)), [classes[place] for place in shown], fontsize=8)
+            axis.set_xticks(range(len(shown)), [names[place] for place in shown], rotation=90, fontsize=8)
+            axis.set_yticks(range(len(shown)), [names[place] for place in shown], fontsize=8)
         axis.set_xlabel("predicted")
     axes[0].set_ylabel("true class")
     with warnings.catch_warnings(record=True) as caught:
