@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def test_a_protocol_says_only_what_differs_from_its_preset():
         own = yaml.safe_load(path.read_text())
         base = load(path.parent / own["base"])
         made = load(path)
+        if path.name == "few_crops.yaml":  # it begins elsewhere, and so otherwise
+            assert (made.model.init_from, made.optim.name) == ("ycb21", "adamw")
+            made = dataclasses.replace(made, model=dataclasses.replace(made.model, init_from=""), optim=base.optim)
         assert made.model == base.model
         assert made.optim == base.optim, "a protocol has the schedule of its preset, from the start"
     few = load(CONFIG / "protocols/semi_supervised.yaml")
