@@ -8,6 +8,9 @@ import pytest
 from test_render import files_of, meshes, run, whole, words_of
 from test_workers import start_and_kill
 
+from mmcl_core.data.cache import merge_sets
+from mmcl_core.errors import DataError
+
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
 
@@ -53,3 +56,12 @@ def test_resume_without_a_part_begins(meshes, tmp_path):
     for name, more in (("one", ()), ("two", ("--resume",))):
         assert run(meshes, tmp_path / name, "--count", "3", "--workers", "1", *more) == 0
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+def test_shards_whose_splits_were_named_in_another_order_are_not_merged(meshes, tmp_path):
+    """Scenes and meshes are dealt to the splits in the order of --split."""
+    for shard, split in (("0/2", "train=0.5,test=0.5"), ("1/2", "test=0.5,train=0.5")):
+        more = ("--count", "6", "--size", "24", "--workers", "1", "--shard", shard, "--split", split)
+        assert run(meshes, tmp_path / shard[0], *more) == 0
+    with pytest.raises(DataError, match="but were rendered with the splits of --split in another order"):
+        merge_sets([tmp_path / "0", tmp_path / "1"], tmp_path / "bad")

@@ -198,20 +198,20 @@ def _check_meshes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, 
         command = json.dumps({**description, "meshes": ""}, sort_keys=True)
         made = (str(description.get("meshes", "")), *description.get("shares", {}))
         jobs.setdefault(command, {}).setdefault(made, []).append(part)
-    for (meshes, *_), (others, *_), parts in (
-        (*made, tuple(job[one] for one in made)) for job in jobs.values() for made in combinations(job, 2)
-    ):
-        one, other = ({key for part in side for key in part.keys} for side in parts)
-        if one.isdisjoint(other):
+    for job in jobs.values():
+        for first, second in combinations(job, 2):
+            one, other = ({key for part in job[made] for key in part.keys} for made in (first, second))
+            if not one.isdisjoint(other):
+                continue
             what = "with the splits of --split in another order"
-            if meshes != others:
+            if first[0] != second[0]:
                 what = (
                     "from different meshes (other files or --classes, or read by another version of this program, "
                     "trimesh or pillow)"
                 )
             raise DataError(
-                f"{parts[0][0].path} and {parts[1][0].path} look like shards of one set, but were rendered {what}; "
-                "render all shards from the same"
+                f"{job[first][0].path} and {job[second][0].path} look like shards of one set, but were rendered "
+                f"{what}; render all shards from the same"
             )
 
 
