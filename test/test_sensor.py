@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -137,6 +138,19 @@ def test_enlarging_makes_up_no_depths():
     assert {900, 1300} <= set(readings)
 
 
+@pytest.mark.parametrize("tilt", [50, 60, 70, 80])
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_a_slope_is_no_step_however_coarse_the_picture(size, tilt):
+    """A plane through a window of 24 cm, 0.9 m away; a box of 10 cm before it still has its edges."""
+    rows = (np.arange(SIZE) - SIZE / 2)[:, None] * 0.24 / SIZE / 0.9
+    plane = 0.9 / (1 + rows * np.tan(np.deg2rad(tilt))) * np.ones((1, SIZE))
+    camera = replace(CLEAN, shadow=0.0, colour_base=0.0, wiggle=0.5)
+    middle = np.s_[size // 4 : -size // 4]
+    assert (look(camera, plane, focal=SIZE * 0.9 / 0.24, size=size)[middle] == 0).mean() < 0.03
+    plane[:, 28:68] = np.minimum(plane[:, 28:68], 0.6)
+    assert (look(camera, plane, focal=SIZE * 0.9 / 0.24, size=size)[middle] == 0).mean() > 0.02
+
+
 @pytest.mark.parametrize("patch", [2.0, 6.0])
 def test_the_error_over_patches_has_its_deviation_at_any_size_of_them(patch):
     camera = replace(CLEAN, drift=0.06, patch=patch)
@@ -144,6 +158,16 @@ def test_the_error_over_patches_has_its_deviation_at_any_size_of_them(patch):
     assert depth.std() == pytest.approx(1000 * 0.06 / (570 * 0.075), rel=0.25)
     alike = np.corrcoef(depth[:, :, :-4].ravel(), depth[:, :, 4:].ravel())[0, 1]
     assert alike == pytest.approx(np.exp(-(4**2) / (4 * patch**2)), abs=0.15)
+
+
+def test_patches_are_as_large_on_the_sensor_in_a_window_of_any_size():
+    """A window twice as fine as the sensor, which its size keeps at that, and one as fine."""
+    camera, alike = replace(CLEAN, drift=0.06, patch=4.0), []
+    for focal in (570.0, 4 * 570.0):  # 24 pixels of the sensor are the fewest: one is 1 and 1.0 / 1.0 of the window
+        window = np.stack([look(camera, 1.0, focal=focal, seed=seed).astype(float) for seed in range(12)])
+        step = round(4 * focal / 570)  # four pixels of the sensor
+        alike.append(np.corrcoef(window[:, :, :-step].ravel(), window[:, :, step:].ravel())[0, 1])
+    assert alike == pytest.approx([np.exp(-1 / 4)] * 2, abs=0.15)
 
 
 def test_readings_fly_between_near_and_far_at_steps_only():
@@ -263,6 +287,25 @@ def test_photograph_keeps_channels_through_compression():
     for quality in (0, 80):
         mean = replace(PLAIN, jpeg=quality).photograph(light, 1.0, 1.0, np.random.default_rng(0)).mean((0, 1))
         assert mean[0] > 100 > 30 > max(mean[1], mean[2])
+
+
+@pytest.mark.parametrize("quality", [40, 80])
+def test_compression_spoils_a_reduced_picture_as_if_it_had_been_large(quality):
+    """Against the long way: enlarged, compressed, and averaged."""
+    noise = np.random.default_rng(0).standard_normal((64, 64, 3)).astype(np.float32)
+    light = np.clip(0.3 + 0.5 * cv2.GaussianBlur(noise, (0, 0), 1.2), 0, 1)
+    plain = photograph(light)
+    for cell in (1, 2, 4):
+        large = cv2.resize(plain, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
+        code = cv2.imencode(".jpg", large[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        pressed, reference = (
+            cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(float)
+            for picture in (cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1], large)
+        )
+        expected = np.abs(pressed - reference).mean()
+        sharp = photograph(light, cell=float(cell))
+        found = np.abs(photograph(light, cell=float(cell), jpeg=quality).astype(float) - sharp).mean()
+        assert 0.6 * expected < found < 1.7 * expected + 0.3
 
 
 def test_noise_of_the_colour_camera():

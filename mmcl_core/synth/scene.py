@@ -18,7 +18,7 @@ from mmcl_core.synth.shade import Lamp, Lighting, Pyramid
 
 __all__ = ["IMAGER", "VERSION", "Scene", "compose"]
 
-VERSION = 3  # of what a seed draws: raised with every change of scenes, as sets of one seed are no longer the same then
+VERSION = 4  # of what a seed draws: raised with every change of scenes, as sets of one seed are no longer the same then
 
 IMAGER = (640, 480)  # width and height of the virtual picture
 MIN_VISIBLE = 0.45
@@ -198,7 +198,8 @@ def _room(
         floor = np.array([0, 0, -rng.uniform(0.45, 0.8)])
         panels.append(Panel(floor, u, v, infinite, 1, float(rng.uniform(0.3, 1.0)), offset, 0.05))
     distance = rng.uniform(0.25, 0.8) if rng.random() < 0.25 else rng.uniform(0.8, 3.5)
-    facing = yaw(float(rng.normal(0, 0.5))) @ np.array([-np.cos(azimuth), -np.sin(azimuth), 0.0])  # from the camera
+    aside = float(np.clip(rng.normal(0, 0.5), -1.3, 1.3))  # more, and the wall could stand before things
+    facing = yaw(aside) @ np.array([-np.cos(azimuth), -np.sin(azimuth), 0.0])  # from the camera
     distance = max(distance, float((things @ facing).max()) + 0.002)
     across = np.cross(up, facing)
     panels.append(Panel(facing * distance, across, -up, infinite, 2, float(rng.uniform(0.8, 2.5)), offset, 0.05))

@@ -46,7 +46,7 @@ class ColourCamera:
         contrast: 0 the plain sRGB curve, 1 a strong S.
         blur: deviation of the lens blur in pixels of the imager.
         shot, read: noise, as variance per unit of light and deviation in the dark.
-        sharpen: strength of the camera's own sharpening.
+        sharpen: strength of the camera's own sharpening, on the pixels of the crop.
         jpeg: quality of compression; 0 for none.
     """
 
@@ -83,7 +83,8 @@ class ColourCamera:
         Args:
             light: float32 [H, W, 3], linear.
             level: linear light of a white surface of the scene; steadies the exposure when the crop is all dark.
-            cell: pixels of the imager that one pixel here stands for (noise and blur shrink with it).
+            cell: pixels of the imager that one pixel here stands for (blur, noise and what compression spoils
+                shrink with it).
             rng: source of the noise.
 
         Returns:
@@ -101,12 +102,10 @@ class ColourCamera:
         index = np.clip(light * np.float32(_CURVE / 2), 0, _CURVE - 1).astype(np.int32)
         picture: np.ndarray = self._curve().take(index)
         if self.sharpen > 0:
-            soft = cv2.GaussianBlur(picture, (0, 0), 1.0)
+            soft = cv2.GaussianBlur(picture, (0, 0), 1.0)  # of the crop: makes up for rays that see soft textures
             picture = cv2.addWeighted(picture, 1 + self.sharpen, soft, -self.sharpen, 0)
         if self.jpeg:
-            swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-            code = cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])[1]
-            picture = cv2.cvtColor(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+            picture = _compressed(picture, self.jpeg, cell)
         return np.asarray(picture)
 
     def _curve(self) -> np.ndarray:
@@ -323,8 +322,9 @@ class DepthCamera:
         """Depth from a disparity with noise, rounded."""
         strength = self.focal * self.base
         white = rng.standard_normal(z.shape, np.float32)
-        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), self.patch)
-        patch *= np.float32(10.6 / 3.0 * self.patch)  # to a deviation of one
+        width = max(self.patch * sharp, 0.7)  # in pixels of the window; narrower, the next line would not hold
+        patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), width)
+        patch *= np.float32(2 * np.sqrt(np.pi) * width)  # to a deviation of one
         disparity = (
             np.float32(strength) / z + np.float32(self.white) * white * min(sharp, 1.0) + np.float32(self.drift) * patch
         )
@@ -351,10 +351,25 @@ def _between(rng: np.random.Generator, low: float, high: float, spread: float) -
     return float(rng.uniform(middle - half, middle + half))
 
 
+def _compressed(picture: np.ndarray, quality: int, cell: float) -> np.ndarray:
+    """What JPEG makes of a picture with ``cell`` times the side that is reduced to this one afterwards.
+
+    An error of ``cell`` times the step of quantisation is as small after averaging; colours, which are kept at half the
+    resolution, lose nothing by it from half the side on.
+    """
+    scale = (5000 / quality if quality < 50 else 200 - 2 * quality) / cell  # of the tables for quantisation, in percent
+    quality = round(5000 / scale if scale > 100 else 100 - scale / 2)
+    colours = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if cell > 1.5 else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, colours]
+    code = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1]
+    return cv2.cvtColor(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+
+
 def _nearby(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The least and the greatest depth around each pixel, and whether that is a step rather than a slope."""
+    """The least and the greatest depth around each pixel, and whether that is a step: a slope lies between."""
     low, high = cv2.erode(z, _SQUARE), cv2.dilate(z, _SQUARE)
-    return low, high, high - low > 0.012 + 0.02 * low * low
+    rise = high - low
+    return low, high, (rise > 0.012 + 0.02 * low * low) & (np.abs(low + high - 2 * z) > 0.5 * rise)
 
 
 def _enlarge(z: np.ndarray, valid: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
