@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ import cv2
 import numpy as np
 
 from mmcl_core import metrics
+from mmcl_core.atomic import write_atomically, write_text
 from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.confusion import save_confusion
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
@@ -43,16 +46,33 @@ logger = logging.getLogger(__name__)
 
 MODALITIES = ("rgb", "depth", "rgbd", "auto")
 FILES = ("predictions_{}.csv", "confusion_{}.png")  # of each
-NAMED = 100  # classes at most that a confusion matrix names
 SHOWN = 4  # pictures on the sheet, spread over the recording
 EXAMPLES = """\
   python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
   python -m mmcl_ros.evaluate_bag --bag DIR --model ycb21 --modality auto --drop depth:1.0-2.5 --out OUT"""
 
-COLUMNS = (
-    "stamp_ns", "index", "id", "x", "y", "width", "height", "truth", "label", "score", "correct", "result", "modality",
-    "reason", "depth_valid", "rgb_stamp_ns", "depth_stamp_ns",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Row:
+    """The answer for one true box: a line of ``predictions_<modality>.csv``."""
+
+    stamp_ns: int
+    index: int
+    id: str
+    x: int
+    y: int
+    width: int
+    height: int
+    truth: str
+    label: str
+    score: str
+    correct: int | str
+    result: str
+    modality: str
+    reason: str
+    depth_valid: str
+    rgb_stamp_ns: int | str
+    depth_stamp_ns: int | str
 
 
 @dataclass
@@ -60,7 +80,7 @@ class Evaluation:
     """What one modality setting gave.
 
     Attributes:
-        rows: one per true box, of :data:`COLUMNS`.
+        rows: one per true box.
         labels: index of the true class of each box, -1 where it has no label and where it is a stranger.
         probabilities: of each box; None where it was not answered.
         problems: what was wrong with pictures as a whole, such as ``depth: ...``, and how often.
@@ -69,7 +89,7 @@ class Evaluation:
     """
 
     classes: Sequence[str]
-    rows: list[tuple] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     probabilities: list[np.ndarray | None] = field(default_factory=list)
     problems: Counter[str] = field(default_factory=Counter)
@@ -90,10 +110,23 @@ class Evaluation:
             best = answer.labels[0] if answer.labels else ""
             counts = bool(label) and not is_stranger(label, self.classes)
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
-            valid = f"{answer.depth_valid:.4f}" if answer.depth_valid >= 0 else ""
-            correct = int(best == label) if counts else ""
-            said = (label, answer.label, f"{answer.score:.6f}", correct, answer.result.name.lower(), answer.modality)
-            self.rows.append((truth.request.stamp, index, answer.id, *answer.roi, *said, answer.reason, valid, *stamps))
+            row = Row(
+                truth.request.stamp,
+                index,
+                answer.id,
+                *answer.roi,
+                truth=label,
+                label=answer.label,
+                score=f"{answer.score:.6f}",
+                correct=int(best == label) if counts else "",
+                result=answer.result.name.lower(),
+                modality=answer.modality,
+                reason=answer.reason,
+                depth_valid=f"{answer.depth_valid:.4f}" if answer.depth_valid >= 0 else "",
+                rgb_stamp_ns=stamps[0],
+                depth_stamp_ns=stamps[1],
+            )
+            self.rows.append(row)
             self.labels.append(self.classes.index(label) if counts else -1)
             self.probabilities.append(answer.probabilities)
 
@@ -107,25 +140,25 @@ class Evaluation:
                 self.shown[-1] = draw(to_colour(pictures[sensor], sensor), marks, found.size)
 
     @property
-    def counted(self) -> list[tuple]:
+    def counted(self) -> list[Row]:
         """The rows that accuracy is taken of: those with a label, but for strangers."""
         return [row for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
 
     @property
-    def strangers(self) -> list[tuple]:
+    def strangers(self) -> list[Row]:
         """The rows of boxes that are of no class which the model names, see :func:`mmcl_ros.truth.is_stranger`."""
-        return [row for row in self.rows if is_stranger(row[COLUMNS.index("truth")], self.classes)]
+        return [row for row in self.rows if is_stranger(row.truth, self.classes)]
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``metrics.json``."""
-        results = Counter(row[COLUMNS.index("result")] for row in self.rows)
-        right = [row[COLUMNS.index("correct")] for row in self.counted]
-        accepted = [row[COLUMNS.index("correct")] for row in self.counted if _accepted(row)]
+        results = Counter(row.result for row in self.rows)
+        right = [bool(row.correct) for row in self.counted]
+        accepted = [bool(row.correct) for row in self.counted if _accepted(row)]
         pairs = zip(self.labels, self.probabilities, strict=True)
         known = [(label, answer) for label, answer in pairs if label >= 0 and answer is not None]
         figures: dict[str, Any] = {
             "boxes": len(self.rows),
-            "unlabelled": sum(not row[COLUMNS.index("truth")] for row in self.rows),
+            "unlabelled": sum(not row.truth for row in self.rows),
             "frames": self.frames,
             "accuracy": float(np.mean(right)) if right else None,
             "accuracy_of_accepted": float(np.mean(accepted)) if accepted else None,
@@ -133,9 +166,7 @@ class Evaluation:
             "problems": dict(self.problems.most_common(20)),
             "unpaired": self.unpaired,
             "one_sided": self.one_sided,
-            "answered_from": dict(
-                sorted(Counter(row[COLUMNS.index("modality")] or "nothing" for row in self.rows).items())
-            ),
+            "answered_from": dict(sorted(Counter(row.modality or "nothing" for row in self.rows).items())),
             "strangers": len(self.strangers),
             "strangers_answered": sum(map(_accepted, self.strangers)),
         }
@@ -152,8 +183,8 @@ class Evaluation:
         return figures
 
 
-def _accepted(row: tuple) -> bool:
-    return bool(row[COLUMNS.index("result")] == "accepted")
+def _accepted(row: Row) -> bool:
+    return row.result == "accepted"
 
 
 def _mark(answer: Answer, label: str) -> Mark:
@@ -225,53 +256,30 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
     report = {**about, "modalities": {name: result.figures() for name, result in found.items()}}
     for name, result in found.items():
         table, picture = (out / file.format(name) for file in FILES)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(result.rows)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(column.name for column in fields(Row))
+        writer.writerows(map(astuple, result.rows))
+        write_text(table, text.getvalue())
         draw_confusion(picture, result, name)
     pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found))
-    (out / "answers.png").write_bytes(cv2.imencode(".png", pictures[..., ::-1])[1].tobytes())
-    (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    answers = cv2.imencode(".png", pictures[..., ::-1])[1].tobytes()
+    write_atomically(out / "answers.png", lambda file: file.write(answers))
+    write_text(out / "metrics.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
 def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
-    """A picture of the confusion matrix: the true classes that occur against the answers, rejections last.
-
-    More than :data:`NAMED` classes are neither named nor counted in writing, and the picture does not grow with them.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    labelled = [row for row in result.rows if row[COLUMNS.index("truth")]]
-    truth = [str(row[COLUMNS.index("truth")]) for row in labelled]
-    answer = [str(row[COLUMNS.index("label")]) for row in labelled]
-    rows = sorted(set(truth))
-    columns = [*sorted((set(truth) | set(answer)) - {UNKNOWN}), UNKNOWN]
+    """A picture of the confusion matrix: the true classes that occur against the answers, rejections last."""
+    pairs = Counter((row.truth, row.label) for row in result.rows if row.truth)
+    truths = {truth for truth, _ in pairs}
+    rows, columns = sorted(truths), [*sorted((truths | {label for _, label in pairs}) - {UNKNOWN}), UNKNOWN]
     counts = np.zeros((len(rows), len(columns)), int)
-    line, place = ({name: number for number, name in enumerate(names)} for names in (rows, columns))
-    for (true, said), number in Counter(zip(truth, answer, strict=True)).items():
-        counts[line[true], place[said]] = number
-    named = len(columns) <= NAMED
-    cell = 0.35 if named else 0.35 * NAMED / len(columns)
-    figure = Figure(figsize=(3 + cell * len(columns), 2.5 + cell * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(counts) if named else ():
-        count = counts[row, column]
-        colour = "white" if count > counts[row].sum() / 2 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    if named:
-        across, down = ([name.replace("$", r"\$") for name in names] for names in (columns, rows))  # $: no formulas
-        axes.set_xticks(range(len(columns)), across, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(rows)), down, fontsize=7)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth")
-    right = [row[COLUMNS.index("correct")] for row in result.counted]
-    axes.set_title(f"{title}: {np.mean(right):.3f} of {len(right)} right" if right else f"{title}: strangers alone")
-    figure.savefig(path, dpi=120)
+    for (truth, label), number in pairs.items():
+        counts[rows.index(truth), columns.index(label)] = number
+    right = [int(row.correct) for row in result.counted]
+    title += f": {np.mean(right):.3f} of {len(right)} right" if right else ": strangers alone"
+    save_confusion(path, {title: counts}, rows, columns, ("truth", "answer"))
 
 
 def parse_drop(text: str) -> tuple[str, tuple[float, float]]:
@@ -348,7 +356,7 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
         if result.unpaired:
             words = "%s: %d of %d true pictures have none in the recording within %g s of their stamp"
             logger.warning(words, name, result.unpaired, result.frames, window)
-        reasons = [row[COLUMNS.index("reason")] for row in result.rows if row[COLUMNS.index("result")] == "bad_region"]
+        reasons = [row.reason for row in result.rows if row.result == "bad_region"]
         if reasons:
             logger.warning(
                 "%s: %d of %d boxes are no regions, such as: %s", name, len(reasons), len(result.rows), reasons[0]
@@ -357,7 +365,7 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
             logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
     result = next(iter(found.values()))
     if strangers := result.strangers:
-        names = sorted({row[COLUMNS.index("truth")] for row in strangers})
+        names = sorted({row.truth for row in strangers})
         words = "%d boxes are of no class that the model names (%s); they are left out of accuracy"
         logger.warning(words, len(strangers), ", ".join(names[:10]))
     if not result.counted:

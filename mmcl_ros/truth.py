@@ -56,7 +56,8 @@ def read_truth(path: Path) -> list[Truth]:
             missing = [name for name in TRUTH_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path} lacks the columns {', '.join(missing)}; needed are {', '.join(TRUTH_COLUMNS)}")
-            for line, row in enumerate(reader, start=2):
+            for row in reader:
+                line = reader.line_num
                 if any(row[name] is None for name in TRUTH_COLUMNS):
                     raise DataError(f"{path}, line {line}: fewer values than columns")
                 try:

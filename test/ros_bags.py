@@ -8,7 +8,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install ros
 from ros_fakes import CLASSES, FakeRecognizer
 
 from mmcl_ros.bagfile import Bag, typestore
-from mmcl_ros.evaluate_bag import COLUMNS, evaluate
+from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.record_demo import DEMO_TOPICS, RenderedFrame, record
 from mmcl_ros.truth import read_truth
@@ -79,7 +79,7 @@ def run(recording, modalities, drops=None, recognizer=None, **settings):
 
 def column(evaluation, name):
     """A column of the predictions."""
-    return [row[COLUMNS.index(name)] for row in evaluation.rows]
+    return [getattr(row, name) for row in evaluation.rows]
 
 
 def tiny_model(folder):

@@ -9,8 +9,8 @@ import pytest
 from test_recognizer import save_model
 
 from mmcl_core import metrics
+from mmcl_core.confusion import save_confusion
 from mmcl_core.engine.charts import Series, heat_table, line_chart, ticks
-from mmcl_core.engine.figures import save_confusion
 from mmcl_core.engine.report import try_report, write_report
 from mmcl_core.errors import DataError
 
@@ -270,7 +270,7 @@ def test_heat_table_leaves_unused_classes_out():
 def test_names_that_the_font_of_the_figure_lacks_are_told_once(tmp_path, caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save_confusion(tmp_path / "confusion.png", {"rgb": [[2, 1], [0, 3]]}, ["T\u00e4sse", "\u5927"])
-        save_confusion(tmp_path / "confusion.png", {"rgb": [[2, 1], [0, 3]]}, ["$5_$10", "a$b$c"])  # no formulas
+        for names in (["T\u00e4sse", "\u5927"], ["$5_$10", "a$b$c"]):  # the dollars are no formulas
+            save_confusion(tmp_path / "confusion.png", {"rgb": [[2, 1], [0, 3]]}, names, names)
     assert [path.name for path in tmp_path.iterdir()] == ["confusion.png"]
     assert caplog.text.count("letters that its font lacks") == 1

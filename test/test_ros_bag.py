@@ -168,9 +168,10 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
     with pytest.raises(ConfigError, match="modality is depth, but the model answers from rgb"):
         run(recording, ["depth"], recognizer=FakeRecognizer(["rgb"]))
     bad = tmp_path / "bad.csv"
-    bad.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n1,2,3,four,5,mug\n")
-    with pytest.raises(DataError, match=r"bad.csv, line 2: .*four"):
-        read_truth(bad)
+    for blank in range(3):  # lines without anything count, too
+        bad.write_text("stamp_ns,x_min,y_min,x_max,y_max,label\n" + blank * "\n" + "1,2,3,four,5,mug\n")
+        with pytest.raises(DataError, match=rf"bad.csv, line {2 + blank}: .*four"):
+            read_truth(bad)
     bad.write_text("stamp,label\n")
     with pytest.raises(DataError, match="lacks the columns stamp_ns, x_min"):
         read_truth(bad)

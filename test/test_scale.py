@@ -1,5 +1,6 @@
 """Many samples, classes and groups: what must not grow with their product. Memory by wide margins alone."""
 
+import dataclasses
 import tracemalloc
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -8,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcl_core import metrics, render
+from mmcl_core import confusion, metrics, render
 from mmcl_core.data import folder, workers
 from mmcl_core.data.splits import group_mask, shuffled, spread_repeats
-from mmcl_core.engine import figures, results
 from mmcl_core.engine import predictions as predictions_module
+from mmcl_core.engine import results
 from mmcl_core.engine.charts import heat_table
 from mmcl_core.engine.predictions import Predictions, fused
 from mmcl_core.synth import crops as crop_module
@@ -80,12 +81,13 @@ def test_examples_of_many_samples_are_the_surest_of_each_class_in_turn(monkeypat
 
 
 def test_confusion_of_many_classes_is_a_picture_and_a_page_of_bounded_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "NAMED", 10)
-    monkeypatch.setattr(figures, "SIDE_IN", 2.7)
+    monkeypatch.setattr(confusion, "NAMED", 10)
     classes = [f"class {number}" for number in range(120)]
     counts = np.diag(np.full(120, 5))
     counts[7, 9] = 4
-    figures.save_confusion(tmp_path / "confusion.png", dict.fromkeys(("rgb", "depth", "rgbd"), counts), classes)
+    confusion.save_confusion(
+        tmp_path / "confusion.png", dict.fromkeys(("rgb", "depth", "rgbd"), counts), classes, classes
+    )
     assert max(cv2.imread(str(tmp_path / "confusion.png")).shape) < 1600
     page = heat_table(counts.tolist(), classes)
     assert "<td>class 7</td><td>class 9</td><td>4</td><td>0.44</td>" in page
@@ -93,11 +95,15 @@ def test_confusion_of_many_classes_is_a_picture_and_a_page_of_bounded_size(tmp_p
 
 
 def test_confusion_of_many_classes_of_a_recording_is_a_picture_of_bounded_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_bag, "NAMED", 10)
+    monkeypatch.setattr(confusion, "NAMED", 10)
     found = evaluate_bag.Evaluation([f"class {number}" for number in range(60)])
     for label in found.classes:
-        values = {"truth": label, "label": label, "correct": 1}
-        found.rows.append(tuple(values.get(name, "") for name in evaluate_bag.COLUMNS))
+        values = {column.name: "" for column in dataclasses.fields(evaluate_bag.Row)} | {
+            "truth": label,
+            "label": label,
+            "correct": 1,
+        }
+        found.rows.append(evaluate_bag.Row(**values))
         found.labels.append(0)
     evaluate_bag.draw_confusion(tmp_path / "confusion.png", found, "rgb")
     assert max(cv2.imread(str(tmp_path / "confusion.png")).shape) < 1000

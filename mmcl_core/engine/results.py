@@ -14,20 +14,21 @@ import base64
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mmcl_core import metrics
 from mmcl_core.atomic import write_atomically, write_text
+from mmcl_core.confusion import save_confusion
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.sheet import colourise_depth
 from mmcl_core.engine.evaluation import Evaluation
-from mmcl_core.engine.figures import save_confusion
 from mmcl_core.modality import modality
 
 __all__ = ["write_results"]
@@ -44,9 +45,22 @@ def write_results(evaluation: Evaluation, out: Path) -> None:
     write_atomically(out / "predictions.csv", partial(_write_table, evaluation))
     write_text(out / "samples.json", json.dumps(_examples(evaluation)) + "\n")
     figures = evaluation.report["modalities"]
-    save_confusion(out / "confusion.png", {n: figures[n]["confusion"] for n in figures}, evaluation.classes)
+    _save_confusion(out / "confusion.png", {n: figures[n]["confusion"] for n in figures}, evaluation.classes)
     # The file that the others are looked for by comes last.
     write_text(out / "metrics.json", json.dumps(evaluation.report, indent=1) + "\n")
+
+
+def _save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
+    """The matrices [C, C] of all modalities, but for classes that have no sample and are never predicted."""
+    matrices = {name: np.asarray(counts) for name, counts in confusions.items()}
+    total = np.sum(list(matrices.values()), axis=0)
+    shown = np.flatnonzero(total.sum(axis=0) + total.sum(axis=1)).tolist()
+    titled = {
+        f"{name}: {np.trace(counts) / max(1, counts.sum()):.1%} of {counts.sum()}": counts[np.ix_(shown, shown)]
+        for name, counts in matrices.items()
+    }
+    names = [classes[place] for place in shown]
+    save_confusion(path, titled, names, names)
 
 
 def _write_table(evaluation: Evaluation, file: BinaryIO) -> None:
