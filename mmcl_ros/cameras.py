@@ -9,9 +9,10 @@ from typing import Any
 from mmcl_ros.detections import matrix_of, stamp_of
 from mmcl_ros.qos import without_transport
 
-__all__ = ["CameraTrack", "RectifiedInfo", "info_of_pictures"]
+__all__ = ["UNKNOWN_CAMERA", "CameraTrack", "RectifiedInfo", "camera_of_crop", "info_of_pictures"]
 
 OTHER_CLOCK_NS = 120_000_000_000
+UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ def info_of_pictures(info: Any, topic: str) -> Any:
     fx, fy, cx, cy = matrix_of(info, rectified=True)
     k = (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0)
     return RectifiedInfo(info.header, info.width, info.height, info.binning_x, info.binning_y, info.roi, k, info)
+
+
+def camera_of_crop(
+    camera: tuple[float, float, float, float] | None, left: int, top: int
+) -> tuple[float, float, float, float]:
+    """(fx, fy, cx, cy) in pixels of a crop that begins at a pixel of its picture; zeros: that of the latter is None."""
+    return (camera[0], camera[1], camera[2] - left, camera[3] - top) if camera else UNKNOWN_CAMERA
 
 
 class CameraTrack:

@@ -106,6 +106,7 @@ class Evaluation:
             name: words.replace(NAME_IT, "; name it (--depth-info-topic)") for name, words in found.remarks.items()
         }
         self.problems.update(f"{name}: {words}" for told in (problems, remarks) for name, words in told.items())
+        self.problems.update(found.notes.values())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
             counts = bool(label) and not is_stranger(label, self.classes)

@@ -17,9 +17,11 @@ import numpy as np
 
 from mmcl_core.crops import FARTHEST_MM, UNKNOWN, square_around
 from mmcl_core.errors import InputError
+from mmcl_ros.batches import Batches
+from mmcl_ros.cameras import UNKNOWN_CAMERA, camera_of_crop
 from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
-from mmcl_ros.recognizers import RecognizerLike
+from mmcl_ros.recognizers import RecognizerLike, free_gpu
 
 __all__ = [
     "DECODERS",
@@ -35,7 +37,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN_CAMERA = (0.0, 0.0, 0.0, 0.0)
 NAME_IT = "; name it (depth_info_topic)"
 NO_CAMERA = f"no usable camera info, by which this model goes: answers are worse without{NAME_IT}"
 PART_BYTES = 1 << 26  # of crops that are held, and recognised, at once; a large box alone may take more
@@ -99,6 +100,7 @@ class FrameAnswer:
         size: (width, height) in pixels of the picture that ``roi`` refers to; zeros: not known.
         problems: per modality, what was wrong with its picture as a whole, and which kind of wrong.
         remarks: per modality, what makes answers that were given worse than they could be.
+        notes: by kind, what else went wrong on the way.
         seconds: time spent per stage: ``decode``, ``crop``, ``inference``.
     """
 
@@ -107,6 +109,7 @@ class FrameAnswer:
     size: tuple[int, int] = (0, 0)
     problems: dict[str, tuple[Result, str]] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -277,7 +280,7 @@ class FrameCropper:
                 window = square_around(inside, scale) if scale else inside
                 job.crops[modality] = cut(picture.values, window)
                 size += job.crops[modality].nbytes
-                job.cameras[modality] = _crop_camera(picture.camera, window[0], window[1])
+                job.cameras[modality] = camera_of_crop(picture.camera, window[0], window[1])
             if job.crops:
                 jobs.append(job)
             elif faults:
@@ -312,6 +315,7 @@ class FrameRecognizer(FrameCropper):
     def __init__(self, recognizer: RecognizerLike, settings: FrameSettings | None = None) -> None:
         super().__init__(settings)
         self.recognizer = recognizer
+        self._batches = Batches()
 
     def __call__(
         self,
@@ -339,7 +343,14 @@ class FrameRecognizer(FrameCropper):
         return result
 
     def _infer(self, jobs: Sequence[RegionCrops], result: FrameAnswer) -> None:
-        """Recognise crops of the frame as one batch."""
+        """Recognise crops of the frame as one batch, as several where there is not enough memory for that."""
+        for part in self._batches.parts(jobs):
+            if not self._recognise(part, result):  # the error, and with it the memory, is let go of by now
+                free_gpu()
+                self._infer(part, result)
+
+    def _recognise(self, jobs: Sequence[RegionCrops], result: FrameAnswer) -> bool:
+        """Recognise one batch; False where there is not enough memory for so many at once."""
         answers = result.answers
         crops = {name: [job.crops.get(name) for job in jobs] for name in ("rgb", "depth")}
         given = {name: listed for name, listed in crops.items() if any(crop is not None for crop in listed)}
@@ -349,19 +360,24 @@ class FrameRecognizer(FrameCropper):
                 raise ValueError("the network's output is not finite")
         except Exception as error:  # whatever a network raises, this frame is answered and the next one is tried
             logger.debug("inference failed", exc_info=True)
+            if words := self._batches.shrink(error, len(jobs), self.recognizer.device):
+                result.notes["out of memory"] = words
+                if len(jobs) > 1:
+                    return False
             if isinstance(error, InputError) and len(jobs) > 1:  # one odd crop is not to spoil the others
-                for job in jobs:
-                    self._infer([job], result)
-                return
+                return all([self._recognise([job], result) for job in jobs])
             if isinstance(error, InputError) and len(jobs[0].crops) > 1:  # nor odd depth the colour
                 del jobs[0].crops["depth"]
                 result.problems["depth"] = (Result.BAD_PICTURE, f"region {answers[jobs[0].index].id!r}: {error}")
-                self._infer(jobs, result)
-                return
+                return self._recognise(jobs, result)
             for job in jobs:
                 answers[job.index].result = Result.FAILED
                 answers[job.index].reason = f"inference failed: {type(error).__name__}: {error}"
-            return
+            return True
+        self._enter(jobs, output, answers)
+        return True
+
+    def _enter(self, jobs: Sequence[RegionCrops], output: Any, answers: Sequence[Answer]) -> None:
         for row, job in enumerate(jobs):
             answer = answers[job.index]
             answer.modality = output.modality[row]
@@ -382,9 +398,3 @@ class FrameRecognizer(FrameCropper):
             answer.reason = f"score {answer.score:.3f} is below min_score {self.settings.min_score:g}"
         else:
             answer.result, answer.reason, answer.label = Result.ACCEPTED, "", answer.labels[0]
-
-
-def _crop_camera(
-    camera: tuple[float, float, float, float] | None, left: int, top: int
-) -> tuple[float, float, float, float]:
-    return (camera[0], camera[1], camera[2] - left, camera[3] - top) if camera else UNKNOWN_CAMERA

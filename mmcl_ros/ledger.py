@@ -74,6 +74,7 @@ class Ledger:
             self.malformed += one.result is Result.BAD_REGION
             if one.result in REGION_FAULTS:
                 self.events[one.result.name.lower().replace("_", " ")] = f"region {one.id!r}: {one.reason}"
+        self.events |= answer.notes
 
     def lose(self, reason: str, now: float, counts: bool = True) -> None:
         """Enter a request whose answer was lost to a defect: it failed, whatever regions it had.
