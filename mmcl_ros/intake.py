@@ -178,6 +178,11 @@ class Intake:
         if self._looked_in_vain(groups, now):
             self._plan(now)
             groups += self.pairer.ready(now)
+        if any(group.hurried for group in groups):
+            self.events["no time to wait"] = (
+                f"{self.pairer.counters.hurried} requests so far could not wait for what belongs to them, as of the "
+                f"pictures {self.pairer.most}; send fewer or smaller pictures, or see why the others do not come"
+            )
         return [self._job(group) for group in groups]
 
     def _lacks_info(self, now: float) -> bool:

@@ -97,7 +97,9 @@ class Ledger:
         return events
 
 
-def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0, busy: float = 0.0) -> dict[str, str]:
+def find_problems(
+    intake: Intake, links: Mapping[str, Any], dropped: int = 0, busy: float = 0.0, full: str = "the queue is full"
+) -> dict[str, str]:
     """What is wrong at this moment: words by kind, the most important first.
 
     Args:
@@ -105,6 +107,7 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0, bu
         links: by source, something with the attributes ``link`` and ``topic``.
         dropped: requests lost by a full queue since the last look.
         busy: for how long the answer that is worked on has been, seconds.
+        full: in words, what there was too much of in the queue.
     """
     problems = {}
     now = intake.clock()
@@ -127,7 +130,7 @@ def find_problems(intake: Intake, links: Mapping[str, Any], dropped: int = 0, bu
         )
     if dropped:
         problems["queue full"] = (
-            f"{dropped} requests dropped since the last report: the queue is full, recognition is slower than the data"
+            f"{dropped} requests dropped since the last report: {full}, recognition is slower than the data"
         )
     return problems
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["SLOWEST_S", "Group", "Item", "PairCounters", "Pairer", "nearest"]
+__all__ = ["MEMORY", "SLOWEST_S", "Group", "Item", "PairCounters", "Pairer", "nearest"]
 
 JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time itself jumped
 # What lies farther off is not late, its clock is another one: the largest values of the parameters history, max_wait.
@@ -49,6 +49,7 @@ class Group:
         late: of one that only asks: where its partner came and was forgotten, how far its stamp lies behind the newest
             there, seconds.
         slow: whether a stream that is alive had not come as far as the anchor when the wait was over, but nearly.
+        hurried: whether it had to go without waiting to the end, as the pictures that were kept took too much memory.
     """
 
     stream: str
@@ -57,6 +58,7 @@ class Group:
     gap: float | None = None
     late: float | None = None
     slow: bool = False
+    hurried: bool = False
 
 
 @dataclass
@@ -70,6 +72,7 @@ class PairCounters:
         gaps: by stream, the smallest such distance of these lonely anchors.
         late, slow: of the last anchor that lacked a partner, see :class:`Group`.
         time_jumps: how often the stamps of a stream of pictures jumped back.
+        hurried: how many did not wait to the end, see :class:`Group`.
     """
 
     paired: int = 0
@@ -81,6 +84,7 @@ class PairCounters:
     late: float | None = None
     slow: bool = False
     time_jumps: int = 0
+    hurried: int = 0
 
 
 @dataclass
@@ -161,7 +165,7 @@ class Pairer:
         wait: longest time an anchor waits for a partner, seconds.
         history: how far back in stamps messages are kept, seconds.
         capacity, memory: most messages kept per stream, and most bytes that they take; those of before the stamps
-            jumped back have as much again.
+            jumped back have as much again. Where there is no room for what an anchor waits with, it waits no longer.
     """
 
     def __init__(
@@ -171,6 +175,7 @@ class Pairer:
         self.counters = PairCounters()
         self._streams: dict[str, _Stream] = {}
         self._pending: deque[tuple[str, Item]] = deque()
+        self._hurried: list[Group] = []  # given out ahead of those that wait
         self.anchor = ""
         self._partners: tuple[str, ...] = ()
         self._awaited: frozenset[str] = frozenset()
@@ -213,28 +218,46 @@ class Pairer:
         oldest = min(oldest, len(place.items) - 1)
         excess = _excess(place.items, self.capacity, self.memory)
         place.crowded = excess > oldest
+        if place.crowded:
+            self._hurry(lambda anchor: (nearest(place.stamps, anchor.stamp) or 0) < excess)
         if oldest := max(oldest, excess):
             place.forget(oldest)
         if place.past:
             past = [item for item in place.past if item.received >= aged]
-            place.past = past[_excess(past, self.capacity, self.memory) :]
+            excess = _excess(past, self.capacity, self.memory)
+            if excess:
+                self._hurry(lambda anchor: anchor.received < place.jumped)
+            place.past = past[excess:]
+
+    def _hurry(self, loses: Callable[[Item], bool]) -> None:
+        """Settle the anchors that are about to lose a picture, and for the sake of order those before them."""
+        last = max((number for number, (_, anchor) in enumerate(self._pending, 1) if loses(anchor)), default=0)
+        for _ in range(last):
+            group = self._settle(*self._pending.popleft(), math.inf)
+            assert group is not None, "none waits so long"
+            self._hurried.append(group)
 
     @property
     def kept(self) -> str:
         """In words, which pictures are kept for requests to come, and what to do where one was not."""
         if any(place.crowded for place in self._streams.values()):
-            most = f"no more than the newest {self.capacity} are kept, nor more than {self.memory / (1 << 30):.3g} GB"
-            return f"{most}; send fewer or smaller pictures, or regions sooner"
+            return f"{self.most}; send fewer or smaller pictures, or regions sooner"
         return f"pictures are kept for history = {self.history:g} s; raise history"
+
+    @property
+    def most(self) -> str:
+        """In words, for how many pictures there is room."""
+        return f"no more than the newest {self.capacity} are kept, nor more than {self.memory / (1 << 30):.3g} GB"
 
     def clear(self) -> None:
         """Drop all messages, those that wait among them; the counters stay."""
         self._streams.clear()
         self._pending.clear()
+        self._hurried.clear()
 
     def ready(self, now: float) -> list[Group]:
         """Anchors whose partners are settled, in order of arrival; none overtakes an earlier one."""
-        groups: list[Group] = []
+        groups, self._hurried = self._hurried, []
         while self._pending:
             stream, anchor = self._pending[0]
             group = self._settle(stream, anchor, now)
@@ -247,10 +270,12 @@ class Pairer:
     @property
     def waiting(self) -> bool:
         """Whether any anchor has not been given out yet."""
-        return bool(self._pending)
+        return bool(self._pending or self._hurried)
 
     def deadline(self) -> float | None:
         """When the first waiting anchor will be given out at the latest, seconds; None: none waits."""
+        if self._hurried:
+            return -math.inf
         return self._pending[0][1].received + self.wait if self._pending else None
 
     def newest(self, stream: str) -> Item | None:
@@ -278,14 +303,16 @@ class Pairer:
     def _settle(self, stream: str, anchor: Item, now: float) -> Group | None:
         partners: dict[str, Item] = {}
         gap = late = None
-        slow = False
+        slow = hurried = False
         wanted = [name for name in self._partners if name != stream]
         for name in wanted:
             place = self._streams.get(name, _Stream())
             found, distance = place.find(anchor.stamp, self.window)
             settled = found is not None and (distance == 0 or self._passed(place, stream, anchor, distance))
-            if not settled and name in self._awaited and now < anchor.received + self.wait:
-                return None
+            if not settled and name in self._awaited:
+                if now < anchor.received + self.wait:
+                    return None
+                hurried |= now == math.inf
             if found is None:
                 continue
             if anchor.stamp:
@@ -297,16 +324,18 @@ class Pairer:
                 continue
             gap = distance if gap is None else min(gap, distance)
             # A picture that is yet to come may be nearer than what has come; an hour off it is of another clock.
-            slow |= name in self._awaited and place.latest < anchor.stamp and distance <= self._slowest()
+            slow |= (
+                not hurried and name in self._awaited and place.latest < anchor.stamp and distance <= self._slowest()
+            )
             if place.forgot(anchor.stamp, self.window):
                 late = max(late or 0.0, (place.latest - anchor.stamp) / 1e9)
         current = any(self._streams[name].latest - anchor.stamp < self.history / 2 * 1e9 for name in partners)
         if current or stream in self._partners:
             late = None  # a request that is late is late for all pictures, and a picture asks for none of long ago
-        self._count(stream, wanted, partners)
+        self._count(stream, wanted, partners, hurried)
         if gap is not None:
             self.counters.late, self.counters.slow = late, slow
-        return Group(stream, anchor, partners, gap, late, slow)
+        return Group(stream, anchor, partners, gap, late, slow, hurried)
 
     def _slowest(self) -> float:
         """How far, in seconds, what comes late by its delivery may lie behind when the wait is over."""
@@ -321,13 +350,16 @@ class Pairer:
         follows = place.jumped < own.jumped <= anchor.received < own.jumped + self.wait
         return place.latest > anchor.stamp and (within or not follows)
 
-    def _count(self, stream: str, wanted: list[str], partners: Mapping[str, Item]) -> None:
+    def _count(self, stream: str, wanted: list[str], partners: Mapping[str, Item], hurried: bool) -> None:
         if len(partners) == len(wanted):
             self.counters.paired += 1
         elif partners or stream in self._partners:
             self.counters.one_sided += 1
         else:
             self.counters.unpaired += 1
+        if hurried:  # whether its partner would have come nobody knows
+            self.counters.hurried += 1
+            return
         missing = [name for name in wanted if name in self._awaited and name not in partners]
         self.counters.lonely = self.counters.lonely + 1 if missing else 0
         if not missing:

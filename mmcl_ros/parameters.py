@@ -116,8 +116,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "queue",
         100,
-        "Most requests that wait for the network under the policy every; the oldest beyond are dropped. Those that "
-        "have waited for a sensor together come on top.",
+        "Most requests that wait for the network under the policy every; the oldest beyond are dropped, as are those "
+        "whose pictures take more than 1 GB. Those that have waited for a sensor together come on top of the number.",
         low=1,
         high=100000,
     ),
@@ -132,7 +132,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "max_wait",
         0.1,
-        "Longest wait for a picture that belongs to a request, seconds; at least 5 under the policy every.",
+        "Longest wait for a picture that belongs to a request, seconds; at least 5 under the policy every, less where "
+        "there is no room for more pictures, see history.",
         low=0,
         high=10,
         live=True,

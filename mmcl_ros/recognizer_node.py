@@ -355,7 +355,7 @@ class RecognizerNode(GuardedNode):
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
             found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
         dropped = self.dropped - self._reported if self.values["policy"] == "every" else 0
-        return found | find_problems(self.intake, self._links.sources, dropped, self._worker.busy)
+        return found | find_problems(self.intake, self._links.sources, dropped, self._worker.busy, self._worker.full)
 
     def report(self) -> None:
         """Publish status and diagnostics, and log what is wrong."""

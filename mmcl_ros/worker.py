@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mmcl_ros.backlog import Backlog
 from mmcl_ros.detections import Request
 from mmcl_ros.intake import Intake, Job
 
@@ -39,8 +40,7 @@ class Worker(threading.Thread):
         process: called with each job, outside the lock.
         lost: called with a job on which ``process`` has raised, and what it raised; whoever waits for it is told here.
         every: answer all jobs in order; otherwise only the newest one that is complete.
-        queue: most jobs that wait; the oldest beyond are dropped, but for as many as have become complete at once, as
-            they do when no sensor is waited for any more: that is no sign of work that is too slow.
+        queue: most jobs that wait under ``every``; see :class:`mmcl_ros.backlog.Backlog`.
         running: whether answers can still be sent; told to end, a process cannot, and that is no fault.
 
     Attributes:
@@ -61,10 +61,9 @@ class Worker(threading.Thread):
     ) -> None:
         super().__init__(name="recognizer", daemon=True)
         self._intake, self._changed, self._process, self._lost = intake, changed, process, lost
-        self._limit, self._running = queue if every else 1, running
-        self._every, self._at_once = every, 0  # how many more than one, since the queue was within its limit
+        self._running = running
         self._known: set[tuple[object, ...]] = set()  # errors whose place was shown
-        self._jobs: deque[Job] = deque()
+        self._jobs = Backlog(queue, bursts=True) if every else Backlog(1)
         self._singles: deque[Single] = deque()
         self._was_single = False  # the last job; jobs of the topics take turns with those that were asked for
         self._stopped = False
@@ -78,13 +77,20 @@ class Worker(threading.Thread):
         """For how long it has been at work on one job, seconds; 0: it waits for one."""
         return 0.0 if (began := self._began) is None else time.monotonic() - began
 
+    @property
+    def full(self) -> str:
+        """In words, what there was too much of when a job was dropped last."""
+        return self._jobs.why
+
     def wake(self) -> None:
         """Have the thread look at the intake if anything waits there; the caller holds the lock.
 
         While the thread is at work, which may be for long, what is complete is taken from the intake here: whatever
-        waits there keeps all its pictures.
+        waits there keeps all its pictures. Nothing is to wait for a thread that has ended.
         """
-        if self._began is not None:
+        if self._stopped:
+            self._intake.pairer.clear()
+        elif self._began is not None:
             self._collect(time.monotonic())
         elif self._singles or self._intake.pairer.waiting:
             self._changed.notify()
@@ -162,14 +168,10 @@ class Worker(threading.Thread):
     def _collect(self, now: float) -> None:
         """Take the jobs that are complete, as many as may wait."""
         found = self._intake.jobs(now)
-        more = len(found) - 1 if self._every else 0
-        self._at_once = max(0, more, self._at_once if len(self._jobs) > self._limit else 0)
-        self._jobs.extend(found)
-        if not self.enabled:
+        if self.enabled:
+            self._overtaken += self._jobs.put(found)
+        else:
             self._jobs.clear()
-        while len(self._jobs) > self._limit + self._at_once:
-            self._jobs.popleft()
-            self._overtaken += 1
 
     def _next(self) -> Job | None:
         now = time.monotonic()
@@ -187,7 +189,7 @@ class Worker(threading.Thread):
                     job.done = single.done
                     self._was_single = True
                     return job
-        return self._jobs.popleft() if self._jobs else None
+        return self._jobs.take() if self._jobs else None
 
     def _timeout(self) -> float:
         ends = [single.deadline for single in self._singles]

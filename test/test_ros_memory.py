@@ -1,14 +1,24 @@
-"""Where there is not enough memory for all crops of a picture at once; no ROS needed."""
+"""Memory: too little of it for all crops of a picture at once, and how much of it pictures that wait may take; no ROS.
+
+How much of it the pictures kept for requests to come may take is tested beside the pairing.
+"""
+
+import threading
+from types import SimpleNamespace
 
 import pytest
-from ros_fakes import LEFT, RIGHT, FakeRecognizer, ask, colour, depth, exact, labels, regions
+from ros_fakes import LEFT, RIGHT, FakeRecognizer, Robot, ask, colour, depth, exact, item, labels, regions
 
 from mmcl_core.errors import InputError
 from mmcl_ros import batches
+from mmcl_ros.backlog import Backlog
 from mmcl_ros.batches import Batches, out_of_memory
 from mmcl_ros.detections import read_request
 from mmcl_ros.frames import FrameRecognizer, Result
-from mmcl_ros.ledger import Ledger
+from mmcl_ros.intake import Job
+from mmcl_ros.ledger import Ledger, find_problems
+from mmcl_ros.pairing import Pairer
+from mmcl_ros.worker import Worker
 
 BOXES = [LEFT, RIGHT, RIGHT, LEFT, RIGHT]
 BRIGHTNESS = ["dark", "bright", "bright", "dark", "bright"]
@@ -102,3 +112,116 @@ def test_crops_that_come_one_by_one_are_still_single():
     assert list(sizes.parts("abc")) == ["a", "b", "c"]
     assert list(Batches().parts("abc")) == ["abc"]
     assert list(Batches().parts("")) == []
+
+
+def job(*pictures):
+    """One whose pictures are messages of so many bytes, or given."""
+    given = [SimpleNamespace(data=range(one)) if isinstance(one, int) else one for one in pictures]
+    return Job(None, None, dict(zip(("rgb", "depth"), given, strict=False)), {}, 0.0)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(100, 10), (300, 3), (500, 2), (5000, 1)])
+def test_no_more_jobs_wait_than_there_is_memory_for_their_pictures(size, kept):
+    """However many the queue may have, and though all became complete at once; the newest one always waits."""
+    queue = Backlog(1000, bursts=True, memory=1000)
+    jobs = [job(size // 2, size // 2) for _ in range(20)]
+    assert queue.put(jobs) == 20 - kept
+    assert list(queue) == jobs[-kept:]
+    assert queue.held == kept * size
+    assert "GB of pictures" in queue.why
+    assert [queue.take() for _ in range(kept)] == jobs[-kept:]
+    assert (len(queue), queue.held) == (0, 0)
+
+
+def test_a_picture_that_several_requests_share_is_weighed_once():
+    """As of two detectors, or of a slow sensor beside a fast one."""
+    queue, shared = Backlog(1000, memory=1000), SimpleNamespace(data=bytes(600))
+    assert queue.put([job(shared)]) + queue.put([job(shared)]) + queue.put([job(300, shared)]) == 0
+    assert queue.held == 900
+    queue.take()
+    queue.take()
+    assert queue.held == 900
+    queue.take()
+    assert queue.held == 0
+    queue.put([job(shared)])
+    queue.clear()
+    assert (len(queue), queue.held) == (0, 0)
+
+
+def test_why_requests_were_dropped_is_said():
+    robot, changed = Robot("rgb", wanted=("rgb",)), threading.Condition()
+    robot.collect = lambda: None  # left to the worker
+    worker = Worker(robot.intake, changed, None, None, every=True, queue=9, running=lambda: True)
+    worker._jobs = Backlog(9, bursts=True, memory=3 << 28)
+    robot.intake.jobs = lambda now: [job(1 << 28)]
+    for _ in range(4):
+        worker._collect(0.0)
+    assert (len(worker._jobs), worker._overtaken) == (3, 1)
+    words = find_problems(robot.intake, {}, 1, full=worker.full)["queue full"]
+    assert words == (
+        "1 requests dropped since the last report: the queue holds 0.75 GB of pictures, the most there may be, "
+        "recognition is slower than the data"
+    )
+
+
+def held(pairer):
+    """Bytes of all pictures that a pairer refers to."""
+    streams = pairer._streams.values()
+    items = [item for stream in streams for item in (*stream.items, *stream.past)]
+    items += [item for _, item in pairer._pending]
+    return sum({id(item): item.size for item in items}.values())
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_pictures_that_wait_for_the_other_sensor_are_bounded_and_answered_without_it(jumps):
+    """Depth is expected and does not come; 40 pictures come in the time they would wait, 10 fit in the memory."""
+    made, given = Pairer(0.02, 5.0, history=5.0, memory=1000), []
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    stamps = [n * 50 if n < 20 or not jumps else n * 50 - 100_000 for n in range(2000, 2040)]
+    for n, stamp in enumerate(stamps):
+        made.add("rgb", item(stamp, received=n * 0.05, size=100))
+        given += made.ready(n * 0.05)
+        assert held(made) <= (1000 if n < 20 or not jumps else 2000)
+    assert [group.anchor.stamp // 1_000_000 for group in given] == stamps[: len(given)], "in order, none lost"
+    assert len(given) >= 20
+    assert all(group.hurried and not group.partners for group in given)
+    assert (made.counters.hurried, made.counters.lonely) == (len(given), 0)
+    rest = made.ready(99.0)
+    assert [group.hurried for group in rest] == [False] * (40 - len(given))
+    assert made.counters.lonely == len(rest)
+
+
+def test_regions_that_wait_are_answered_before_their_picture_is_let_go_of():
+    robot = Robot("rgbd", roi_source="detections")
+    pairer = robot.intake.pairer
+    pairer.wait = pairer.history = 5.0
+    pairer.memory = 5 * 4 * 4 * 3  # five of its pictures
+    robot.detect()
+    robot.send("rgb")
+    found = robot.run(0.4, "rgb", rate=20)
+    assert found == [("rgb",)]
+    assert robot.jobs[0].header.stamp.sec == 100
+    words = robot.intake.events["no time to wait"]
+    assert words.startswith(
+        "1 requests so far could not wait for what belongs to them, as of the pictures no more than"
+    )
+    robot.detect()
+    robot.send("depth")
+    robot.send("rgb")
+    assert list(robot.jobs[-1].pictures) == ["rgb", "depth"]
+    assert pairer.counters.hurried == 1, "one that found all it wants did not hurry"
+
+
+def test_no_picture_waits_for_a_thread_that_has_ended():
+    """By a defect; the node says so, and must not take more memory with every picture."""
+    robot, changed = Robot("rgb", wanted=("rgb",)), threading.Condition()
+    robot.collect = lambda: None  # left to the worker
+    worker = Worker(robot.intake, changed, None, None, every=True, queue=9, running=lambda: True)
+    robot.intake.jobs = lambda now: 1 / 0
+    worker.start()
+    worker.join(10)
+    assert worker.failure
+    for _ in range(5):
+        robot.send("rgb")
+        worker.wake()
+        assert held(robot.intake.pairer) == 0
