@@ -29,11 +29,11 @@ def decode_compressed_colour(message: Any) -> np.ndarray:
     """The picture of a ``CompressedImage`` as uint8 [H, W, 3], RGB order; JPEG, PNG, whatever OpenCV reads.
 
     Raises:
-        InputError: the data is no readable picture, or the message belongs to the ``compressedDepth`` transport.
+        InputError: the data is no readable picture, or the message says that it is depth.
     """
     import cv2
 
-    if "compressedDepth" in message.format:
+    if "compressedDepth" in message.format or message.format.partition(";")[0].strip() in ("16UC1", "32FC1"):
         raise InputError(f"format {message.format!r} is depth; it cannot serve as colour")
     picture = _imdecode(message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, message.format)
     # The transport writes "rgb8; jpeg compressed rgb8" when it handed red first to an encoder that takes blue first.
@@ -70,7 +70,7 @@ def decode_compressed_depth(message: Any) -> np.ndarray:
     if "compressedDepth" not in coding:
         if "jp" in message.format.lower():
             raise InputError(f"format {message.format!r} is lossy and holds no depth; use compressedDepth or raw")
-        return _depth_values(_png_depth(data, message.format), "16UC1", 0.0, 0.0)
+        return _plain_depth(data, message.format)
     if encoding not in ("16UC1", "mono16", "32FC1"):
         raise InputError(f"compressedDepth of encoding {encoding!r} is not known; supported are 16UC1, 32FC1")
     if len(data) <= DEPTH_HEADER.size:
@@ -142,10 +142,23 @@ def _rvl_numbers(words: np.ndarray) -> np.ndarray:
     return np.add.reduceat((groups & 7) << (3 * rank), starts)
 
 
-def _png_depth(data: bytes, name: str) -> np.ndarray:
+def _plain_depth(data: bytes, name: str) -> np.ndarray:
+    """Depth that is stored as it is: a PNG or TIFF of millimetres, or a TIFF of metres as of the encoding 32FC1."""
     import cv2
 
     picture = _imdecode(data, cv2.IMREAD_UNCHANGED, name)
+    if picture.ndim == 2 and picture.dtype == np.float32:
+        return np.where((picture > 0) & (picture < np.inf), picture, np.float32(0))
+    return _sixteen_bits(picture, name)
+
+
+def _png_depth(data: bytes, name: str) -> np.ndarray:
+    import cv2
+
+    return _sixteen_bits(_imdecode(data, cv2.IMREAD_UNCHANGED, name), name)
+
+
+def _sixteen_bits(picture: np.ndarray, name: str) -> np.ndarray:
     if picture.ndim != 2 or picture.dtype != np.uint16:
         raise InputError(f"format {name!r}: depth is 16 bits and one channel, not {picture.dtype} {picture.shape}")
     return picture

@@ -37,6 +37,8 @@ RGB_ENCODINGS: dict[str, tuple[str, int]] = {
     "mono8": ("u1", 1),
     "rgb16": ("u2", 3),
     "bgr16": ("u2", 3),
+    "rgba16": ("u2", 4),
+    "bgra16": ("u2", 4),
     "mono16": ("u2", 1),
     "yuv422": ("u1", 2),
     "yuv422_yuy2": ("u1", 2),
@@ -47,6 +49,8 @@ RGB_ENCODINGS: dict[str, tuple[str, int]] = {
     "8UC1": ("u1", 1),
     "8UC3": ("u1", 3),
     "8UC4": ("u1", 4),
+    "16UC3": ("u2", 3),
+    "16UC4": ("u2", 4),
     "nv12": ("u1", 1),  # the plane of luma; that of chroma follows it, see CHROMA
     "nv21": ("u1", 1),
     "nv24": ("u1", 1),

@@ -224,6 +224,27 @@ def test_a_corrupt_picture_writes_nothing_past_the_log(capfd):
     assert cv2.utils.logging.setLogLevel(usual) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "picture"),
+    [
+        ("16UC1; png compressed ", np.full((4, 4), 900, np.uint16)),
+        ("16UC1; tiff compressed ", np.full((4, 4), 900, np.uint16)),
+        ("32FC1; tiff compressed ", np.full((4, 4), 0.9, np.float32)),
+    ],
+)
+def test_depth_on_the_topic_of_colour_is_refused_and_on_its_own_taken(text, picture):
+    """As a picture of colour it would be a dark grey one, answered without a word. TIFF holds metres as well."""
+    data = encode(f".{text.split()[1]}", picture)
+    with pytest.raises(InputError, match="is depth; it cannot serve as colour"):
+        decode_rgb(compressed(text, data))
+    np.testing.assert_array_equal(decode_depth(compressed(text, data)), picture)
+
+
+def test_metres_in_a_tiff_without_a_reading_are_zero():
+    data = encode(".tiff", np.array([[np.nan, np.inf, -1, 0, 1.5]], np.float32))
+    assert decode_depth(compressed("32FC1; tiff compressed ", data)).tolist() == [[0, 0, 0, 0, 1.5]]
+
+
 def test_eight_bit_png_is_no_depth():
     with pytest.raises(InputError, match="16 bits"):
         decode_depth(compressed("png", encode(".png", np.zeros((4, 4), np.uint8))))

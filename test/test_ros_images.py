@@ -62,7 +62,7 @@ def slow_rgb(encoding, values):
                 out[r, c] = [byte(pixel, kind)] * 3
             elif encoding.startswith(("rgb",)):
                 out[r, c] = [byte(p, kind) for p in pixel[:3]]
-            elif encoding.startswith(("bgr", "8UC3", "8UC4")):
+            elif encoding.startswith(("bgr", "8UC3", "8UC4", "16UC3", "16UC4")):
                 out[r, c] = [byte(p, kind) for p in pixel[2::-1]]
             else:
                 even = c - c % 2
@@ -84,7 +84,7 @@ def test_colour_equals_the_definition(encoding, padding, big):
     np.testing.assert_allclose(got.astype(float), slow_rgb(encoding, values), atol=tolerance)
 
 
-@pytest.mark.parametrize("encoding", ["rgb16", "bgr16", "mono16"])
+@pytest.mark.parametrize("encoding", ["rgb16", "bgr16", "rgba16", "bgra16", "16UC3", "16UC4", "mono16"])
 def test_sixteen_bits_are_scaled_over_their_whole_range(encoding):
     _, channels = RGB_ENCODINGS[encoding]
     values = np.repeat(np.uint16([[0, 128, 129, 257, 65535 - 129, 65535 - 128, 65535]])[..., None], channels, axis=2)
