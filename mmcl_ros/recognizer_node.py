@@ -224,6 +224,8 @@ class RecognizerNode(GuardedNode):
         model, embeddings = self.recognizer.model_id, self.values["publish_embeddings"]
         message = reports.answers_message(job.header, model, answer, embeddings)
         if job.done is not None:
+            with self._changed:
+                self.ledger.events |= answer.notes
             job.done(message)
             return
         self._send(job, answer, message)

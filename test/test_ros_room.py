@@ -8,7 +8,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from mmcl_ros.msg import RecognitionArray
-from ros_bench import rgb_message, stamped, status_of
+from mmcl_ros.srv import RecognizeOnce
+from ros_bench import region_message, rgb_message, stamped, status_of
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
@@ -58,3 +59,22 @@ def test_pictures_that_wait_for_the_network_are_dropped_when_there_is_no_more_ro
     assert [answer.header for answer in found] == [stamped(0), *map(stamped, range(31, 41))]
     bench.wait(lambda: statuses and statuses[-1].dropped == 30, "the count")
     assert any("30 requests dropped" in one.cause and "GB of pictures" in one.cause for one in statuses)
+
+
+def test_that_a_batch_was_too_large_is_said_whoever_asked_for_it(bench):
+    class Small(FakeRecognizer):
+        def recognize(self, rgb=None, **given):
+            if len(rgb) > 1:
+                raise RuntimeError("CUDA out of memory")
+            return super().recognize(rgb=rgb, **given)
+
+    bench.recognizer(Small(), modality="rgb", roi_source="center", stale_after=60.0)
+    found, statuses = bench.collect(RecognitionArray, "/recognitions"), status_of(bench)
+    bench.publisher(Image, "/rgb/image").publish(rgb_message(0))
+    bench.wait(lambda: found, "an answer")
+    asked = RecognizeOnce.Request(regions=region_message(0, [(0, 0, 20, 20), (20, 0, 20, 20)]).regions, timeout=9.0)
+    answer = bench.call(RecognizeOnce, "/recognizer/recognize_once", asked).answer
+    assert [one.label for one in answer.recognitions] == ["dark", "dark"]
+    says = "out of memory on cpu with 2 crops at once; for 5 minutes no more than 1 are tried at once"
+    bench.wait(lambda: any(one.cause.startswith(says) for one in statuses), "the cause")
+    assert statuses[-1].failed == 0
