@@ -196,6 +196,30 @@ def test_a_state_of_another_version_is_named(stopped, capsys, change):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"stage": 2}, "was saved in stage 3, and method supervised has 1 (train):"),
+        ({"stage": 1}, "was saved in stage 2, and method supervised has 1 (train):"),
+        ({"stage": -1}, "was saved in stage 0, and method supervised has 1 (train):"),
+        ({"step": 5}, "was saved after update 5 of stage train, which has 4:"),
+        ({"step": -1}, "was saved after update -1 of stage train, which has 4:"),
+    ],
+)
+def test_a_state_of_a_stage_or_update_that_there_is_not_is_refused(stopped, capsys, place, said):
+    state = load_state(stopped / "state.pt")
+    state.update(place)
+    checkpoint.save_state(stopped / "state.pt", state)
+    before = {path: path.read_bytes() for path in stopped.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert command.main(["--resume", str(stopped), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {stopped / 'state.pt'} {said}")
+    assert "--overwrite" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in stopped.iterdir() if path.is_file()} == before
+
+
 def test_where_a_run_goes_on_is_no_edited_setting(stopped):
     settings = yaml.safe_load((stopped / "config.yaml").read_text())
     settings["train"]["threads"], settings["out"], settings["model"]["init_from"] = 2, "elsewhere", "moved"

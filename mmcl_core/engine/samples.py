@@ -236,7 +236,8 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
     """Refuse to go on with other settings or samples than before; another number of processes or precision is told.
 
     Raises:
-        CheckpointError: the state was saved with other settings, or belongs to another set or other samples of it.
+        CheckpointError: the state was saved with other settings, belongs to another set or other samples of it, or is
+            of a stage or an update that the method does not have.
     """
     asked, saved = dict(flat(to_dict(samples.config))), state.get("settings", {})  # none in older states
     fixed = (saved.keys() & asked.keys()) - FREE_SETTINGS - STARTING_WEIGHTS
@@ -259,6 +260,7 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
             f"{run} was begun by a version of this program that drew other samples for training and validation; "
             "finish it with that version, or start a new run"
         )
+    _check_place(state, run / "state.pt", samples)
     if state["processes"] != processes:
         logger.warning(
             "begun on %d process(es), goes on with %d: equal but for rounding and dropout",
@@ -269,6 +271,26 @@ def check_state(state: dict[str, Any], run: Path, samples: Samples, processes: i
             "begun in %s, goes on in %s, which is this machine's choice (train.precision): the end is another one",
             then, precision,
         )  # fmt: skip
+
+
+def _check_place(state: dict[str, Any], path: Path, samples: Samples) -> None:
+    """Refuse a state of a stage, or of an update in it, that the method does not have.
+
+    Raises:
+        CheckpointError: naming file, place and stages.
+    """
+    stages, index, step = samples.method.stages(), state["stage"], state["step"]
+    there = 0 <= index < len(stages)
+    updates = samples.steps_per_epoch * stages[index].epochs if there else 0
+    if there and 0 <= step <= updates:
+        return
+    names = ", ".join(stage.name for stage in stages)
+    saved = f"in stage {index + 1}" if not there else f"after update {step} of stage {stages[index].name}"
+    known = f"which has {updates}" if there else f"and method {samples.method.name} has {len(stages)} ({names})"
+    raise CheckpointError(
+        f"{path} was saved {saved}, {known}: other settings of the method, or another version of this program, had "
+        "others; finish the run with these, or start it again with --overwrite"
+    )
 
 
 def _cat(parts: list[Tensor]) -> Tensor:
