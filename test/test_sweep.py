@@ -17,8 +17,9 @@ from test_workers import wait_for
 from mmcl_core import sweep as command
 from mmcl_core.config import to_dict
 from mmcl_core.engine.runfolder import read_config
+from mmcl_core.engine.sweep.costs import read_costs
 from mmcl_core.engine.sweep.plan import make_plan
-from mmcl_core.engine.sweep.pool import Outcome, Task, last_line, read_costs, run_tasks
+from mmcl_core.engine.sweep.pool import Outcome, Task, last_line, run_tasks
 from mmcl_core.engine.sweep.session import Session
 from mmcl_core.engine.sweep.table import read_table
 
@@ -259,6 +260,9 @@ def test_killed_in_the_middle_and_started_again(swept, tmp_path):
     saved = (out / "runs" / expected[0]["run"] / "sweep.log").read_text()
     assert saved.count("--- ") == 2  # the process of the first sweep, and that which went on
     assert "the state is saved" in saved
+    costs = read_costs(out / "runs" / expected[0]["run"])
+    assert [cost["status"] for cost in costs] == [command.EXIT_STOPPED, 0]
+    assert all(cost["seconds"] > 0 and cost["cpu_seconds"] > 0 for cost in costs)
     # Once more: nothing to do, not even an evaluation, and no process is started.
     files = {path: path.stat().st_mtime_ns for path in out.glob("runs/**/*")}
     assert sweep(*arguments) == 0

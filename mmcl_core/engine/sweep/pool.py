@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,12 @@ from typing import Any
 import mmcl_core
 from mmcl_core.cli import EXIT_STOPPED
 from mmcl_core.engine.interrupt import StopSignals
+from mmcl_core.engine.sweep.costs import read_costs, write_end
 
-__all__ = ["Outcome", "Task", "last_line", "past_failure", "read_costs", "run_tasks"]
+__all__ = ["Outcome", "Task", "last_line", "past_failure", "run_tasks"]
 
 logger = logging.getLogger(__name__)
 
-#: The numbers of a line of ``sweep.jsonl``.
-_COSTS = ("status", "seconds", "cpu_seconds", "share")
 _PAUSE = 0.1  # seconds between two looks
 
 
@@ -33,7 +33,8 @@ class Task:
 
     Attributes:
         key: its name.
-        folder: where ``sweep.log`` (what it says) and ``sweep.jsonl`` (what each process cost) go.
+        folder: where ``sweep.log`` (what it says) and ``sweep.jsonl`` go (what each process cost, see
+            :mod:`mmcl_core.engine.sweep.costs`).
         job: handed to the process as a line of JSON on its standard input, see :func:`run_tasks`.
         after: key of the task that has to be done before; empty, or one that is not in the list: none.
     """
@@ -46,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: ``done``, ``failed`` or ``stopped``, and for a failure why."""
+    """How a task ended: ``done``, ``failed`` or ``stopped``, for a failure why, and the seconds that it worked."""
 
     state: str
     reason: str = ""
@@ -57,8 +58,7 @@ class Outcome:
 class _Running:
     task: Task
     process: subprocess.Popen[str]
-    device: str
-    share: int
+    facts: Mapping[str, Any]
     begun: float = field(default_factory=time.monotonic)
 
 
@@ -70,9 +70,10 @@ def run_tasks(
 ) -> bool:
     """Run tasks, as many at once as there are slots.
 
-    The job of a task goes to its process with ``device`` set to that of its slot. Standard input stays open: a process
-    sees its end when this one is gone, however that happened. SIGTERM, SIGINT and SIGUSR1 are answered by SIGTERM to
-    all processes; it returns when they have ended.
+    The job of a task goes to its process with ``device`` set to that of its slot, and with ``cost``, the ``process``
+    (its name), ``device`` and ``share`` of its lines in ``sweep.jsonl``. Standard input stays open: a process sees its
+    end when this one is gone, however that happened. SIGTERM, SIGINT and SIGUSR1 are answered by SIGTERM to all
+    processes; it returns when they have ended.
 
     Args:
         tasks: in the order in which to start them, as far as ``after`` allows.
@@ -121,26 +122,6 @@ def run_tasks(
     return not asked
 
 
-def read_costs(folder: Path) -> list[dict[str, Any]]:
-    """What the processes of a task cost so far: ``status``, ``seconds``, ``cpu_seconds``, ``device``, ``share``.
-
-    Lines that were cut off or edited are left out.
-    """
-    try:
-        lines = (folder / "sweep.jsonl").read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    records = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
-    return [record for record in records if isinstance(record, dict) and all(map(_is_number, map(record.get, _COSTS)))]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
-
-
 def last_line(log: Path) -> str:
     """The last line of a log with something in it, without the time in front; empty without one."""
     try:
@@ -152,6 +133,7 @@ def last_line(log: Path) -> str:
 
 def _start(task: Task, command: Sequence[str], device: str, share: int) -> _Running:
     task.folder.mkdir(parents=True, exist_ok=True)
+    facts = {"process": uuid.uuid4().hex[:12], "device": device, "share": share}
     with (task.folder / "sweep.log").open("a", encoding="utf-8") as log:
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, device {device}\n")
         log.flush()
@@ -162,9 +144,9 @@ def _start(task: Task, command: Sequence[str], device: str, share: int) -> _Runn
         )  # fmt: skip
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it ended at once; its log says why
-        process.stdin.write(json.dumps({**task.job, "device": device}) + "\n")
+        process.stdin.write(json.dumps({**task.job, "device": device, "cost": facts}) + "\n")
         process.stdin.flush()
-    return _Running(task, process, device, share)
+    return _Running(task, process, facts)
 
 
 def _search_path() -> str:
@@ -182,17 +164,8 @@ def _look(one: _Running, asked: bool) -> Outcome | None:
     assert one.process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         one.process.stdin.close()
-    seconds = time.monotonic() - one.begun
-    cost = {
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "status": code,
-        "seconds": round(seconds, 3),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-        "device": one.device,
-        "share": one.share,
-    }
-    with (one.task.folder / "sweep.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(cost) + "\n")
+    elapsed, cpu_seconds = time.monotonic() - one.begun, usage.ru_utime + usage.ru_stime
+    seconds = write_end(one.task.folder, one.facts, code, elapsed, cpu_seconds)
     if code == 0:
         return Outcome("done", "", seconds)
     if code == EXIT_STOPPED or (asked and code == -signal.SIGTERM):
@@ -207,6 +180,6 @@ def _reason(folder: Path, code: int) -> str:
 
 
 def past_failure(folder: Path) -> str:
-    """Why the last process of a task failed, in an earlier start; empty where it did not."""
-    code = next((int(record["status"]) for record in reversed(read_costs(folder))), 0)
+    """Why the last process of a task failed, in an earlier start; empty where it did not, or nobody saw it end."""
+    code = next((int(record["status"] or 0) for record in reversed(read_costs(folder))), 0)
     return "" if code in (0, EXIT_STOPPED, -signal.SIGTERM) else _reason(folder, code)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl_core.engine.runfolder import is_finished
+from mmcl_core.engine.sweep.costs import read_costs
 from mmcl_core.engine.sweep.plan import Place, Plan, Run
-from mmcl_core.engine.sweep.pool import Outcome, past_failure, read_costs
+from mmcl_core.engine.sweep.pool import Outcome, past_failure
 from mmcl_core.engine.sweep.seeds import Paired, Spread, paired_difference, spread
 from mmcl_core.engine.sweep.table import Column, Comparison, Paper, Row
 
@@ -21,7 +22,8 @@ MEASURES = {"top1": "top-1", "group_mean": "group mean"}
 
 
 class Cost(NamedTuple):
-    """Wall-clock seconds of all processes of some runs, and their cost in CPU- and GPU-hours."""
+    """Seconds that all processes of some runs worked, and their cost in CPU- and GPU-hours; what does not count is told
+    in :mod:`mmcl_core.engine.sweep.costs`."""
 
     seconds: float = 0.0
     cpu_hours: float = 0.0

@@ -1,9 +1,10 @@
 """One run of a sweep in a process of its own: it trains, or goes on training, and then evaluates.
 
-The job comes as one line of JSON on standard input: ``config``, ``device``, ``run`` (folder) and ``tests`` (``folder``,
-``split``, ``label`` and ``hide_camera`` of each). When the other end of standard input is closed, because the sweep has
-ended or was killed, the run saves its state and stops. Standard output is the log; it is locked, so that a second
-process for the same run waits until the first has ended. Exit statuses are those of :mod:`mmcl_core.train`.
+The job comes as one line of JSON on standard input: ``config``, ``device``, ``run`` (folder), ``tests`` (``folder``,
+``split``, ``label`` and ``hide_camera`` of each) and ``cost``, see :func:`mmcl_core.engine.sweep.pool.run_tasks`. When
+the other end of standard input is closed, because the sweep has ended or was killed, the run saves its state and stops.
+Standard output is the log; it is locked, so that a second process for the same run waits until the first has ended,
+which costs the run nothing. Exit statuses are those of :mod:`mmcl_core.train`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, run_command
+from mmcl_core.engine.sweep.costs import Meter
 from mmcl_core.errors import ConfigError
 
 __all__ = ["is_complete", "main"]
@@ -31,9 +33,16 @@ def main() -> int:
     """Do the job on standard input; returns the exit status."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_when_alone, name="sweep-watch", daemon=True).start()
+    meter = Meter(Path(job["run"]), job["cost"])
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
-    return run_command(lambda: _work(job))
+        try:
+            fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with meter.waiting():
+                fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
+    with meter:
+        meter.status = run_command(lambda: _work(job))
+    return meter.status
 
 
 def is_complete(run: Path, tests: list[dict[str, Any]]) -> bool:
