@@ -14,7 +14,9 @@ from mmcl_core.config import to_dict
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine.checks import check_data, check_settings
 from mmcl_core.engine.device import train_device
+from mmcl_core.engine.distributed import World
 from mmcl_core.engine.runlog import read_rows
+from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, DataError
 
@@ -235,6 +237,21 @@ def test_validation_on_what_is_trained_on_is_told(tmp_path, caplog, split, told)
     settings = tiny.settings(prepared.path, f"data.val_split={split}", "train.keep=last")
     check_data(settings, prepared, ("rgb",), train, val, len(train))
     assert ("are both 'train': validation looks at what is trained on" in caplog.text) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("data.val_split=test", "train.keep=last"), "will flatter what it calibrates;"),
+        (("data.val_split=test", "train.keep=best"), "will flatter what it calibrates and chooses;"),
+        (("data.val_fraction=0.2", "train.keep=best"), ""),
+    ],
+)
+def test_validation_on_the_test_split_is_told(data, caplog, words, told):
+    Samples(tiny.settings(data, *words), World(), torch.device("cpu"))
+    found = [line for line in caplog.messages if "data.val_split is 'test'" in line]
+    assert len(found) == bool(told)
+    assert all(told in line for line in found)
 
 
 def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, capsys):

@@ -110,6 +110,22 @@ def test_a_row_may_have_settings_of_its_own_at_a_point(write):
             read_table(write(text.replace("{name: ce,", f"{{name: ce, points: {wrong},")))
 
 
+@pytest.mark.parametrize(
+    ("split", "evaluate", "refused"),
+    [
+        ("test", "", {"rgb", "depth"}),
+        ("train", "", set()),
+        ("train", "evaluate: [{name: more, set: tiny, split: train, modality: [depth]}]\n", {"depth"}),
+    ],
+)
+def test_weights_are_not_tested_on_what_they_are_chosen_by(write, split, evaluate, refused):
+    """The other row keeps the last ones."""
+    text = TABLE.replace("name: multi,", f"name: multi, settings: {{train.keep: best, data.val_split: {split}}},")
+    plan = make_plan(read_table(write(text + evaluate, "table.yaml", "data.val_split=test")), [0])
+    assert {(place.row, place.column) for place in plan.problems} == {("multi", column) for column in refused}
+    assert all(f"weights by data.val_split={split}" in problem for problem in plan.problems.values())
+
+
 @pytest.mark.parametrize(("name", "option"), [("seed", "--seeds"), ("data.root", "--data")])
 def test_seed_and_data_are_no_settings_of_a_sweep(write, name, option):
     with pytest.raises(ConfigError, match=f"{name} of a sweep is given by {option}"):

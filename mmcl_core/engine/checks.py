@@ -319,6 +319,11 @@ def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int
             "data.val_split and data.train_split are both %r: validation looks at what is trained on, and its accuracy "
             "says nothing about other samples", config.data.val_split,
         )  # fmt: skip
+    if len(val) and config.data.val_split == "test":
+        logger.warning(
+            "data.val_split is 'test': figures on that split will flatter what it calibrates%s; data.val_split='' "
+            "data.val_fraction=0.1 holds others back", " and chooses" if config.train.keep == "best" else "",
+        )  # fmt: skip
     if len(taught - {-1}) == 1 and taught != {-1}:
         logger.warning("all labelled samples to train on are of one class, %s", prepared.classes[max(taught)])
     untaught = [name for label, name in enumerate(prepared.classes) if label not in taught]

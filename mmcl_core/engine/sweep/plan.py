@@ -240,6 +240,8 @@ class _Planner:
         try:
             run = self._run(place)
             own = self._test("", self._set_of(self.table.rows[place.row]), self.table.split, ())
+            tests = [test for test in (own, *self.further) if modality in (test.modalities or (modality,))]
+            self._refuse_chosen(run.config, tests)
         except (ConfigError, DataError) as error:
             if needed and isinstance(error, DataError):
                 raise
@@ -247,9 +249,7 @@ class _Planner:
             return
         self.keys[place] = run.key
         run.places.append(place)
-        for test in (own, *self.further):
-            if test not in run.tests and modality in (test.modalities or (modality,)):
-                run.tests.append(test)
+        run.tests += [test for test in tests if test not in run.tests]
 
     def _run(self, place: Place) -> Run:
         row = self.table.rows[place.row]
@@ -281,6 +281,17 @@ class _Planner:
             config = override(config, _filled(row.points.get(place.point, {}), column.modality), where)
         config = override(config, self.overrides, "command line")
         return override(config, {"seed": place.seed, "data.root": str(self._set_of(row))}, where)
+
+    def _refuse_chosen(self, config: Config, tests: Sequence[Test]) -> None:
+        """Refuse to test weights on what they are chosen by."""
+        data, content = config.data, self._content(Path(config.data.root))[0]
+        for test in tests:
+            if config.train.keep == "best" and (test.content, test.split) == (content, data.val_split):
+                raise ConfigError(
+                    f"train.keep=best chooses weights by data.val_split={data.val_split}, and that split of "
+                    f"{test.folder} is what they are tested on; choose by another (data.val_split, data.val_fraction), "
+                    "or take train.keep=last"
+                )
 
     def _set_of(self, row: Row) -> Path:
         return self.folders[row.set or next(iter(self.folders))]
