@@ -47,7 +47,10 @@ def run_processes(count, config, run):
         (True, ("method=cmc", "cmc.negatives=5", "cmc.probe_epochs=1")),
         (True, ("method=input_dropout", "input_dropout.drop=either")),
         (False, ("method=moddrop", "moddrop.alone_epochs=1", "moddrop.input_keep=1")),
-        (True, ("method=moddrop", "moddrop.alone_epochs=1", "moddrop.input_keep=1", "train.accumulate=3")),
+        (
+            True,
+            ("method=moddrop", "moddrop.alone_epochs=1", "moddrop.input_keep=1", "train.accumulate=3", "optim.lr=1e-3"),
+        ),
         (True, ("method=two_step", "train.head_epochs=1", "optim.lr=1e-3")),
         (True, PIX2PIX),
         (True, ("method=hallucination", "train.target=rgb", *TEACHER, "optim.lr=1e-3")),

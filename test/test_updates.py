@@ -281,6 +281,28 @@ def test_every_label_of_a_step_weighs_the_same_whatever_part_it_is_in(tmp_path, 
     assert all(value == 0 for name, value in step(trainer, parts).items() if name.startswith("class"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "stage", "name"),
+    [
+        (("method=mmcl",), 0, "class depth mlp"),
+        (("method=supervised",), 0, "class depth"),
+        (("method=hallucination", "train.target=rgb"), 1, "class"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_a_sample_that_is_left_out_as_the_only_one_of_its_part_does_not_count(tmp_path, overrides, stage, name):
+    """The mean over the labels is then that of the other part alone."""
+    data = tiny.make_set(tmp_path / "set", missing=True)
+    words = ("model.dropout=0", "optim.lr=0", "train.batch=24", "train.accumulate=2", "data.val_fraction=0")
+    trainer, parts = begun(data, tmp_path, *words, *overrides, stage=stage)
+    (_, first), (_, second) = parts
+    first.present["rgb"][:], first.present["depth"][:] = True, torch.arange(12) < 1
+    found = step(trainer, parts)
+    alone = trainer.method.losses(trainer.system, second, trainer.stage, trainer.stage.updates[0])
+    assert found[name] > 0
+    assert found[name] == pytest.approx(alone[name].item(), rel=1e-4)
+
+
 def test_no_gradient_is_left_for_the_next_update(data, tmp_path):
     words = ("method=supervised", "model.dropout=0", "optim.lr=0", "optim.clip_grad=1", "train.accumulate=2")
     trainer, parts = begun(data, tmp_path, *words)

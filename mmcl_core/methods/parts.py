@@ -16,7 +16,7 @@ from mmcl_core.errors import ConfigError
 from mmcl_core.methods.base import Method, ViewBatch
 from mmcl_core.nn.distillation import agreement_loss
 from mmcl_core.nn.encoder import Features
-from mmcl_core.nn.gather import total_number
+from mmcl_core.nn.gather import total, total_number
 from mmcl_core.nn.heads import ClassLogits
 from mmcl_core.nn.losses import CrossModalNCE, classification_loss
 from mmcl_core.nn.model import RecognitionModel
@@ -126,12 +126,12 @@ def _nothing(model: RecognitionModel, levels: Collection[int]) -> Features:
 
 
 def _labels_with(views: Iterable[str], batch: ViewBatch) -> Tensor:
-    """The labels of the samples that have all of these views, -1 for the others."""
-    labels = batch.labels
-    for view in views:
-        if view in batch.present:
-            labels = labels.masked_fill(~batch.present[view], -1)
-    return labels
+    """The labels of the samples that have all of these views, -1 for the others, and for one that is the only one."""
+    masks = [batch.present[view] for view in views if view in batch.present]
+    if not masks:
+        return batch.labels
+    mask = torch.stack(masks).all(0)
+    return batch.labels.masked_fill(~mask | (total(mask.sum()) < 2), -1)  # left out: see encode and complete
 
 
 def contrast(
