@@ -42,7 +42,7 @@ def _sweep(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from mmcl_core.engine.sweep.table import read_table
     from mmcl_core.settings import read_override
 
-    if options.jobs < 0:
+    if options.jobs is not None and options.jobs < 1:
         raise ConfigError("--jobs must be at least 1")
     if options.publish and options.publish.resolve() == options.out.resolve():
         raise ConfigError(
@@ -53,7 +53,7 @@ def _sweep(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     plan = make_plan(table, options.seeds, options.rows, overrides, options.data, options.dry_run)
     if options.dry_run:
         return _show(plan, options.out)
-    session = Session(plan, options.out, slots_for(plan, options.jobs, options.devices), arguments)
+    session = Session(plan, options.out, slots_for(plan, options.jobs or 0, options.devices), arguments)
     complete = session.run()
     print(f"table: {session.folder / 'table.md'}\npage:  {session.folder / 'index.html'}")
     if options.publish:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", nargs="+", default=[], metavar="[NAME=]DIR", help="prepared sets; DIR alone is the table's first")
     add("--out", default=Path("sweeps"), type=Path, metavar="DIR", help="shared by tables (default: sweeps)")
     add("--rows", nargs="+", default=[], metavar="NAME", help="only these rows, and what they start from")
-    add("--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one a device)")
+    add("--jobs", type=int, metavar="N", help="runs at a time (default: one a device)")
     add("--devices", nargs="+", default=[], metavar="NAME", help="taken in turn (default: a GPU if there is one)")
     add("--publish", type=Path, metavar="DIR", help="copy tables, plots and page to DIR/<table>: no weights")
     add("--dry-run", action="store_true", help="check the table and print its runs")

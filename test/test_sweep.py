@@ -66,6 +66,7 @@ def test_publishing_onto_itself_is_refused_before_any_run(write, tmp_path, capsy
     ("options", "message"),
     [
         (["--devices", "cpu", "cuda:99"], "'cuda:99'"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
         (["trian.epochs=1"], "command line: unknown section 'trian'"),
         (["train.epochs=many"], "command line: train.epochs must be int"),
         (["--seeds", "0", "-1"], "--seeds: -1 is no seed"),
