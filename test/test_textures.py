@@ -16,7 +16,7 @@ from mmcl_core.synth.paint import (
     palette,
     small_print,
 )
-from mmcl_core.synth.textures import KINDS, PLACES, background, texture
+from mmcl_core.synth.textures import MATERIALS, PLACES, background, texture
 
 
 def rng(seed=0):
@@ -28,7 +28,7 @@ def saturation(picture):
     return (high - low) / np.maximum(high, 1)
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(MATERIALS))
 def test_a_texture_is_a_function_of_its_seed(kind):
     for size, shape in ((48, (48, 48, 3)), ((32, 80), (32, 80, 3)), ((20, 9), (20, 9, 3))):
         first = texture(kind, rng(5), size)

@@ -53,7 +53,7 @@ import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.fat_annotations import Object, read_cameras, read_class_numbers, read_objects
-from mmcl_core.data.fat_crops import FARTHEST_MM, has_crops, plan_crops
+from mmcl_core.data.fat_crops import FAT_FARTHEST_MM, has_crops, plan_crops
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule, mask_out, same_size, visible_box
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
 from mmcl_core.data.sources import Plan, Skip, given_options, show_folder
@@ -339,7 +339,7 @@ def _read_settings(reader: Reader, folder: Path, skips: list[Skip]) -> Folder | 
 
 def _read_depth(path: Path) -> Array:
     depth = depth_millimetres(path, 0.1)
-    depth[depth > FARTHEST_MM] = 0
+    depth[depth > FAT_FARTHEST_MM] = 0
     return depth
 
 

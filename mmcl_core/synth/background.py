@@ -13,9 +13,9 @@ from mmcl_core.synth.paint import colour, finish, noise
 from mmcl_core.synth.shade import Pyramid
 from mmcl_core.synth.textures import background, texture
 
-__all__ = ["KINDS", "TexturePool", "background_texture"]
+__all__ = ["BACKGROUNDS", "TexturePool", "background_texture"]
 
-KINDS = ("table", "floor", "wall", "print")
+BACKGROUNDS = ("table", "floor", "wall", "print")
 _SIZE = 320
 
 
@@ -32,10 +32,10 @@ class TexturePool:
         self._made: dict[tuple[str, int], Pyramid] = {}
 
     def get(self, kind: str, index: int) -> Pyramid:
-        """Texture number ``index`` (taken modulo ``count``) of a kind of :data:`KINDS`."""
+        """Texture number ``index`` (taken modulo ``count``) of a kind of :data:`BACKGROUNDS`."""
         key = (kind, index % self.count)
         if key not in self._made:
-            rng = np.random.default_rng([self.seed, KINDS.index(kind), key[1]])
+            rng = np.random.default_rng([self.seed, BACKGROUNDS.index(kind), key[1]])
             self._made[key] = Pyramid(background_texture(kind, rng))
         return self._made[key]
 
@@ -44,7 +44,7 @@ def background_texture(kind: str, rng: np.random.Generator, size: int = _SIZE) -
     """One texture, uint8 [size, size, 3].
 
     Args:
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`BACKGROUNDS`.
         rng: what it is drawn from.
         size: its side in pixels.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from mmcl_core.errors import ConfigError
 from mmcl_core.synth.paint import Range, Size, blank, colour, finish, label, mix, noise, shape_of, tint
 
-__all__ = ["KINDS", "PLACES", "background", "ceramic", "glaze", "texture"]
+__all__ = ["MATERIALS", "PLACES", "background", "ceramic", "glaze", "texture"]
 
 
 class Material(Protocol):
@@ -28,7 +28,7 @@ def texture(kind: str, rng: np.random.Generator, size: Size, base: np.ndarray | 
     """Paint a picture of a material.
 
     Args:
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`MATERIALS`.
         rng: source of the random numbers; the same state gives the same picture.
         size: side, or (height, width), in pixels.
         base: main colour, float [3] RGB in [0, 255]; None draws one that suits the material.
@@ -39,9 +39,9 @@ def texture(kind: str, rng: np.random.Generator, size: Size, base: np.ndarray | 
     Raises:
         ConfigError: there is no such material.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"there is no texture {kind!r}; choose one of {', '.join(sorted(KINDS))}")
-    return KINDS[kind](rng, size, base)
+    if kind not in MATERIALS:
+        raise ConfigError(f"there is no texture {kind!r}; choose one of {', '.join(sorted(MATERIALS))}")
+    return MATERIALS[kind](rng, size, base)
 
 
 # What surfaces at home and in offices are made of, with weights. Table tops are often plain and light.
@@ -76,7 +76,7 @@ def background(rng: np.random.Generator, size: Size, place: str) -> np.ndarray:
     base = None
     if kind not in ("wood", "planks", "marble"):  # these know their own colours
         base = colour(rng, (0.3, 0.6), (0.35, 0.8)) if vivid else _muted(rng, dark=place == "floor")
-    picture = KINDS[kind](rng, size, base).astype(np.float32)
+    picture = MATERIALS[kind](rng, size, base).astype(np.float32)
     grey = picture @ np.array((0.299, 0.587, 0.114), np.float32)
     return finish(mix(grey[..., None], picture, np.full(grey.shape, 1.0 if vivid else rng.uniform(0.5, 0.85))))
 
@@ -233,7 +233,7 @@ def _paper(rng: np.random.Generator, size: Size, base: np.ndarray | None = None)
     return finish(base * (0.96 + 0.06 * noise(rng, size, 50, 3, 0.8))[..., None])
 
 
-KINDS: dict[str, Material] = {
+MATERIALS: dict[str, Material] = {
     "carpet": _carpet,
     "ceramic": ceramic,
     "checks": _checks,
