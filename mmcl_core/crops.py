@@ -23,6 +23,7 @@ __all__ = [
     "FARTHEST_MM",
     "LEAST_PLAUSIBLE_MM",
     "UNKNOWN",
+    "UNLABELLED",
     "all_resized",
     "check_cameras",
     "check_depth",
@@ -37,6 +38,8 @@ __all__ = [
 
 #: The label of a crop that was not recognised, and the name of a class of crops that are none of the other classes.
 UNKNOWN = "unknown"
+#: The name of a folder or category of crops without a label.
+UNLABELLED = "unlabelled"
 #: Side of the crops of a prepared set unless another is asked for.
 CROP_SIZE = 128
 #: Encodings of depth (:mod:`mmcl_core.depth`) that differ with the camera even without metric size.

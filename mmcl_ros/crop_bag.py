@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.crops import UNLABELLED
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
@@ -33,7 +34,6 @@ __all__ = ["Cropped", "crop_bag", "main"]
 
 logger = logging.getLogger(__name__)
 
-UNLABELLED = "unlabelled"
 EXAMPLES = """\
   python -m mmcl_ros.crop_bag --bag DIR --truth boxes.csv --out my_crops
   python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.2"""

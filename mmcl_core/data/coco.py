@@ -41,10 +41,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from mmcl_core.crops import UNLABELLED
 from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
 from mmcl_core.data.coco_places import SCENE, Places, find_depth, scene_of
 from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
-from mmcl_core.data.folder import UNLABELLED
+from mmcl_core.data.folder import UNLABELLED_NAMES
 from mmcl_core.data.folder_names import warn_of_unknown
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, probe, read_rgb
@@ -154,7 +155,7 @@ class Coco:
                 named = ", ".join(sorted(set(splits.values())))
                 logger.warning("%s: not used, as the annotations name splits: %s", ", ".join(given), named)
         names = {name for file in files.values() for name in file.names()}
-        classes = tuple(sorted(name for name in names if name.lower() not in UNLABELLED))
+        classes = tuple(sorted(name for name in names if name.lower() not in UNLABELLED_NAMES))
         warn_of_unknown(classes)
         frames = _list_frames(source, files, splits or dict.fromkeys(files, ""), classes, pattern, skips)
         if not frames:
@@ -213,7 +214,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         yield Skip(frame.depth, f"{error}; the crops of this frame have colour alone")
     digits = max(3, len(str(len(frame.boxes))))
     for number, (label, box) in enumerate(frame.boxes):
-        name = reader.classes[label] if label >= 0 else UNLABELLED[0]
+        name = reader.classes[label] if label >= 0 else UNLABELLED
         key = f"{frame.key}/{number:0{digits}d}-{name}"
         shown = part_inside(box, size[1], size[0])
         cut = reader.rule({"rgb": images["rgb"]}, reader.camera, shown)

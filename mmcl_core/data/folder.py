@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcl_core.crops import UNLABELLED
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.folder_names import (
     check_folder_names,
@@ -60,9 +61,9 @@ from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import DataError
 
-__all__ = ["DATA_SET", "UNLABELLED", "Folder"]
+__all__ = ["DATA_SET", "UNLABELLED_NAMES", "Folder"]
 
-UNLABELLED = ("unlabelled", "unlabeled")
+UNLABELLED_NAMES = (UNLABELLED, "unlabeled")
 CAMERAS = "cameras.csv"
 _PARTS = {"rgb": "rgb", "color": "rgb", "colour": "rgb", "depth": "depth", "mask": "mask"}
 _GROUP = r"(.+)_\d+"
@@ -146,7 +147,7 @@ class Folder:
         folders = [folder for folder in found if place_in(source, folder) == printable(place_in(source, folder))]
         if not folders:
             raise DataError(f"{source}: no class folder can be used; the first {skips[0].reason}: {skips[0].name}")
-        classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED})
+        classes = sorted({folder.name for folder in folders if folder.name.lower() not in UNLABELLED_NAMES})
         splits = sorted({folder.parent.name for folder in folders}) if has_splits else []
         check_folder_names(source, classes, splits, given_options(self, options, ("split", "keep_groups", "seed")))
         skips += passed_over(source, found, has_splits)
@@ -245,7 +246,7 @@ def _probe(reader: Reader, name: str, files: list[Path]) -> None:
 def _list_crops(
     source: Path, folder: Path, classes: list[str], pattern: re.Pattern[str], stored: bool, skips: list[Skip]
 ) -> Iterator[Crop]:
-    label = -1 if folder.name.lower() in UNLABELLED else classes.index(folder.name)
+    label = -1 if folder.name.lower() in UNLABELLED_NAMES else classes.index(folder.name)
     crops: dict[str, Crop] = {}
     names = []
     for path in visible(folder):

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcl_core.crops import UNLABELLED
 from mmcl_core.data.skips import SkipLog
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, printable
 from mmcl_core.data.workers import in_order, start_worker
@@ -295,7 +296,7 @@ def check_plan(plan: Plan, *, workers: int = 1, limit: int | None = None, shard:
             found.skipped.append(Skip(result.key, "this key was there before"))
             continue
         keys.add(result.key)
-        found.samples[result.split, plan.classes[result.label] if result.label >= 0 else "unlabelled"] += 1
+        found.samples[result.split, plan.classes[result.label] if result.label >= 0 else UNLABELLED] += 1
         for median in _medians(result):
             found.empty_depth += np.isnan(median)
             if not np.isnan(median) and not PLAUSIBLE_MM[0] <= median <= PLAUSIBLE_MM[1]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.atomic import write_atomically
+from mmcl_core.crops import UNLABELLED
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import DataError
 
@@ -76,7 +77,7 @@ def contact_sheet(
     sheet = np.full((height * len(rows) + _GAP, max(width, 240), 3), _PAPER, np.uint8)
     for line, (label, members) in enumerate(rows):
         top = line * height + _GAP
-        name = "unlabelled" if label < 0 else prepared.classes[label]
+        name = UNLABELLED if label < 0 else prepared.classes[label]
         cv2.putText(
             sheet, f"{name} ({len(members)})", (_GAP, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA
         )
