@@ -16,7 +16,7 @@ from typing import Any
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
-from mmcl_core.metrics import titles
+from mmcl_core.metrics import FUSED, titles
 
 __all__ = ["main", "table"]
 
@@ -134,7 +134,7 @@ def table(report: Mapping[str, Any]) -> str:
         if figures["missing"]:
             lines.append(f"{name}: {figures['missing']} samples do not have it")
         if figures["without_reading"]:
-            how = "answered by colour" if name == "rgbd" else "counted as a guess"
+            how = "answered by colour" if name == FUSED else "counted as a guess"
             lines.append(f"{name}: the depth of {figures['without_reading']} samples has no reading; {how}")
         if "restricted" in figures:
             only = figures["restricted"]

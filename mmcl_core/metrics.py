@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmcl_core.errors import InputError
 
 __all__ = [
+    "FUSED",
     "Acceptance",
     "CalibrationBins",
     "Estimate",
@@ -40,6 +41,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Scores = NDArray[np.floating]
 
+#: Name of the fusion of the modalities ``rgb`` and ``depth``.
+FUSED = "rgbd"
 _CHUNK = 4_000_000  # numbers held at once, beside those that are given: 32 MB
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mmcl_core import models
 from mmcl_core.crops import UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
-from mmcl_core.metrics import fuse, top_k
+from mmcl_core.metrics import FUSED, fuse, top_k
 
 __all__ = ["UNKNOWN", "Recognition", "Recognizer"]
 
@@ -226,13 +226,11 @@ class Recognizer:
             answers, embedded = self._infer(kind, np.stack(pictures), np.stack(moved))
             if both:
                 seen = [rows[n] for n in both]
-                answers[both] = fuse(
-                    [probabilities[seen], answers[both]], self.metadata["temperature"].get("rgbd", 1.0)
-                )
+                answers[both] = fuse([probabilities[seen], answers[both]], self.metadata["temperature"].get(FUSED, 1.0))
                 embedded[both] = _unit(embedded[both] + embeddings[seen])
             probabilities[rows], embeddings[rows] = answers, embedded
             for row in rows:
-                used[row] = "rgbd" if used[row] else kind
+                used[row] = FUSED if used[row] else kind
         return self._answer(probabilities, embeddings, used, depth_valid, top_k, min_score)
 
     def _check(self, given: dict[str, list[Any]]) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
+from mmcl_core.metrics import FUSED
+
 __all__ = ["Series", "colour_of", "heat_table", "line_chart", "reliability_chart"]
 
 Points = Sequence[tuple[float, float]]
@@ -199,4 +201,4 @@ def _number(value: float) -> str:
 
 def colour_of(name: str, others: Mapping[str, int]) -> int:
     """Number of the colour of a modality or term: fixed for rgb, depth and rgbd, in turn for others."""
-    return {"rgb": 0, "depth": 1, "rgbd": 2}.get(name, 3 + others.get(name, 0) % 5)
+    return {"rgb": 0, "depth": 1, FUSED: 2}.get(name, 3 + others.get(name, 0) % 5)

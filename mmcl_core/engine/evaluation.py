@@ -22,15 +22,16 @@ from mmcl_core.crops import CROP_SIZE, UNKNOWN, all_resized, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.engine.blank import guesses, is_blank
-from mmcl_core.engine.predictions import FUSED, Predictions, fused
+from mmcl_core.engine.predictions import Predictions, fused
 from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
+from mmcl_core.metrics import FUSED
 from mmcl_core.modality import modality
 from mmcl_core.nn.network import Network
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import build_model, model_id
 
-__all__ = ["FUSED", "LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
+__all__ = ["LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
 
 logger = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from mmcl_core.config import Config
 from mmcl_core.engine.clock import Clock
 from mmcl_core.errors import TrainingError
+from mmcl_core.metrics import FUSED
 
 if TYPE_CHECKING:
     from mmcl_core.engine.samples import Parts
@@ -235,7 +236,7 @@ def measure_infer(config: Config, crops: int, repetitions: int) -> Figures:
         pictures = {kind: given for kind, given in (("rgb", rgb), ("depth", depth)) if kind in recognizer.modalities}
         asked: dict[str, dict[str, Any]] = {kind: {kind: given} for kind, given in pictures.items()}
         if len(pictures) > 1:
-            asked["rgbd"] = pictures
+            asked[FUSED] = pictures
         for name, arguments in asked.items():
             walls = []
             for number in range(repetitions + 1):

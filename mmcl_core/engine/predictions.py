@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from mmcl_core import metrics
 from mmcl_core.errors import DataError
+from mmcl_core.metrics import FUSED
 
-__all__ = ["FUSED", "Predictions", "fused"]
+__all__ = ["Predictions", "fused"]
 
-#: Name of the fusion of the modalities ``rgb`` and ``depth``.
-FUSED = "rgbd"
 #: Samples fused at a time, to spare memory.
 FUSED_TOGETHER = 4096
 

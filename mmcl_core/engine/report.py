@@ -21,7 +21,7 @@ from mmcl_core.engine.runfolder import flat
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.style import STYLE
 from mmcl_core.errors import CheckpointError, DataError
-from mmcl_core.metrics import titles
+from mmcl_core.metrics import FUSED, titles
 from mmcl_core.settings import yaml_problem
 from mmcl_core.weights import read_metadata
 
@@ -228,7 +228,7 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
         if figures["missing"]:
             yield f"{figures['missing']} samples do not have {name}."
         if figures.get("without_reading"):
-            how = "answered by colour alone" if name == "rgbd" else "counted as a guess among all classes"
+            how = "answered by colour alone" if name == FUSED else "counted as a guess among all classes"
             yield f"{name}: the depth of {figures['without_reading']} samples has no reading; {how}."
         if "restricted" in figures:
             only = figures["restricted"]

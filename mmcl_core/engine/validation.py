@@ -14,6 +14,7 @@ from torch import Tensor
 from mmcl_core.augment import Picture, eval_transform
 from mmcl_core.data.batches import BatchSource
 from mmcl_core.errors import UntrainedModalityError
+from mmcl_core.metrics import FUSED
 
 __all__ = ["Outputs", "collect", "fit_temperature", "fit_temperatures", "scores"]
 
@@ -139,7 +140,7 @@ def fit_temperatures(logits: Outputs | None, targets: Sequence[str]) -> dict[str
     The fusion is the mean of the log-probabilities of ``rgb`` and ``depth``, or of all targets where one of these is
     none, at their own temperatures; ``rgbd`` divides that.
     """
-    fused = ("rgbd",) if len(targets) > 1 else ()
+    fused = (FUSED,) if len(targets) > 1 else ()
     parts = ("rgb", "depth") if {"rgb", "depth"} <= set(targets) else tuple(targets)
     if logits is None:
         return dict.fromkeys((*targets, *fused), 1.0)
@@ -150,5 +151,5 @@ def fit_temperatures(logits: Outputs | None, targets: Sequence[str]) -> dict[str
     if fused:
         mask = logits.usable(*parts)
         each = [F.log_softmax(logits.values[name][mask] / result[name], 1) for name in parts]
-        result["rgbd"] = fit_temperature(torch.stack(each).mean(0), logits.labels[mask])
+        result[FUSED] = fit_temperature(torch.stack(each).mean(0), logits.labels[mask])
     return result
