@@ -43,11 +43,8 @@ logger = logging.getLogger(__name__)
 
 _EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
   python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
-#: Settings that a set names where they are not as usual: its word for them, and what is usual.
-_SCENES = {
-    "neighbours": ("neighbours", 4), "spread": ("camera_spread", 1.0),
-    "piles": ("piles", 0.0), "paint": ("paint_spread", 0.0), "up": ("up", "z"),
-}  # fmt: skip
+#: Settings that a set names where they are not as usual.
+_USUAL = {"neighbours": 4, "camera_spread": 1.0, "piles": 0.0, "paint_spread": 0.0, "up": "z"}
 _CHUNK = 32  # crops that a process makes at a time, about
 _maker: CropMaker | None = None  # of a worker process
 
@@ -124,7 +121,7 @@ def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
         "(default: %(default)s)",
     )  # fmt: skip
     add(
-        "--paint-spread", type=float, default=0.0, metavar="X", dest="paint",
+        "--paint-spread", type=float, default=0.0, metavar="X",
         help="change brightness and colours of every object, at 1 by what scanned textures may be off (default: "
         "%(default)s)",
     )  # fmt: skip
@@ -140,7 +137,6 @@ def _add_scene_options(add: Callable[..., argparse.Action]) -> None:
         type=float,
         default=1.0,
         metavar="X",
-        dest="spread",
         help="draw exposure, colours, noise, holes and the like of both cameras from a range X times as wide: to "
         "validate, or train, for sensors unlike the modelled ones (default: %(default)s)",
     )
@@ -158,9 +154,9 @@ def render(
     split: str = "train=0.8,val=0.1,test=0.1",
     classes: Sequence[str] = (),
     neighbours: int = 4,
-    spread: float = 1.0,
+    camera_spread: float = 1.0,
     piles: float = 0.0,
-    paint: float = 0.0,
+    paint_spread: float = 0.0,
     overwrite: bool = False,
     keep_instances: bool = False,
     resume: bool = False,
@@ -179,7 +175,8 @@ def render(
             to go on with that was made otherwise.
     """
     shares, (first, step) = parse_shares(split), parse_shard(shard)
-    scenes = {"sensor": sensor, "neighbours": neighbours, "spread": spread, "piles": piles, "paint": paint}
+    scenes = {"sensor": sensor, "neighbours": neighbours, "piles": piles}
+    scenes |= {"camera_spread": camera_spread, "paint_spread": paint_spread}
     _check(count, workers, size, seed, scenes)
     apart, numbers = shares if keep_instances else None, range(first, count, step)
     if not numbers:
@@ -207,7 +204,7 @@ def _description(
     """What the index tells of a set's making, the same for all shards."""
     return {
         **{"made_by": "mmcl_core.render", "scenes": VERSION, **source, "sensor": look["sensor"], "shares": shares},
-        **{name: look[key] for key, (name, usual) in _SCENES.items() if look[key] != usual},
+        **{name: look[name] for name, usual in _USUAL.items() if look[name] != usual},
         "unseen_in_other_splits": unseen,
         "crop": "square, 1.2 x box of the visible object, jittered; colour repeats beyond the picture, depth is 0",
     }
@@ -285,11 +282,9 @@ def _check(count: int, workers: int, size: int, seed: int, scenes: Mapping[str, 
     """Refuse numbers that make no sense."""
     if min(count, workers) < 1 or not 16 <= size <= 1024 or seed < 0:
         raise ConfigError("--count and --workers must be at least 1, --seed at least 0, --size 16 to 1024")
-    most = {"neighbours": 4, "spread": 4, "piles": 1, "paint": 4}
-    options = {"spread": "camera-spread", "paint": "paint-spread"}
-    for key in most:
-        if not 0 <= scenes[key] <= most[key]:
-            raise ConfigError(f"--{options.get(key, key)} must be 0 to {most[key]}, got {scenes[key]:g}")
+    for name, most in {"neighbours": 4, "camera_spread": 4, "piles": 1, "paint_spread": 4}.items():
+        if not 0 <= scenes[name] <= most:
+            raise ConfigError(f"--{name.replace('_', '-')} must be 0 to {most}, got {scenes[name]:g}")
 
 
 def _all_crops(arguments: tuple[Any, ...], numbers: range, workers: int) -> Iterator[Crop]:

@@ -279,7 +279,7 @@ def test_depth_cameras_of_every_kind_see_the_same_scene(meshes):
 
 
 def test_other_cameras_see_the_same_scenes(meshes):
-    usual, other = (CropMaker(FolderStock(meshes), 2, 48, SHARES, spread=spread) for spread in (1.0, 3.0))
+    usual, other = (CropMaker(FolderStock(meshes), 2, 48, SHARES, camera_spread=spread) for spread in (1.0, 3.0))
     for k in range(4):
         a, b = usual(k), other(k)
         assert (a.label, a.split, a.camera, a.visible) == (b.label, b.split, b.camera, b.visible)
@@ -289,7 +289,9 @@ def test_other_cameras_see_the_same_scenes(meshes):
 
 
 def test_other_paint_leaves_the_scene_and_changes_colours(meshes):
-    plain, other = (CropMaker(FolderStock(meshes), 2, 48, SHARES, sensor="none", paint=paint) for paint in (0.0, 2.0))
+    plain, other = (
+        CropMaker(FolderStock(meshes), 2, 48, SHARES, sensor="none", paint_spread=paint) for paint in (0.0, 2.0)
+    )
     brighter = []
     for k in range(12):
         a, b = plain(k), other(k)
@@ -299,7 +301,7 @@ def test_other_paint_leaves_the_scene_and_changes_colours(meshes):
         brighter.append(float(b.rgb[16:32, 16:32].mean()) > float(a.rgb[16:32, 16:32].mean()))
     assert any(brighter)
     assert not all(brighter)
-    cameras = (CropMaker(FolderStock(meshes), 2, 48, SHARES, paint=paint)(1) for paint in (0.0, 1e-9))
+    cameras = (CropMaker(FolderStock(meshes), 2, 48, SHARES, paint_spread=paint)(1) for paint in (0.0, 1e-9))
     a, b = (crop.rgb.astype(int) for crop in cameras)  # with no paint to speak of: what both cameras draw is the same
     assert np.abs(a - b).mean() < 0.1
 

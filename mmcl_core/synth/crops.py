@@ -73,10 +73,10 @@ class CropMaker:
             has 48 background textures of each kind; the others have 16 and see a wider range of light.
         sensor: kind of depth camera; ``any``: one drawn for each crop; ``none``: exact depth.
         neighbours: objects beside the target, at most.
-        spread: how many times as wide as usual the properties of both cameras are drawn.
+        camera_spread: how many times as wide as usual the properties of both cameras are drawn.
         piles: share of scenes with an object on another, see :func:`mmcl_core.synth.scene.compose`.
-        paint: how far the colours of objects may be from those of their textures, as scans are not calibrated: at 1
-            brightness by a factor of 1.4 and the balance of colours by 10 % (standard deviations).
+        paint_spread: how far the colours of objects may be from those of their textures, as scans are not calibrated:
+            at 1 brightness by a factor of 1.4 and the balance of colours by 10 % (standard deviations).
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class CropMaker:
         shares: Mapping[str, float],
         sensor: str = "xtion",
         neighbours: int = 4,
-        spread: float = 1.0,
+        camera_spread: float = 1.0,
         piles: float = 0.0,
-        paint: float = 0.0,
+        paint_spread: float = 0.0,
     ) -> None:
         self.stock, self.seed, self.size, self.sensor, self.neighbours = stock, seed, size, sensor, neighbours
-        self.spread, self.piles, self.paint = spread, piles, paint
+        self.camera_spread, self.piles, self.paint_spread = camera_spread, piles, paint_spread
         self.shares = dict(shares)
         self._training = "train" if "train" in shares else next(iter(shares))
         self._pools: dict[str, TexturePool] = {}
@@ -114,11 +114,11 @@ class CropMaker:
             return self.stock.item(int(source.integers(len(self.stock.classes))), split, window, source)
 
         scene = compose(rng, target, neighbour, self._pools[split], not training, self.neighbours, self.piles)
-        if self.paint:
+        if self.paint_spread:
             brush = np.random.default_rng([self.seed, number, 1])  # its own: the scene stays what it is
             for thing in scene.placed:
-                thing.paint = np.exp(self.paint * (brush.normal(0, 0.35) + brush.normal(0, 0.1, 3)))
-        rgb, depth, camera = render_scene(scene, self.size, self.sensor, rng, self.spread)
+                thing.paint = np.exp(self.paint_spread * (brush.normal(0, 0.35) + brush.normal(0, 0.1, 3)))
+        rgb, depth, camera = render_scene(scene, self.size, self.sensor, rng, self.camera_spread)
         group = target.instance if self.stock.unseen == "instances" else f"scene-{number:07d}"
         intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
         return Crop(rgb, depth, intrinsics, label, split, group, target.instance, scene.visible)
@@ -150,7 +150,7 @@ def render_scene(
         size: side S of the crop.
         sensor: see :class:`CropMaker`.
         rng: noise and jitter.
-        spread: see :class:`CropMaker`.
+        spread: ``camera_spread`` of :class:`CropMaker`.
 
     Returns:
         RGB uint8 [S, S, 3], depth uint16 [S, S] in mm, and the camera of the S x S crop.
