@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["write_atomically", "write_text"]
+__all__ = ["bring_to_disk", "write_atomically", "write_text"]
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -31,11 +31,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    bring_to_disk(path.parent)
+
+
+def bring_to_disk(folder: Path) -> None:
+    """Bring the names in a folder to the disk, as one that was given just now."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mmcl_core.atomic import bring_to_disk
 from mmcl_core.errors import DataError
 
 __all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "lock_folder", "partial_of", "publish", "refuse_to_write"]
@@ -216,11 +217,7 @@ def publish(partial: Path, out: Path) -> None:
         if replaces:
             old.rename(out)
         raise
-    parent = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    bring_to_disk(out.parent)
     if replaces:
         with suppress(OSError):
             (old / INDEX).unlink()
