@@ -83,11 +83,11 @@ def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
     return torch.stack([(plane - m) / s for plane, m, s in zip(planes, mean, std, strict=True)], dim=1)
 
 
-def reference_distance(depth: Tensor, quantile: float = REFERENCE_QUANTILE) -> Tensor:
+def reference_distance(depth: Tensor) -> Tensor:
     """How far the object in the middle of the crop is away.
 
-    A quantile of the valid readings in the central half (in width and height) of the crop, taken on a grid of at most
-    ``REFERENCE_GRID`` readings a side; of the whole crop where the middle has none.
+    The quantile ``REFERENCE_QUANTILE`` of the valid readings in the central half (in width and height) of the crop,
+    taken on a grid of at most ``REFERENCE_GRID`` readings a side; of the whole crop where the middle has none.
 
     Returns:
         float32 [B], mm; 0 for a crop without any reading.
@@ -95,8 +95,8 @@ def reference_distance(depth: Tensor, quantile: float = REFERENCE_QUANTILE) -> T
     height, width = depth.shape[-2:]
     plane = depth[:, 0]
     middle = plane[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    central = _valid_quantile(middle, quantile)
-    return torch.where(central > 0, central, _valid_quantile(plane, quantile))
+    central = _valid_quantile(middle, REFERENCE_QUANTILE)
+    return torch.where(central > 0, central, _valid_quantile(plane, REFERENCE_QUANTILE))
 
 
 def _valid_quantile(plane: Tensor, quantile: float) -> Tensor:

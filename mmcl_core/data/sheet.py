@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
+_COLUMNS = 8  # most samples of a class
+_CELL = 72  # side of a crop, pixels
 _GAP, _PAPER, _INK = 4, 255, (40, 40, 40)
 
 
@@ -47,18 +49,14 @@ def contact_sheet(
     prepared: PreparedSet | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
-    columns: int = 8,
     max_classes: int = 60,
-    cell: int = 72,
 ) -> Path:
     """Write a PNG: a row for each class that occurs, with evenly spread samples of it, each in all its modalities.
 
     Args:
         prepared: the set, or its folder.
         path: the PNG file.
-        columns: most samples of a class.
         max_classes: most classes shown, the first of those that occur; unlabelled samples have a row besides.
-        cell: side of a crop in the sheet, in pixels.
 
     Returns:
         ``path``.
@@ -71,9 +69,9 @@ def contact_sheet(
     classes = sorted({*prepared.labels.tolist()} - {-1})[:max_classes]
     rows = [(label, np.flatnonzero(prepared.labels == label)) for label in (*classes, -1)]
     rows = [(label, members) for label, members in rows if len(members)]
-    columns = min(columns, max(len(members) for _, members in rows))
-    width = columns * (cell * len(prepared.modalities) + _GAP) + _GAP
-    height = cell + 18 + _GAP
+    columns = min(_COLUMNS, max(len(members) for _, members in rows))
+    width = columns * (_CELL * len(prepared.modalities) + _GAP) + _GAP
+    height = _CELL + 18 + _GAP
     sheet = np.full((height * len(rows) + _GAP, max(width, 240), 3), _PAPER, np.uint8)
     for line, (label, members) in enumerate(rows):
         top = line * height + _GAP
@@ -83,9 +81,9 @@ def contact_sheet(
         )
         chosen = members[np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int)]
         for column, row in enumerate(chosen):
-            left = _GAP + column * (cell * len(prepared.modalities) + _GAP)
-            strip = np.hstack([_thumbnail(prepared, name, row, cell) for name in prepared.modalities])
-            sheet[top + 18 : top + 18 + cell, left : left + strip.shape[1]] = strip
+            left = _GAP + column * (_CELL * len(prepared.modalities) + _GAP)
+            strip = np.hstack([_thumbnail(prepared, name, row) for name in prepared.modalities])
+            sheet[top + 18 : top + 18 + _CELL, left : left + strip.shape[1]] = strip
     path = Path(path)
     data = cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()
     try:
@@ -95,10 +93,10 @@ def contact_sheet(
     return path
 
 
-def _thumbnail(prepared: PreparedSet, name: str, row: int, cell: int) -> Array:
+def _thumbnail(prepared: PreparedSet, name: str, row: int) -> Array:
     if not prepared.present[row, prepared.modalities.index(name)]:
-        blank = np.full((cell, cell, 3), 225, np.uint8)
-        return np.asarray(cv2.line(blank, (0, 0), (cell, cell), (190, 190, 190), 1))
+        blank = np.full((_CELL, _CELL, 3), 225, np.uint8)
+        return np.asarray(cv2.line(blank, (0, 0), (_CELL, _CELL), (190, 190, 190), 1))
     image = np.asarray(prepared.images[name][row])
     picture = colourise_depth(image) if image.ndim == 2 else image
-    return np.asarray(cv2.resize(picture, (cell, cell), interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(picture, (_CELL, _CELL), interpolation=cv2.INTER_AREA))

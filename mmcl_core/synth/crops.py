@@ -161,7 +161,7 @@ def render_scene(
     hits = cast(camera.position, rays, scene.placed, scene.panels)
     skins = [item.skin for item in scene.items]
     seen = surface(camera, rays, hits, scene.placed, skins, scene.panels, scene.textures)
-    light = lit(seen, (grid, grid), scene.lighting, scene.placed, 0.0, rng)
+    light = lit(seen, (grid, grid), scene.lighting, scene.placed, rng)
     level = float(scene.lighting.above.mean() + 0.6 * sum(lamp.colour.mean() for lamp in scene.lighting.lamps))
     photo = ColourCamera.draw(rng, spread).photograph(light, level, scene.side / grid, rng)
     rgb = photo if grid == size else cv2.resize(photo, (size, size), interpolation=cv2.INTER_LINEAR)

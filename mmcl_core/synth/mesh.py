@@ -21,6 +21,7 @@ __all__ = ["MESH_SUFFIXES", "Mesh", "along_edges", "object_files", "smooth_norma
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 _VERSIONS = ("google_16k", "google_64k", "google_512k", "poisson", "tsdf")  # of one object, in the downloads of YCB
+_ALONG_EDGES = 800  # most points along the edges of a mesh
 _CROWD = 256  # faces around a point, above which they are not compared one by one
 
 
@@ -167,12 +168,8 @@ def _sums_of_near(unit: np.ndarray, area: np.ndarray, cosine: float) -> np.ndarr
     return total
 
 
-def along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:
-    """Points along the rims of open meshes and edges above 20 degrees, at even distances.
-
-    Args:
-        mesh: whose.
-        count: how many, at most; 2 mm apart where they are fewer.
+def along_edges(mesh: Mesh) -> np.ndarray:
+    """Points along the rims of open meshes and edges above 20 degrees, 2 mm apart, or as far as 800 of them are.
 
     Returns:
         float32 [N, 3], metres.
@@ -192,7 +189,7 @@ def along_edges(mesh: Mesh, count: int = 800) -> np.ndarray:
     start, way = mesh.vertices[pairs[:, 0]], mesh.vertices[pairs[:, 1]] - mesh.vertices[pairs[:, 0]]
     length = np.linalg.norm(way, axis=1)
     ends = np.cumsum(np.maximum(length, 1e-9), dtype=np.float64)
-    place = np.linspace(0, ends[-1], min(count, int(ends[-1] / 0.002) + 1), endpoint=False)
+    place = np.linspace(0, ends[-1], min(_ALONG_EDGES, int(ends[-1] / 0.002) + 1), endpoint=False)
     edge = np.searchsorted(ends, place, side="right")
     share = 1 - (ends[edge] - place) / np.maximum(length[edge], 1e-12)
     return np.asarray(start[edge] + share[:, None] * way[edge], np.float32)

@@ -17,6 +17,7 @@ from mmcl_core.synth.shade import MeshSkin
 
 __all__ = ["Item", "pile", "place", "random_pose", "resting_rotations", "turn_to", "yaw"]
 
+_STARTS = 16  # directions from which a body is rolled to rest
 _RAYS = 32  # vertical rays on a side of the grid that finds where two things touch
 _CONTACT = 0.003  # metres within which things touch
 _AIR = 1e-4  # metres between a thing and what carries it, so that flat ones are not hidden
@@ -44,22 +45,21 @@ def yaw(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
-def resting_rotations(outline: np.ndarray, count: int = 16) -> np.ndarray:
+def resting_rotations(outline: np.ndarray) -> np.ndarray:
     """Rotations in which a body lies still: its centre is as low as it gets by rolling.
 
     The height of the centre above the lowest point is the support function of the body; rolling follows
-    its slope from ``count`` evenly spread starts.
+    its slope from evenly spread starts.
 
     Args:
         outline: float [M, 3], its outermost points.
-        count: rotations wanted (some repeat).
 
     Returns:
-        float64 [count, 3, 3].
+        float64 [16, 3, 3]; some repeat.
     """
     points = outline.astype(np.float64) - (outline.min(0) + outline.max(0)) / 2
-    k = np.arange(count) + 0.5
-    z, angle = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
+    k = np.arange(_STARTS) + 0.5
+    z, angle = 1 - 2 * k / _STARTS, np.pi * (1 + 5**0.5) * k
     down = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], axis=1)
     size = np.linalg.norm(points, axis=1).max()
     for step in np.geomspace(0.25, 0.003, 90):

@@ -21,6 +21,7 @@ from mmcl_core.synth.mesh import Mesh, along_edges
 
 __all__ = ["Camera", "Hits", "Panel", "Placed", "Solid", "blocked", "cast", "dot"]
 
+_DIRECTIONS = 400  # in which the outermost points of a solid are looked for
 _SURFACE = 1e-3  # shadow rays start this far off the surface, metres
 
 
@@ -289,10 +290,10 @@ def _embree_scene(mesh: Mesh) -> Any:
     return scene
 
 
-def _outermost(points: np.ndarray, directions: int = 400) -> np.ndarray:
+def _outermost(points: np.ndarray) -> np.ndarray:
     """The points farthest out along evenly spread directions (a Fibonacci sphere), without repeats."""
-    k = np.arange(directions) + 0.5
-    z = 1 - 2 * k / directions
+    k = np.arange(_DIRECTIONS) + 0.5
+    z = 1 - 2 * k / _DIRECTIONS
     ring, angle = np.sqrt(1 - z * z), np.pi * (1 + 5**0.5) * k
     sphere = np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=1).astype(np.float32)
     axes = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)

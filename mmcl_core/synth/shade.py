@@ -216,7 +216,6 @@ def lit(
     shape: tuple[int, int],
     lighting: Lighting,
     placed: Sequence[Placed],
-    ground: float | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Light that reaches the camera from each pixel, float32 [height, width, 3].
@@ -225,14 +224,13 @@ def lit(
         seen: the surface at N = height * width pixels.
         shape: (height, width) of the grid of pixels.
         lighting: the lamps and the ambient light.
-        placed: the solids that throw shadows.
-        ground: height of the plane they stand on, which takes ambient light away close to it; None for none.
+        placed: the solids that throw shadows, on the plane z = 0, which takes ambient light away close to it.
         rng: jitter of soft shadows.
     """
     albedo = SRGB_TO_LINEAR.take(np.ascontiguousarray(seen.colour.T))
     above, below = lighting.above[:, None], lighting.below[:, None]
     diffuse = below + (0.5 + 0.5 * seen.normals[2]) * (above - below)
-    diffuse *= _ambient_visibility(seen, shape, placed, ground, rng)
+    diffuse *= _ambient_visibility(seen, shape, placed, rng)
     mirror = np.square(np.square(1 - seen.facing)) * np.float32(0.6) * seen.gloss
     highlight = mirror * above
     for lamp in lighting.lamps:
@@ -311,7 +309,7 @@ def _lamp_visibility(
 
 
 def _ambient_visibility(
-    seen: Surface, shape: tuple[int, int], placed: Sequence[Placed], ground: float | None, rng: np.random.Generator
+    seen: Surface, shape: tuple[int, int], placed: Sequence[Placed], rng: np.random.Generator
 ) -> np.ndarray:
     """Share of the ambient light that is not taken away by things close by, on every second pixel, then smoothed."""
     rows, columns = np.arange(0, shape[0], 2), np.arange(0, shape[1], 2)
@@ -320,9 +318,7 @@ def _ambient_visibility(
     # the normal and a point of the unit sphere together are cosine distributed
     direction = _unit(_unit(_drawn(len(at), rng)) + normals * np.float32(1.02))
     hidden = blocked(points, normals, direction, placed, _AO_REACH)
-    if ground is not None:
-        drop = points[2] - np.float32(ground)
-        hidden |= (drop > 1e-4) & (direction[2] < 0) & (drop < -direction[2] * _AO_REACH)
+    hidden |= (points[2] > 1e-4) & (direction[2] < 0) & (points[2] < -direction[2] * _AO_REACH)
     share = cv2.GaussianBlur((~hidden).astype(np.float32).reshape(len(rows), len(columns)), (0, 0), 2.0)
     full: np.ndarray = cv2.resize(share, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
     return 0.25 + 0.75 * full.reshape(-1)

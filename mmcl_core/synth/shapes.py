@@ -67,9 +67,9 @@ class Part:
         """With the picture upside down, for walls that were built downwards."""
         return replace(self, uv=np.stack([self.uv[..., 0], 1 - self.uv[..., 1]], -1))
 
-    def projected(self, across: int = 0, up: int = 1) -> Part:
-        """With the picture laid on flat: its columns along axis ``across``, its rows against axis ``up``."""
-        flat = self.vertices[:, [across, up]]
+    def projected(self) -> Part:
+        """With the picture laid on flat: its columns along x, its rows against y."""
+        flat = self.vertices[:, :2]
         low, high = flat.min(0), flat.max(0)
         uv = (flat - low) / np.maximum(high - low, 1e-9)
         uv[:, 1] = 1 - uv[:, 1]
