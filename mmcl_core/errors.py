@@ -7,11 +7,7 @@ value somebody passed are :class:`ValueError` too.
 
 from __future__ import annotations
 
-import pickle
-import struct
-
 __all__ = [
-    "UNREADABLE",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -20,13 +16,6 @@ __all__ = [
     "TrainingError",
     "UntrainedModalityError",
 ]
-
-
-#: What ``torch.load`` raises where a file is damaged or none of its own; it takes any bytes for instructions.
-UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    struct.error,
-)
 
 
 class MmclError(Exception):

@@ -29,6 +29,8 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT_VERSION",
     "NETWORKS",
+    "UNREADABLE",
     "WEIGHTS_NAME",
     "build_model",
     "load_weights",
@@ -64,6 +67,17 @@ __all__ = [
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "weights.safetensors"
+#: What ``torch.load`` raises where a file is damaged or none of its own; it takes any bytes for instructions.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 _KEY = "mmcl_core"
 _HEADS = "encoder.heads."
 _STATISTICS = ".statistics."

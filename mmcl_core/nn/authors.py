@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_core.errors import UNREADABLE, CheckpointError
+from mmcl_core.errors import CheckpointError
+from mmcl_core.weights import UNREADABLE
 
 __all__ = ["convert_authors_state", "load_authors_state"]
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcl_core.errors import UNREADABLE, CheckpointError, ConfigError, InputError
+from mmcl_core.errors import CheckpointError, ConfigError, InputError
 from mmcl_core.nn.encoder import LEVELS, Features
 from mmcl_core.nn.norm import ModalityBatchNorm
+from mmcl_core.weights import UNREADABLE
 
 __all__ = ["ResNetEncoder"]
 
