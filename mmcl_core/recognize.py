@@ -125,7 +125,8 @@ def _crops(
     if box is None or not images:
         return images, camera
     rule = CropRule(recognizer.crop_size or CROP_SIZE, margin=0.1, context=True)
-    cut = rule(images, camera, part_inside(box, *sizes[0][::-1])) if len(sizes) == 1 else None
+    width, height = sizes[0]
+    cut = rule(images, camera, part_inside(box, height=height, width=width)) if len(sizes) == 1 else None
     if cut is None:
         why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"
         logger.warning("left out: %s: %s pixels, %s", ", ".join(map(str, paths.values())), shapes, why)

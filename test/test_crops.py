@@ -46,10 +46,10 @@ def test_the_rule_is_the_one_the_robot_applies_to_its_crops():
 
 def test_a_margin_grows_the_rectangle_up_to_the_border():
     picture = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40)
-    region = CropRule(20, margin=0.5).region((10, 10, 20, 20), 40, 40)
+    region = CropRule(20, margin=0.5).region((10, 10, 20, 20), height=40, width=40)
     assert (region.left, region.top, region.side) == (5, 5, 20)
     assert region.inside == (5, 5, 25, 25)
-    region = CropRule(20, margin=0.5).region((0, 10, 10, 20), 40, 40)  # cut at the left border: 15 x 20
+    region = CropRule(20, margin=0.5).region((0, 10, 10, 20), height=40, width=40)  # cut at the left border: 15 x 20
     assert region.inside == (0, 5, 15, 25)
     crop = CropRule(20).cut(picture, region)
     np.testing.assert_array_equal(crop[:, :2], np.repeat(picture[5:25, :1], 2, 1))
@@ -78,16 +78,16 @@ def test_boxes_are_cut_as_the_node_cuts_them(box):
     window = robot_crops.square_around(detections.clip(detections.Box("", *box), 40, 30), 1.2)
     rule = CropRule(window[2] - window[0], margin=0.1, context=True)
     for name, picture in (("rgb", colour), ("depth", rng.integers(400, 900, (30, 40)).astype(np.uint16))):
-        images, _ = rule({name: picture}, None, part_inside(box, 30, 40))
+        images, _ = rule({name: picture}, None, part_inside(box, height=30, width=40))
         np.testing.assert_array_equal(images[name], detections.cut(picture, window))
 
 
 def test_small_and_outside_rectangles_are_no_crops():
     rule = CropRule(16, min_side=10)
-    assert rule.region((0, 0, 9, 9), 40, 40) is None
-    assert rule.region((0, 0, 10, 3), 40, 40) is not None
-    assert rule.region((50, 50, 70, 70), 40, 40) is None
-    assert rule.region((5, 5, 5, 30), 40, 40) is None
+    assert rule.region((0, 0, 9, 9), height=40, width=40) is None
+    assert rule.region((0, 0, 10, 3), height=40, width=40) is not None
+    assert rule.region((50, 50, 70, 70), height=40, width=40) is None
+    assert rule.region((5, 5, 5, 30), height=40, width=40) is None
 
 
 @pytest.mark.parametrize("size", [16, 50, 128])
@@ -95,7 +95,7 @@ def test_small_and_outside_rectangles_are_no_crops():
 def test_a_point_seen_by_the_camera_stays_on_its_pixel(size, box):
     rule = CropRule(size, margin=0.1, context=box == (8, 4, 20, 29))
     camera = (52.0, 55.0, 19.0, 14.5)
-    region = rule.region(box, 30, 40)
+    region = rule.region(box, height=30, width=40)
     fx, fy, cx, cy = rule.move(camera, region)
     point = np.array([0.12, -0.07, 0.9])
     u, v = camera[0] * point[0] / point[2] + camera[2], camera[1] * point[1] / point[2] + camera[3]

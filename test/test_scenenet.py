@@ -153,7 +153,7 @@ def test_classes_and_numbers_of_words():
 
 
 def test_ray_to_z_is_the_inverse_of_the_renderer():
-    fx, fy, cx, cy = rendered_camera(240, 320)
+    fx, fy, cx, cy = rendered_camera(height=240, width=320)
     lengths = np.empty((240, 320), np.uint16)
     for v in range(240):
         for u in range(320):
@@ -266,7 +266,7 @@ def test_quota_ends_a_split_when_it_is_full():
 def test_depth_as_hha_of_the_whole_frame(source, tmp_path):
     made = prepare(source, tmp_path / "out", "--splits", "val", "--depth", "hha")
     lengths = cv2.imread(str(source / "val/0/223/depth/0.png"), cv2.IMREAD_UNCHANGED)
-    expected = hha(ray_to_z(lengths), rendered_camera(240, 320))[20:80, 100:160]
+    expected = hha(ray_to_z(lengths), rendered_camera(height=240, width=320))[20:80, 100:160]
     assert (made.images["depth"][1] == expected).all()
     assert made.images["depth"].dtype == np.uint8
 

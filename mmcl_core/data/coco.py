@@ -216,7 +216,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
     for number, (label, box) in enumerate(frame.boxes):
         name = reader.classes[label] if label >= 0 else UNLABELLED
         key = f"{frame.key}/{number:0{digits}d}-{name}"
-        shown = part_inside(box, size[1], size[0])
+        shown = part_inside(box, width=size[0], height=size[1])
         cut = reader.rule({"rgb": images["rgb"]}, reader.camera, shown)
         if cut is None:
             yield Skip(

@@ -47,7 +47,7 @@ def parse_camera(text: str | None) -> Camera | None:
     return fx, fy, cx, cy
 
 
-def part_inside(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
+def part_inside(box: Sequence[float], *, height: int, width: int) -> tuple[float, float, float, float]:
     """What a picture of this size shows of a box (x0, y0, x1, y1); without an area where that is nothing."""
     x0, y0, x1, y1 = box
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
@@ -89,7 +89,7 @@ class CropRule:
         """The rule as plain values, for the description of a set."""
         return {"rule": "rectangle to square by edge replication", **dataclasses.asdict(self)}
 
-    def region(self, box: Sequence[float] | None, height: int, width: int) -> Region | None:
+    def region(self, box: Sequence[float] | None, *, height: int, width: int) -> Region | None:
         """The square of a rectangle.
 
         Args:
@@ -169,7 +169,7 @@ class CropRule:
             The crops and their camera, or ``None`` where the rectangle is too small or outside.
         """
         height, width = next(iter(images.values())).shape[:2]
-        region = self.region(box, height, width)
+        region = self.region(box, height=height, width=width)
         if region is None:
             return None
         return {name: self.cut(image, region) for name, image in images.items()}, self.move(camera, region)

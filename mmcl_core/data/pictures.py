@@ -193,7 +193,7 @@ def is_metric_png(path: Path) -> bool:
 
 
 def alike(one: tuple[int, ...], two: tuple[int, ...]) -> bool:
-    """Whether two sizes, each (height, width), have the same proportions, but for a pixel of rounding."""
+    """Whether two sizes, both (height, width) or both (width, height), have the same proportions, to a pixel."""
     return abs(one[0] * two[1] - one[1] * two[0]) <= max(*one, *two)
 
 

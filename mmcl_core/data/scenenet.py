@@ -226,7 +226,8 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         return
     if not seen:
         return
-    camera = rendered_camera(*numbers.shape)
+    height, width = numbers.shape
+    camera = rendered_camera(height=height, width=width)
     depth = ray_to_z(depth)
     images["depth"] = depth if reader.metric else hha(depth, camera)
     for i in seen:
@@ -238,7 +239,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
             yield Sample(cut[0], label, frame.split, key, frame.folder, source, cut[1])
 
 
-def rendered_camera(height: int, width: int) -> Camera:
+def rendered_camera(*, height: int, width: int) -> Camera:
     """fx, fy, cx, cy of the pictures, pixel centres at integers."""
     across, down = (math.tan(math.radians(angle) / 2) for angle in FIELD_OF_VIEW)
     return width / 2 / across, height / 2 / down, (width - 1) / 2, (height - 1) / 2
@@ -252,7 +253,7 @@ def ray_to_z(lengths: Array) -> Array:
 @functools.lru_cache(maxsize=4)
 def _cosines(height: int, width: int) -> Array:
     """z of a ray of length 1 through each pixel."""
-    fx, fy, cx, cy = rendered_camera(height, width)
+    fx, fy, cx, cy = rendered_camera(height=height, width=width)
     x, y = (np.arange(width) - cx) / fx, (np.arange(height) - cy) / fy
     return 1 / np.sqrt(1 + x**2 + y[:, None] ** 2)
 

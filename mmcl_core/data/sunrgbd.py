@@ -171,7 +171,8 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
     except DataError as error:
         yield Skip((place / "intrinsics.txt").as_posix(), f"{error}; the camera stays unknown")
     for i, label in sorted(labels.items()):
-        cut = reader.rule(images, camera, part_inside(boxes[i][1], *images["rgb"].shape[:2]))
+        height, width = images["rgb"].shape[:2]
+        cut = reader.rule(images, camera, part_inside(boxes[i][1], height=height, width=width))
         if cut is not None:
             key = f"{frame.key}/{i:03d}-{reader.classes[label]}"
             yield Sample(cut[0], label, frame.split, key, frame.group, frame.folder, cut[1])
