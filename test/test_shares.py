@@ -1,10 +1,11 @@
-"""What is said of drawn splits that tear apart what belongs together, by names alone."""
+"""What is said of drawn splits that tear apart what belongs together, by names alone; groups drawn for testing."""
 
 import logging
+import random
 
 import pytest
 
-from mmcl_core.data.shares import deal, parse_shard, parse_shares, warn_of_torn
+from mmcl_core.data.shares import deal, draw_test_groups, parse_shard, parse_shares, warn_of_torn
 from mmcl_core.errors import ConfigError
 
 
@@ -75,3 +76,26 @@ def test_parts_are_counted_from_zero():
     for text in ("4/4", "-1/4", "1", "1/", "/4", "0/0", "a/4", "1.5/4"):
         with pytest.raises(ConfigError, match="not of the form I/N with I from 0 to N - 1"):
             parse_shard(text)
+
+
+def test_groups_for_testing_are_whole_near_their_share_and_of_no_order():
+    rng = random.Random(0)
+    groups = [f"room_{number:02d}" for number in range(40) for _ in range(rng.randint(1, 20))]
+    chosen = draw_test_groups(groups, 0.4)
+    share = sum(group in chosen for group in groups) / len(groups)
+    assert share == pytest.approx(0.4, abs=0.02)
+    rng.shuffle(groups)
+    assert draw_test_groups(groups, 0.4) == chosen
+    names = sorted(set(groups))
+    assert chosen != set(names[: len(chosen)]), "rooms of one building have neighbouring names"
+    assert draw_test_groups(groups, 0.0) == set()
+    assert draw_test_groups(groups, 1.0) == set(names)
+
+
+def test_a_group_too_large_for_the_share_is_left_to_training():
+    """Half of the samples are of one room: with it the tenth for testing would be more than half."""
+    for number in range(20):
+        groups = [f"large_{number}"] * 50 + [f"small_{number}_{n}" for n in range(50)]
+        chosen = draw_test_groups(groups, 0.1)
+        assert f"large_{number}" not in chosen
+        assert len(chosen) == 10

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.data.folder_names import place_in, visible
-from mmcl_core.data.sources import Skip, show_folder
+from mmcl_core.data.sources import Skip, place_in, show_folder, visible
 from mmcl_core.errors import DataError
 
 __all__ = ["Annotations", "Box", "Picture", "find_annotations", "read_annotations"]

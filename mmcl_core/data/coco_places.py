@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from mmcl_core.data.folder_names import is_picture
-from mmcl_core.data.pictures import is_metric_png
+from mmcl_core.data.pictures import is_metric_png, is_picture
 from mmcl_core.errors import ConfigError
 
 __all__ = ["NO_DEPTH", "SCENE", "Places", "find_depth", "scene_of"]

@@ -37,11 +37,8 @@ from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.folder_names import (
     check_folder_names,
     class_folders,
-    is_picture,
     passed_over,
-    place_in,
     refuse_inside,
-    visible,
     warn_of_halves,
     why_unread,
 )
@@ -51,12 +48,13 @@ from mmcl_core.data.pictures import (
     depth_millimetres,
     depth_scale,
     is_metric_png,
+    is_picture,
     probe,
     read_mask,
     read_rgb,
 )
 from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty, warn_of_torn
-from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, printable
+from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, place_in, printable, visible
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import DataError

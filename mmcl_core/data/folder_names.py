@@ -9,23 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmcl_core.crops import UNKNOWN
-from mmcl_core.data.sources import Skip, show_folder
+from mmcl_core.data.pictures import is_picture
+from mmcl_core.data.sources import Skip, place_in, show_folder, visible
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = [
     "check_folder_names",
     "class_folders",
-    "is_picture",
     "passed_over",
-    "place_in",
     "refuse_inside",
-    "visible",
     "warn_of_halves",
     "warn_of_unknown",
     "why_unread",
 ]
 
-_PICTURES = (".png", ".jpg", ".jpeg")
 #: What a user may take for a picture that is read.
 _OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
 _LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
@@ -116,21 +113,6 @@ def warn_of_halves(samples: Sequence[Mapping[str, str]]) -> None:
         "one, name them <key>_rgb.png and <key>_depth.png",
         pairs, len(samples), rgb, depth,
     )  # fmt: skip
-
-
-def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name; without hidden files and the leftovers of programs."""
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
-
-
-def place_in(source: Path, path: Path) -> str:
-    """A path relative to the source, as a skip or a set names it."""
-    return path.relative_to(source).as_posix()
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file is read, by its ending."""
-    return path.suffix.lower() in _PICTURES and path.is_file()
 
 
 def class_folders(source: Path) -> tuple[list[Path], bool]:

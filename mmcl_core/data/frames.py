@@ -1,11 +1,9 @@
-"""What the readers of whole frames share: boxes from label pictures, masks, options of the crop rule, drawn splits."""
+"""What the readers of whole frames share: boxes from label pictures, masks, options of the crop rule."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -19,27 +17,12 @@ __all__ = [
     "add_crop_arguments",
     "camera_fits",
     "crop_rule",
-    "draw_test_groups",
     "mask_out",
-    "optional_import",
     "same_size",
     "visible_box",
 ]
 
 Array = npt.NDArray[Any]
-
-
-def optional_import(module: str, purpose: str) -> Any:
-    """A module of the extra ``datasets``.
-
-    Raises:
-        ConfigError: it is not installed; says how to install it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ConfigError(f"{purpose} needs {package}: pip install {package}, or 'mmcl_ros[datasets]'") from error
 
 
 def add_crop_arguments(
@@ -120,23 +103,3 @@ def camera_fits(camera: Camera | None, rgb: Array) -> None:
         raise DataError(
             f"is {width} x {height}, and its camera has its centre at ({camera[2]:g}, {camera[3]:g}): was it resized?"
         )
-
-
-def draw_test_groups(groups: Iterable[str], share: float) -> set[str]:
-    """About a share of the samples as a test split, whole groups only, the same for every run and machine.
-
-    Groups are taken in the order of a checksum of their name, so that neither order nor place of the files matters.
-
-    Args:
-        groups: the group of each sample.
-        share: of the samples, in [0, 1].
-    """
-    counts: dict[str, int] = {}
-    for group in groups:
-        counts[group] = counts.get(group, 0) + 1
-    wanted, taken, chosen = share * sum(counts.values()), 0, set()
-    for group in sorted(counts, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()):
-        if taken + counts[group] / 2 <= wanted:
-            chosen.add(group)
-            taken += counts[group]
-    return chosen

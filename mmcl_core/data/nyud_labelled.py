@@ -37,10 +37,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.data.crops import CropRule
-from mmcl_core.data.frames import draw_test_groups, optional_import, visible_box
+from mmcl_core.data.frames import visible_box
 from mmcl_core.data.hha import hha
 from mmcl_core.data.rooms import CLASSES, class_of
-from mmcl_core.data.sources import Plan, Skip
+from mmcl_core.data.shares import draw_test_groups
+from mmcl_core.data.sources import Plan, Skip, optional_import
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 

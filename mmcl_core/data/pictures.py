@@ -21,6 +21,7 @@ __all__ = [
     "depth_millimetres",
     "depth_scale",
     "is_metric_png",
+    "is_picture",
     "probe",
     "read_mask",
     "read_picture",
@@ -33,6 +34,7 @@ Array = npt.NDArray[Any]
 STORED = "stored"
 #: Median depth in metres beyond which own crops are asked about their unit.
 FARTHEST_USUAL_M = 5.0
+_PICTURES = (".png", ".jpg", ".jpeg")
 _JPEG = b"\xff\xd8\xff"
 #: What is no pixel in the coded picture of a JPEG, and what of that may stand there: DHT, SOS to DRI, APPn, COM.
 _JPEG_MARK = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -180,6 +182,11 @@ def _millimetres(scale: float) -> Array:
     """uint16 [65536] in mm of every stored number; looked up several times faster than computed for each pixel."""
     millimetres = np.floor(np.arange(65536) * scale + 0.5)
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a PNG or JPEG, by its ending."""
+    return path.suffix.lower() in _PICTURES and path.is_file()
 
 
 def is_metric_png(path: Path) -> bool:

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.data.frames import optional_import
 from mmcl_core.data.rooms import CLASSES as ROOM_CLASSES
+from mmcl_core.data.sources import optional_import
 from mmcl_core.errors import DataError
 
 __all__ = ["CLASSES", "WNIDS", "Trajectory", "messages", "read_trajectories"]

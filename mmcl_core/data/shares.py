@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from mmcl_core.errors import ConfigError
 
-__all__ = ["deal", "group_pattern", "parse_shard", "parse_shares", "warn_of_empty", "warn_of_torn"]
+__all__ = ["deal", "draw_test_groups", "group_pattern", "parse_shard", "parse_shares", "warn_of_empty", "warn_of_torn"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,26 @@ def deal(units: Sequence[Sequence[int]], classes: int, shares: Mapping[str, floa
 def _counts(labels: Sequence[int], classes: int) -> npt.NDArray[np.float64]:
     """Samples of each class; the last number is of those without a label."""
     return np.bincount(np.asarray(labels, np.int64) % (classes + 1), minlength=classes + 1).astype(np.float64)
+
+
+def draw_test_groups(groups: Iterable[str], share: float) -> set[str]:
+    """About a share of the samples as a test split, whole groups only, the same for every run and machine.
+
+    Groups are taken in the order of a checksum of their name, so that neither order nor place of the files matters.
+
+    Args:
+        groups: the group of each sample.
+        share: of the samples, in [0, 1].
+    """
+    counts: dict[str, int] = {}
+    for group in groups:
+        counts[group] = counts.get(group, 0) + 1
+    wanted, taken, chosen = share * sum(counts.values()), 0, set()
+    for group in sorted(counts, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()):
+        if taken + counts[group] / 2 <= wanted:
+            chosen.add(group)
+            taken += counts[group]
+    return chosen
 
 
 def warn_of_empty(

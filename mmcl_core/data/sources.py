@@ -1,4 +1,4 @@
-"""What a data set is to ``prepare``.
+"""What a data set is to ``prepare``, and how its readers see their source.
 
 A data set is a module of this package with an object ``DATA_SET`` that has the methods of :class:`DataSet`, and a line
 in :data:`mmcl_core.data.DATA_SETS`. It only says which tasks there are and what a task gives; parallel work, progress,
@@ -16,8 +16,21 @@ from typing import Any, Protocol
 
 from mmcl_core.data import DATA_SETS
 from mmcl_core.data.writer import Sample
+from mmcl_core.errors import ConfigError
 
-__all__ = ["NOT_UTF8", "DataSet", "Plan", "Skip", "data_sets", "given_options", "printable", "show_folder"]
+__all__ = [
+    "NOT_UTF8",
+    "DataSet",
+    "Plan",
+    "Skip",
+    "data_sets",
+    "given_options",
+    "optional_import",
+    "place_in",
+    "printable",
+    "show_folder",
+    "visible",
+]
 
 
 #: Why what is named by other bytes than those of UTF-8 is left out: a prepared set is text in UTF-8.
@@ -143,3 +156,26 @@ def show_folder(folder: Path) -> str:
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
     more = f" ... ({len(names)} entries)" if len(names) > _ENTRIES else ""
     return (", ".join(names[:_ENTRIES]) or "nothing") + more
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; without hidden files and the leftovers of programs."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+
+
+def place_in(source: Path, path: Path) -> str:
+    """A path relative to the source, as a skip or a set names it."""
+    return path.relative_to(source).as_posix()
+
+
+def optional_import(module: str, purpose: str) -> Any:
+    """A module of the extra ``datasets``.
+
+    Raises:
+        ConfigError: it is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ConfigError(f"{purpose} needs {package}: pip install {package}, or 'mmcl_ros[datasets]'") from error

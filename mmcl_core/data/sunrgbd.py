@@ -45,10 +45,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule, part_inside
-from mmcl_core.data.frames import add_crop_arguments, crop_rule, draw_test_groups, optional_import, same_size
+from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.pictures import read_picture, read_rgb
 from mmcl_core.data.rooms import CLASSES, plain_name
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.shares import draw_test_groups
+from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 

@@ -41,12 +41,11 @@ from mmcl_core.data.frames import (
     camera_fits,
     crop_rule,
     mask_out,
-    optional_import,
     same_size,
     visible_box,
 )
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
