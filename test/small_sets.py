@@ -81,6 +81,12 @@ def run(source, out, *options, name="folder"):
     return status, PreparedSet.open(out) if status == 0 else None
 
 
+def prepare(command, source, out, *more):
+    """Run ``prepare`` with the words of a command, such as ``nyud --size 32``; the set that it makes."""
+    assert main([*command.split(), "--source", str(source), "--out", str(out), "--workers", "1", *more]) == 0
+    return PreparedSet.open(out)
+
+
 def failure(capfd, *arguments):
     """The one line on standard error that a refused command ends with."""
     assert main([*arguments, "--workers", "1"]) == 2

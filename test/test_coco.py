@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+import small_sets
 
-from mmcl_core.data.cache import PreparedSet
 from mmcl_core.prepare import main
 
 WIDTH, HEIGHT = 80, 60
@@ -60,10 +61,7 @@ def source(tmp_path):
     return write_source(tmp_path / "in")
 
 
-def prepare(source, out, *more):
-    words = ["coco", "--source", str(source), "--out", str(out), "--size", "36", "--workers", "1", *more]
-    assert main(words) == 0
-    return PreparedSet.open(out)
+prepare = partial(small_sets.prepare, "coco --size 36")
 
 
 def refused(capfd, source, *more):

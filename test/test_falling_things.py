@@ -8,14 +8,15 @@ import math
 import os
 import shutil
 from collections import Counter
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+import small_sets
 from conftest import shared_data
 
 from mmcl_core.data import falling_things
-from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.falling_things import CLASSES, split_scenes
 from mmcl_core.errors import ConfigError
 from mmcl_core.prepare import main
@@ -93,12 +94,7 @@ def source(tmp_path):
     return write_source(tmp_path / "data" / "fat")
 
 
-def prepare(source, out, *more):
-    words = ["falling_things", "--source", str(source), "--out", str(out), "--size", "32", "--workers", "1"]
-    assert main([*words, "--min-side", "10", *more]) == 0
-    return PreparedSet.open(out)
-
-
+prepare = partial(small_sets.prepare, "falling_things --size 32 --min-side 10")
 MIXED = ("--subset", "mixed", "--val-scenes", "kitchen_0")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
+import small_sets
 from conftest import shared_data
 
-from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.hha import hha
 from mmcl_core.data.nyud import hha_votes
 from mmcl_core.data.nyud_labelled import CAMERA, FILE
@@ -38,10 +40,7 @@ def crop_folders(root, *, images="image", order="rgb", spelling=str):
     return root
 
 
-def prepare(source, out, *more):
-    words = ["nyud", "--source", str(source), "--out", str(out), "--size", "32", "--workers", "1", *more]
-    assert main(words) == 0
-    return PreparedSet.open(out)
+prepare = partial(small_sets.prepare, "nyud --size 32")
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])

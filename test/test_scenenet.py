@@ -5,10 +5,12 @@ from __future__ import annotations
 import filecmp
 import sys
 from collections import Counter
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+import small_sets
 
 from mmcl_core.data import runner
 from mmcl_core.data.cache import PreparedSet, PreparedWriter
@@ -115,10 +117,7 @@ def source(tmp_path):
     return write_source(tmp_path / "data")
 
 
-def prepare(source, out, *more):
-    words = ["scenenet", "--source", str(source), "--out", str(out), "--size", "60", "--workers", "1"]
-    assert main([*words, "--every-frame", "1", *more]) == 0
-    return PreparedSet.open(out)
+prepare = partial(small_sets.prepare, "scenenet --size 60 --every-frame 1")
 
 
 def test_crops_units_labels_and_cameras(source, tmp_path):

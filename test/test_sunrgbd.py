@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+import small_sets
 
-from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.rooms import CLASSES
 from mmcl_core.data.sunrgbd import _load_json, read_depth, read_objects
 from mmcl_core.prepare import main
@@ -69,10 +70,7 @@ def source(tmp_path):
     return write_source(tmp_path / "data")
 
 
-def prepare(source, out, *more):
-    words = ["sunrgbd", "--source", str(source), "--out", str(out), "--size", "60", "--workers", "1", *more]
-    assert main(words) == 0
-    return PreparedSet.open(out)
+prepare = partial(small_sets.prepare, "sunrgbd --size 60")
 
 
 def test_crops_units_labels_and_cameras(source, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
+import small_sets
 
-from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.washington import CLASSES, read_trial
 from mmcl_core.errors import DataError
 from mmcl_core.prepare import main
@@ -54,10 +56,7 @@ def source(tmp_path_factory):
     return write_source(tmp_path_factory.mktemp("wrgbd"))
 
 
-def prepare(source, out, *more):
-    words = ["washington", "--source", str(source), "--out", str(out), "--size", "48", "--workers", "1", *more]
-    assert main(words) == 0
-    return PreparedSet.open(out)
+prepare = partial(small_sets.prepare, "washington --size 48")
 
 
 def test_crops_units_labels_groups_and_cameras(source, tmp_path):

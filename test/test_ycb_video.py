@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+import small_sets
 from conftest import shared_data
 
 from mmcl_core.data import ycb_video
-from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.prepare import main
 
@@ -59,10 +60,7 @@ def source(tmp_path):
     return write_source(tmp_path / "YCB_Video_Dataset")
 
 
-def prepare(source, out, *more):
-    words = ["ycb_video", "--source", str(source), "--out", str(out), "--size", "32", "--workers", "1", *more]
-    assert main(words) == 0
-    return PreparedSet.open(out)
+prepare = partial(small_sets.prepare, "ycb_video --size 32")
 
 
 def test_crops_units_labels_and_cameras(source, tmp_path):
