@@ -280,7 +280,7 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
         counts[rows.index(truth), columns.index(label)] = number
     right = [int(row.correct) for row in result.counted]
     title += f": {np.mean(right):.3f} of {len(right)} right" if right else ": strangers alone"
-    save_confusion(path, {title: counts}, rows, columns, ("truth", "answer"))
+    save_confusion(path, {title: counts}, rows, columns)
 
 
 def parse_drop(text: str) -> tuple[str, tuple[float, float]]:

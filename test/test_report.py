@@ -4,6 +4,7 @@ import json
 import warnings
 from html.parser import HTMLParser
 
+import cv2
 import numpy as np
 import pytest
 from test_recognizer import save_model
@@ -265,6 +266,28 @@ def test_heat_table_leaves_unused_classes_out():
     assert "never" not in table
     assert "a called b: 1 of 4" in table
     assert "--a:0.75" in table
+
+
+def test_a_class_that_is_wholly_wrong_does_not_look_right(tmp_path):
+    """Right answers are blue and wrong ones red, where the names are the same, not the places."""
+    names = ["one", "two"]
+    for file, columns, counts in (("a", names, [[5, 0], [5, 0]]), ("b", ["zero", *names], [[0, 5, 0], [0, 5, 0]])):
+        save_confusion(tmp_path / f"{file}.png", {"rgb": counts}, names, columns)
+        picture = cv2.imread(str(tmp_path / f"{file}.png")).astype(int)
+        blue, _, red = picture[:, : picture.shape[1] * 2 // 3].transpose(2, 0, 1)  # without the colour bars
+        right, wrong = blue - red > 60, red - blue > 60
+        assert min(right.sum(), wrong.sum()) > 500
+        assert np.argwhere(right)[:, 0].max() < np.argwhere(wrong)[:, 0].min()
+
+
+def test_large_matrices_stand_one_under_another(tmp_path):
+    shapes = {}
+    for number in (30, 31):
+        names = [str(n) for n in range(number)]
+        save_confusion(tmp_path / "c.png", dict.fromkeys("ab", np.eye(number, dtype=int)), names, names)
+        shapes[number] = cv2.imread(str(tmp_path / "c.png")).shape
+    assert shapes[30][1] > 1.5 * shapes[30][0]
+    assert shapes[31][0] > 1.5 * shapes[31][1]
 
 
 def test_names_that_the_font_of_the_figure_lacks_are_told_once(tmp_path, caplog):
