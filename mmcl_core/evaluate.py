@@ -126,9 +126,7 @@ def table(report: Mapping[str, Any]) -> str:
     columns = titles(len(report["model"]["classes"]))
     lines.append("".join([f"{'':10}{'samples':>8}", *(f"{title:>24}" for title in columns.values())]))
     for name, figures in report["modalities"].items():
-        cells = (
-            f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" for value in map(figures.get, columns)
-        )
+        cells = (_cell(key, figures[key]) for key in columns)
         lines.append("".join([f"{name:10}{figures['samples']:>8}", *(f"{cell:>24}" for cell in cells)]))
     for name, figures in report["modalities"].items():
         if figures["missing"]:
@@ -140,6 +138,11 @@ def table(report: Mapping[str, Any]) -> str:
             only = figures["restricted"]
             lines.append(f"{name}: top-1 among the {only['classes']} classes of the split alone: {only['top1']:.3f}")
     return "\n".join(lines + _min_scores(report["modalities"]))
+
+
+def _cell(name: str, value: Mapping[str, float]) -> str:
+    """A figure with its interval; resampling widens ECE, and so the quantiles are no interval of it."""
+    return f"{value['value']:.3f}" + ("" if name == "ece" else f" [{value['low']:.3f}, {value['high']:.3f}]")
 
 
 def _min_scores(modalities: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from test_recognizer import save_model
 
 from mmcl_core import metrics
 from mmcl_core.confusion import save_confusion
-from mmcl_core.engine.charts import Series, heat_table, line_chart, ticks
+from mmcl_core.engine.charts import Series, heat_table, line_chart, reliability_chart, ticks
 from mmcl_core.engine.report import try_report, write_report
 from mmcl_core.errors import DataError
 
@@ -120,12 +120,12 @@ def test_page_of_a_run(tmp_path):
     text, page = page_of(write_report(run))
     top1 = figures["top1"]["value"]
     for expected in (
-        "my run", f"{100 * top1:.1f} %", "LEGACY PROTOCOL", "MIT & co", "f00d", "optim.lr", "0.003", "2.9",
-        "Stages: train, heads", "<b>pen",
+        "my run", f"{100 * top1:.1f} %", "over 3 groups, 40 samples", "LEGACY PROTOCOL", "MIT & co", "f00d", "optim.lr",
+        "0.003", "2.9", "Stages: train, heads", "<b>pen",
         "Top-1: share", "top-5: of samples", "Macro-F1: F1", "95 % interval", "Group mean: accuracy",
         "ECE: expected calibration error",
         "5 samples of kite, which the model has no name for", "3 samples do not have rgb", "class rgb",
-        "Calibration, depth",
+        "Calibration, depth", "Wrong answers, the surest of each class first",
     ):  # fmt: skip
         assert expected in text, expected
     assert page.tags.count("img") == 2 * 3 * 2
@@ -133,6 +133,52 @@ def test_page_of_a_run(tmp_path):
     assert sum(tag == "polyline" for tag in page.tags) == 5  # loss, two terms, validation, learning rate
     different = text.index("Different from the defaults")
     assert different < text.index("optim.lr") < text.index("Defaults", different) < text.index("optim.eps")
+
+
+@pytest.mark.parametrize(
+    ("groups", "mean", "words"),
+    [
+        (13, 0.962, "95 % interval 76.9 to 100 over 13 groups, 260 samples"),
+        (13, 0.9, "group mean 90.0 %, 95 % interval 76.9 to 100 over 13 groups, 260 samples"),
+        (1, 0.962, "over 1 group, 260 samples"),
+        (260, 0.962, "95 % interval 93.5 to 98.1, 260 samples"),
+    ],
+)
+def test_near_duplicates_do_not_narrow_the_interval_that_the_page_begins_with(tmp_path, groups, mean, words):
+    write_evaluation(tmp_path / "alone")
+    path = tmp_path / "alone" / "metrics.json"
+    report = json.loads(path.read_text())
+    report["modalities"]["rgb"] |= {
+        "samples": 260, "groups": groups, "top1": {"value": 0.962, "low": 0.935, "high": 0.981},
+        "group_mean": {"value": mean, "low": 0.769, "high": 1.0},
+    }  # fmt: skip
+    path.write_text(json.dumps(report))
+    text, _ = page_of(write_report(tmp_path / "alone", [tmp_path / "alone"]))
+    assert words in text[: text.index("Evaluation on")]
+
+
+def test_calibration_error_has_no_interval_that_resampling_moves_away_from_it(tmp_path):
+    figures = write_evaluation(tmp_path / "alone")
+    path = write_report(tmp_path / "alone", [tmp_path / "alone"])
+    assert f"<td>{figures['ece']['value']:.3f}</td>" in path.read_text()
+
+
+def test_colours_of_depth_are_explained_once_and_only_of_distances(tmp_path):
+    write_evaluation(tmp_path / "alone")
+    samples = tmp_path / "alone" / "samples.json"
+    assert "near red" not in page_of(write_report(tmp_path / "alone", [tmp_path / "alone"]))[0]
+    samples.write_text(json.dumps(json.loads(samples.read_text()) | {"metric_depth": True}))
+    text, _ = page_of(write_report(tmp_path / "alone", [tmp_path / "alone"]))
+    assert text.count("Depth: near red, far blue, stretched for each crop; black: no reading") == 1
+
+
+def test_a_bin_without_a_right_answer_is_seen():
+    page = Page(reliability_chart("c", [0, 0.5, 0.9, 1], [0.3, 0.7, None], [0, 0.75, None], [7, 12345, 0], 0))
+    heights = [float(value) for tag, key, value in page.attributes if (tag, key) == ("rect", "height")]
+    assert heights[0] == 3
+    assert heights[1] > 100
+    assert len(heights) == 2
+    assert {"7", "12k", "share right", "confidence"} <= set(page.text)
 
 
 def test_the_counts_of_a_class_are_those_of_each_modality(tmp_path):
@@ -266,6 +312,20 @@ def test_heat_table_leaves_unused_classes_out():
     assert "never" not in table
     assert "a called b: 1 of 4" in table
     assert "--a:0.75" in table
+
+
+def test_confusions_of_many_classes_are_listed_before_their_matrix():
+    names = [f"class {number}" for number in range(31)]
+    counts = np.diag(np.full(31, 5))
+    counts[7, 9] = 3
+    table = heat_table(counts.tolist(), names)
+    Page(table)
+    listed = "<td>class 7</td><td>class 9</td><td>3</td><td>0.38</td>"
+    assert listed in table
+    assert 'title="class 30"' in table
+    fewer = heat_table(counts[:30, :30].tolist(), names[:30])
+    assert listed not in fewer
+    assert "class 7 called class 9: 3 of 8" in fewer
 
 
 def test_a_class_that_is_wholly_wrong_does_not_look_right(tmp_path):

@@ -20,8 +20,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
 _POINTS = 300
 #: Most classes of a confusion matrix on the page.
 CLASSES = 100
-#: Confusions that are listed instead.
-_PAIRS = 40
+#: Most classes of a matrix that is taken in at a glance; of more, the most frequent confusions are listed.
+_GLANCE = 30
+#: Confusions that are listed beside the matrix, and in place of one that is too large.
+_PAIRS, _PAIRS_ALONE = 10, 40
+#: Least height of a bar, pixels: one of 0 is seen, too.
+_STUB = 3
 
 
 class Series(NamedTuple):
@@ -43,7 +47,7 @@ class _Axes:
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
-    def frame(self, x_label: str) -> str:
+    def frame(self, x_label: str, y_label: str = "") -> str:
         parts = []
         for value in ticks(*self.y):
             _, v = self.at(self.x[0], value)
@@ -54,6 +58,10 @@ class _Axes:
             parts.append(f'<text x="{u:.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{_number(value)}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+        if y_label:
+            down = (_TOP + _HEIGHT - _BOTTOM) / 2
+            turned = f'transform="rotate(-90 12 {down:.0f})" text-anchor="middle"'
+            parts.append(f'<text x="12" y="{down:.0f}" {turned}>{escape(y_label)}</text>')
         return "".join(parts)
 
 
@@ -109,34 +117,49 @@ def reliability_chart(
     title: str, edges: Sequence[float], confidence: Sequence[float | None], accuracy: Sequence[float | None],
     samples: Sequence[int], colour: int,
 ) -> str:  # fmt: skip
-    """Accuracy against confidence in bins; on the diagonal, probabilities can be taken at their word."""
-    axes = _Axes((0, 1), (0, 1))
-    parts = [axes.frame("confidence")]
+    """Accuracy against confidence in bins; on the diagonal, probabilities can be taken at their word.
+
+    The number of samples stands over each bar; one of accuracy 0 is a stub.
+    """
+    axes = _Axes((0, 1), (0, 1.1))  # room for the numbers
+    (u, v), (end, top) = axes.at(0, 0), axes.at(1, 1)
+    diagonal = f'<line class="mark" x1="{u:.1f}" y1="{v:.1f}" x2="{end:.1f}" y2="{top:.1f}"/>'
+    parts, numbers = [axes.frame("confidence", "share right")], []
     for low, high, sure, right, count in zip(edges[:-1], edges[1:], confidence, accuracy, samples, strict=True):
         if right is None or sure is None:
             continue
         (u, v), (end, base) = axes.at(low, right), axes.at(high, 0)
+        v = min(v, base - _STUB)
         hint = f"confidence {sure:.3f}, accuracy {right:.3f}, {count} samples"
         parts.append(
             f'<rect class="bar s{colour}" x="{u + 1:.1f}" y="{v:.1f}" width="{end - u - 2:.1f}" '
             f'height="{base - v:.1f}">'
             f"<title>{hint}</title></rect>"
         )
-    (u, v), (end, top) = axes.at(0, 0), axes.at(1, 1)
-    parts.append(f'<line class="mark" x1="{u:.1f}" y1="{v:.1f}" x2="{end:.1f}" y2="{top:.1f}"/>')
-    return _figure(title, "".join(parts), "")
+        middle = f'x="{(u + end) / 2:.1f}" y="{v - 4:.1f}"'
+        numbers.append(f'<text class="count" {middle} text-anchor="middle">{_short(count)}</text>')
+    return _figure(title, "".join([*parts, diagonal, *numbers]), "")
+
+
+def _short(count: int) -> str:
+    """A number that is no wider than a bar."""
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
 
 
 def heat_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """A confusion matrix as an HTML table, shaded by the share of the row; classes that never occur are left out.
 
     Of more than :data:`CLASSES` a page would be neither read nor opened: the most frequent confusions are listed.
+    They stand before the matrix, too, where it is not taken in at a glance.
     """
     size, totals = range(len(classes)), [sum(row) for row in confusion]
     shown = [c for c in size if totals[c] or any(row[c] for row in confusion)]
     if len(shown) > CLASSES:
-        return _most_confused(confusion, classes, totals)
-    head = "".join(f'<th scope="col"><span>{escape(classes[c])}</span></th>' for c in shown)
+        return _most_confused(confusion, classes, totals, _PAIRS_ALONE)
+    listed = _most_confused(confusion, classes, totals, _PAIRS) if len(shown) > _GLANCE else ""
+    head = "".join(
+        f'<th scope="col" title="{escape(classes[c])}"><span>{escape(classes[c])}</span></th>' for c in shown
+    )
     rows = []
     for row in shown:
         total = totals[row] or 1
@@ -150,20 +173,24 @@ def heat_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> st
                 if count
                 else "<td></td>"
             )
-        rows.append(f'<tr><th scope="row">{escape(classes[row])}</th>{"".join(cells)}</tr>')
-    return f'<div class="scroll"><table class="heat"><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
+        name = escape(classes[row])
+        rows.append(f'<tr><th scope="row" title="{name}"><span>{name}</span></th>{"".join(cells)}</tr>')
+    table = f'<table class="heat"><tr><td></td>{head}</tr>{"".join(rows)}</table>'
+    return f'{listed}<div class="scroll matrix">{table}</div>'
 
 
-def _most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str], totals: Sequence[int]) -> str:
+def _most_confused(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], totals: Sequence[int], number: int
+) -> str:
     """The pairs of classes that are taken for one another most often, as an HTML table."""
     pairs = ((n, row, column) for row, line in enumerate(confusion) for column, n in enumerate(line))
-    found = heapq.nsmallest(_PAIRS, (pair for pair in pairs if pair[0] and pair[1] != pair[2]), lambda one: -one[0])
+    found = heapq.nsmallest(number, (pair for pair in pairs if pair[0] and pair[1] != pair[2]), lambda one: -one[0])
     rows = "".join(
         f"<tr><td>{escape(classes[row])}</td><td>{escape(classes[column])}</td><td>{n}</td>"
         f"<td>{n / totals[row]:.2f}</td></tr>"
         for n, row, column in found
     )
-    head = "<tr><th>class</th><th>called</th><th>samples</th><th>share of the class</th></tr>"
+    head = "<tr><th>true class</th><th>answer</th><th>samples</th><th>share of the class</th></tr>"
     note = f"The {len(found)} most frequent confusions of {len(classes)} classes; metrics.json has all."
     return f'<p class="muted">{note}</p><div class="scroll"><table class="plain">{head}{rows}</table></div>'
 

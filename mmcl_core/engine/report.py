@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: What to do about a file that is damaged.
 _ADVICE = "evaluate again if it is of an evaluation, or move it away"
+_DEPTH_COLOURS = '<p class="muted">Depth: near red, far blue, stretched for each crop; black: no reading</p>'
 _NO_TERMS = {"stage", "epoch", "step", "split", "lr", "loss"}
 #: Settings of an evaluation that make another one of it, and what the page calls it.
 _WAYS = {"legacy": "legacy protocol", "hide_camera": "cameras withheld", "mirror": "mirrored"}
@@ -143,13 +144,26 @@ def _network(model: Mapping[str, Any]) -> str:
 
 def _tiles(report: Mapping[str, Any]) -> Iterable[str]:
     for name, figures in report["modalities"].items():
-        top1 = figures["top1"]
         yield (
             f'<div class="tile s{colour_of(name, {})}"><span class="sub">{escape(name)}, top-1 on '
-            f"{escape(_what(report))}</span><b>{100 * top1['value']:.1f} %</b>"
-            f'<span class="sub">95 % interval {100 * top1["low"]:.1f} to {100 * top1["high"]:.1f}, '
-            f"{figures['samples']} samples</span></div>"
+            f"{escape(_what(report))}</span><b>{_percent(figures['top1']['value'])} %</b>"
+            f'<span class="sub">{_interval(figures)}, {figures["samples"]} samples</span></div>'
         )
+
+
+def _interval(figures: Mapping[str, Any]) -> str:
+    """How far the share of right answers can be trusted: near-duplicates of a group are no further evidence."""
+    top1, mean, groups = figures["top1"], figures.get("group_mean"), figures.get("groups", 0)
+    if not mean or not groups < figures["samples"]:
+        return f"95 % interval {_percent(top1['low'])} to {_percent(top1['high'])}"
+    same = _percent(mean["value"]) == _percent(top1["value"])
+    what = "" if same else f"group mean {_percent(mean['value'])} %, "
+    noun = "group" if groups == 1 else "groups"
+    return f"{what}95 % interval {_percent(mean['low'])} to {_percent(mean['high'])} over {groups} {noun}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") if share in (0, 1) else f"{100 * share:.1f}"
 
 
 def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
@@ -162,7 +176,7 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     charts = [_calibration(name, figures) for name, figures in modalities.items()]
     charts += [_min_score(name, figures["min_score"]) for name, figures in modalities.items() if "min_score" in figures]
     heats = "".join(
-        f"<figure><figcaption>Confusion, {escape(name)} (row: true class)</figcaption>"
+        f"<figure><figcaption>Confusion, {escape(name)} (row: true class, column: answer)</figcaption>"
         f"{heat_table(figures['confusion'], report['model']['classes'])}</figure>"
         for name, figures in modalities.items()
     )
@@ -171,10 +185,12 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     parts.append(f'<div class="plots small">{"".join(charts)}</div>')
     if (folder / "samples.json").exists():
         examples = _read(folder / "samples.json")
-        for kind, title in (("wrong", "Wrong answers, the surest first"), ("right", "Right answers")):
+        note = _DEPTH_COLOURS if examples.get("metric_depth") else ""
+        for kind, title in (("wrong", "Wrong answers, the surest of each class first"), ("right", "Right answers")):
             if examples[kind]:
                 cards = "".join(_card(example) for example in examples[kind])
-                parts.append(f'<h3>{title}</h3><div class="gallery">{cards}</div>')
+                parts.append(f'<h3>{title}</h3>{note}<div class="gallery">{cards}</div>')
+                note = ""
     provenance = {"path": data["path"], "index.json, SHA-256": data["index_sha256"], **data["description"]}
     parts.append(f"<details><summary>Where the data come from</summary>{_pairs(provenance)}</details>")
     return "".join(parts)
@@ -247,8 +263,8 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
         "counts if it has any reading; a robot's min_depth_valid may ask for more."
     )
     yield (
-        "ECE: expected calibration error, how far scores lie from the share of right answers (bars; dashed: both "
-        "equal); 0 is best."
+        "ECE: expected calibration error, how far scores lie from the share of right answers (bars, with the "
+        "number of samples; dashed: both equal); 0 is best."
     )
 
 
@@ -257,13 +273,16 @@ def _figures_table(report: Mapping[str, Any]) -> str:
     head = "".join(f"<th>{title}</th>" for title in columns.values())
     rows = []
     for name, figures in report["modalities"].items():
-        cells = "".join(
-            f"<td>{value['value']:.3f} <small>{value['low']:.3f} to {value['high']:.3f}</small></td>"
-            for value in (figures[key] for key in columns)
-        )
+        cells = "".join(f"<td>{_figure(key, figures[key])}</td>" for key in columns)
         rows.append(f"<tr><td><b>{escape(name)}</b></td><td>{figures['samples']}</td>{cells}</tr>")
     body = f"<tr><th></th><th>samples</th>{head}</tr>{''.join(rows)}"
     return f'<div class="scroll"><table class="plain">{body}</table></div>'
+
+
+def _figure(name: str, value: Mapping[str, float]) -> str:
+    """A figure with its interval; resampling widens ECE, and so the quantiles are no interval of it."""
+    interval = "" if name == "ece" else f" <small>{value['low']:.3f} to {value['high']:.3f}</small>"
+    return f"{value['value']:.3f}{interval}"
 
 
 def _class_table(modalities: Mapping[str, Any], classes: Sequence[str]) -> str:
@@ -294,7 +313,7 @@ def _card(example: Mapping[str, Any]) -> str:
     )
     answers = "".join(
         f'<div class="answer"><span>{escape(name)}</span><span class="{"yes" if answer["right"] else "no"}">'
-        f"{'✓' if answer['right'] else '✗'} {escape(answer['predicted'])}</span>"
+        f"{'✓' if answer['right'] else '✗'}&nbsp;{escape(answer['predicted'])}</span>"
         f"<span>{answer['score']:.2f}</span></div>"
         for name, answer in example["answers"].items()
     )

@@ -4,7 +4,8 @@
 ``metrics.json``      every figure with its interval, per class and confusion, and what was evaluated on what
 ``predictions.csv``   one line a sample and modality: ``key, group, class, modality, predicted, score``, the next best
 ``confusion.png``     the confusion matrices of all modalities
-``samples.json``      some right and some wrong answers with their pictures, for the report page
+``samples.json``      some right and some wrong answers with their pictures, for the report page, and whether depth is
+                      shown in colours of the distance (``metric_depth``)
 ====================  ================================================================================================
 """
 
@@ -87,7 +88,7 @@ def _write_table(evaluation: Evaluation, file: BinaryIO) -> None:
             text.truncate()
 
 
-def _examples(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
+def _examples(evaluation: Evaluation) -> dict[str, Any]:
     """Samples that every modality gets right, and samples that some modality gets wrong, spread over the classes."""
     predictions = evaluation.predictions
     rows, first = np.unique(np.concatenate([found.rows for found in predictions.values()]), return_index=True)
@@ -101,7 +102,16 @@ def _examples(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
     # The surest mistakes first: they say most about the model.
     wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
     chosen = {"wrong": _spread(wrong, labels[wrong]), "right": _spread(right, labels[right])}
-    return {kind: [_example(evaluation, int(rows[n]), int(labels[n])) for n in some] for kind, some in chosen.items()}
+    examples = {
+        kind: [_example(evaluation, int(rows[n]), int(labels[n])) for n in some] for kind, some in chosen.items()
+    }
+    shown = {name for some in examples.values() for example in some for name in example["pictures"]}
+    return {**examples, "metric_depth": any(_is_metric(evaluation.prepared, name) for name in shown)}
+
+
+def _is_metric(prepared: PreparedSet, name: str) -> bool:
+    """Whether a modality is depth that is stored as distances."""
+    return modality(name).kind == "depth" and prepared.images[name].ndim == 3
 
 
 def _spread(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -137,7 +147,7 @@ def _pictures(prepared: PreparedSet, row: int, evaluation: Evaluation) -> dict[s
         if not prepared.present[row, column] or name not in {*evaluation.predictions, "rgb", "depth"}:
             continue
         image = np.asarray(prepared.images[name][row])
-        if modality(name).kind == "depth" and image.ndim == 2:
+        if _is_metric(prepared, name):
             image = colourise_depth(image)
         smaller = cv2.resize(image, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_AREA)
         _, code = cv2.imencode(".jpg", smaller[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])

@@ -29,7 +29,7 @@ code { font: 12.5px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .tile.s2 { border-top-color: var(--s2); }
 .box { padding: 12px 16px; margin: 12px 0; } .warn { background: var(--bad-soft); border-color: var(--bad);
   color: var(--bad); }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll.matrix { overflow: auto; max-height: 90vh; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 .plain { width: 100%; } .plain th { text-align: left; color: var(--muted); font-weight: 500; }
 .plain th, .plain td { padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -39,6 +39,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 .heats { display: flex; flex-wrap: wrap; gap: 14px; margin: 14px 0; } .heats figure { max-width: 100%; }
 figure { margin: 0; padding: 12px 14px; } figcaption { font-size: 13px; margin-bottom: 4px; }
 svg { width: 100%; height: auto; display: block; } svg text { font-size: 11px; fill: var(--muted); }
+.plots.small svg text { font-size: 13px; } .plots.small svg .count { font-size: 12px; }
 .grid { stroke: var(--line); } .mark { stroke: var(--muted); stroke-dasharray: 4 4; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 12.5px; color: var(--muted); margin-top: 6px; }
@@ -53,14 +54,22 @@ i.s0 { background: var(--s0); } i.s1 { background: var(--s1); } i.s2 { backgroun
 i.s3 { background: var(--s3); }
 i.s4 { background: var(--s4); } i.s5 { background: var(--s5); } i.s6 { background: var(--s6); }
 i.s7 { background: var(--s7); }
-.bar { opacity: .75; } .bar.s0, .dot.s0 { fill: var(--s0); } .bar.s1, .dot.s1 { fill: var(--s1); }
+.bar { fill-opacity: .75; stroke-width: 1; } .bar.s0 { stroke: var(--s0); } .bar.s1 { stroke: var(--s1); }
+.bar.s2 { stroke: var(--s2); } .bar { stroke: var(--s5); }
+svg .count { fill: var(--text); paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
+ .bar.s0, .dot.s0 { fill: var(--s0); } .bar.s1, .dot.s1 { fill: var(--s1); }
 .bar.s2, .dot.s2 { fill: var(--s2); } .bar, .dot { fill: var(--s5); }
 .heat { font-size: 11px; } .heat td { width: 26px; min-width: 26px; height: 24px; text-align: center;
   border: 1px solid var(--line); }
 .heat tr:first-child td { border: 0; }
-.heat th { font-weight: 400; text-align: right; padding-right: 6px; white-space: nowrap; }
-.heat th[scope=col] { vertical-align: bottom; padding: 0 0 5px; text-align: center; }
-.heat th span { writing-mode: vertical-rl; transform: rotate(180deg); display: inline-block; }
+.heat th { font-weight: 400; text-align: right; padding-right: 6px; white-space: nowrap; position: sticky;
+  background: var(--card); z-index: 1; }
+.heat th span { display: inline-block; max-width: 14em; overflow: hidden; text-overflow: ellipsis;
+  vertical-align: middle; }
+.heat th[scope=row] { left: 0; }
+.heat th[scope=col] { top: 0; vertical-align: bottom; padding: 0 0 5px; text-align: center; }
+.heat th[scope=col] span { writing-mode: vertical-rl; transform: rotate(180deg); max-width: none; max-height: 14em; }
+.heat tr:first-child td { position: sticky; top: 0; left: 0; background: var(--card); z-index: 2; }
 .heat .hit { background: color-mix(in srgb, var(--accent) calc(var(--a) * 70%), transparent); }
 .heat .miss { background: color-mix(in srgb, var(--bad) calc(10% + var(--a) * 75%), transparent); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(232px, 1fr)); gap: 12px; }
@@ -68,6 +77,8 @@ i.s7 { background: var(--s7); }
 .card img { width: 0; flex: 1; max-width: 104px; aspect-ratio: 1; border-radius: 6px; image-rendering: auto; }
 .card b { font-size: 13.5px; } .card div.answer { display: flex; gap: 6px; }
 .answer span:nth-child(1) { width: 3.2em; color: var(--muted); } .answer span:nth-child(2) { flex: 1; }
+.card { min-width: 0; } .card b, .answer span:nth-child(2) { overflow-wrap: anywhere; min-width: 0; }
+.answer span:nth-child(1), .answer span:last-child { flex: none; }
 .yes { color: var(--good); } .no { color: var(--bad); }
 details { margin: 10px 0; } summary { cursor: pointer; font-size: 14px; }
 details[open] summary { margin-bottom: 8px; }
