@@ -30,6 +30,7 @@ TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path
         ("rgb: 92.5", "rgb: {papr: 92.5}", r"rgb\.papr'; did you mean 'rows\[0\]\.cells\.rgb\.paper'\?"),
         ("cells: {rgb: 94.4, depth: 86.1}", "", "row multi has no cells"),
         ("name: multi", "name: ce", "two rows are named 'ce'"),
+        ("title: Multi", "title: ce", "the rows ce and multi are both titled 'ce'; tell them apart"),
         ("name: multi", "init_from: muti, name: multi", r"row multi, init_from: unknown name 'muti'; did you mean"),
         ("name: multi", "init_from: multi, name: multi", "in a circle: multi <- multi"),
         ("name: multi", "set: tny, name: multi", r"row multi, set: unknown name 'tny'; did you mean 'tiny'\?"),

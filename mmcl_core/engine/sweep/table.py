@@ -323,6 +323,12 @@ def _check(table: Table) -> None:
                 if name not in table.rows[source].cells:
                     raise ConfigError(f"{where}: row {row.name} starts from {source}, which has no cell in {name}")
         _no_circle(table, row.name)
+    named: dict[str, str] = {}
+    for row in table.shown:
+        if (other := named.setdefault(row.title, row.name)) != row.name:
+            raise ConfigError(
+                f"{where}: the rows {other} and {row.name} are both titled {row.title!r}; tell them apart"
+            )
     if twice := [name for name, count in Counter(file_name(test.name) for test in table.evaluate).items() if count > 1]:
         names = " and ".join(repr(test.name) for test in table.evaluate if file_name(test.name) == twice[0])
         raise ConfigError(f"{where}: test sets under evaluate are named {names}; their plots would be one file")
