@@ -6,13 +6,14 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_sweep import TABLE, data, write
 
-from mmcl_core.engine.sweep import pages
+from mmcl_core.engine.sweep import pages, plots
 from mmcl_core.engine.sweep.plan import Place, make_plan
 from mmcl_core.engine.sweep.plots import save_plots
 from mmcl_core.engine.sweep.pool import Outcome
@@ -128,9 +129,9 @@ def test_pages_of_figures_by_hand(by_hand, tmp_path):
     runs = list(csv.DictReader(pages.csv_of_runs(summary).splitlines()))
     assert len(runs) == 16
     assert [r["state"] for r in runs if r["row"] == "multi" and r["column"] == "rgb"] == [*["done"] * 3, "failed"]
-    plots = save_plots(summary, tmp_path)
-    assert [path.name for path in plots] == ["plot.png", "plot-real.png"]
-    page = pages.html_page(summary, plots, {"commands": ["<b>"]})
+    paths = save_plots(summary, tmp_path)
+    assert [path.name for path in paths] == ["plot.png", "plot-real.png"]
+    page = pages.html_page(summary, paths, {"commands": ["<b>"]})
     assert page.count("data:image/png;base64,") == 2
     assert "&lt;b&gt;" in page
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
@@ -238,4 +239,61 @@ def test_signs_that_differ_and_points(write, tmp_path):
     one = summarise(make_plan(read_table(write(text)), [0]), tmp_path, {})
     mean = one.mean(one.lines[0], "rgb")
     assert math.isnan(mean.std)
-    assert "| ce, 0.5 | 50.00 | 92.5 |" in pages.markdown(one)
+    assert "| ce, 50 % of the labels | 50.00 | 92.5 |" in pages.markdown(one)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, in place of their files."""
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
+def test_a_point_of_accuracy_is_as_wide_in_every_panel(write, tmp_path, figures):
+    text = TABLE.replace("{rgb: 92.5, depth: [79.2, 0.5]}", "{rgb: 10, depth: 79.2}")
+    plan = make_plan(read_table(write(text)), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0), ("multi", 0): (0.6, 0, 0)})
+    save_plots(summarise(plan, tmp_path, {}), tmp_path)
+    (rgb, depth) = (panel.get_xlim() for panel in figures[0].axes)
+    assert rgb[1] - rgb[0] == pytest.approx(depth[1] - depth[0])
+    assert rgb[0] < 10 < 94.4 < rgb[1]
+    assert depth[0] < 79.2 < 86.1 < depth[1]
+
+
+def test_a_modality_has_its_colour_and_the_diamond_is_explained_where_there_is_one(write, tmp_path, figures):
+    text = TABLE.replace("{rgb: {title: RGB}, depth: {}}", "{depth: {}}")
+    text = text.replace("rgb: 92.5, depth: [79.2, 0.5]", "depth: null").replace("rgb: 94.4, depth: 86.1", "depth: 86.1")
+    for one in (text, text.replace("depth: 86.1", "depth: null")):
+        plan = make_plan(read_table(write(one)), [0])
+        fake_results(plan, tmp_path / str(len(figures)), {("ce", 0): (0.5, 0, 0)}, "depth")
+        save_plots(summarise(plan, tmp_path / str(len(figures)), {}), tmp_path)
+    with_paper, without = figures
+    assert {line.get_color() for line in without.axes[0].lines} == {"#d07a1c"}
+    assert "diamond: the paper's figure" in with_paper.get_supxlabel()
+    assert "diamond" not in without.get_supxlabel()
+
+
+def test_rows_of_curves_differ_in_more_than_colour_and_do_not_hide_each_other(write, tmp_path, figures):
+    text = TABLE.replace("{rgb: {title: RGB}, depth: {}}", "{depth: {}, rgb: {title: RGB}}")
+    text += "points: {setting: data.label_share, title: share, values: [0.1, 1.0]}\n"
+    plan = make_plan(read_table(write(text)), [0, 1])
+    shown = {(row, seed): (0.5, 0, 0) for row in ("ce", "multi") for seed in (0, 1)}
+    fake_results(plan, tmp_path, shown)
+    save_plots(summarise(plan, tmp_path, {}), tmp_path)
+    rgb, depth = figures[0].axes
+    assert [rgb.get_title(loc="left"), depth.get_title(loc="left")] == ["RGB", "depth"]
+    assert rgb.get_xlabel() == "share (log scale)"
+    one, other = (container.lines[0] for container in rgb.containers)
+    assert one.get_marker() != other.get_marker()
+    assert one.get_linestyle() != other.get_linestyle()
+    assert other.get_xdata() / one.get_xdata() == pytest.approx(1.02, abs=0.001)
+    assert "% of the labels" in pages.markdown(summarise(plan, tmp_path, {}))
+
+
+def test_abbreviations_of_titles_are_explained(write):
+    text = TABLE.replace("name: ce,", "name: ce, title: CL + CE,").replace("title: Multi", "title: CERAMIC")
+    found = pages.markdown(summarise(make_plan(read_table(write(text)), [0]), Path("/nowhere"), {}))
+    assert "CE: classification by cross-entropy; CL: contrastive learning.\n" in found
+    assert "RandAugment" not in found
+    assert "cross-entropy" not in pages.markdown(summarise(make_plan(read_table(write()), [0]), Path("/nowhere"), {}))

@@ -30,6 +30,10 @@ code { font: 12.5px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .box { padding: 12px 16px; margin: 12px 0; } .warn { background: var(--bad-soft); border-color: var(--bad);
   color: var(--bad); }
 .scroll { overflow-x: auto; } .scroll.matrix { overflow: auto; max-height: 90vh; }
+.drawn { display: grid; gap: 14px; margin-top: 14px; grid-template-columns: minmax(0, 1fr); }
+.drawn img { max-width: 100%; min-width: 640px; display: block; }
+.figures td, .figures th { white-space: nowrap; }
+.figures td:first-child { white-space: normal; min-width: 11em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 .plain { width: 100%; } .plain th { text-align: left; color: var(--muted); font-weight: 500; }
 .plain th, .plain td { padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -20,6 +21,14 @@ from mmcl_core.engine.sweep.table import Paper
 __all__ = ["csv_of_runs", "csv_of_table", "html_page", "markdown"]
 
 _OWN = "test split"
+#: Abbreviations that titles of rows and comparisons may have, in the paper's words.
+_ABBREVIATIONS = {
+    "CE": "classification by cross-entropy",
+    "CL": "contrastive learning",
+    "AMDIM": "augmented multiscale Deep InfoMax, contrast between two views of one sensor's picture",
+    "RA": "RandAugment",
+    "CMC": "Contrastive Multiview Coding",
+}
 
 
 class _Grid(NamedTuple):
@@ -111,11 +120,11 @@ def html_page(summary: Summary, plots: Sequence[Path], environment: Mapping[str,
     grids = _grids(summary)
     parts += [_html_grid(grids[0])]
     pictures = "".join(
-        f'<figure><img style="width:100%" alt="{escape(path.stem)}" src="data:image/png;base64,'
-        f'{base64.b64encode(path.read_bytes()).decode()}"></figure>'
+        f'<figure><div class="scroll"><img alt="{escape(path.stem)}" src="data:image/png;base64,'
+        f'{base64.b64encode(path.read_bytes()).decode()}"></div></figure>'
         for path in plots
     )
-    parts.append(f'<div class="plots" style="margin-top:14px">{pictures}</div>' if pictures else "")
+    parts.append(f'<div class="drawn">{pictures}</div>' if pictures else "")
     parts += [_html_grid(grid) for grid in grids[1:]]
     rows = "".join(
         f"<tr><th>{escape(str(key))}</th>"
@@ -135,8 +144,8 @@ def _html_grid(grid: _Grid) -> str:
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in grid.rows)
     notes = "".join(f'<p class="muted">{escape(note)}</p>' for note in grid.notes)
     return (
-        f'<h2>{escape(grid.title)}</h2><div class="scroll"><table class="plain"><tr>{head}</tr>{body}</table></div>'
-        f"{notes}"
+        f'<h2>{escape(grid.title)}</h2><div class="scroll"><table class="plain figures"><tr>{head}</tr>{body}</table>'
+        f"</div>{notes}"
     )
 
 
@@ -152,6 +161,10 @@ def _facts(summary: Summary) -> Iterable[str]:
     yield f"Weights: {', '.join(words[key] for key in sorted(keep))}."
     folders = {run.config.data.root for run in plan.runs.values()}
     yield f"Data: {', '.join(sorted(Path(folder).name for folder in folders))}."
+    shown = " ".join([row.title for row in plan.table.shown] + [one.title for one in plan.table.compare])
+    known = [f"{word}: {meant}" for word, meant in _ABBREVIATIONS.items() if re.search(rf"\b{word}\b", shown)]
+    if known:
+        yield f"{'; '.join(known)}."
 
 
 def _grids(summary: Summary) -> list[_Grid]:
@@ -176,7 +189,7 @@ def _main(summary: Summary) -> _Grid:
         head += [column.title, "paper"]
     rows = []
     for line in summary.lines:
-        cells = [_name(line)]
+        cells = [_name(summary, line)]
         for name in columns:
             cells += [_cell(summary, line, name), _paper(summary.paper(line, name))]
         rows.append([*cells, _done(summary, line), *_cost(summary.cost(line))])
@@ -195,7 +208,10 @@ def _further(summary: Summary, test: str) -> _Grid:
     for column in columns.values():
         head += [f"{column.title}: {MEASURES[measure]}" for measure in measures]
     rows = [
-        [_name(line), *(_cell(summary, line, column, test, measure) for column in columns for measure in measures)]
+        [
+            _name(summary, line),
+            *(_cell(summary, line, column, test, measure) for column in columns for measure in measures),
+        ]
         for line in summary.lines
     ]
     notes = []
@@ -219,7 +235,7 @@ def _gains(summary: Summary, gains: Sequence[Gain]) -> _Grid:
     rows: dict[str, list[str]] = {}
     for gain in gains:
         title = gain.comparison.title or " - ".join(gain.comparison.rows)
-        title += f", {gain.point:g}" if gain.point is not None else ""
+        title += f", {_point(summary, gain.point)}" if gain.point is not None else ""
         row = rows.setdefault(title, [title, *["-"] * (len(head) - 1)])
         at, mean = places[gain.test, gain.column], gain.found.spread
         row[at] = _number(mean, sign=True) + (" *" if gain.found.same_sign and mean.number > 1 else "")
@@ -232,8 +248,14 @@ def _gains(summary: Summary, gains: Sequence[Gain]) -> _Grid:
     return _Grid("Differences, paired over seeds (points)", head, list(rows.values()), notes)
 
 
-def _name(line: Line) -> str:
-    return line.row.title if line.point is None else f"{line.row.title}, {line.point:g}"
+def _name(summary: Summary, line: Line) -> str:
+    return line.row.title if line.point is None else f"{line.row.title}, {_point(summary, line.point)}"
+
+
+def _point(summary: Summary, point: float) -> str:
+    axis = summary.plan.table.points
+    share = axis is not None and axis.setting == "data.label_share"
+    return f"{100 * point:g} % of the labels" if share else f"{point:g}"
 
 
 def _cell(summary: Summary, line: Line, column: str, test: str = "", measure: str = "top1") -> str:
