@@ -37,7 +37,7 @@ _NEAR = 0.01  # largest distance of edges that are the same, in widths of the pi
 
 EXAMPLES = """\
   python -m mmcl_ros.unpack_bag --bag DIR --out frames --every 2
-  python -m mmcl_core.prepare coco --source frames --out data_sets/mine --split train=0.8,val=0.2 --keep-groups"""
+  python -m mmcl_core.prepare coco --source frames --out data_sets/mine --split train=0.8,val=0.2"""
 
 
 @dataclass
@@ -174,15 +174,16 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{found.frames} frames, {found.depth} with depth: {options.out}")
     (camera, count), *_ = found.cameras.most_common(1)
     known = f" --camera {','.join(f'{value:g}' for value in camera)}" if any(camera) and count == found.frames else ""
-    own = f"{options.name or name}_"
-    if known and any(not path.name.startswith(own) for path in (options.out / "rgb").iterdir()):
+    recordings = {path.name.rpartition("_")[0] for path in (options.out / "rgb").glob("*.png")}
+    several = not recordings <= {options.name or name}
+    if known and several:
         logger.warning(
             "the camera below is that of this recording; leave --camera out where others in %s had another", options.out
         )
     print(
         f"next: draw boxes in the pictures of {options.out / 'rgb'}, export them as COCO JSON to "
         f"{options.out / 'annotations.json'}, then\n  python -m mmcl_core.prepare coco --source "
-        f"{quote(str(options.out))} --out data_sets/mine --split train=0.8,val=0.2 --keep-groups{known}"
+        f"{quote(str(options.out))} --out data_sets/mine --split train=0.8,val=0.2{' --keep-groups' * several}{known}"
     )
 
 
