@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from math import ceil
 from shlex import quote
 
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["next_command", "preset", "summary", "table"]
 
 #: Data sets of the paper that have a file of settings.
 PAPER = ("falling_things", "nyud", "scenenet")
+#: Training crops below which a model trained on others is the better start, and updates that suit so few.
+FEW_CROPS, FEW_UPDATES = 1000, 300
 #: Crops whose depth is looked at for the summary.
 DEPTHS_SEEN = 256
 
@@ -58,16 +61,22 @@ def next_command(prepared: PreparedSet) -> str:
     if not train:
         return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])}"
     file, changes = preset(prepared)
+    samples = len(prepared.select(train))
+    few = 2 <= samples < FEW_CROPS and not changes and _source(prepared) not in PAPER
+    if few:
+        file = preset_file("protocols/few_crops.yaml")
     val = next((named[word] for word in ("val", "validation", "valid") if word in named), "val")
     words = [f"data.{key}_split={quote(name)}" for key, name in (("train", train), ("val", val)) if name != key]
     with suppress(ConfigError):
-        settings, samples = load(file).train, len(prepared.select(train))
+        settings = load(file).train
         if not set(settings.modalities) <= set(prepared.modalities):
             several, names = len(prepared.modalities) > 1, ",".join(prepared.modalities)
             alone = f"train.modalities={names} method=supervised"
             words.append(quote(f"train.modalities=[{names}]") if several else alone)
         if 2 <= samples < settings.batch:
             words.append(f"train.batch={samples}")
+        if few:
+            words.append(f"train.epochs={ceil(FEW_UPDATES / (samples // min(samples, settings.batch)))}")
     return " ".join([f"python -m mmcl_core.train --config {quote(file)} --data {place}", *changes, *words])
 
 
