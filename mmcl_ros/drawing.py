@@ -15,6 +15,7 @@ __all__ = ["GREEN", "GREY", "RED", "Mark", "draw", "sheet", "to_colour"]
 
 GREEN, RED, GREY = (60, 220, 60), (240, 80, 70), (150, 150, 150)
 FARTHEST_M = 4.0  # depth beyond has the colour of this distance
+DARK = (20, 20, 20)  # around boxes, so that they are seen on any ground
 PANEL = 480  # width of a picture on a sheet, pixels
 GAP = 6  # white between the pictures of a sheet, pixels
 
@@ -29,7 +30,7 @@ class Mark:
 
 
 def draw(picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """A copy of a picture with boxes and words.
+    """A copy of a picture with boxes and words; words stand over their box, or where nearby no others do.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
@@ -40,20 +41,50 @@ def draw(picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0,
     height, width = drawn.shape[:2]
     sx, sy = (width / size[0], height / size[1]) if all(size) else (1.0, 1.0)
     scale = max(0.4, height / 1000)
-    corners = []
+    boxes = []
     for mark in marks:
         x, y, across, down = mark.roi
         # Edges far outside, as a message may have them, are more than OpenCV can count.
         left, right = (min(round(edge * sx), width + 2) for edge in (x, x + across))
         top, bottom = (min(round(edge * sy), height + 2) for edge in (y, y + down))
-        cv2.rectangle(drawn, (left, top), (right, bottom), mark.colour, 2)
-        corners.append((mark, left, top))
-    for mark, left, top in corners:  # words are not crossed by the boxes of neighbours
+        boxes.append((mark, (left, top), (right, bottom)))
+    for _, start, end in boxes:
+        cv2.rectangle(drawn, start, end, DARK, 4)
+    for mark, start, end in boxes:
+        cv2.rectangle(drawn, start, end, mark.colour, 2)
+    taken: list[tuple[int, int, int, int]] = []
+    for mark, start, end in boxes:  # words are not crossed by the boxes of neighbours
+        if not mark.words:
+            continue
         (wide, high), _ = cv2.getTextSize(mark.words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        base = max(top - 3, high + 2)
-        cv2.rectangle(drawn, (left, base - high - 2), (left + wide, base + 3), mark.colour, cv2.FILLED)
-        cv2.putText(drawn, mark.words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+        left, upper = _free_place((start, end), (wide, high + 5), taken, (width, height))
+        taken.append((left, upper, left + wide, upper + high + 5))
+        cv2.rectangle(drawn, (left, upper), (left + wide, upper + high + 5), mark.colour, cv2.FILLED)
+        place = (left, upper + high + 2)
+        cv2.putText(drawn, mark.words, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
     return drawn
+
+
+def _free_place(
+    box: tuple[tuple[int, int], tuple[int, int]],
+    size: tuple[int, int],
+    taken: Sequence[tuple[int, int, int, int]],
+    picture: tuple[int, int],
+) -> tuple[int, int]:
+    """Left and upper edge for words of a (width, height) at a box: over it, in its lower edge, or lines further off.
+
+    A box that is outside the picture keeps its words there.
+    """
+    ((left, top), (_, bottom)), (wide, high), (width, height) = box, size, picture
+    left = max(0, min(left, width - wide)) if left < width else left
+    over = max(top - high, 0)
+    lines = [over, bottom - high, *(over + way * step * (high + 1) for step in range(1, 9) for way in (1, -1))]
+    for upper in lines:
+        inside = 0 <= upper <= height - high
+        across = (one for one in taken if one[0] <= left + wide and left <= one[2])
+        if inside and not any(one[1] <= upper + high and upper <= one[3] for one in across):
+            return left, upper
+    return left, over
 
 
 def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
@@ -75,9 +106,10 @@ def to_colour(message: Any, sensor: str = "rgb") -> np.ndarray:
     return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_TURBO)[..., ::-1] * (depth > 0)[..., None])
 
 
-def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str]) -> np.ndarray:
-    """Pictures side by side, one title a column, uint8 [H, W, 3]; None leaves a place empty."""
-    lines = [np.hstack([_title(title) for title in titles])]
+def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str], legend: str = "") -> np.ndarray:
+    """Pictures side by side, one title a column, uint8 [H, W, 3]; None leaves a place empty; a legend stands on top."""
+    lines = [_title(legend, len(titles))] if legend else []
+    lines.append(np.hstack([_title(title) for title in titles]))
     for row in rows:
         panels = [None if one is None else _panel(one) for one in row]
         tallest = max((len(panel) for panel in panels if panel is not None), default=GAP)
@@ -96,6 +128,8 @@ def _panel(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (PANEL, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _title(words: str) -> np.ndarray:
-    line = np.full((28, PANEL + GAP, 3), 255, np.uint8)
-    return cv2.putText(line, words, (2, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
+def _title(words: str, panels: int = 1) -> np.ndarray:
+    line = np.full((28, (PANEL + GAP) * panels, 3), 255, np.uint8)
+    (wide, _), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
+    scale = 0.55 * min(1.0, (line.shape[1] - 4) / max(1, wide))
+    return cv2.putText(line, words, (2, 19), cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), 1, cv2.LINE_AA)

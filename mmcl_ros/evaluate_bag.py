@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 MODALITIES = ("rgb", "depth", "rgbd", "auto")
 FILES = ("predictions_{}.csv", "confusion_{}.png")  # of each
+LEGEND = "green right, red wrong (truth in brackets), grey rejected or without truth"
 SHOWN = 4  # pictures on the sheet, spread over the recording
 EXAMPLES = """\
   python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
@@ -263,7 +264,7 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
         writer.writerows(map(astuple, result.rows))
         write_text(table, text.getvalue())
         draw_confusion(picture, result, name)
-    pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found))
+    pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found), LEGEND)
     answers = cv2.imencode(".png", pictures[..., ::-1])[1].tobytes()
     write_atomically(out / "answers.png", lambda file: file.write(answers))
     write_text(out / "metrics.json", json.dumps(report, indent=2) + "\n")

@@ -42,6 +42,30 @@ def test_words_are_not_crossed_by_the_boxes_of_others():
     assert (draw(flat(), [other])[written] == GREEN).all(axis=2).any()
 
 
+def test_words_of_neighbours_stand_beside_one_another():
+    marks = [Mark((5, 40, 30, 30), "mug", RED), Mark((8, 42, 30, 30), "can", GREEN)]
+    together = draw(flat(100, 120), marks)
+    for mark in marks:
+        alone = draw(flat(100, 120), [mark])
+        rows, _ = np.nonzero((alone[:, : mark.roi[0] + 18] != 50).any(axis=2))
+        label = alone[rows.min() : rows.min() + 10, mark.roi[0] + 1 : mark.roi[0] + 18]
+        assert any((together[y : y + 10, x : x + 17] == label).all() for y in range(90) for x in range(100)), (
+            f"{mark.words} is whole"
+        )
+
+
+def test_words_do_not_leave_the_picture_at_its_right_edge():
+    picture = draw(flat(100, 120), [Mark((100, 40, 15, 30), "screwdriver", RED)])
+    reference = draw(flat(100, 120), [Mark((2, 40, 15, 30), "screwdriver", RED)])
+    dark = [(one[:39] < 30).all(axis=2).sum() for one in (picture, reference)]
+    assert dark[0] >= 0.9 * dark[1] > 50
+
+
+def test_boxes_are_seen_on_a_ground_of_their_own_colour():
+    ground = np.full((60, 80, 3), GREEN, np.uint8)
+    assert (draw(ground, [Mark((20, 20, 30, 30), "", GREEN)]) != ground).any()
+
+
 def test_words_stand_inside_the_picture_at_its_upper_edge():
     drawn = draw(flat(), [Mark((5, 0, 30, 30), "mug", RED)])
     assert (drawn[2:8, 5:20] != 50).any()
@@ -69,6 +93,15 @@ def test_a_sheet_holds_pictures_of_any_size_and_leaves_places_empty():
     assert (first == 10).all(axis=2).sum() == 360 * PANEL, "60 x 80, made as wide as the others"
     assert (second == 90).all(axis=2).sum() == 240 * PANEL
     assert not (second == 10).all(axis=2).any()
+
+
+def test_a_legend_stands_on_top_and_is_whole_over_one_picture(tmp_path):
+    words = "green right, red wrong (truth in brackets), grey rejected or without truth"
+    plain, told = (sheet([[flat()]], ["rgb"], legend) for legend in ("", words))
+    assert len(told) == len(plain) + 28
+    np.testing.assert_array_equal(told[28:], plain)
+    inked = np.nonzero((told[:28] < 128).any(axis=2))[1]
+    assert 0.7 * PANEL < inked.max() < PANEL + GAP - 1
 
 
 def test_right_wrong_and_rejected_answers_of_a_recording_differ_in_colour():
