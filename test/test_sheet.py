@@ -51,6 +51,18 @@ def test_a_sheet_has_a_row_for_each_class_that_occurs(tmp_path):
         contact_sheet(prepared, tmp_path / "absent" / "a.png")
 
 
+def test_names_of_classes_are_not_cut_where_columns_are_few(tmp_path):
+    name = "a_stainless_steel_double_walled_measuring_cup"
+    inked = {}
+    for classes, columns in (((name,), 1), ((name,), 8), (("a" * 1,), 1)):
+        with PreparedWriter(tmp_path / f"{len(inked)}", classes=classes, size=8, modalities=("rgb", "depth")) as writer:
+            for number in range(1, 5):
+                writer.add(sample(number, label=0))
+        path = contact_sheet(tmp_path / f"{len(inked)}", tmp_path / "sheet.png", columns=columns)
+        inked[classes[0], columns] = (cv2.imread(str(path))[:18] < 128).any(axis=2).sum()
+    assert inked[name, 1] == inked[name, 8] > inked["a", 1]
+
+
 def test_the_classes_of_a_sheet_are_those_that_occur_however_many_the_set_could_have(tmp_path):
     with PreparedWriter(
         tmp_path / "set", classes=[f"class_{n}" for n in range(70)], size=8, modalities=("rgb", "depth")

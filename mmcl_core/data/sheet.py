@@ -70,15 +70,15 @@ def contact_sheet(
     rows = [(label, np.flatnonzero(prepared.labels == label)) for label in (*classes, -1)]
     rows = [(label, members) for label, members in rows if len(members)]
     columns = min(_COLUMNS, max(len(members) for _, members in rows))
+    names = [UNLABELLED if label < 0 else prepared.classes[label] for label, _ in rows]
+    titles = [f"{name} ({len(members)})" for name, (_, members) in zip(names, rows, strict=True)]
+    longest = max(cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)[0][0] for title in titles)
     width = columns * (_CELL * len(prepared.modalities) + _GAP) + _GAP
     height = _CELL + 18 + _GAP
-    sheet = np.full((height * len(rows) + _GAP, max(width, 240), 3), _PAPER, np.uint8)
-    for line, (label, members) in enumerate(rows):
+    sheet = np.full((height * len(rows) + _GAP, max(width, longest + 2 * _GAP, 240), 3), _PAPER, np.uint8)
+    for line, (title, (_, members)) in enumerate(zip(titles, rows, strict=True)):
         top = line * height + _GAP
-        name = UNLABELLED if label < 0 else prepared.classes[label]
-        cv2.putText(
-            sheet, f"{name} ({len(members)})", (_GAP, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA
-        )
+        cv2.putText(sheet, title, (_GAP, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA)
         chosen = members[np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int)]
         for column, row in enumerate(chosen):
             left = _GAP + column * (_CELL * len(prepared.modalities) + _GAP)
