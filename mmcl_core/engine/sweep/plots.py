@@ -25,6 +25,8 @@ _MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)))
 #: Rows stand beside one another at a point, so far apart: their error bars do not hide each other.
 _APART = 0.02
+#: Where an axis of accuracy ends, percent.
+_MOST = 101.0
 
 
 def save_plots(summary: Summary, folder: Path) -> list[Path]:
@@ -84,12 +86,13 @@ def _ordered(columns: Mapping[str, Column]) -> list[Column]:
 
 
 def _share_span(panels: Sequence[Any]) -> None:
-    """Let every x axis run over as many points of accuracy, with its own figures in the middle."""
+    """Let every x axis run over as many points of accuracy, with its own figures in the middle, and not past 100."""
     limits = [panel.get_xlim() if panel.lines else (0.0, 0.0) for panel in panels]
     half = max(high - low for low, high in limits) / 2
     for panel, (low, high) in zip(panels, limits, strict=True):
         if panel.lines and half:
-            panel.set_xlim((low + high) / 2 - half, (low + high) / 2 + half)
+            middle = max(min((low + high) / 2, _MOST - half), high - half)
+            panel.set_xlim(middle - half, middle + half)
 
 
 def _save_curves(summary: Summary, test: str, path: Path) -> None:
