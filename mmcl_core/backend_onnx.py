@@ -89,7 +89,13 @@ def _session(file: Path, device: str, threads: int) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=[name for name in wanted if name in known])
     except Exception as error:  # onnxruntime raises classes of its own, which are not public
-        raise CheckpointError(f"{file} cannot be read as an ONNX file: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0]
+        older = (
+            f"; onnxruntime {onnxruntime.__version__} is older than the file: 1.18 or newer"
+            if "IR version" in why
+            else ""
+        )
+        raise CheckpointError(f"{file} cannot be read as an ONNX file: {why}{older}") from error
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():  # it falls back without an error
         raise ConfigError(
             "device is 'cuda', but onnxruntime could not use the GPU, most often for want of the CUDA and cuDNN that "

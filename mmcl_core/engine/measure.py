@@ -266,11 +266,25 @@ def wait_for(device: torch.device) -> None:
 
 
 def _count_flops(call: Callable[[], object]) -> float:
-    from torch.utils.flop_counter import FlopCounterMode
+    """Multiplications and additions of matrix products and convolutions, forward and backward.
 
-    with FlopCounterMode(display=False) as counter:
+    PyTorch's FlopCounterMode also sorts them by module, at which that of version 2.4 fails.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Counter(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if count := flop_registry.get(func._overloadpacket):
+                self.total += count(*args, **(kwargs or {}), out_val=out)
+            return out
+
+    with Counter() as counter:
         call()
-    return float(counter.get_total_flops())
+    return float(counter.total)
 
 
 def _trainer(config: Config, folder: Path, samples: int) -> Trainer:

@@ -160,7 +160,7 @@ def _picture(material: Any) -> np.ndarray | None:
         image = getattr(material, "baseColorTexture", None)
     if image is None:
         return None
-    if image.mode.startswith("I;16"):  # as it is, whatever is above 255 would become white
+    if image.mode == "I" or image.mode.startswith("I;16"):  # as it is, whatever is above 255 would become white
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     found = np.array(image.convert("RGB"))
     none = np.array(empty_material().image.convert("RGB"))  # what stands for no material at all
