@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import write_set
 
 from mmcl_core import render
-from mmcl_core.data import summary
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.shares import parse_shares
 from mmcl_core.errors import ConfigError, DataError
@@ -236,19 +234,6 @@ def test_the_next_command_fits_the_set(meshes, tmp_path, caplog, size, split, co
     assert "no crop at all" not in caplog.text
     place = f"'{tmp_path / 'my set'}'"  # can be copied
     assert text.endswith(f"next: python -m mmcl_core.{command.format(place)}")
-
-
-@pytest.mark.parametrize(("size", "file"), [(64, "demo.yaml"), (128, "small.yaml")])
-def test_the_next_command_of_many_crops_goes_by_their_size(meshes, tmp_path, monkeypatch, size, file):
-    monkeypatch.setattr(summary, "FEW_CROPS", 2)
-    text = render.render(str(meshes), tmp_path / "set", count=2, size=size, split="train=1")
-    assert text.endswith(f"train --config config/{file} --data {tmp_path / 'set'} train.batch=2")
-
-
-@pytest.mark.parametrize(("count", "words"), [(2, "train.batch=2 train.epochs=300"), (90, "train.epochs=150")])
-def test_updates_of_few_crops_are_about_as_many_however_many_there_are(tmp_path, count, words):
-    text = summary.next_command(write_set(tmp_path / "set", range(1, count + 1), split="train"))
-    assert text.endswith(f"--config config/protocols/few_crops.yaml --data {tmp_path / 'set'} {words}")
 
 
 def test_a_split_without_a_crop_is_told(meshes, tmp_path, caplog):

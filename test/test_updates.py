@@ -288,7 +288,6 @@ def test_every_label_of_a_step_weighs_the_same_whatever_part_it_is_in(tmp_path, 
         (("method=supervised",), 0, "class depth"),
         (("method=hallucination", "train.target=rgb"), 1, "class"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_a_sample_that_is_left_out_as_the_only_one_of_its_part_does_not_count(tmp_path, overrides, stage, name):
     """The mean over the labels is then that of the other part alone."""

@@ -61,7 +61,8 @@ def next_command(prepared: PreparedSet) -> str:
     if not train:
         return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])}"
     file, changes = preset(prepared)
-    samples = len(prepared.select(train))
+    rows = prepared.select(train)
+    samples = len(rows)
     few = 2 <= samples < FEW_CROPS and not changes and _source(prepared) not in PAPER
     if few:
         file = preset_file("protocols/few_crops.yaml")
@@ -73,6 +74,8 @@ def next_command(prepared: PreparedSet) -> str:
             several, names = len(prepared.modalities) > 1, ",".join(prepared.modalities)
             alone = f"train.modalities={names} method=supervised"
             words.append(quote(f"train.modalities=[{names}]") if several else alone)
+        elif len(settings.modalities) > 1 and prepared.present[rows].sum(axis=1).max(initial=0) < 2:
+            words.append("method=supervised")  # no sample has two sensors: there is nothing to contrast
         if 2 <= samples < settings.batch:
             words.append(f"train.batch={samples}")
         if few:
