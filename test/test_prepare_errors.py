@@ -36,6 +36,23 @@ def test_what_lies_where_a_replaced_set_goes_stays(crops, tmp_path, capfd, file)
     assert files(tmp_path / "out") == made
 
 
+def test_overwrite_replaces_nothing_but_a_prepared_set(crops, tmp_path, capfd):
+    options = ("folder", "--source", str(crops), "--overwrite", "--out")
+    for number, text in enumerate(("{}", '{"format": "a web page"}', "[1]", "no JSON", '{"checksum": "x"}')):
+        site = tmp_path / f"site{number}"
+        site.mkdir()
+        (site / "index.json").write_text(text)
+        assert f"{site}/index.json is not that of a prepared set" in failure(capfd, *options, str(site))
+        assert (site / "index.json").read_text() == text
+    assert run(crops, tmp_path / "set", "--limit", "2")[0] == 0
+    for number in range(5):
+        (tmp_path / "set" / f"note{number}.txt").write_text("mine")
+    before = files(tmp_path / "set")
+    error = failure(capfd, *options, str(tmp_path / "set"))
+    assert "holds other files beside the prepared set (note0.txt, note1.txt, note2.txt and 2 more)" in error
+    assert files(tmp_path / "set") == before
+
+
 def test_a_set_whose_name_is_where_a_replaced_set_goes_stays(crops, tmp_path, capfd):
     assert run(crops, tmp_path / "out")[0] == 0
     assert run(crops, tmp_path / "out.replaced", "--limit", "2")[0] == 0

@@ -8,6 +8,7 @@ import fcntl
 import pytest
 import tiny
 
+from mmcl_core.config import Config
 from mmcl_core.engine import runfolder
 from mmcl_core.engine.report import try_report
 from mmcl_core.engine.runlog import RunLog, read_rows
@@ -40,6 +41,36 @@ def test_folders_that_are_taken(data, tmp_path):
     assert load_weights(run)[1]["seed"] == 1
     assert (run / "note.txt").exists()
     assert not (run / "evaluation").exists()  # it would be shown as that of the new weights
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["report", "evaluation", "metrics.csv"])
+def test_what_is_named_as_a_part_of_a_run_and_is_of_none_stays(tmp_path, name, overwrite):
+    own = tmp_path / "thesis" / name
+    own.parent.mkdir()
+    if own.suffix:
+        own.write_text("mine")
+    else:
+        own.mkdir()
+    with pytest.raises(ConfigError, match=rf"not empty \({name}\) and holds no run; take another --out"):
+        runfolder.start_folder(own.parent, Config(), overwrite)
+    assert [path.name for path in own.parent.iterdir()] == [name]
+
+
+def test_exports_of_a_replaced_run_are_named(tmp_path, caplog):
+    run = tmp_path / "run"
+    for name in ("weights.safetensors", "compact.safetensors", "int8/rgb.onnx", "onnx/depth.onnx", "onnx/rgb.onnx"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    runfolder.start_folder(run, Config(), overwrite=True)
+    (record,) = caplog.records
+    assert "goes on with the old model: compact.safetensors, int8/rgb.onnx, onnx/depth.onnx, onnx/rgb.onnx; export" in (
+        record.getMessage()
+    )
+    assert (run / "onnx" / "rgb.onnx").exists()
+    caplog.clear()
+    runfolder.start_folder(tmp_path / "new", Config(), overwrite=True)
+    assert not caplog.records
 
 
 def test_one_training_a_folder(data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -15,11 +16,23 @@ from typing import Any, BinaryIO
 from mmcl_core.atomic import bring_to_disk
 from mmcl_core.errors import DataError
 
-__all__ = ["INDEX", "PROGRESS", "HashedFile", "claim", "lock_folder", "partial_of", "publish", "refuse_to_write"]
+__all__ = [
+    "FORMAT",
+    "INDEX",
+    "PROGRESS",
+    "HashedFile",
+    "claim",
+    "lock_folder",
+    "partial_of",
+    "publish",
+    "refuse_to_write",
+]
 
 logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
+#: What the index of a set says of itself under ``format``.
+FORMAT = "prepared set of RGB-D crops"
 #: How far an unfinished set is good, see :meth:`mmcl_core.data.writer.PreparedWriter.save`.
 PROGRESS = "progress.json"
 #: Endings of the arrays of a set, and the other files that one may hold, finished or not.
@@ -124,9 +137,25 @@ def _refuse_to_replace(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out} is not empty; choose another folder, or ask for it to be overwritten (--overwrite)")
     if not (out / INDEX).is_file():
         raise DataError(f"{out} holds other files than a prepared set and is left alone; choose another folder")
+    if not _is_of_a_set(out / INDEX):
+        raise DataError(f"{out / INDEX} is not that of a prepared set: {out} is left alone; choose another folder")
+    if foreign := _foreign(out):
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise DataError(
+            f"{out} holds other files beside the prepared set ({', '.join(foreign[:3])}{more}), which would be removed "
+            "with it; move them away, or choose another folder"
+        )
     old = _replaced(out)
     if old.exists() and not _left(old):
         raise DataError(f"{old} is where a set is put that is replaced, and is something else; move or remove it")
+
+
+def _is_of_a_set(index: Path) -> bool:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError:  # no UTF-8 or no JSON
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def _replaced(out: Path) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.data.files import INDEX, PROGRESS, HashedFile, claim, partial_of, publish, refuse_to_write
+from mmcl_core.data.files import FORMAT, INDEX, PROGRESS, HashedFile, claim, partial_of, publish, refuse_to_write
 from mmcl_core.errors import DataError
 
 __all__ = ["COLUMNS", "FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
@@ -306,7 +306,7 @@ class PreparedWriter:
             for split, counts in sorted(self._counts.items())
         }
         return {
-            "format": "prepared set of RGB-D crops",
+            "format": FORMAT,
             "version": FORMAT_VERSION,
             "samples": n,
             "size": s,

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -42,9 +43,12 @@ __all__ = [
     "read_config",
     "remove_leftovers",
     "start_folder",
+    "warn_of_exports",
     "write_config",
     "write_facts",
 ]
+
+logger = logging.getLogger(__name__)
 
 OWN_FILES: tuple[str, ...] = (
     *("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
@@ -115,14 +119,17 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
 
     Raises:
         ConfigError: the folder holds a run already, be it without its settings, and ``overwrite`` is not set, or it
-            holds something else.
+            holds something else: also what a run names alike, such as ``report/``, is replaced with a run alone.
     """
-    if any((run / name).exists() for name in ("config.yaml", "state.pt", "weights.safetensors")):
+    replaces = any((run / name).exists() for name in ("config.yaml", "state.pt", "weights.safetensors"))
+    if replaces:
         if not overwrite:
             state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"
             raise ConfigError(f"{run} holds {state}; take another --out, or --overwrite to replace it")
-    elif run.is_dir() and {path.name for path in run.iterdir()} - {*OWN_FILES, *KEPT_FILES, *_leftovers(run)}:
-        raise ConfigError(f"{run} is not empty and holds no run; take another --out")
+    elif run.is_dir():
+        others = sorted({path.name for path in run.iterdir()} - {*KEPT_FILES, *_leftovers(run)})
+        if others:
+            raise ConfigError(f"{run} is not empty ({others[0]}) and holds no run; take another --out")
     run.mkdir(parents=True, exist_ok=True)
     for name in (*reversed(OWN_FILES), *_leftovers(run)):  # the settings last: nothing outlives them
         path = run / name
@@ -130,7 +137,21 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    if replaces:
+        warn_of_exports(run)
     write_config(run, config)
+
+
+def warn_of_exports(run: Path) -> None:
+    """Tell of exported models that stay in the folder of a run that is replaced: they are of the one before."""
+    files = [path for end in ("onnx", "safetensors") for path in (*run.glob(f"*.{end}"), *run.glob(f"*/*.{end}"))]
+    names = sorted(path.relative_to(run).as_posix() for path in files if path.name not in OWN_FILES)
+    if names:
+        logger.warning(
+            "%s holds exports of the run that was there before; they stay, and whoever loads them goes on with the old "
+            "model: %s; export again when the training is over (python -m mmcl_core.export), or remove them",
+            run, ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
+        )  # fmt: skip
 
 
 def write_config(run: Path, config: Config) -> None:
