@@ -120,6 +120,34 @@ def test_bad_files_are_named_once_skipped_and_counted(damaged_crops, tmp_path, c
     assert prepared.index["skipped"]["samples"] == 4
 
 
+def test_pictures_that_look_like_another_of_a_sample_are_told_and_are_faults(tmp_path, capfd):
+    mugs = tmp_path / "crops" / "mug"
+    for key in ("0", "1_side", "mask_2"):
+        write_crop(mugs, key)
+    own = (mugs / "0_rgb.png").read_bytes()
+    for name in ("3.png", "0_1.png", "label_2.png", "depth_0000.png", "0_depth_vis.png", "0_ir.png"):
+        (mugs / name).write_bytes(own)
+    (tmp_path / "crops" / "label").mkdir()
+    (tmp_path / "crops" / "label" / "label_3.png").write_bytes(own)
+    assert len(run(tmp_path / "crops", tmp_path / "set")[1]) == 10
+    warning = (
+        "4 pictures without a suffix that is known are read as the colour of samples of their own and seem to be no "
+        "such thing: mug/0_depth_vis.png is read as the colour of a sample of its own, and by its name it belongs to "
+        "mug/0; move"
+    )
+    assert warning in capfd.readouterr().err
+    assert main(["folder", "--source", str(tmp_path / "crops"), "--check", "--workers", "1"]) == 2
+    out = capfd.readouterr().out
+    assert out.count("bad: ") == 4
+    for name, why in (("0_ir", "it belongs to mug/0"), ("depth_0000", "says depth"), ("label_2", "says label")):
+        assert (
+            f"bad: mug/{name}.png: is read as the colour of a sample of its own, and by its name {why}".replace(
+                "by its name says", "its name says"
+            )
+            in out
+        )
+
+
 def test_what_lies_beside_the_pictures_is_named_and_counted(crops, tmp_path, capfd):
     train = crops / "train"
     (train / "mug" / "0001_000000_depth.tiff").write_bytes(b"x")

@@ -22,6 +22,34 @@ def test_frames_of_one_scene_in_several_splits_are_told(tmp_path, capfd):
     assert "in several splits" not in capfd.readouterr().err
 
 
+def test_what_lies_in_several_splits_of_the_source_is_told(tmp_path, capfd):
+    for split, numbers in (("train", range(4)), ("test", range(4, 6))):
+        for number in numbers:
+            write_crop(tmp_path / "crops" / split / "mug", f"desk{number % 3}_{number}")
+    same = (tmp_path / "crops" / "train" / "mug" / "desk0_0_rgb.png").read_bytes()
+    for name in ("train/mug/a.png", "test/mug/b.png", "test/mug/c.png"):
+        (tmp_path / "crops" / name).write_bytes(same)
+    run(tmp_path / "crops", tmp_path / "set")
+    error = capfd.readouterr().err
+    assert "that lie in several splits: 2, such as 'desk1'" in error
+    assert "figures of the test will be too good: move each into one split" in error
+    assert "keep-groups" not in error
+    assert "2 pictures are byte for byte one of another split, such as test/mug/b.png and train/mug/a.png" in error
+    run(tmp_path / "crops" / "train", tmp_path / "flat")
+    assert "several splits" not in (error := capfd.readouterr().err)
+    assert "byte for byte" not in error
+
+
+@pytest.mark.parametrize(("pattern", "alone"), [("(desk\\d)_.*", 0), ("(table)_.*", 6)])
+def test_groups_to_keep_that_keys_do_not_name_are_told(tmp_path, capfd, pattern, alone):
+    for number in range(6):
+        write_crop(tmp_path / "crops" / "mug", f"desk{number % 3}_{number}")
+    options = ("--split", "train=0.5,test=0.5", "--keep-groups", "--group-pattern", pattern)
+    run(tmp_path / "crops", tmp_path / "set", *options)
+    warning = "--keep-groups: 6 of 6 keys name no group, such as mug/desk0_0, and are drawn one by one; give a --group"
+    assert (warning in capfd.readouterr().err) == bool(alone)
+
+
 @pytest.fixture
 def flat(tmp_path):
     """No level of splits; 3 scenes of 10 frames in one class, 5 samples in the other, 10 unlabelled ones."""

@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.crops import UNKNOWN
+from mmcl_core.data.class_names import warn_of_like_names
 from mmcl_core.data.writer import COLUMNS, FORMAT_VERSION, INDEX, PreparedWriter, Sample, index_checksum
 from mmcl_core.errors import DataError
 
@@ -162,6 +163,7 @@ def merge_sets(
                 raise DataError(f"{part.path}: {name} is {entry['unit']} here and another kind of picture elsewhere")
     classes = list(dict.fromkeys(name for part in sets[: len(sources)] for name in part.classes))
     classes += [UNKNOWN] if unknown and UNKNOWN not in classes else []
+    warn_of_like_names(classes)
     descriptions = [
         {k: v for k, v in part.index["description"].items() if k != "shard"} | ({"all": UNKNOWN} if strange else {})
         for part, strange in zip(sets, strangers, strict=True)

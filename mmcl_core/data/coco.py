@@ -42,11 +42,11 @@ from functools import partial
 from pathlib import Path
 
 from mmcl_core.crops import UNLABELLED
+from mmcl_core.data.class_names import warn_of_like_names, warn_of_unknown
 from mmcl_core.data.coco_annotations import Annotations, Box, find_annotations
 from mmcl_core.data.coco_places import SCENE, Places, find_depth, scene_of
 from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
 from mmcl_core.data.folder import UNLABELLED_NAMES
-from mmcl_core.data.folder_names import warn_of_unknown
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule
 from mmcl_core.data.pictures import alike, depth_millimetres, depth_scale, probe, read_rgb
 from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty, warn_of_torn
@@ -157,6 +157,7 @@ class Coco:
         names = {name for file in files.values() for name in file.names()}
         classes = tuple(sorted(name for name in names if name.lower() not in UNLABELLED_NAMES))
         warn_of_unknown(classes)
+        warn_of_like_names(classes)
         frames = _list_frames(source, files, splits or dict.fromkeys(files, ""), classes, pattern, skips)
         if not frames:
             first = f"; {skips[0].name}: {skips[0].reason}" if skips else ""

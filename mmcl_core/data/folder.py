@@ -40,6 +40,7 @@ from mmcl_core.data.folder_names import (
     passed_over,
     refuse_inside,
     warn_of_halves,
+    warn_of_strays,
     why_unread,
 )
 from mmcl_core.data.pictures import (
@@ -56,6 +57,7 @@ from mmcl_core.data.pictures import (
 from mmcl_core.data.shares import deal, group_pattern, parse_shares, warn_of_empty, warn_of_torn
 from mmcl_core.data.sources import NOT_UTF8, Plan, Skip, given_options, place_in, printable, visible
 from mmcl_core.data.splits import shuffled
+from mmcl_core.data.twins import warn_of_twins
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import DataError
 
@@ -152,11 +154,13 @@ class Folder:
         crops = [crop for folder in folders for crop in _list_crops(source, folder, classes, pattern, stored, skips)]
         crops.sort(key=lambda crop: crop.key)
         warn_of_halves([crop.files for crop in crops])
+        doubtful = warn_of_strays({crop.key: crop.files for crop in crops})
         if has_splits:
             for crop in crops:
                 crop.split = crop.key.split("/", 1)[0]
         else:
             _draw_splits(crops, classes, shares, options.seed, options.keep_groups)
+        _warn_of_shared(source, crops, len(splits or shares), drawn=not has_splits)
         _add_cameras(source / CAMERAS, crops)
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
@@ -181,6 +185,7 @@ class Folder:
             description=description,
             stored=["depth"] if stored and "depth" in modalities else [],
             skipped=skips,
+            doubtful=doubtful,
         )
 
 
@@ -297,7 +302,18 @@ def _draw_splits(crops: list[Crop], classes: list[str], shares: dict[str, float]
         for crop in unit:
             crop.split = split
     warn_of_empty(shares, drawn, labels, classes, "groups" if keep_groups else "samples")
-    warn_of_torn([(crop.group or crop.key, crop.split, crop.label) for crop in crops], len(shares))
+    alone = [crop.key for crop in crops if not crop.group]
+    if keep_groups and len(shares) > 1 and 2 * len(alone) > len(crops):
+        logger.warning(
+            "--keep-groups: %d of %d keys name no group, such as %s, and are drawn one by one; give a --group-pattern "
+            "whose first group is what near-duplicates share in their keys", len(alone), len(crops), alone[0],
+        )  # fmt: skip
+
+
+def _warn_of_shared(source: Path, crops: list[Crop], splits: int, drawn: bool) -> None:
+    """Warn of groups and of pictures that are in several of so many splits."""
+    warn_of_torn([(crop.group or crop.key, crop.split, crop.label) for crop in crops], splits, drawn)
+    warn_of_twins(source, ((crop.files.get("rgb") or crop.files["depth"], crop.split) for crop in crops))
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:

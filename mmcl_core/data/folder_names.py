@@ -6,9 +6,9 @@ import logging
 import os.path
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from mmcl_core.crops import UNKNOWN
+from mmcl_core.data.class_names import warn_of_like_names, warn_of_unknown
 from mmcl_core.data.pictures import is_picture
 from mmcl_core.data.sources import Skip, place_in, show_folder, visible
 from mmcl_core.errors import ConfigError, DataError
@@ -19,7 +19,7 @@ __all__ = [
     "passed_over",
     "refuse_inside",
     "warn_of_halves",
-    "warn_of_unknown",
+    "warn_of_strays",
     "why_unread",
 ]
 
@@ -27,6 +27,8 @@ __all__ = [
 _OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
 _LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 _COLOUR = frozenset({"rgb", "color", "colour"})
+#: Words in the name of a picture that say that it is no colour picture.
+_OTHER_KINDS = frozenset({"depth", "ir", "infrared", "seg", "mask", "label", "vis"})
 #: Words of which the name of some split has one.
 _SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
@@ -54,12 +56,7 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
                 "sample in the folder of its class, as <key>_rgb.png and <key>_depth.png"
             )
     warn_of_unknown(classes)
-    groups: dict[str, list[str]] = {}
-    for name in classes:
-        groups.setdefault("".join(filter(str.isalnum, name.lower())) or name, []).append(name)
-    for same in groups.values():
-        if len(same) > 1:
-            logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(same))
+    warn_of_like_names(classes)
     if splits and not any(_SPLITS & set(re.split("[^a-z]+", name.lower())) for name in splits):
         logger.warning(
             "%s: %s are read as splits, and the folders in them (%s) as classes; where the outer ones are classes, put "
@@ -68,17 +65,6 @@ def check_folder_names(source: Path, classes: Sequence[str], splits: Sequence[st
         )  # fmt: skip
     if splits and drawing:
         logger.warning("%s: not used, as the source has splits, %s", ", ".join(drawing), ", ".join(splits))
-
-
-def warn_of_unknown(classes: Sequence[str]) -> None:
-    """Warn of a class that is probably meant to hold things of no class, and is not named so."""
-    for name in classes:
-        if name != UNKNOWN and name.lower() == UNKNOWN:
-            logger.warning(
-                "%s is a class like any other; things that are none of the classes belong in one named %s",
-                name,
-                UNKNOWN,
-            )
 
 
 def refuse_inside(source: Path, out: Path | None) -> None:
@@ -113,6 +99,41 @@ def warn_of_halves(samples: Sequence[Mapping[str, str]]) -> None:
         "one, name them <key>_rgb.png and <key>_depth.png",
         pairs, len(samples), rgb, depth,
     )  # fmt: skip
+
+
+def warn_of_strays(samples: Mapping[str, Mapping[str, str]]) -> list[Skip]:
+    """Warn of pictures without a suffix that are read as colour and look like another picture of a sample.
+
+    Args:
+        samples: their files by modality, by key.
+
+    Returns:
+        Those pictures, which are samples all the same, with what tells so.
+    """
+    suffixed = {
+        key
+        for key, files in samples.items()
+        if any(PurePath(file).stem != PurePath(key).name for file in files.values())
+    }
+    strays = []
+    for key, files in samples.items():
+        file = files.get("rgb", "")
+        if PurePath(file).stem != PurePath(key).name:
+            continue
+        cuts = (place for place, sign in enumerate(key) if sign == "_" and any(map(str.isalpha, key[place:])))
+        beside = next((key[:place] for place in cuts if key[:place] in suffixed), None)
+        *_, folder, name = ("", *PurePath(key).parts)
+        words = _OTHER_KINDS & (set(re.split("[^a-z]+", name.lower())) - set(re.split("[^a-z]+", folder.lower())))
+        if beside or words:
+            why = f"by its name it belongs to {beside}" if beside else f"its name says {min(words)}"
+            strays.append(Skip(file, f"is read as the colour of a sample of its own, and {why}"))
+    if strays:
+        logger.warning(
+            "%d pictures without a suffix that is known are read as the colour of samples of their own and seem to be "
+            "no such thing: %s %s; move them away, or name them <key>_rgb, <key>_depth or <key>_mask",
+            len(strays), strays[0].name, strays[0].reason,
+        )  # fmt: skip
+    return strays
 
 
 def class_folders(source: Path) -> tuple[list[Path], bool]:

@@ -284,7 +284,7 @@ def check_plan(plan: Plan, *, workers: int = 1, limit: int | None = None, shard:
         plan: the work.
         workers, limit, shard: as for :func:`write_plan`.
     """
-    found = Findings(skipped=list(plan.skipped))
+    found = Findings(skipped=[*plan.skipped, *plan.doubtful])
     keys: set[str] = set()
     for result in (result for _, some in make_samples(plan, workers, shard) for result in some):
         if isinstance(result, Skip):

@@ -146,7 +146,7 @@ def warn_of_empty(
         )  # fmt: skip
 
 
-def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
+def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int, drawn: bool = True) -> None:
     """Tell of groups in several splits; in a hint alone where each class has too few of them to be split by.
 
     Such a group may be one recording, or names nothing, as that of ``IMG_0001`` to ``IMG_0999``.
@@ -154,6 +154,7 @@ def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
     Args:
         members: group, split and label (-1: none) of each sample.
         parts: number of splits.
+        drawn: whether the splits are drawn, so that ``--keep-groups`` is a way out; otherwise the source has them.
     """
     splits: dict[str, set[str]] = {}
     groups: dict[int, set[str]] = {}
@@ -167,12 +168,13 @@ def warn_of_torn(members: Sequence[tuple[str, str, int]], parts: int) -> None:
         logger.info(
             "names within a class differ in their last number alone (such as those of %s): if these are frames of "
             "one recording, figures of the test will be too good; record each class several times, each under a name "
-            "of its own, and give --keep-groups",
+            "of its own, and %s",
             torn[0],
+            "give --keep-groups" if drawn else "keep each in one split",
         )
         return
     logger.warning(
         "groups of samples, by name, that lie in several splits: %d, such as %r; if these are frames of one scene "
-        "or views of one object, figures of the test will be too good: --keep-groups keeps each in one split",
-        len(torn), torn[0],
+        "or views of one object, figures of the test will be too good: %s",
+        len(torn), torn[0], "--keep-groups keeps each in one split" if drawn else "move each into one split",
     )  # fmt: skip

@@ -77,6 +77,7 @@ class Plan:
         expected: samples by split that the published set has, to compare with.
         published: what was counted in the source (frames, instances, ...): found, and in the published set.
         skipped: known before the work starts.
+        doubtful: files that are read all the same; a check counts them among the bad ones.
         keep: asked for each result in the order of the tasks; what it refuses is dropped. It may count what it keeps.
         wanted: asked for each task before it is begun; what it refuses is passed over. It may go by what was kept so
             far, while ``tasks`` are always the same: by their place there they belong to shards.
@@ -92,6 +93,7 @@ class Plan:
     expected: Mapping[str, int] | None = None
     published: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     skipped: Sequence[Skip] = field(default_factory=list)
+    doubtful: Sequence[Skip] = field(default_factory=list)
     unit: str = "frames"
     keep: Callable[[Sample | Skip], bool] = lambda result: True
     wanted: Callable[[Any], bool] = lambda task: True

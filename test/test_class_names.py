@@ -1,0 +1,33 @@
+"""Names of classes that are probably one, as each way into a set tells them."""
+
+import pytest
+from small_sets import prepare, write_crop
+from test_coco import write_frame, write_json
+
+from mmcl_core.prepare import main
+
+pytestmark = pytest.mark.usefixtures("usual_log")
+
+WARNING = "classes of nearly the same name are kept apart: Mug, mug"
+
+
+def test_folders_and_sets_that_are_joined(tmp_path, capfd):
+    for number, name in enumerate(("Mug", "mug", "can")):
+        write_crop(tmp_path / str(number) / "train" / name, str(number))
+        prepare("folder --size 20", tmp_path / str(number), tmp_path / f"set{number}")
+        write_crop(tmp_path / "all" / "train" / name, str(number))
+    assert "nearly the same name" not in capfd.readouterr().err
+    prepare("folder --size 20", tmp_path / "all", tmp_path / "set")
+    assert capfd.readouterr().err.count(WARNING) == 1
+    parts = [str(tmp_path / f"set{number}") for number in range(3)]
+    assert main(["merge", "--source", *parts, "--out", str(tmp_path / "joined")]) == 0
+    assert capfd.readouterr().err.count(WARNING) == 1
+    assert main(["merge", "--source", *parts[1:], "--out", str(tmp_path / "others")]) == 0
+    assert "nearly the same name" not in capfd.readouterr().err
+
+
+def test_categories(tmp_path, capfd):
+    write_frame(tmp_path / "in", "rgb/0.png")
+    write_json(tmp_path / "in" / "annotations.json", ["rgb/0.png"], categories=("Mug", "mug"))
+    prepare("coco --size 36", tmp_path / "in", tmp_path / "set")
+    assert capfd.readouterr().err.count(WARNING) == 1
