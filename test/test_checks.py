@@ -201,6 +201,29 @@ def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
     assert f"all labelled samples to train on are of one class, {prepared.classes[1]}" in caplog.text
 
 
+@pytest.mark.parametrize(("target", "told"), [("both", True), ("depth", True), ("rgb", False)])
+def test_classes_that_a_sensor_is_to_tell_and_never_sees_are_named(tmp_path, caplog, target, told):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    prepared.present = np.array(prepared.present)
+    config = tiny.settings(prepared.path, f"train.target={target}")
+    check_data(config, prepared, ("rgb", "depth"), train, test, len(train))
+    assert "no training sample of" not in caplog.text
+    prepared.present[prepared.labels == 1, prepared.modalities.index("depth")] = False
+    check_data(config, prepared, ("rgb", "depth"), train, test, len(train))
+    assert (f"depth: no training sample of 1 of 3 classes: {prepared.classes[1]};" in caplog.text) == told
+    assert "rgb: no training sample" not in caplog.text
+
+
+def test_a_set_without_a_class_is_refused(tmp_path):
+    with PreparedWriter(tmp_path / "set", classes=(), size=tiny.SIDE, modalities=("rgb", "depth")) as writer:
+        for number in range(24):
+            rgb, depth = tiny.picture(number % 3, np.random.default_rng(number))
+            writer.add(Sample({"rgb": rgb, "depth": depth}, -1, "train", f"{number:02d}"))
+    with pytest.raises(DataError, match=r"set has no class, as none of its samples is labelled"):
+        train(tiny.settings(tmp_path / "set", "data.label_share=0"), tmp_path / "run")
+
+
 def test_training_without_validation_is_told_unless_it_is_meant(tmp_path, caplog):
     data = tiny.make_set(tmp_path / "set")
     prepared = PreparedSet.open(data)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +13,7 @@ from mmcl_core.augment import Augmenter, refuse_distances
 from mmcl_core.config import Config
 from mmcl_core.crops import uses_camera
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine.ranges import check_ranges
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.methods import METHODS, method_class
 from mmcl_core.methods.base import Stage, Update
@@ -62,7 +61,7 @@ def check_settings(config: Config, processes: int) -> None:
             f"loss.agreement_weight is a term of method mmcl and method is {config.method}, which would leave it out; "
             "take method=mmcl, or loss.agreement_weight=0"
         )
-    _check_ranges(config)
+    check_ranges(config)
     parts = processes * train.accumulate
     if train.batch % parts:
         raise ConfigError(
@@ -70,103 +69,6 @@ def check_settings(config: Config, processes: int) -> None:
             f"divide; take {max(train.batch // parts, 1) * parts}"
         )
     _warn_of_idle_settings(config)
-
-
-#: setting -> (least, most or None), both allowed.
-_RANGES: dict[str, tuple[float, float | None]] = {
-    "data.val_fraction": (0, 0.999),
-    "data.label_share": (0, 1),
-    "data.label_repeats": (0, 1000),
-    "model.ndf": (1, None),
-    "model.nrkhs": (1, None),
-    "model.depth": (1, None),
-    "model.head_hidden": (1, None),
-    "model.dropout": (0, 0.999),
-    "loss.contrastive_weight": (0, None),
-    "loss.classification_weight": (0, None),
-    "loss.agreement_weight": (0, None),
-    "loss.clip": (0, None),
-    "loss.regulariser": (0, None),
-    "loss.direction_weight": (0, None),
-    "loss.logit_clip": (0, None),
-    "loss.logit_regulariser": (0, None),
-    "loss.chunk": (1, None),
-    "loss.label_smoothing": (0, 0.999),
-    "optim.lr": (0, None),
-    "optim.eps": (1e-16, None),
-    "optim.weight_decay": (0, None),
-    "optim.momentum": (0, 0.999999),
-    "optim.warmup_steps": (0, None),
-    "optim.gamma": (0, None),
-    "optim.clip_grad": (0, None),
-    "optim.ema": (0, 0.999999),
-    "train.epochs": (1, None),
-    "train.head_epochs": (0, None),
-    "train.batch": (2, None),
-    "train.accumulate": (1, None),
-    "train.threads": (0, 1024),
-    "train.log_every": (1, None),
-    "train.save_every": (0, None),
-    "train.validate_every": (0, None),
-    "train.probe": (0, None),
-    "pix2pix.gan_epochs": (1, None),
-    "pix2pix.alone_epochs": (0, None),
-    "pix2pix.copies": (1, None),
-    "pix2pix.width": (1, None),
-    "pix2pix.dropout": (0, 0.999),
-    "pix2pix.l1_weight": (0, None),
-    "pix2pix.lr": (0, None),
-    "admd.alone_epochs": (0, None),
-    "admd.together_epochs": (0, None),
-    "admd.finetune_epochs": (0, None),
-    "admd.finetune_rate": (0, 1),
-    "admd.hidden": (1, None),
-    "admd.lr": (0, None),
-    "hallucination.alone_epochs": (0, None),
-    "hallucination.together_epochs": (0, None),
-    "hallucination.finetune_epochs": (0, None),
-    "hallucination.finetune_rate": (0, 1),
-    "hallucination.distance_weight": (0, None),
-    "hallucination.imitation": (0, 1),
-    "hallucination.temperature": (0.01, None),
-    "cmc.width": (1, None),
-    "cmc.temperature": (0.0125, None),
-    "cmc.momentum": (0, 0.999999),
-    "cmc.negatives": (1, None),
-    "cmc.lr": (0, None),
-    "cmc.sgd_momentum": (0, 0.999999),
-    "cmc.weight_decay": (0, None),
-    "cmc.probe_epochs": (0, None),
-    "cmc.probe_lr": (0, None),
-    "input_dropout.probability": (0.05, 1),
-    "moddrop.alone_epochs": (0, None),
-    "moddrop.modality_keep": (0.01, 1),
-    "moddrop.input_keep": (0.01, 1),
-}
-
-
-def _check_ranges(config: Config) -> None:
-    for name, (least, most) in _RANGES.items():
-        section, key = name.split(".")
-        value: Any = getattr(getattr(config, section), key)
-        if not math.isfinite(value):
-            raise ConfigError(f"{name} is {value}; it must be finite")
-        if not (value >= least and (most is None or value <= most)):
-            span = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise ConfigError(f"{name} is {value}; it must be {span}")
-    if config.seed < 0:
-        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
-    if config.optim.milestones and min(config.optim.milestones) < 0:
-        raise ConfigError(f"optim.milestones is {list(config.optim.milestones)}; each must be at least 0")
-    for section in ("optim", "pix2pix", "admd"):
-        betas = getattr(getattr(config, section), "betas", ())
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ConfigError(f"{section}.betas is {list(betas)}; each must be from 0 to below 1")
-    if config.train.batch // config.train.accumulate < 2:
-        raise ConfigError(
-            f"train.batch={config.train.batch} in train.accumulate={config.train.accumulate} parts leaves a part fewer "
-            "than 2 samples, which batch statistics need; lower train.accumulate"
-        )
 
 
 def _warn_of_idle_settings(config: Config) -> None:
@@ -217,7 +119,8 @@ def check_data(
 
     Raises:
         ConfigError: a modality the set does not have, a batch larger than the split, ``keep: best`` without a choice.
-        DataError: nothing to train on, as a whole, for a modality that is to be classified, or for what needs pairs.
+        DataError: no class; nothing to train on, as a whole, for a modality that is to be classified, or for what needs
+            pairs.
     """
     missing = [name for name in modalities if name not in prepared.modalities]
     only = prepared.modalities[0]
@@ -226,6 +129,11 @@ def check_data(
     if missing:
         raise ConfigError(
             f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}{alone}"
+        )
+    if not prepared.classes:
+        raise DataError(
+            f"{config.data.root} has no class, as none of its samples is labelled, and a model needs one at least to "
+            "answer with; prepare it with some samples in a folder that is named by their class"
         )
     if len(train) == 0:
         raise DataError(f"{config.data.root} has no samples in the split {config.data.train_split!r}")
@@ -242,6 +150,8 @@ def check_data(
         _check_choice(config, prepared.labels[val], present[val][:, targets], taught != {-1})
     _check_depth(config, prepared, modalities)
     _warn_of_gaps(config, prepared, val, taught)
+    classified = [name for name in modalities if config.train.target in ("both", name)]
+    _warn_of_unseen_classes(prepared, classified, train, taught)
     _warn_of_cameras(config, prepared, modalities, train)
     if 2 * prepared.size <= config.model.input_size:
         logger.warning(
@@ -330,6 +240,22 @@ def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int
     if untaught and taught != {-1}:
         few = ", ".join(untaught[:5]) + (", ..." if len(untaught) > 5 else "")
         logger.warning("%d of %d classes have no sample to train on: %s", len(untaught), len(prepared.classes), few)
+
+
+def _warn_of_unseen_classes(
+    prepared: PreparedSet, classified: Sequence[str], train: npt.NDArray[np.int64], taught: set[int]
+) -> None:
+    """Tell of classes that training (rows ``train``) sees, but not by each of the sensors that are to tell them."""
+    shown = sorted(taught - {-1})
+    for name in classified:
+        has = prepared.present[train, prepared.modalities.index(name)]
+        unseen = set(shown) - set(prepared.labels[train[has]].tolist())
+        if unseen:
+            few = [prepared.classes[label] for label in sorted(unseen)]
+            logger.warning(
+                "%s: no training sample of %d of %d classes: %s; it will hardly be right about them",
+                name, len(few), len(shown), ", ".join(few[:5]) + (", ..." if len(few) > 5 else ""),
+            )  # fmt: skip
 
 
 def _warn_of_cameras(
