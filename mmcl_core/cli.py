@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from mmcl_core.errors import MmclError
+from mmcl_core.errors import MmclError, RunInterruptedError, TrainingError
 from mmcl_core.progress import show_progress
 
 __all__ = [
@@ -134,8 +134,12 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         status = action() or 0
         print(end="", flush=True)  # here, where a reader that has gone is known, and not when Python ends
         return status
+    except RunInterruptedError as stop:
+        logger.warning("%s", stop)
+        return EXIT_STOPPED
     except MmclError as error:
         message, cause = str(error), error
+        status = EXIT_FAILED if isinstance(error, TrainingError) else EXIT_ERROR
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _reader_gone():  # such as head, which has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -143,6 +147,7 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         if error.strerror is None:
             raise
         message, cause = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, error
+        status = EXIT_ERROR
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             message += "; a folder is expected there: name another place"
     except KeyboardInterrupt:
@@ -150,7 +155,7 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         return EXIT_INTERRUPTED
     logger.debug("the error came from here:", exc_info=cause)
     print(f"error: {message}", file=sys.stderr)
-    return EXIT_ERROR
+    return status
 
 
 def _reader_gone() -> bool:

@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "InputError",
     "MmclError",
+    "RunInterruptedError",
     "TrainingError",
     "UntrainedModalityError",
 ]
@@ -44,3 +45,7 @@ class CheckpointError(MmclError, ValueError):
 
 class TrainingError(MmclError, RuntimeError):
     """Training cannot go on: non-finite loss, out of memory, or a process that was lost."""
+
+
+class RunInterruptedError(TrainingError):
+    """The run was asked to stop, saved its state, and can be resumed."""

@@ -23,9 +23,9 @@ from mmcl_core.errors import ConfigError
 __all__ = ["main"]
 
 EXAMPLES = """\
-  python -m mmcl_core.export runs/demo --out runs/demo/onnx
-  python -m mmcl_core.export runs/demo --modality rgb --int8 --data data/household --out rgb.onnx
-  python -m mmcl_core.export runs/demo --format safetensors --out demo.safetensors"""
+  python -m mmcl_core.export demo/run --out demo/run/onnx
+  python -m mmcl_core.export demo/run --modality rgb --int8 --data demo/household --out rgb.onnx
+  python -m mmcl_core.export demo/run --format safetensors --out demo.safetensors"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--modality", nargs="+", default=[], help="what to export (default: all that the model recognises)"
     )
     parser.add_argument("--int8", action="store_true", help="quantise; needs --data")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="prepared set whose training split calibrates --int8")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="prepared set of the training, whose training split calibrates --int8"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="FILE.onnx for one modality, a folder for several; FILE.safetensors"
     )
@@ -51,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _compact(options)
         from mmcl_core.engine.onnx import export
 
-        data = options.data if options.int8 else None
-        for path, note in export(options.run, options.out, options.modality, data, options.int8):
+        if options.data and not options.int8:
+            raise ConfigError("--data is for the calibration of --int8; give both, or leave it out")
+        for path, note in export(options.run, options.out, options.modality, options.data, options.int8):
             print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; {note}")
 
     return run_command(action, options.log_level)

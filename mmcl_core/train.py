@@ -10,17 +10,17 @@ or command line; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C with the state saved: 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
-from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, SETTING, add_logging_options, command_parser, run_command
+from mmcl_core.cli import SETTING, add_logging_options, command_parser, run_command
 from mmcl_core.config import Config, load, override, to_dict
-from mmcl_core.errors import ConfigError, DataError, TrainingError
+from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.settings import read_override
 
 __all__ = ["main"]
@@ -38,21 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: _train(options), options.log_level)
 
 
-def _train(options: argparse.Namespace) -> int:
-    from mmcl_core.engine.interrupt import RunInterruptedError
+def _train(options: argparse.Namespace) -> None:
     from mmcl_core.engine.report import try_report
+    from mmcl_core.engine.runfolder import warn_of_exports
     from mmcl_core.engine.trainer import train
     from mmcl_core.weights import read_metadata
 
-    try:
-        config, run = settings(options)
-        result = train(config, run, resume=bool(options.resume), overwrite=options.overwrite)
-    except RunInterruptedError as stop:
-        logger.warning("%s", stop)
-        return EXIT_STOPPED
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    config, run = settings(options)
+    result = train(config, run, resume=bool(options.resume), overwrite=options.overwrite)
     if os.environ.get("RANK", "0") == "0":
         try_report(run)
         for key, value in result.scores.items():
@@ -64,7 +57,8 @@ def _train(options: argparse.Namespace) -> int:
         else:
             start = quote(f"model.init_from={run}")
             print(f"trained without labels, it recognises nothing yet; next: train with labels and {start}")
-    return 0
+        if options.overwrite:
+            warn_of_exports(run)
 
 
 def _test_set(config: Config) -> str:
@@ -89,13 +83,11 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
     """
     from mmcl_core.engine import runfolder
 
-    overrides = list(options.overrides)
-    if options.data:
-        overrides.append(
-            f"data.root={json.dumps(options.data, ensure_ascii=False)}"
-        )  # quoted: a name may look like a date
+    given = dict(map(read_override, options.overrides))
+    _refuse_two_values(options, given)
+    data = {"data.root": options.data} if options.data else {}
     resume = Path(options.resume) if options.resume else None
-    named = {"--out ": options.out, "out=": dict(map(read_override, options.overrides)).get("out")}
+    named = {"--out ": options.out, "out=": given.get("out")}
     for option, folder in named.items():
         if resume is not None and folder and Path(str(folder)).resolve() != resume.resolve():
             raise ConfigError(
@@ -104,11 +96,12 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
             )
     if resume is not None and (options.config is None or (resume / "config.yaml").exists()):
         saved = runfolder.read_config(resume)
-        asked = load(options.config or resume / "config.yaml", overrides)
+        asked = override(load(options.config or resume / "config.yaml", options.overrides), data, "command line")
         if options.config is not None:  # what may differ is as it was, where the command line does not say otherwise
-            given = {text.partition("=")[0].strip() for text in overrides}
             before = dict(runfolder.flat(to_dict(saved)))
-            asked = override(asked, {name: before[name] for name in runfolder.FREE_SETTINGS if name not in given})
+            asked = override(
+                asked, {name: before[name] for name in runfolder.FREE_SETTINGS - given.keys() - data.keys()}
+            )
         changed = runfolder.differences(saved, asked)
         if changed:
             raise ConfigError(
@@ -118,11 +111,23 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
         return asked, resume
     if options.config is None:
         raise ConfigError("give --config FILE, or --resume RUN")
-    config = load(options.config, overrides)
+    config = override(load(options.config, options.overrides), data, "command line")
     if not config.data.root:
         raise ConfigError("no data: give --data DIR (a prepared set) or set data.root")
     out = options.out or config.out
     return config, resume or (Path(out) if out else runfolder.default_folder(config, Path(options.config).stem))
+
+
+def _refuse_two_values(options: argparse.Namespace, given: Mapping[str, Any]) -> None:
+    """Refuse an option and a setting that say the same thing in two ways.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    for option, value, name in (("--out", options.out, "out"), ("--data", options.data, "data.root")):
+        other = str(given.get(name) or "")
+        if value and other and Path(value).resolve() != Path(other).expanduser().resolve():
+            raise ConfigError(f"{option} {value} and {name}={other} name two folders; give one of them")
 
 
 def _parser() -> argparse.ArgumentParser:

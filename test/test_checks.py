@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import tiny
@@ -10,11 +12,12 @@ import yaml
 
 from mmcl_core import train as command
 from mmcl_core.backend_torch import set_float32
-from mmcl_core.config import to_dict
+from mmcl_core.config import load, to_dict
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine.checks import check_data, check_settings
 from mmcl_core.engine.device import train_device
 from mmcl_core.engine.distributed import World
+from mmcl_core.engine.runfolder import write_config
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import train
@@ -283,6 +286,28 @@ def test_a_folder_whose_name_looks_like_a_date(data, tmp_path, monkeypatch, caps
     for name in ("2024-11-26", "a: b", "my set #1", "größe 😀"):
         assert command.main(["--config", "config.yaml", "--data", name, "--out", "run"]) == 2
         assert f"error: {name} is not a prepared set" in capsys.readouterr().err
+
+
+def test_a_folder_whose_name_is_no_utf8(data, tmp_path):
+    name = str(tmp_path / os.fsdecode(b"caf\xe9"))
+    write_config(tmp_path, tiny.settings(data))
+    options = command._parser().parse_args(["--config", str(tmp_path / "config.yaml"), "--data", name])
+    config, _ = command.settings(options)
+    assert config.data.root == name
+    write_config(tmp_path, config)
+    assert load(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("start", ["--config", "--resume"])
+def test_an_option_and_a_setting_that_say_two_things_are_refused(data, tmp_path, monkeypatch, capsys, start):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
+    begin = [start, "config.yaml" if start == "--config" else "."]
+    for option, name in (("--out", "out"), ("--data", "data.root")):
+        assert command.main([*begin, option, "a", f"{name}=b"]) == 2
+        assert f"error: {option} a and {name}=b name two folders; give one of them" in capsys.readouterr().err
+    assert command.main(["--config", "config.yaml", "--data", "a", "data.root=./a", "--out", "x", "out=x/"]) == 2
+    assert "error: a is not a prepared set" in capsys.readouterr().err
 
 
 def test_a_target_that_training_hardly_has_is_refused_before_any_work(tmp_path):

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError, DataError, RunInterruptedError, TrainingError
 
 pytestmark = pytest.mark.usefixtures("usual_log")
 
@@ -115,12 +115,23 @@ def test_exit_statuses(capfd):
     assert run_command(lambda: None) == 0
     assert run_command(lambda: 75) == 75
     assert run_command(raising(ConfigError("no such knob"))) == 2
+    assert run_command(raising(TrainingError("the loss is not finite"))) == 1
     assert run_command(raising(PermissionError(13, "Permission denied", "/data/x"))) == 2
     assert run_command(raising(KeyboardInterrupt())) == 130
     error = capfd.readouterr().err
-    assert error.splitlines() == ["error: no such knob", "error: /data/x: Permission denied", "", "interrupted"]
+    assert error.splitlines() == [
+        "error: no such knob",
+        "error: the loss is not finite",
+        "error: /data/x: Permission denied",
+        "",
+        "interrupted",
+    ]
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
+    assert run_command(raising(RunInterruptedError("the state is saved"))) == 75
+    error = capfd.readouterr().err
+    assert error.endswith(" WARNING the state is saved\n")
+    assert "error" not in error
 
 
 def test_a_file_in_the_place_of_a_folder_is_told_from_other_errors(tmp_path, capfd):

@@ -9,8 +9,10 @@ import pytest
 from test_evaluate import CLASSES, read, run_command, write_set
 from test_recognizer import SIDE, save_model
 
+from mmcl_core.config import load
 from mmcl_core.data.cache import PreparedWriter, Sample
 from mmcl_core.engine import evaluation
+from mmcl_core.engine.runfolder import write_config
 from mmcl_core.nn.model import RecognitionModel
 
 
@@ -69,6 +71,19 @@ def test_bf16_is_computed_where_it_is_asked_for_and_is_close(tmp_path):
         scores[precision] = [float(line["score"]) for line in read(out)[1]]
     assert scores["bf16"] == pytest.approx(scores["float32"], abs=0.05)
     assert scores["bf16"] != scores["float32"]
+
+
+@pytest.mark.parametrize(("split", "told"), [("train", True), ("test", False)])
+def test_figures_of_what_was_trained_on_are_told(tmp_path, caplog, split, told):
+    data = write_set(tmp_path / "set", count=4)
+    (tmp_path / "run").mkdir()
+    save_model(tmp_path / "run" / "weights.safetensors")
+    for config, warned in (("", False), ("other", False), ("set", told)):
+        if config:
+            write_config(tmp_path / "run", load(None, [f"data.root={tmp_path / config}"]))
+        caplog.clear()
+        evaluation.evaluate(tmp_path / "run", data, evaluation.Settings(split=split, device="cpu", resamples=100))
+        assert ("is what this model was trained on" in caplog.text) == warned
 
 
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):

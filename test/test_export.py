@@ -1,6 +1,7 @@
 """ONNX files: what onnxruntime says against what PyTorch says, and files that are none."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_walls import TRAINING, run_walled
 from mmcl_core import export
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine.runfolder import write_config
 from mmcl_core.errors import CheckpointError, ConfigError, DataError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
 
@@ -177,6 +179,35 @@ def test_int8_is_close(exported, tmp_path):
     assert 0 < difference < 0.05
 
 
+def test_calibration_is_on_the_split_of_the_training(exported, tmp_path):
+    from mmcl_core.engine import onnx
+
+    prepared = tiny.make_set(tmp_path / "set")
+    run = tmp_path / "run"
+    shutil.copytree(exported / "run", run)
+    assert onnx._calibration_split(run, PreparedSet.open(prepared)) == "train"
+    write_config(run, tiny.settings(prepared, "data.train_split=test"))
+    assert onnx._calibration_split(run, PreparedSet.open(prepared)) == "test"
+    write_config(run, tiny.settings(prepared, "data.train_split=kinect"))
+    with pytest.raises(DataError, match=r"no split 'kinect', by which --int8 is calibrated; it has test, train: give"):
+        onnx._calibration_split(run, PreparedSet.open(prepared))
+
+
+def test_files_come_together_or_not_at_all(exported, tmp_path, monkeypatch):
+    from mmcl_core.engine import onnx
+
+    def fail(backend, name, path, *rest, write=onnx._write):
+        if name == "depth":
+            assert not (tmp_path / "run" / "onnx").exists()
+            raise KeyboardInterrupt
+        return write(backend, name, path, *rest)
+
+    monkeypatch.setattr(onnx, "_write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        onnx.export(exported / "run", tmp_path / "run" / "onnx")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+
+
 def test_a_compact_file_answers_like_the_run(exported, capsys):
     out = exported / "new" / "small.safetensors"
     assert command(exported / "run", "--format", "safetensors", "--out", out) == 0
@@ -194,6 +225,7 @@ def test_a_compact_file_answers_like_the_run(exported, capsys):
         (["--format", "safetensors", "--out", "w.onnx"], "ends in .safetensors"),
         (["--out", "model.onnx"], "one file for rgb and depth"),
         (["--out", "folder", "--int8"], "needs --data"),
+        (["--out", "folder", "--data", "set"], "--data is for the calibration of --int8"),
         (["--out", "x.onnx", "--modality", "rgb_left"], "not rgb_left"),
     ],
 )
@@ -226,9 +258,9 @@ def test_calibration_pictures_are_spread_over_the_whole_split(tmp_path):
     onnx = pytest.importorskip("mmcl_core.engine.onnx", reason="onnx is not installed")
     prepared = PreparedSet.open(tiny.make_set(tmp_path / "set", samples=onnx.CALIBRATION_SAMPLES + 50))
     rows = prepared.select("train")
-    pictures = onnx._samples(prepared, "rgb", tiny.SIDE, stored=False)["image"]
+    pictures = onnx._samples(prepared, "rgb", tiny.SIDE, stored=False, split="train")["image"]
     assert len(pictures) == onnx.CALIBRATION_SAMPLES
     with pytest.raises(DataError, match=r"depth in .* is distances, and the model takes pictures"):
-        onnx._samples(prepared, "depth", tiny.SIDE, stored=True)
+        onnx._samples(prepared, "depth", tiny.SIDE, stored=True, split="train")
     for picture, row in zip(pictures[[0, -1]], rows[[0, -1]], strict=True):
         np.testing.assert_array_equal(picture, fit(prepared.images["rgb"][row], tiny.SIDE, prepared.camera[row])[0])

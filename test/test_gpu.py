@@ -17,11 +17,11 @@ import torch
 from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.engine.distributed import World
-from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.muon import orthogonalised
 from mmcl_core.engine.recording import WARM_UP
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import Trainer, train
+from mmcl_core.errors import RunInterruptedError
 from mmcl_core.methods import METHODS, method_class
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import load_weights

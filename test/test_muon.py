@@ -12,9 +12,9 @@ from torch import nn
 
 from mmcl_core.config import OptimConfig
 from mmcl_core.engine import trainer
-from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.muon import orthogonalised
 from mmcl_core.engine.optim import make_optimizer
+from mmcl_core.errors import RunInterruptedError
 from mmcl_core.methods.base import Update
 
 SETTINGS = {"lr": 0.1, "weight_decay": 0.5, "momentum": 0.8, "betas": (0.8, 0.95), "eps": 0.05}

@@ -13,9 +13,8 @@ from test_weights import CONFIG, METADATA
 
 from mmcl_core import weights
 from mmcl_core.config import override
-from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.trainer import train
-from mmcl_core.errors import CheckpointError, ConfigError, UntrainedModalityError
+from mmcl_core.errors import CheckpointError, ConfigError, RunInterruptedError, UntrainedModalityError
 from mmcl_core.methods import method_class
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.nn.resnet import ResNetEncoder

@@ -16,8 +16,8 @@ from mmcl_core import train as command
 from mmcl_core.config import to_dict
 from mmcl_core.engine import checkpoint, trainer
 from mmcl_core.engine.checkpoint import SAVE_SHARE, StateWriter, load_state
-from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.runlog import read_rows
+from mmcl_core.errors import RunInterruptedError
 
 COPYING_S = 2.0
 

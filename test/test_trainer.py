@@ -21,12 +21,11 @@ from mmcl_core.engine import runfolder
 from mmcl_core.engine.checkpoint import load_state, save_state
 from mmcl_core.engine.device import prepare_device, translate_errors
 from mmcl_core.engine.distributed import World
-from mmcl_core.engine.interrupt import RunInterruptedError
 from mmcl_core.engine.recording import batch_tensors, can_record
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import Trainer, train
-from mmcl_core.errors import CheckpointError, TrainingError
+from mmcl_core.errors import CheckpointError, RunInterruptedError, TrainingError
 from mmcl_core.methods import METHODS
 from mmcl_core.methods.base import Stage, Update
 from mmcl_core.methods.mmcl import MultimodalContrastive

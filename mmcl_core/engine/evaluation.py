@@ -23,6 +23,7 @@ from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.engine.blank import guesses, is_blank
 from mmcl_core.engine.predictions import Predictions, fused
+from mmcl_core.engine.runfolder import warn_of_seen
 from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.metrics import FUSED
@@ -109,6 +110,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     set_float32(settings.precision)
     model, metadata = build_model(run, device)
     prepared = PreparedSet.open(data)
+    warn_of_seen(run, prepared.path, settings.split)
     rows, labels, left_out = _usable(prepared, settings, metadata["classes"])
     wanted = _modalities(settings.modalities, metadata, prepared, rows[labels >= 0])
     single = tuple(name for name in wanted if name != FUSED)

@@ -6,13 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from mmcl_core.errors import TrainingError
-
-__all__ = ["RunInterruptedError", "StopSignals"]
-
-
-class RunInterruptedError(TrainingError):
-    """The run was asked to stop, saved its state, and can be resumed."""
+__all__ = ["StopSignals"]
 
 
 class StopSignals:

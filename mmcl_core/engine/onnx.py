@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,10 @@ import torch
 
 from mmcl_core.backend_onnx import METADATA_KEY, OnnxBackend
 from mmcl_core.backend_torch import Deployed, TorchBackend
+from mmcl_core.config import Config
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine.runfolder import settings_of
 from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
 
 __all__ = ["export"]
@@ -61,15 +64,42 @@ def export(
     if int8 and data is None:
         raise ConfigError("--int8 needs --data DIR: pictures to measure the ranges of the network's values on")
     prepared = PreparedSet.open(data) if int8 and data is not None else None
-    return [_write(backend, name, out if out.suffix == ".onnx" else out / f"{name}.onnx", prepared) for name in names]
+    split = _calibration_split(run, prepared) if prepared else ""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.resolve().parent
+    room = out if out.is_dir() and not os.access(beside, os.W_OK) else beside
+    with tempfile.TemporaryDirectory(dir=room, prefix=f".{out.name}.") as folder:
+        made = {}  # all of them, before any is where it is looked for
+        for name in names:
+            path = Path(folder) / f"{name}.onnx"
+            made[path] = out if out.suffix == ".onnx" else out / path.name, _write(backend, name, path, prepared, split)
+        for path, (place, _) in made.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, place)
+    return list(made.values())
 
 
-def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet | None) -> tuple[Path, str]:
+def _calibration_split(run: Path, prepared: PreparedSet) -> str:
+    """The split that the run was trained on; that of the usual name where its settings are not beside it.
+
+    Raises:
+        DataError: the set has no split of that name.
+    """
+    split = (settings_of(run) or Config()).data.train_split
+    if split not in prepared.split_names:
+        raise DataError(
+            f"{prepared.path} has no split {split!r}, by which --int8 is calibrated; it has "
+            f"{', '.join(prepared.split_names)}: give the set that the model was trained on"
+        )
+    return split
+
+
+def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet | None, split: str) -> str:
+    """Write and check the file of a modality; returns how far its answers are from those of PyTorch."""
     metadata = backend.metadata | {"modality": name, "model_id": backend.model_id + ("-int8" if prepared else "")}
     size = int(metadata["input"]["size"])
     stored = backend.metadata["input"]["depth_encoding"] == "stored"
-    samples = _samples(prepared, name, size, stored) if prepared else _noise(backend, name, size)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = _samples(prepared, name, size, stored, split) if prepared else _noise(backend, name, size)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / "model.onnx"
         _trace(backend.deployed(name), samples, written)
@@ -78,7 +108,7 @@ def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet |
         _stamp(written, metadata)
         note = _compared(backend, OnnxBackend(written, "cpu", 0), name, samples)
         os.replace(written, path)
-    return path, note
+    return note
 
 
 def _trace(network: Deployed, samples: Feed, path: Path) -> None:
@@ -142,14 +172,13 @@ def _noise(backend: TorchBackend, name: str, size: int) -> Feed:
     return {"image": image if picture else depth, "camera": camera}
 
 
-def _samples(prepared: PreparedSet, name: str, size: int, stored: bool) -> Feed:
-    """Pictures of the training split, evenly spread, as the network takes them; ``stored``: depth as pictures."""
+def _samples(prepared: PreparedSet, name: str, size: int, stored: bool, split: str) -> Feed:
+    """Pictures of a split, evenly spread, as the network takes them; ``stored``: depth as pictures."""
     if name not in prepared.modalities:
         raise DataError(f"{prepared.path} has no {name} to calibrate with; it has {', '.join(prepared.modalities)}")
     if not name.startswith("rgb") and (prepared.images[name].ndim == 4) != stored:
         here, there = ("distances", "pictures") if stored else ("pictures", "distances")
         raise DataError(f"{name} in {prepared.path} is {here}, and the model takes {there}: calibrate with another set")
-    split = "train" if "train" in prepared.split_names else prepared.split_names[0]
     rows = prepared.select(split)
     rows = rows[prepared.present[rows, prepared.modalities.index(name)]]
     if not len(rows):

@@ -29,7 +29,8 @@ import yaml
 from mmcl_core.atomic import write_text
 from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.data.files import lock_folder
-from mmcl_core.errors import ConfigError
+from mmcl_core.errors import CheckpointError, ConfigError
+from mmcl_core.weights import weights_file
 
 __all__ = [
     "FREE_SETTINGS",
@@ -42,8 +43,10 @@ __all__ = [
     "locked",
     "read_config",
     "remove_leftovers",
+    "settings_of",
     "start_folder",
     "warn_of_exports",
+    "warn_of_seen",
     "write_config",
     "write_facts",
 ]
@@ -87,6 +90,30 @@ def read_config(run: Path) -> Config:
             raise ConfigError(f"{run} has lost its config.yaml; give --config FILE with what it was begun with, too")
         raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with --config FILE --out {run}")
     return load(path)
+
+
+def settings_of(model: str | Path) -> Config | None:
+    """The settings with which a model was trained, where they lie beside its weights and can be read.
+
+    Args:
+        model: run folder, weights file, or the name of a model of :mod:`mmcl_core.models`.
+    """
+    try:
+        return read_config(weights_file(model).parent)
+    except (CheckpointError, ConfigError, OSError):
+        return None
+
+
+def warn_of_seen(model: str | Path, data: Path, split: str) -> None:
+    """Tell of a split of a set that is to be looked at, and is what a model was trained on, as far as is known."""
+    config = settings_of(model)
+    if config is None or split != config.data.train_split or not config.data.root:
+        return
+    if Path(config.data.root).resolve() == data.resolve():
+        logger.warning(
+            "the split %r of %s is what this model was trained on, and says little about how it does elsewhere; choose "
+            "another with --split", split, data,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from mmcl_core.engine.checkpoint import StateWriter, load_state, restoring, snap
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.clock import Clock, Neighbours
 from mmcl_core.engine.distributed import World, average_gradients, share_weights, world
-from mmcl_core.engine.interrupt import RunInterruptedError, StopSignals
+from mmcl_core.engine.interrupt import StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
 from mmcl_core.engine.probe import probe
 from mmcl_core.engine.recording import RecordedPass, can_record
@@ -42,7 +42,7 @@ from mmcl_core.engine.samples import Parts, Samples, check_state
 from mmcl_core.engine.schedule import learning_rate, step_seed
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures, scores
 from mmcl_core.engine.window import TermWindow, first_not_finite
-from mmcl_core.errors import TrainingError
+from mmcl_core.errors import RunInterruptedError, TrainingError
 from mmcl_core.methods.base import Update, ViewBatch, parts_of_one_step
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import read_metadata, save_weights

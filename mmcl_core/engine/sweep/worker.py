@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import signal
 import sys
@@ -20,13 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, run_command
+from mmcl_core.cli import run_command
 from mmcl_core.engine.sweep.costs import Meter
 from mmcl_core.errors import ConfigError
 
 __all__ = ["is_complete", "main"]
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -52,12 +49,10 @@ def is_complete(run: Path, tests: list[dict[str, Any]]) -> bool:
     return is_finished(run) and all(_is_current(run, test) for test in tests)
 
 
-def _work(job: dict[str, Any]) -> int:
+def _work(job: dict[str, Any]) -> None:
     from mmcl_core.config import from_dict, override
     from mmcl_core.engine import runfolder
-    from mmcl_core.engine.interrupt import RunInterruptedError
     from mmcl_core.engine.trainer import train
-    from mmcl_core.errors import TrainingError
 
     config, run = override(from_dict(job["config"]), {"train.device": job["device"]}), Path(job["run"])
     if (run / "config.yaml").exists():
@@ -68,16 +63,8 @@ def _work(job: dict[str, Any]) -> int:
             raise ConfigError(
                 f"{run} was made with other defaults ({'; '.join(changed)}); remove it, or take another --out"
             )
-    try:
-        train(config, run, resume=True)
-    except RunInterruptedError as stop:
-        logger.warning("%s", stop)
-        return EXIT_STOPPED
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    train(config, run, resume=True)
     _evaluate(run, config.train.device, config.train.threads, job["tests"])
-    return 0
 
 
 def _evaluate(run: Path, device: str, threads: int, tests: list[dict[str, Any]]) -> None:
