@@ -330,6 +330,7 @@ def _run(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written to is refused before the work
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
         topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
+    _refuse_unanswered(found)
     about = {
         "bag": str(options.bag),
         "model": recognizer.model_id,
@@ -350,6 +351,22 @@ def _run(options: argparse.Namespace) -> None:
         accuracy = f"accuracy {figures['accuracy']:.3f}" if counted else "no accuracy"
         print(f"{name:6} {accuracy} of {counted} boxes{more}, {rejected} rejected")
     print(f"figures:  {options.out / 'metrics.json'}\npictures: {options.out / 'answers.png'}")
+
+
+def _refuse_unanswered(found: Mapping[str, Evaluation]) -> None:
+    """Refuse true boxes that are of another recording, or in other units.
+
+    Raises:
+        DataError: none of them was answered, by any modality; with the reason of most.
+    """
+    if any(answer is not None for result in found.values() for answer in result.probabilities):
+        return
+    rows = [row for result in found.values() for row in result.rows]
+    (reason, count), *_ = Counter(row.reason or row.result for row in rows).most_common(1)
+    raise DataError(
+        f"none of the {len(next(iter(found.values())).rows)} true boxes was answered, {count} of {len(rows)} times as: "
+        f"{reason}; stamps are expected in nanoseconds, as in the recording, and boxes in pixels of its pictures"
+    )
 
 
 def _warn(found: dict[str, Evaluation], window: float) -> None:

@@ -8,7 +8,7 @@ names the box, optional ``width, height`` state the size of the picture it was d
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -55,7 +55,7 @@ def read_truth(path: Path) -> list[Truth]:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             missing = [name for name in TRUTH_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{path} lacks the columns {', '.join(missing)}; needed are {', '.join(TRUTH_COLUMNS)}")
+                raise DataError(_no_columns(path, reader.fieldnames or (), missing))
             for row in reader:
                 line = reader.line_num
                 if any(row[name] is None for name in TRUTH_COLUMNS):
@@ -86,6 +86,14 @@ def read_truth(path: Path) -> list[Truth]:
         request = Request(boxes, width=width, height=height, stamp=stamp)
         truths.append(Truth(request, tuple(label for *_, label in listed)))
     return truths
+
+
+def _no_columns(path: Path, names: Sequence[str], missing: Sequence[str]) -> str:
+    """What is wrong with a table without some columns: most of all that others than commas part them."""
+    for sign, called in ((";", "semicolons"), ("\t", "tabs")):
+        if any(sign in name for name in names):
+            return f"{path}: its columns are parted by {called}, and commas are needed; save it as CSV with commas"
+    return f"{path} lacks the columns {', '.join(missing)}; needed are {', '.join(TRUTH_COLUMNS)}"
 
 
 def read_topic(bag: Bag) -> list[Truth]:

@@ -16,6 +16,7 @@ import yaml
 
 from mmcl_core import train as command
 from mmcl_core.atomic import write_atomically
+from mmcl_core.cli import EXIT_STOPPED
 from mmcl_core.config import to_dict
 from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state
 from mmcl_core.engine.runlog import RunLog
@@ -127,7 +128,7 @@ def test_signal_saves_and_exits(uninterrupted, tmp_path, number):
         until=lambda: length(run / "metrics.jsonl") > 0,
         do=lambda process: os.kill(process.pid, number),
     )
-    assert begun == command.EXIT_STOPPED
+    assert begun == EXIT_STOPPED
     assert load_state(run / "state.pt")["step"] > 0
     assert not (run / "weights.safetensors").exists()
     assert run_command("--resume", run) == 0

@@ -95,6 +95,9 @@ def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_t
     ("content", "says"),
     [
         (f"{HEAD}\n7,0,0,5,5,caf\u00e9\n".encode("latin-1"), "is not in UTF-8"),
+        (f"{HEAD}\n7,0,0,5,5,mug\n".replace(",", ";").encode(), "parted by semicolons, and commas are needed"),
+        (f"{HEAD}\n7,0,0,5,5,mug\n".replace(",", "\t").encode(), "parted by tabs, and commas are needed"),
+        (f"{HEAD[:-6]}\n7,0,0,5,5\n".encode(), "lacks the columns label; needed are stamp_ns"),
         (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n8,0,0,5,5,can\n'.encode(), "is a quotation mark left open"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n'.encode() + b"8,0,0,5,5,can\n" * 20_000, "is a quotation mark left open"),
@@ -104,6 +107,26 @@ def test_true_boxes_that_cannot_be_read_are_an_error_of_data(tmp_path, content, 
     (tmp_path / "boxes.csv").write_bytes(content)
     with pytest.raises(DataError, match=says):
         read_truth(tmp_path / "boxes.csv")
+
+
+@pytest.mark.parametrize(("unit", "says"), [("seconds", "no picture within 0.02 s"), ("shares", "box")])
+def test_true_boxes_in_other_units_are_an_error(recording, tmp_path, capsys, unit, says):
+    bag, table = recording
+    head, *rows = table.read_text().splitlines()
+    lines = [head]
+    for stamp, *edges in (row.split(",") for row in rows):
+        if unit == "seconds":
+            stamp = str(int(stamp) // 10**9)
+        else:
+            edges[:4] = [f"{float(edge) / 160:.4f}" for edge in edges[:4]]
+        lines.append(",".join([stamp, *edges]))
+    (tmp_path / "other.csv").write_text("\n".join([*lines, ""]))
+    arguments = command(bag, tmp_path / "other.csv", tiny_model(tmp_path / "run"), tmp_path / "out")
+    assert main([*arguments, "--modality", "rgb", "depth"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: none of the 40 true boxes was answered, ")
+    assert says in error
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("label", ["gloomy", "unknown"])

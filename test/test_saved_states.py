@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from mmcl_core import train as command
+from mmcl_core.cli import EXIT_STOPPED
 from mmcl_core.config import to_dict
 from mmcl_core.engine import checkpoint, trainer
 from mmcl_core.engine.checkpoint import SAVE_SHARE, StateWriter, load_state
@@ -109,7 +110,7 @@ def stopped(tmp_path):
     words = ("method=supervised", "train.epochs=2", "train.batch=16", "optim.warmup_steps=0")
     config.write_text(yaml.safe_dump(to_dict(tiny.settings(tiny.make_set(tmp_path / "set"), *words))))
     with tiny.stopped_after_an_epoch():
-        assert command.main(["--config", str(config), "--out", str(run)]) == command.EXIT_STOPPED
+        assert command.main(["--config", str(config), "--out", str(run)]) == EXIT_STOPPED
     return run
 
 
