@@ -22,6 +22,7 @@ __all__ = ["main", "table"]
 
 #: Samples at once where answers do not depend on it.
 BATCH = 64
+FEWEST_RESAMPLES = 100
 #: Values of min_score that are printed; metrics.json and the report have more.
 SHOWN_SCORES = (0.0, 0.5, 0.7, 0.8, 0.9)
 
@@ -47,8 +48,12 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.weights import WEIGHTS_NAME
 
     batch = _batch(options)
-    if batch < 1 or options.resamples < 1 or min(options.threads, options.seed) < 0:
-        raise ConfigError("--batch and --resamples must be at least 1, --threads and --seed at least 0")
+    if batch < 1 or min(options.threads, options.seed) < 0:
+        raise ConfigError("--batch must be at least 1, --threads and --seed at least 0")
+    if options.resamples < FEWEST_RESAMPLES:
+        raise ConfigError(
+            f"--resamples is {options.resamples}; at least {FEWEST_RESAMPLES} are needed for the ends of 95 % intervals"
+        )
     if options.threads:
         from mmcl_core.backend_torch import set_threads
 
@@ -191,7 +196,9 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=("float32", "bf16"), default="float32", help="of the network (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch chooses")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="of the bootstrap, 100 or more (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     parser.add_argument(
         "--hide-camera",

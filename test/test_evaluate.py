@@ -80,7 +80,7 @@ def run(tmp_path, trained):
 
 
 def run_command(*arguments, status=0):
-    assert evaluate.main([*map(str, arguments), "--resamples", "50", "--batch", "4", "--quiet"]) == status
+    assert evaluate.main([*map(str, arguments), "--resamples", "100", "--batch", "4", "--quiet"]) == status
 
 
 def read(out):
@@ -303,7 +303,7 @@ def test_legacy_protocol_counts_what_lacks_a_sensor_among_what_it_looks_at(run, 
 
 def test_legacy_protocol_has_the_batch_of_the_training(run, tmp_path):
     data = write_set(tmp_path / "set")
-    common = [str(run), "--data", str(data), "--modality", "rgb", "--resamples", "50", "--quiet"]
+    common = [str(run), "--data", str(data), "--modality", "rgb", "--resamples", "100", "--quiet"]
     legacy = [*common, "--legacy-protocol"]
     assert (
         evaluate.main(legacy) == 2
@@ -325,6 +325,7 @@ def test_legacy_protocol_has_the_batch_of_the_training(run, tmp_path):
         (["--modality", "rgb_right"], "not rgb_right"),
         (["--device", "cuda:42"], "cuda:42"),
         (["--batch", "0"], "at least 1"),
+        (["--resamples", "99"], "--resamples is 99; at least 100 are needed"),
         (["--seed", "-1"], "--seed at least 0"),
     ],
 )

@@ -53,6 +53,13 @@ def test_overwrite_replaces_nothing_but_a_prepared_set(crops, tmp_path, capfd):
     assert files(tmp_path / "set") == before
 
 
+def test_a_file_in_the_place_of_a_set(crops, tmp_path, capsys):
+    assert run(crops, tmp_path / "set")[0] == 0
+    assert main(["show", str(tmp_path / "set" / "index.json")]) == 2
+    expected = f"error: {tmp_path}/set/index.json is a file; name its folder, {tmp_path}/set, if that is the prepared"
+    assert expected in capsys.readouterr().err
+
+
 def test_a_set_whose_name_is_where_a_replaced_set_goes_stays(crops, tmp_path, capfd):
     assert run(crops, tmp_path / "out")[0] == 0
     assert run(crops, tmp_path / "out.replaced", "--limit", "2")[0] == 0

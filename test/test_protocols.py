@@ -140,7 +140,7 @@ def test_unlabelled_pretraining_then_transfer_to_other_classes(tmp_path, capsys)
     assert all((old[name] == new[name]).all() for name in kept), "a rate of 0 leaves what was taken over"
     assert load_weights(after)[1]["classes"] == ["bed", "sofa"]
     assert read_config(after).optim.warmup_steps == 1
-    assert evaluate.main([str(after), "--data", str(target), "--resamples", "10"]) == 0
+    assert evaluate.main([str(after), "--data", str(target), "--resamples", "100"]) == 0
     figures = json.loads((after / "evaluation/nyud-test/metrics.json").read_text())
     assert figures["modalities"]["rgb"]["samples"] == 8
 
@@ -152,7 +152,7 @@ def test_crops_of_twice_the_side_of_the_network(tmp_path, stored):
     protocol = "transfer" if stored else "semi_supervised"
     out = run(protocol, data, tmp_path / "run", "train.target=both", "data.label_share=1")
     assert load_weights(out)[1]["crop_size"] == 64
-    assert evaluate.main([str(out), "--data", str(data), "--resamples", "10", "--modality", "rgb", "depth"]) == 0
+    assert evaluate.main([str(out), "--data", str(data), "--resamples", "100", "--modality", "rgb", "depth"]) == 0
     lines = (out / "evaluation/set-test/predictions.csv").read_text().splitlines()
     lines = list(csv.DictReader(lines))
     prepared = PreparedSet.open(data)
@@ -190,10 +190,10 @@ def test_stereo_frames_to_a_figure_on_real_frames(tmp_path, capsys):
     assert load_weights(out)[1]["trained_modalities"] == ["rgb", "depth", "rgb_right"]
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert {f"1-5 {s}->{t}" for s in ("rgb", "depth") for t in ("depth", "rgb_right") if s != t} < row.keys()
-    assert evaluate.main([str(out), "--data", made, "--split", "val", "--resamples", "10"]) == 0
+    assert evaluate.main([str(out), "--data", made, "--split", "val", "--resamples", "100"]) == 0
     figures = json.loads((out / "evaluation/set-val/metrics.json").read_text())
     assert {"rgb", "depth", "rgb_right"} <= figures["modalities"].keys()
-    assert evaluate.main([str(out), "--data", real, "--resamples", "10"]) == 0
+    assert evaluate.main([str(out), "--data", real, "--resamples", "100"]) == 0
     figures = json.loads((out / "evaluation/real-test/metrics.json").read_text())
     assert figures["data"]["samples"] == 10
     assert set(figures["modalities"]["rgb"]["per_class"]) == {"004_sugar_box", "025_mug"}

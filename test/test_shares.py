@@ -38,6 +38,13 @@ def test_a_share_alone_is_no_name_of_a_split():
     assert parse_shares("v1.0") == {"v1.0": 1}
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "-x", ".x", "a b"])
+def test_names_of_splits_are_names_of_folders(name):
+    for text in (name, f"train=0.5,{name}=0.5"):
+        with pytest.raises(ConfigError, match=r"is no name of a split: letters, digits, _, \. and - are allowed"):
+            parse_shares(text)
+
+
 def test_shares_are_of_the_whole():
     assert parse_shares("a=0.7, b=0.2, c=0.1") == {"a": 0.7, "b": 0.2, "c": 0.1}
     for text in ("train=0.8,test=0.15", "train=0.8,test=0.25", "train=1.2,test=-0.2", "a=0.5,a=0.5"):

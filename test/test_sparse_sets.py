@@ -96,6 +96,7 @@ def test_weights_that_answer_for_one_sensor_are_not_better_than_weights_for_both
     ("given", "message"),
     [
         ("thermal", r"train.modalities is \['thermal'\], but .*set has rgb, depth$"),
+        ("rgb depth", r"is \['rgb depth'\], but .*; several are given as 'train.modalities=\[rgb,depth\]'$"),
         ("rgb,depth", r"is \['rgb,depth'\], but .*; several are given as 'train.modalities=\[rgb,depth\]'$"),
     ],
 )

@@ -272,6 +272,8 @@ def _by_key(part: PreparedSet, prefix: str, strangers: bool, classes: Sequence[s
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
+        if folder.is_file():
+            raise DataError(f"{folder} is a file; name its folder, {folder.parent}, if that is the prepared set")
         found = "no such folder"
         if folder.is_dir():
             names = sorted(entry.name for entry in folder.iterdir())

@@ -18,6 +18,10 @@ __all__ = ["deal", "draw_test_groups", "group_pattern", "parse_shard", "parse_sh
 
 logger = logging.getLogger(__name__)
 
+#: Results lie in folders that are named after the split, among others.
+_NAME = re.compile(r"\w[\w.-]*")
+_CHARACTERS = "letters, digits, _, . and - are allowed, the first one a letter, a digit or _"
+
 
 def parse_shares(text: str) -> dict[str, float]:
     """``train`` or ``train=0.8,test=0.2`` of ``--split`` as shares that sum to 1.
@@ -25,13 +29,16 @@ def parse_shares(text: str) -> dict[str, float]:
     Raises:
         ConfigError: not of this form.
     """
-    if re.fullmatch(r"\w[\w.-]*", text) and not re.fullmatch(r"\d+\.\d*", text):  # a share alone is no name
+    if _NAME.fullmatch(text) and not re.fullmatch(r"\d+\.\d*", text):  # a share alone is no name
         return {text: 1.0}
     pairs = [part.partition("=") for part in text.split(",")]
     try:
         shares = {name.strip(): float(value) for name, _, value in pairs}
     except ValueError:
         shares = {}
+    names = [*shares] or ([text] if text and not {"=", ","} & set(text) else [])
+    if bad := next((name for name in names if name and not _NAME.fullmatch(name)), ""):
+        raise ConfigError(f"--split {text!r}: {bad!r} is no name of a split: {_CHARACTERS}")
     good = shares and all(shares) and min(shares.values()) > 0 and len(shares) == len(pairs)
     if not good or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
         raise ConfigError(f"--split {text!r}: a name, or name=share,... with shares > 0 that sum to 1, is expected")

@@ -92,7 +92,11 @@ def check_modalities(config: Config, prepared: PreparedSet) -> None:
     given = config.train.modalities
     if set(given).isdisjoint(prepared.modalities):
         known, listed = ", ".join(prepared.modalities), ",".join(prepared.modalities)
-        several = f"; several are given as 'train.modalities=[{listed}]'" if any("," in name for name in given) else ""
+        several = (
+            f"; several are given as 'train.modalities=[{listed}]'"
+            if any(set(", ") & set(name) for name in given)
+            else ""
+        )
         raise ConfigError(f"train.modalities is {list(given)}, but {config.data.root} has {known}{several}")
 
 
