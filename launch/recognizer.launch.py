@@ -59,10 +59,10 @@ COUNTS = {
 }
 SWITCHED = {
     "mirror": "look at mirror images, too",
-    "assume_registered": "whatever frames say",
-    "publish_embeddings": "in every answer",
+    "assume_registered": "use depth as registered even where frame ids differ",
+    "publish_embeddings": "publish the embedding with every answer",
     "publish_detections": "recognitions_2d, too, where vision_msgs is installed",
-    "autostart": "configure and activate",
+    "autostart": "configure and activate at start",
     "use_sim_time": "time from /clock",
 }
 
@@ -186,7 +186,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),
         DeclareLaunchArgument("overlay", default_value="false", choices=["true", "false"], description="overlay too"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
-        DeclareLaunchArgument("respawn", default_value="false", choices=["true", "false"], description="start anew"),
+        DeclareLaunchArgument(
+            "respawn", default_value="false", choices=["true", "false"], description="restart the node when it dies"
+        ),
         DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
     ]
     overlay = OpaqueFunction(function=make_overlay, condition=IfCondition(LaunchConfiguration("overlay")))

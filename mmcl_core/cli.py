@@ -12,6 +12,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ __all__ = [
     "EXIT_STOPPED",
     "SETTING",
     "add_logging_options",
+    "as_plain_text",
     "command_parser",
     "run_command",
     "set_up_logging",
@@ -101,10 +103,24 @@ def command_parser(module: str, description: str | None, examples: str = "") -> 
     """
     return _Parser(
         prog=f"python -m {module}",
-        description=description,
+        description=as_plain_text(description or ""),
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def as_plain_text(text: str) -> str:
+    """The text of a docstring as a terminal shows it: without marks for code, bold and references.
+
+    Columns, which two spaces part, stay under each other.
+    """
+
+    def cell(match: re.Match[str]) -> str:
+        words = re.sub(r":\w+:`[~.]?([^`]+)`", r"\1", match[1])
+        words = re.sub(r"\*\*(?=\w)|(?<=[\w.:,])\*\*", "", words.replace("``", ""))
+        return words + match[2] + " " * (len(match[1]) - len(words) if match[2] else 0)
+
+    return re.sub(r"(\S+(?: \S+)*)( {2,}|)", cell, text)
 
 
 def add_logging_options(parser: argparse.ArgumentParser) -> None:

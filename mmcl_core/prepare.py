@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.cli import add_logging_options, command_parser, run_command
+from mmcl_core.cli import add_logging_options, as_plain_text, command_parser, run_command
 from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.runner import check_plan, write_plan
 from mmcl_core.data.shares import parse_shard
@@ -26,10 +26,12 @@ from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["main", "parse", "plan_of"]
 
+_DOWNLOADED = "the data set as downloaded"
+_SOURCES = {"folder": "folder of your crops", "coco": "folder of your frames"}
 _EXAMPLES = """\
-  python -m mmcl_core.prepare folder --source crops --out data_sets/mine     own crops, see: prepare folder --help
-  python -m mmcl_core.prepare folder --source crops --check                  look for trouble, write nothing
-  python -m mmcl_core.prepare merge --source part0 part1 --out data_sets/all
+  python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine  own crops, see: prepare folder --help
+  python -m mmcl_core.prepare folder --source my_crops --check               look for trouble, write nothing
+  python -m mmcl_core.prepare merge --source data_sets/part0 data_sets/part1 --out data_sets/all
   python -m mmcl_core.prepare show data_sets/mine                            verify, count, draw a contact sheet"""
 
 
@@ -59,10 +61,10 @@ def _parser(known: dict[str, DataSet]) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     for name, data_set in known.items():
         one = commands.add_parser(
-            name, help=data_set.help, description=data_set.description, formatter_class=raw,
+            name, help=data_set.help, description=as_plain_text(data_set.description), formatter_class=raw,
             epilog=f"examples:\n{data_set.examples}",
         )  # fmt: skip
-        one.add_argument("--source", type=Path, required=True, metavar="DIR", help="the data set as downloaded")
+        one.add_argument("--source", type=Path, required=True, metavar="DIR", help=_SOURCES.get(name, _DOWNLOADED))
         one.add_argument("--out", type=Path, metavar="DIR", help="folder of the prepared set")
         one.add_argument("--size", type=int, default=128, metavar="PX", help="side of the square crops (default: 128)")
         data_set.add_arguments(one)

@@ -41,8 +41,8 @@ __all__ = ["main", "render"]
 
 logger = logging.getLogger(__name__)
 
-_EXAMPLES = """  python -m mmcl_core.render --objects household --out data/household --count 4000
-  python -m mmcl_core.render --objects meshes/ycb --out data/ycb0 --count 20000 --shard 0/4"""
+_EXAMPLES = """  python -m mmcl_core.render --objects household --out demo/household --count 4000
+  python -m mmcl_core.render --objects meshes/ycb --out data_sets/ycb0 --count 20000 --shard 0/4"""
 #: Settings that a set names where they are not as usual.
 _USUAL = {"neighbours": 4, "camera_spread": 1.0, "piles": 0.0, "paint_spread": 0.0, "up": "z"}
 _CHUNK = 32  # crops that a process makes at a time, about

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EXAMPLES = """  python -m mmcl_core.sweep --config config/tables/table1_rendered.yaml --jobs 2
-  python -m mmcl_core.sweep --config config/tables/table1.yaml --data DIR --devices cuda:0 cuda:1
-  python -m mmcl_core.sweep --config config/tables/table3.yaml --data nyud=DIR scenenet=DIR --dry-run"""
+  python -m mmcl_core.sweep --config config/tables/table1.yaml --data data_sets/falling_things --devices cuda:0 cuda:1
+  python -m mmcl_core.sweep --config config/tables/table3.yaml --dry-run \\
+    --data nyud=data_sets/nyud scenenet=data_sets/scenenet"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

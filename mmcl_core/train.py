@@ -28,7 +28,7 @@ __all__ = ["main"]
 logger = logging.getLogger(__name__)
 
 EXAMPLES = """  python -m mmcl_core.train --config config/demo.yaml --data demo/household --out demo/run
-  python -m mmcl_core.train --config config/paper_falling_things.yaml --data DIR train.target=depth seed=1
+  python -m mmcl_core.train --config config/paper_falling_things.yaml --data data_sets/falling_things seed=1
   python -m mmcl_core.train --resume demo/run"""
 
 

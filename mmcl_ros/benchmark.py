@@ -30,7 +30,7 @@ __all__ = ["COLOUR_OR_NOT", "DEPTH_OR_NOT", "main", "random_image", "shipped_pro
 
 WIDTH, HEIGHT = 640, 480
 EXAMPLES = """\
-  python -m mmcl_ros.benchmark latency --model RUN --boxes 10 --seconds 20
+  python -m mmcl_ros.benchmark latency --model demo/run --boxes 10 --seconds 20
   python -m mmcl_ros.benchmark loss --frames 900 --rate 30 --best-effort
   python -m mmcl_ros.benchmark malformed --count 10000
   python -m mmcl_ros.benchmark memory --minutes 10 --rate 30"""

@@ -35,7 +35,7 @@ __all__ = ["Cropped", "crop_bag", "main"]
 logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
-  python -m mmcl_ros.crop_bag --bag DIR --truth boxes.csv --out my_crops
+  python -m mmcl_ros.crop_bag --bag my_bag --truth boxes.csv --out my_crops
   python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.2"""
 
 

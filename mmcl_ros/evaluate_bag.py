@@ -49,8 +49,9 @@ FILES = ("predictions_{}.csv", "confusion_{}.png")  # of each
 LEGEND = "green right, red wrong (truth in brackets), grey rejected or without truth"
 SHOWN = 4  # pictures on the sheet, spread over the recording
 EXAMPLES = """\
-  python -m mmcl_ros.evaluate_bag --bag DIR --truth boxes.csv --model RUN --modality rgb depth rgbd --out OUT
-  python -m mmcl_ros.evaluate_bag --bag DIR --model ycb21 --modality auto --drop depth:1.0-2.5 --out OUT"""
+  python -m mmcl_ros.evaluate_bag --bag demo/ros/bag --truth demo/ros/truth.csv --model demo/run \\
+    --modality rgb depth rgbd --out demo/ros/evaluation
+  python -m mmcl_ros.evaluate_bag --bag my_bag --model ycb21 --modality auto --drop depth:1.0-2.5 --out my_figures"""
 
 
 @dataclass(frozen=True)

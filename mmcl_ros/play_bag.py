@@ -44,8 +44,8 @@ SETTLED_S = 2.0  # no more listeners are expected after so long without a new on
 QUIET_S = 1.5  # no more answers are expected after so long without one where all requests are answered
 PATIENT_S = 6.5  # where some are not: a recognizer that answers every picture waits five seconds for a sensor
 EXAMPLES = """\
-  python -m mmcl_ros.play_bag --bag DIR --truth boxes.csv
-  python -m mmcl_ros.play_bag --bag DIR --rate 0.5 --ros-args -r /camera/image_raw:=/rgb/image"""
+  python -m mmcl_ros.play_bag --bag demo/ros/bag --truth demo/ros/truth.csv
+  python -m mmcl_ros.play_bag --bag demo/ros/bag --rate 0.5 --ros-args -r /camera/image_raw:=/rgb/image"""
 
 
 @dataclass

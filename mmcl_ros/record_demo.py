@@ -38,7 +38,7 @@ LEAST_PIXELS, LEAST_SIDE = 500, 20
 EXAMPLES = """\
   python -m mmcl_ros.record_demo --out demo/ros
   python -m mmcl_ros.record_demo --out demo/mugs --classes mug bowl --frames 60 --seed 1
-  python -m mmcl_ros.record_demo --out demo/own --objects DIR_OF_MESHES"""
+  python -m mmcl_ros.record_demo --out demo/own --objects my_meshes"""
 DEMO_TOPICS = {
     "rgb": "/camera/color/image_raw",
     "rgb_info": "/camera/color/camera_info",

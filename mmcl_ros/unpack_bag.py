@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _NEAR = 0.01  # largest distance of edges that are the same, in widths of the picture
 
 EXAMPLES = """\
-  python -m mmcl_ros.unpack_bag --bag DIR --out frames --every 2
+  python -m mmcl_ros.unpack_bag --bag my_bag --out frames --every 2
   python -m mmcl_core.prepare coco --source frames --out data_sets/mine --split train=0.8,val=0.2"""
 
 

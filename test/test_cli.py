@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
+from mmcl_core.cli import add_logging_options, as_plain_text, command_parser, run_command, set_up_logging
 from mmcl_core.errors import ConfigError, DataError, RunInterruptedError, TrainingError
 
 pytestmark = pytest.mark.usefixtures("usual_log")
@@ -40,12 +40,35 @@ def help_of(name, capsys, *words):
 def test_the_help_names_the_command_and_says_what_its_module_says(name, capsys):
     module, text = help_of(name, capsys)
     assert text.startswith(f"usage: python -m {name} ")
-    assert module.__doc__.strip() in text
+    assert as_plain_text(module.__doc__).strip() in text
+    assert "``" not in text
     for words in GROUPS.get(name, [""]):
         listed = help_of(name, capsys, *words.split())[1]
         assert "--quiet" in listed
         assert "--verbose" in listed
         assert not re.search(r"\(default [^:]|\(default\)", " ".join(listed.split()))
+
+
+def test_text_of_a_docstring_on_a_terminal():
+    text = """**Bold.** ``code`` of :mod:`a.b` and :func:`~a.c`, 2 ** 3.
+
+=========  =====
+``a b``    first
+``long``,  ``x`` is  third
+           more
+=========  =====
+"""
+    assert (
+        as_plain_text(text)
+        == """Bold. code of a.b and a.c, 2 ** 3.
+
+=========  =====
+a b        first
+long,      x is      third
+           more
+=========  =====
+"""
+    )
 
 
 def parsed(*words):

@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import pytest
 from small_sets import failure, files, run, words, write_crop
 
+from mmcl_core.cli import as_plain_text
 from mmcl_core.config import DataConfig
 from mmcl_core.data import runner
 from mmcl_core.data.cache import PreparedSet, PreparedWriter
@@ -86,7 +88,8 @@ def test_help_names_every_data_set_with_examples(capfd):
         with pytest.raises(SystemExit):
             main([name, "--help"])
         page = capfd.readouterr().out
-        assert data_set.description.strip().splitlines()[0] in page
+        assert as_plain_text(data_set.description).strip().splitlines()[0] in page
+        assert not re.search(r"``|\*\*\w|:\w+:`", page)
         assert f"python -m mmcl_core.prepare {name} --source" in page
 
 

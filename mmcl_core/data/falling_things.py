@@ -32,7 +32,9 @@ closest in number; ``--subset single mixed`` takes all, ``--every`` thins them o
 Splits go by scene, as frames of a scene share their background: of each environment, one of five scenes is drawn for
 ``val`` (see ``--val-scenes``, ``--test-scenes``, ``--seed``). The group of a crop is its scene. ``--stereo`` adds the
 modality ``rgb_right``: the same object cut out of the right picture by its own box, missing where it is not seen there.
-Crops that are cut already, as Meyer et al. had them, are read too: see :mod:`mmcl_core.data.fat_crops`.
+Crops that are cut already, as Meyer et al. had them, are read too: ``<split>/<class>/<stem>.left.(jpg|png)`` with
+``<stem>.left.depth.png`` of the same pixels, for ``--stereo`` ``<stem>.right.(jpg|png)`` besides; <split> is train, val
+or test. Depth of 16 bit is in 0.1 mm; of 8 bit it has no unit and is used with ``model.depth_encoding=stored``.
 """
 
 from __future__ import annotations

@@ -101,9 +101,9 @@ class Folder:
     help = "own crops: <split>/<class>/<key>_rgb.png with <key>_depth.png, either may be missing"
     description = _HELP
     examples = """\
-  python -m mmcl_core.prepare folder --source crops --out data_sets/mine
-  python -m mmcl_core.prepare folder --source crops --out data_sets/mine --depth-unit m/5000 --check
-  python -m mmcl_core.prepare folder --source crops --out data_sets/mine --split train=0.8,val=0.1,test=0.1"""
+  python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine
+  python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --depth-unit m/5000 --check
+  python -m mmcl_core.prepare folder --source my_crops --out data_sets/mine --split train=0.8,val=0.1,test=0.1"""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of this data set."""

@@ -11,7 +11,7 @@ stated licence; the pictures remain their owners'.
 file                               meaning
 =================================  ====================================================================================
 ``<split>/image/<class>/<name>``   colour, PNG; the folder is also called ``images``; <split> is train or test
-``<split>/depth/<class>/<name>``   HHA of the same crop (:mod:`mmcl_core.data.hha`), PNG of 8 bit and 3 channels
+``<split>/depth/<class>/<name>``   HHA of the same crop, PNG of 8 bit and 3 channels
 =================================  ====================================================================================
 
 The result has the modality ``depth`` as a stored picture in the order disparity, height, angle. Files whose program
@@ -19,7 +19,9 @@ took RGB for BGR hold them the other way round. ``--hha-order auto`` looks at 60
 38..218, so a channel with values beyond is the disparity; where none has, it is the smoother one, as normals amplify
 noise. If fewer than three quarters of the pictures agree, the order must be given.
 
-**Labelled file.** ``nyu_depth_v2_labeled.mat``, see :mod:`mmcl_core.data.nyud_labelled`.
+**Labelled file.** ``nyu_depth_v2_labeled.mat`` (MATLAB v7.3, 1,449 frames): crops around objects of the 19 classes,
+depth in millimetres. The official split is taken from ``splits.mat`` beside it; without that, whole rooms, 45 % of the
+frames, are for testing. The group of a crop is its room. Needs h5py, and scipy for ``splits.mat``.
 """
 
 from __future__ import annotations

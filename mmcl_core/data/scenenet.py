@@ -4,16 +4,16 @@ Source: J. McCormac, A. Handa, S. Leutenegger, A. J. Davison, "SceneNet RGB-D: C
 ImageNet Pre-training on Indoor Segmentation?", ICCV 2017; https://robotvault.bitbucket.io/scenenet-rgbd.html. Licence:
 GPL, see that page.
 
-============================================  =========================================================================
-file                                          meaning
-============================================  =========================================================================
-``<split>/<n>/<trajectory>/photo/<f>.jpg``    colour, 320 x 240; the frames of a trajectory are 0, 25, ..., 7475
-``<split>/<n>/<trajectory>/depth/<f>.png``    16 bit, mm, 0 = nothing; length of the ray, not z
-``<split>/<n>/<trajectory>/instance/<f>.png`` 16 bit, number of the object in its trajectory
-``scenenet_rgbd_<split>*.pb``                 protobuf of trajectories: ``render_path`` (``<n>/<trajectory>``),
-                                              ``views``, ``instances`` with the WordNet number of each object; in the
-                                              source, in a folder of it such as ``train_protobufs``, or beside it
-============================================  =========================================================================
+=============================================  ========================================================================
+file                                           meaning
+=============================================  ========================================================================
+``<split>/<n>/<trajectory>/photo/<f>.jpg``     colour, 320 x 240; the frames of a trajectory are 0, 25, ..., 7475
+``<split>/<n>/<trajectory>/depth/<f>.png``     16 bit, mm, 0 = nothing; length of the ray, not z
+``<split>/<n>/<trajectory>/instance/<f>.png``  16 bit, number of the object in its trajectory
+``scenenet_rgbd_<split>*.pb``                  protobuf of trajectories: ``render_path`` (``<n>/<trajectory>``),
+                                               ``views``, ``instances`` with the WordNet number of each object; in the
+                                               source, in a folder of it such as ``train_protobufs``, or beside it
+=============================================  ========================================================================
 
 The source is the folder that holds ``train`` or ``val``. The camera is the same for all frames: 320 x 240, 60 degrees
 across and 45 down, so fx 277.1, fy 289.7. Ray lengths become z, ``z = r / sqrt(1 + x^2 + y^2)`` with x, y of the ray at
