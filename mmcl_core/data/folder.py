@@ -165,16 +165,6 @@ class Folder:
         modalities = [name for name in ("rgb", "depth") if any(name in crop.files for crop in crops)]
         for name in modalities:
             _probe(reader, name, [source / crop.files[name] for crop in crops if name in crop.files])
-        description = {
-            "made_by": "mmcl_core.prepare folder",
-            "source": source.resolve().name,
-            "depth_unit": options.depth_unit,
-            "mask": options.mask,
-            "crop": reader.rule.describe(),
-            "group_pattern": options.group_pattern,
-        }
-        if not has_splits:
-            description |= {"split": options.split, "keep_groups": options.keep_groups, "seed": options.seed}
         return Plan(
             classes=classes,
             modalities=modalities,
@@ -182,11 +172,25 @@ class Folder:
             make=partial(make_sample, reader),
             total=len(crops),
             unit="crops",
-            description=description,
+            description=_description(source, options, reader, drawn=not has_splits),
             stored=["depth"] if stored and "depth" in modalities else [],
             skipped=skips,
             doubtful=doubtful,
         )
+
+
+def _description(source: Path, options: argparse.Namespace, reader: Reader, drawn: bool) -> dict[str, Any]:
+    """What the index says of how the set was made."""
+    description = {
+        "made_by": "mmcl_core.prepare folder",
+        "source": source.resolve().name,
+        "depth_unit": options.depth_unit,
+        "mask": options.mask,
+        "crop": reader.rule.describe(),
+        "group_pattern": options.group_pattern,
+    }
+    own = ("split", "keep_groups", "seed") if drawn else ()
+    return description | {name: getattr(options, name) for name in own}
 
 
 DATA_SET = Folder()

@@ -126,19 +126,7 @@ def check_data(
         DataError: no class; nothing to train on, as a whole, for a modality that is to be classified, or for what needs
             pairs.
     """
-    missing = [name for name in modalities if name not in prepared.modalities]
-    only = prepared.modalities[0]
-    fix = f"; give train.modalities={only} method=supervised"
-    alone = fix if len(prepared.modalities) == 1 else ""
-    if missing:
-        raise ConfigError(
-            f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}{alone}"
-        )
-    if not prepared.classes:
-        raise DataError(
-            f"{config.data.root} has no class, as none of its samples is labelled, and a model needs one at least to "
-            "answer with; prepare it with some samples in a folder that is named by their class"
-        )
+    _check_contents(config, prepared, modalities)
     if len(train) == 0:
         raise DataError(f"{config.data.root} has no samples in the split {config.data.train_split!r}")
     if config.train.batch > len(train):
@@ -168,6 +156,22 @@ def check_data(
     if config.train.probe and not (len(val) and (taught == {-1} or any(stage.self_supervised for stage in stages))):
         why = "all stages learn from labels" if len(val) else "there is no validation split"
         logger.warning("train.probe does nothing here: %s; it looks at that split after self-supervised epochs", why)
+
+
+def _check_contents(config: Config, prepared: PreparedSet, modalities: Sequence[str]) -> None:
+    """Whether the set has the modalities that training reads, and a class to answer with."""
+    missing = [name for name in modalities if name not in prepared.modalities]
+    if missing:
+        only = prepared.modalities[0]
+        fix = f"; give train.modalities={only} method=supervised" if len(prepared.modalities) == 1 else ""
+        raise ConfigError(
+            f"train.modalities names {missing[0]!r}, but {config.data.root} has {', '.join(prepared.modalities)}{fix}"
+        )
+    if not prepared.classes:
+        raise DataError(
+            f"{config.data.root} has no class, as none of its samples is labelled, and a model needs one at least to "
+            "answer with; prepare it with some samples in a folder that is named by their class"
+        )
 
 
 def _warn_of_warm_up(steps_per_epoch: int, stages: Sequence[Stage]) -> None:
