@@ -13,12 +13,14 @@ from test_walls import TRAINING, run_walled
 from mmcl_core import export
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.engine import onnx as writer
 from mmcl_core.engine.runfolder import write_config
 from mmcl_core.errors import CheckpointError, ConfigError, DataError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
+pytest.importorskip("torch", minversion=".".join(map(str, writer.OLDEST_TORCH)), reason="export needs a newer PyTorch")
 
 
 def command(*arguments):
@@ -39,6 +41,13 @@ def exported(tmp_path_factory):
     )
     assert command(folder / "run", "--out", folder / "onnx") == 0
     return folder
+
+
+def test_an_older_pytorch_is_refused_before_anything_is_written(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(writer.torch, "__version__", "2.7.1+cpu")
+    assert command(exported / "run", "--out", tmp_path / "onnx") == 2
+    assert "needs PyTorch 2.8 or newer, and this is 2.7.1+cpu" in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
 
 
 def check_agreement(folder):

@@ -27,6 +27,7 @@ from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
 __all__ = ["export"]
 
 CALIBRATION_SAMPLES = 256
+OLDEST_TORCH = (2, 8)  # the exporter of those before it, with whichever onnxscript, fails on these networks
 Feed = dict[str, np.ndarray]
 
 
@@ -46,13 +47,19 @@ def export(
         Each file, and how far its answers are from those of PyTorch.
 
     Raises:
-        ConfigError: packages that are missing, or options that do not fit together.
+        ConfigError: packages that are missing or too old, or options that do not fit together.
         UntrainedModalityError: a modality the model does not recognise.
         CheckpointError, DataError: a damaged model or set.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"export needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+        needed = ".".join(map(str, OLDEST_TORCH))
+        raise ConfigError(
+            f"writing ONNX files needs PyTorch {needed} or newer, and this is {torch.__version__}: export on another "
+            "computer, or let the robot run the weights with PyTorch"
+        )
     backend = TorchBackend(run, "cpu", "float32")
     trained = backend.metadata["trained_modalities"]
     names = list(modalities) or trained
