@@ -331,6 +331,7 @@ def _run(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written to is refused before the work
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
         topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
+    _warn(found, options.window)
     _refuse_unanswered(found)
     about = {
         "bag": str(options.bag),
@@ -342,7 +343,6 @@ def _run(options: argparse.Namespace) -> None:
     }
     report = write(options.out, found, about)
     print(f"topics:   {', '.join(topics.values())}")
-    _warn(found, options.window)
     for name, figures in report["modalities"].items():
         rejected = sum(figures["rejected"].values()) - figures["strangers"] + figures["strangers_answered"]
         counted = figures["boxes"] - figures["unlabelled"] - figures["strangers"]
@@ -363,10 +363,11 @@ def _refuse_unanswered(found: Mapping[str, Evaluation]) -> None:
     if any(answer is not None for result in found.values() for answer in result.probabilities):
         return
     rows = [row for result in found.values() for row in result.rows]
-    (reason, count), *_ = Counter(row.reason or row.result for row in rows).most_common(1)
+    ((reason, result), count), *_ = Counter((row.reason or row.result, row.result) for row in rows).most_common(1)
+    hint = "; stamps are expected in nanoseconds, as in the recording, and boxes in pixels of its pictures"
     raise DataError(
         f"none of the {len(next(iter(found.values())).rows)} true boxes was answered, {count} of {len(rows)} times as: "
-        f"{reason}; stamps are expected in nanoseconds, as in the recording, and boxes in pixels of its pictures"
+        f"{reason}{hint if result in ('no_picture', 'bad_region') else ''}"
     )
 
 

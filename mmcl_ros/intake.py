@@ -180,7 +180,7 @@ class Intake:
             groups += self.pairer.ready(now)
         if any(group.hurried for group in groups):
             self.events["no time to wait"] = (
-                f"{self.pairer.counters.hurried} requests so far could not wait for what belongs to them, as of the "
+                f"{self.pairer.counters.hurried} requests so far could not wait for what belongs to them: of the "
                 f"pictures {self.pairer.most}; send fewer or smaller pictures, or see why the others do not come"
             )
         return [self._job(group) for group in groups]

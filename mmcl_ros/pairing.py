@@ -124,6 +124,11 @@ class _Stream:
                     return found[-1]
         return min(found, key=lambda one: one[1], default=(None, 0.0))
 
+    def loses(self, stamp: int, window: float, count: int) -> bool:
+        """Whether the message for a stamp is among so many first ones."""
+        index = nearest(self.stamps, stamp)
+        return index is not None and index < count and abs(self.stamps[index] - stamp) <= window * 1e9
+
     def forget(self, count: int) -> None:
         """Drop the messages of the first stamps; the stamps are remembered as long as any history could be."""
         self.gone = sorted([*self.gone, *self.stamps[:count]])[-REMEMBERED:]
@@ -219,7 +224,7 @@ class Pairer:
         excess = _excess(place.items, self.capacity, self.memory)
         place.crowded = excess > oldest
         if place.crowded:
-            self._hurry(lambda anchor: (nearest(place.stamps, anchor.stamp) or 0) < excess)
+            self._hurry(lambda anchor: place.loses(anchor.stamp, self.window, excess))
         if oldest := max(oldest, excess):
             place.forget(oldest)
         if place.past:
@@ -357,9 +362,10 @@ class Pairer:
             self.counters.one_sided += 1
         else:
             self.counters.unpaired += 1
-        if hurried:  # whether its partner would have come nobody knows
+        if hurried:
             self.counters.hurried += 1
-            return
+            if max(self.counters.gaps.values(), default=0.0) <= SLOWEST_S:
+                return  # whether its partner would have come nobody knows; one of another clock would not have
         missing = [name for name in wanted if name in self._awaited and name not in partners]
         self.counters.lonely = self.counters.lonely + 1 if missing else 0
         if not missing:

@@ -191,6 +191,34 @@ def test_pictures_that_wait_for_the_other_sensor_are_bounded_and_answered_withou
     assert made.counters.lonely == len(rest)
 
 
+@pytest.mark.parametrize("lag", [0.1, 0.3])
+def test_a_recording_that_begins_anew_loses_no_pair_where_there_is_room_for_those_that_wait(lag):
+    """30 Hz, played twice, depth comes later by ``lag``; the room for 40 pictures is full all the time."""
+    made, given = Pairer(0.02, 5.0, history=5.0, memory=4000), []
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    frames = [(1000 * (n % 60) / 30 + 10_000, n / 30) for n in range(120)]
+    arrivals = [("rgb", stamp, at) for stamp, at in frames] + [("depth", stamp, at + lag) for stamp, at in frames]
+    for stream, stamp, at in sorted(arrivals, key=lambda one: one[2]):
+        made.add(stream, item(stamp, received=at, size=100))
+        given += made.ready(at)
+    given += made.ready(99.0)
+    assert len(given) == 120
+    assert [group.anchor.stamp for group in given] == [int(stamp * 1e6) for stamp, _ in frames]
+    assert all("depth" in group.partners for group in given)
+
+
+def test_clocks_that_differ_are_found_where_there_is_no_room_to_wait():
+    made, given = Pairer(0.02, 5.0, history=5.0, memory=4000), []
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    for n in range(300):
+        made.add("depth", item(n * 33, received=n / 30, size=100))
+        made.add("rgb", item(n * 33 + 3_600_000, received=n / 30, size=100))
+        given += made.ready(n / 30)
+    assert made.counters.hurried > 200
+    assert made.counters.lonely > 200
+    assert made.counters.gaps["depth"] == pytest.approx(3600, abs=60)
+
+
 def test_regions_that_wait_are_answered_before_their_picture_is_let_go_of():
     robot = Robot("rgbd", roi_source="detections")
     pairer = robot.intake.pairer
@@ -202,9 +230,7 @@ def test_regions_that_wait_are_answered_before_their_picture_is_let_go_of():
     assert found == [("rgb",)]
     assert robot.jobs[0].header.stamp.sec == 100
     words = robot.intake.events["no time to wait"]
-    assert words.startswith(
-        "1 requests so far could not wait for what belongs to them, as of the pictures no more than"
-    )
+    assert words.startswith("1 requests so far could not wait for what belongs to them: of the pictures no more than")
     robot.detect()
     robot.send("depth")
     robot.send("rgb")

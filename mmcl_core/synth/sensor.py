@@ -324,7 +324,7 @@ class DepthCamera:
         white = rng.standard_normal(z.shape, np.float32)
         width = max(self.patch * sharp, 0.7)  # in pixels of the window; narrower, the next line would not hold
         patch = cv2.GaussianBlur(rng.standard_normal(z.shape, np.float32), (0, 0), width)
-        patch *= np.float32(2 * np.sqrt(np.pi) * width)  # to a deviation of one
+        patch *= np.float32(2 * np.sqrt(np.pi) * width)  # to a deviation of one; more where it is wide in the window
         disparity = (
             np.float32(strength) / z + np.float32(self.white) * white * min(sharp, 1.0) + np.float32(self.drift) * patch
         )
