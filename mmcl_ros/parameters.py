@@ -116,9 +116,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "queue",
         100,
-        "Most requests that wait for the network under the policy every; the oldest beyond are dropped, and so they are "
-        "when the pictures of all that wait take more than 1 GB. Those that have waited for a sensor together come on top "
-        "of the number.",
+        "Most requests that wait for the network under the policy every; the oldest beyond are dropped, and so they "
+        "are when the pictures of all that wait take more than 1 GB. Those that have waited for a sensor together come "
+        "on top of the number.",
         low=1,
         high=100000,
     ),
