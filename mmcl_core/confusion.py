@@ -50,10 +50,10 @@ def save_confusion(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    most = max(len(rows), len(columns))
+    most = max(len(rows), len(columns), 1)
     named = most <= NAMED
     cell = CELL_IN * min(1.0, NAMED / most)
-    room = _LETTER_IN * max(map(len, [*rows, *columns])) if named else 0.0
+    room = _LETTER_IN * max(map(len, [*rows, *columns]), default=0) if named else 0.0
     width, height = max(2.2, 0.4 + cell * len(columns)), 0.4 + cell * len(rows)
     grid = (1, len(matrices)) if most <= COUNTED else (len(matrices), 1)
     size = (2.5 + room + width * grid[1], (1.2 + room + height) * grid[0])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,6 +201,10 @@ def test_calibration_is_on_the_split_of_the_training(exported, tmp_path):
     write_config(run, tiny.settings(prepared, "data.train_split=kinect"))
     with pytest.raises(DataError, match=r"no split 'kinect', by which --int8 is calibrated; it has test, train: give"):
         onnx._calibration_split(run, PreparedSet.open(prepared))
+    (run / "config.yaml").unlink()  # what the model was trained on is not known
+    for splits, chosen in ((("test", "Training"), "Training"), (("all", "more"), "all")):
+        named = SimpleNamespace(path="set", split_names=splits)
+        assert onnx._calibration_split(run, named) == chosen
 
 
 def test_files_come_together_or_not_at_all(exported, tmp_path, monkeypatch):
@@ -207,14 +212,28 @@ def test_files_come_together_or_not_at_all(exported, tmp_path, monkeypatch):
 
     def fail(backend, name, path, *rest, write=onnx._write):
         if name == "depth":
-            assert not (tmp_path / "run" / "onnx").exists()
+            assert not list((tmp_path / "run" / "onnx").glob("*.onnx"))
             raise KeyboardInterrupt
         return write(backend, name, path, *rest)
 
     monkeypatch.setattr(onnx, "_write", fail)
     with pytest.raises(KeyboardInterrupt):
         onnx.export(exported / "run", tmp_path / "run" / "onnx")
-    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "onnx"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_before_the_work(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mmcl_core.engine.onnx._write", None)
+    (tmp_path / "d.onnx").mkdir()
+    assert command(exported / "run", "--modality", "depth", "--out", tmp_path / "d.onnx") == 2
+    (tmp_path / "out" / "rgb.onnx").mkdir(parents=True)
+    assert command(exported / "run", "--out", tmp_path / "out") == 2
+    (tmp_path / "file").touch()
+    assert command(exported / "run", "--out", tmp_path / "file") == 2
+    err = capsys.readouterr().err
+    assert "d.onnx is a folder; name another --out" in err
+    assert "rgb.onnx is a folder; name another --out" in err
+    assert "a folder is expected there" in err
 
 
 def test_a_compact_file_answers_like_the_run(exported, capsys):

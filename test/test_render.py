@@ -225,7 +225,7 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("size", "split", "command"),
     [
-        (64, "train=1", "train --config config/protocols/few_crops.yaml --data {} train.batch=2 train.epochs=300"),
+        (64, "train=1", "train --config config/demo.yaml --data {} train.batch=2"),
         (64, "test=1", "evaluate RUN --data {} --split test"),
     ],
 )

@@ -57,6 +57,18 @@ def test_what_is_named_as_a_part_of_a_run_and_is_of_none_stays(tmp_path, name, o
     assert [path.name for path in own.parent.iterdir()] == [name]
 
 
+def test_settings_of_something_else_are_no_run(tmp_path):
+    for text in ("project: x", "[1]", ": no: yaml"):
+        (tmp_path / "config.yaml").write_text(text)
+        (tmp_path / "report").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=r"config.yaml is not that of a run: .* is left alone"):
+            runfolder.start_folder(tmp_path, Config(), overwrite=True)
+    assert (tmp_path / "report").exists()
+    runfolder.write_config(tmp_path, Config())
+    runfolder.start_folder(tmp_path, Config(), overwrite=True)
+    assert not (tmp_path / "report").exists()
+
+
 def test_exports_of_a_replaced_run_are_named(tmp_path, caplog):
     run = tmp_path / "run"
     for name in ("weights.safetensors", "compact.safetensors", "int8/rgb.onnx", "onnx/depth.onnx", "onnx/rgb.onnx"):

@@ -17,7 +17,7 @@ def test_many_crops_go_by_their_size(tmp_path, monkeypatch, size, file):
 
 @pytest.mark.parametrize(("count", "words"), [(2, "train.batch=2 train.epochs=300"), (90, "train.epochs=150")])
 def test_updates_of_few_crops_are_about_as_many_however_many_there_are(tmp_path, count, words):
-    text = summary.next_command(write_set(tmp_path / "set", range(1, count + 1), split="train"))
+    text = summary.next_command(write_set(tmp_path / "set", range(1, count + 1), 65, split="train"))
     assert text.endswith(f"--config config/protocols/few_crops.yaml --data {tmp_path / 'set'} {words}")
 
 

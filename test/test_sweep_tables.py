@@ -125,6 +125,7 @@ def test_weights_are_not_tested_on_what_they_are_chosen_by(write, split, evaluat
     plan = make_plan(read_table(write(text + evaluate, "table.yaml", "data.val_split=test")), [0])
     assert {(place.row, place.column) for place in plan.problems} == {("multi", column) for column in refused}
     assert all(f"weights by data.val_split={split}" in problem for problem in plan.problems.values())
+    assert all(run.places for run in plan.runs.values()), "one without a cell would count as a pre-training"
 
 
 @pytest.mark.parametrize(("name", "option"), [("seed", "--seeds"), ("data.root", "--data")])

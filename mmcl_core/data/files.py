@@ -38,6 +38,7 @@ PROGRESS = "progress.json"
 #: Endings of the arrays of a set, and the other files that one may hold, finished or not.
 _ARRAYS = (".u8", ".u16", ".i64", ".f32", ".u1")
 _OTHERS = ("samples.csv", INDEX, PROGRESS, f"{PROGRESS}.new", "sheet.png")
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
 
 
 class HashedFile:
@@ -169,9 +170,9 @@ def _left(old: Path) -> bool:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """Names in a folder that no writer of sets gives."""
-    names = sorted(path.name for path in folder.iterdir())
-    return [name for name in names if not name.endswith(_ARRAYS) and name not in _OTHERS]
+    """Names in a folder that no writer of sets gives, nor a desktop, nor a killed process that drew the sheet."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in (*_OTHERS, *_LITTER))
+    return [n for n in names if not (n.endswith(_ARRAYS) or (n.startswith("sheet.png.") and n.endswith(".part")))]
 
 
 def lock_folder(folder: Path) -> int:

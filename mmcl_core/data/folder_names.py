@@ -108,14 +108,14 @@ def warn_of_strays(samples: Mapping[str, Mapping[str, str]]) -> list[Skip]:
         samples: their files by modality, by key.
 
     Returns:
-        Those pictures, which are samples all the same, with what tells so.
+        Those that lie beside the sample they seem to belong to; they are samples all the same, with what tells so.
     """
     suffixed = {
         key
         for key, files in samples.items()
         if any(PurePath(file).stem != PurePath(key).name for file in files.values())
     }
-    strays = []
+    strays, sure = [], []
     for key, files in samples.items():
         file = files.get("rgb", "")
         if PurePath(file).stem != PurePath(key).name:
@@ -127,13 +127,14 @@ def warn_of_strays(samples: Mapping[str, Mapping[str, str]]) -> list[Skip]:
         if beside or words:
             why = f"by its name it belongs to {beside}" if beside else f"its name says {min(words)}"
             strays.append(Skip(file, f"is read as the colour of a sample of its own, and {why}"))
+            sure += strays[-1:] if beside else []  # a name alone may mean something else
     if strays:
         logger.warning(
             "%d pictures without a suffix that is known are read as the colour of samples of their own and seem to be "
             "no such thing: %s %s; move them away, or name them <key>_rgb, <key>_depth or <key>_mask",
             len(strays), strays[0].name, strays[0].reason,
         )  # fmt: skip
-    return strays
+    return sure
 
 
 def class_folders(source: Path) -> tuple[list[Path], bool]:

@@ -63,7 +63,7 @@ def next_command(prepared: PreparedSet) -> str:
     file, changes = preset(prepared)
     rows = prepared.select(train)
     samples = len(rows)
-    few = 2 <= samples < FEW_CROPS and not changes and _source(prepared) not in PAPER
+    few = 2 <= samples < FEW_CROPS and prepared.size > 64 and not changes and _source(prepared) not in PAPER
     if few:
         file = preset_file("protocols/few_crops.yaml")
     val = next((named[word] for word in ("val", "validation", "valid") if word in named), "val")

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,14 @@ import torch
 
 from mmcl_core.backend_onnx import METADATA_KEY, OnnxBackend
 from mmcl_core.backend_torch import Deployed, TorchBackend
-from mmcl_core.config import Config
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.runfolder import settings_of
 from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
 
 __all__ = ["export"]
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_SAMPLES = 256
 OLDEST_TORCH = (2, 8)  # the exporter of those before it, with whichever onnxscript, fails on these networks
@@ -72,27 +72,34 @@ def export(
         raise ConfigError("--int8 needs --data DIR: pictures to measure the ranges of the network's values on")
     prepared = PreparedSet.open(data) if int8 and data is not None else None
     split = _calibration_split(run, prepared) if prepared else ""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.resolve().parent
-    room = out if out.is_dir() and not os.access(beside, os.W_OK) else beside
-    with tempfile.TemporaryDirectory(dir=room, prefix=f".{out.name}.") as folder:
-        made = {}  # all of them, before any is where it is looked for
-        for name in names:
-            path = Path(folder) / f"{name}.onnx"
-            made[path] = out if out.suffix == ".onnx" else out / path.name, _write(backend, name, path, prepared, split)
-        for path, (place, _) in made.items():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, place)
-    return list(made.values())
+    places = [out] if out.suffix == ".onnx" else [out / f"{name}.onnx" for name in names]
+    if taken := next((place for place in places if place.is_dir()), None):
+        raise ConfigError(f"{taken} is a folder; name another --out")
+    room = places[0].parent
+    room.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=room, prefix=".export.") as folder:
+        made = [Path(folder) / f"{name}.onnx" for name in names]  # all of them, before any is where it is looked for
+        notes = [_write(backend, name, path, prepared, split) for name, path in zip(names, made, strict=True)]
+        for path, place in zip(made, places, strict=True):
+            os.replace(path, place)
+    return list(zip(places, notes, strict=True))
 
 
 def _calibration_split(run: Path, prepared: PreparedSet) -> str:
-    """The split that the run was trained on; that of the usual name where its settings are not beside it.
+    """The split that the run was trained on; where its settings are not beside it, the one that is likeliest.
 
     Raises:
-        DataError: the set has no split of that name.
+        DataError: the set has no split of the name that the settings give.
     """
-    split = (settings_of(run) or Config()).data.train_split
+    config, named = settings_of(run), {name.lower(): name for name in reversed(prepared.split_names)}
+    if config is None:
+        split = named.get("train", named.get("training", prepared.split_names[0]))
+        words = (
+            "calibrated on the split %r of %s: what the model was trained on is not known, its settings are not there"
+        )
+        logger.info(words, split, prepared.path)
+        return split
+    split = config.data.train_split
     if split not in prepared.split_names:
         raise DataError(
             f"{prepared.path} has no split {split!r}, by which --int8 is calibrated; it has "

@@ -153,6 +153,8 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
         if not overwrite:
             state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"
             raise ConfigError(f"{run} holds {state}; take another --out, or --overwrite to replace it")
+        if not (is_finished(run) or (run / "state.pt").exists() or _is_of_a_run(run / "config.yaml")):
+            raise ConfigError(f"{run / 'config.yaml'} is not that of a run: {run} is left alone; take another --out")
     elif run.is_dir():
         others = sorted({path.name for path in run.iterdir()} - {*KEPT_FILES, *_leftovers(run)})
         if others:
@@ -169,6 +171,15 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
     write_config(run, config)
 
 
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a file has the settings of a run, of whatever version: not every config.yaml is one of ours."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and {"method", "data", "train"} <= content.keys()
+
+
 def warn_of_exports(run: Path) -> None:
     """Tell of exported models that stay in the folder of a run that is replaced: they are of the one before."""
     files = [path for end in ("onnx", "safetensors") for path in (*run.glob(f"*.{end}"), *run.glob(f"*/*.{end}"))]
@@ -176,7 +187,7 @@ def warn_of_exports(run: Path) -> None:
     if names:
         logger.warning(
             "%s holds exports of the run that was there before; they stay, and whoever loads them goes on with the old "
-            "model: %s; export again when the training is over (python -m mmcl_core.export), or remove them",
+            "model: %s; export again with the new weights (python -m mmcl_core.export), or remove them",
             run, ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
         )  # fmt: skip
 

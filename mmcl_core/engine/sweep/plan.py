@@ -236,7 +236,7 @@ class _Planner:
 
     def place(self, place: Place, needed: bool) -> None:
         """Add the run of a cell, and what it starts from. Where it is not ``needed``, missing data are no error."""
-        modality = self.table.columns[place.column].modality
+        modality, known = self.table.columns[place.column].modality, set(self.runs)
         try:
             run = self._run(place)
             own = self._test("", self._set_of(self.table.rows[place.row]), self.table.split, ())
@@ -245,6 +245,7 @@ class _Planner:
         except (ConfigError, DataError) as error:
             if needed and isinstance(error, DataError):
                 raise
+            self.runs = {key: run for key, run in self.runs.items() if key in known}  # none for a cell that is not run
             self.problems[place] = str(error)
             return
         self.keys[place] = run.key
@@ -289,8 +290,8 @@ class _Planner:
             if config.train.keep == "best" and (test.content, test.split) == (content, data.val_split):
                 raise ConfigError(
                     f"train.keep=best chooses weights by data.val_split={data.val_split}, and that split of "
-                    f"{test.folder} is what they are tested on; choose by another (data.val_split, data.val_fraction), "
-                    "or take train.keep=last"
+                    f"{test.folder} is what they are tested on; choose by another (data.val_split, or '' with "
+                    "data.val_fraction=0.1), or take train.keep=last"
                 )
 
     def _set_of(self, row: Row) -> Path:
