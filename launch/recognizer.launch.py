@@ -12,6 +12,7 @@ import difflib
 import os
 from pathlib import Path
 
+import yaml
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -25,7 +26,7 @@ from launch import LaunchContext, LaunchDescription, logging
 PARAMETERS = {
     "modality": ("what answers stand on", ["", "auto", "rgb", "depth", "rgbd"]),
     "model": ("run folder, weights file, or ycb21", None),
-    "device": ("auto, cpu, cuda, cuda:1, ...", None),
+    "device": ("auto, cpu, cuda, cuda:1 and so on", None),
     "backend": ("auto (by the file), torch or onnx", ["", "auto", "torch", "onnx"]),
     "roi_source": ("where regions come from", ["", "auto", "detections", "full_image", "center"]),
     "policy": ("latest: newest picture only; every: all of them", ["", "latest", "every"]),
@@ -168,28 +169,51 @@ def is_on(context: LaunchContext, name: str) -> bool:
     return LaunchConfiguration(name).perform(context) == "true"
 
 
+def parameter_arguments() -> list[DeclareLaunchArgument]:
+    """The arguments that are parameters of the node; each says what leaving it empty amounts to."""
+    file = Path(__file__).resolve().parents[1] / "config" / "recognizer.yaml"
+    usual = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
+    described = {
+        **PARAMETERS,
+        **{name: (text, None) for name, text in {**NUMBERS, **COUNTS}.items()},
+        **{name: (text, ["", "true", "false"]) for name, text in SWITCHED.items()},
+    }
+    arguments = []
+    for name, (text, choices) in described.items():
+        value = usual.get(name, False)  # use_sim_time is a parameter of every node, and off
+        shown = str(value).lower() if isinstance(value, bool) else value if value != "" else "none"
+        words = f"{text}; left empty, as in params_file, usually: {shown}"
+        arguments.append(
+            DeclareLaunchArgument(
+                name, default_value="", description=words, **({"choices": choices} if choices else {})
+            )
+        )
+    return arguments
+
+
 def generate_launch_description() -> LaunchDescription:
     """Declared arguments, the recognizer, and the overlay if wanted."""
     defaults = PathJoinSubstitution([FindPackageShare("mmcl_ros"), "config", "recognizer.yaml"])
     arguments = [
-        DeclareLaunchArgument(name, default_value="", description=text, **({"choices": choices} if choices else {}))
-        for name, (text, choices) in PARAMETERS.items()
-    ]
-    numbers = {**NUMBERS, **COUNTS}
-    arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in numbers.items()]
-    arguments += [
-        DeclareLaunchArgument(name, default_value="", choices=["", "true", "false"], description=text)
-        for name, text in SWITCHED.items()
-    ]
-    arguments += [
+        *parameter_arguments(),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
-        DeclareLaunchArgument("params_file", default_value=defaults, description="YAML file of parameters"),
-        DeclareLaunchArgument("overlay", default_value="false", choices=["true", "false"], description="overlay too"),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=defaults,
+            description="YAML file of parameters, for all that is left empty here",
+        ),
+        DeclareLaunchArgument(
+            "overlay", default_value="false", choices=["true", "false"], description="start the overlay, too"
+        ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error"),
         DeclareLaunchArgument(
             "respawn", default_value="false", choices=["true", "false"], description="restart the node when it dies"
         ),
-        DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
+        DeclareLaunchArgument(
+            "python",
+            default_value="",
+            description="interpreter of the nodes, where PyTorch is in an environment of its own",
+        ),
     ]
     overlay = OpaqueFunction(function=make_overlay, condition=IfCondition(LaunchConfiguration("overlay")))
     misspelt = OpaqueFunction(function=warn_of_misspelt, args=[arguments])

@@ -243,6 +243,15 @@ def test_a_bare_name_is_a_model_of_the_package_unless_it_lies_here(tmp_path, mon
 
 
 @needs_launch
+def test_what_an_argument_left_empty_amounts_to_is_shown():
+    shown = {one.name: one.description for one in launch_file(RECOGNIZER).parameter_arguments()}
+    for name, parameter in PARAMETERS.items():
+        value = parameter.default
+        words = str(value).lower() if isinstance(value, bool) else value if value != "" else "none"
+        assert shown[name].partition(". Valid choices")[0].endswith(f"usually: {words}"), name
+
+
+@needs_launch
 @pytest.mark.ros
 def test_without_a_model_that_of_the_package_answers(launched):
     running = launched(RECOGNIZER, modality="rgb")
