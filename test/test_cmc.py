@@ -179,6 +179,7 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
     assert (contrast.warmup_steps, contrast.clip_grad, probe.clip_grad) == (9, 5, 0)
     bank, cmc = method.bank(method.build(), "rgb"), CmcConfig()
     assert (bank.momentum, bank.temperature, cmc.width, cmc.negatives) == (0.5, 0.07, 128, 16384)
+    assert cmc.probe_epochs == 60
     assert (probe.name, probe.lr, probe.weight_decay, probe.warmup_steps) == ("sgd", 30 / 32, 0, 0)
     method, _ = build("train.epochs=240", "cmc.probe_epochs=60", "cmc.sgd_momentum=0.8")
     contrast, probe = (stage.updates[0].optim for stage in method.stages())

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from mmcl_core import plain
 from mmcl_core.config import ModelConfig
+from mmcl_core.engine.measure import _count_flops
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.nn.authors import load_authors_state
 from mmcl_core.nn.encoder import Encoder, ResidualUnit
@@ -40,6 +41,21 @@ def test_trainable_parameters_of_the_paper_model(classes, expected):
         model = RecognitionModel(ModelConfig(), BOTH, classes)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
     assert sum(p.numel() for p in model.encoder.parameters()) == 92_636_800
+
+
+def test_cost_of_the_paper_model():
+    """GFLOP a picture: f1 and both heads, f1 alone, and forward and backward."""
+    with torch.device("meta"):
+        encoder = RecognitionModel(ModelConfig(), BOTH, 21).encoder
+        picture = torch.empty(2, 3, 128, 128)
+
+    def learn():
+        features = encoder(picture, "rgb")
+        torch.stack([feature.sum() for feature in features]).sum().backward()
+
+    calls = (lambda: encoder(picture, "rgb"), lambda: encoder(picture, "rgb", levels=()), learn)
+    costs = [_count_flops(call) / len(picture) / 1e9 for call in calls]
+    assert costs == pytest.approx([10.23, 9.77, 30.6], rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [128, 64, 32])

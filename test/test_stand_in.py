@@ -263,5 +263,6 @@ def test_adversaries_are_trained_by_plain_adam_at_rates_of_their_own(name):
 def test_the_publications_numbers_are_the_defaults():
     made, hallucinated = Pix2PixConfig(), HallucinationConfig()
     assert (made.l1_weight, made.lr, made.betas, made.width, made.dropout) == (100, 2e-4, (0.5, 0.999), 64, 0.5)
-    assert AdmdConfig().hidden == 1024
+    admd = AdmdConfig()
+    assert (admd.hidden, admd.lr, admd.betas, admd.finetune_epochs) == (1024, 1e-6, (0.9, 0.999), 0)
     assert (hallucinated.distance, hallucinated.imitation, hallucinated.temperature) == ("sigmoid", 0.5, 10)
