@@ -50,6 +50,8 @@ def test_the_papers_presets_hold_the_papers_numbers(name, statistics):
     model, loss, augment, optim, run = made.model, made.loss, made.augment, made.optim, made.train
     assert (model.input_size, model.ndf, model.nrkhs, model.depth, model.unit_norm) == (128, 128, 1024, 8, False)
     assert (model.head_hidden, model.dropout, model.predict_with) == (1024, 0.2, "mlp")
+    grey = name == "falling_things"
+    assert (model.depth_encoding, model.depth_range_m) == ("replicate" if grey else "stored", (0, 2.55))
     assert (model.rgb_mean, model.rgb_std, model.depth_mean, model.depth_std) == statistics
     assert (loss.level_pairs, loss.clip, loss.regulariser) == (("1-5", "1-7", "5-7"), 20, 0.05)
     assert (loss.direction_weight, loss.contrastive_weight, loss.classification_weight) == (1, 1, 1)
