@@ -24,9 +24,10 @@ class InputDropout(Method):
     """Pictures are concatenated along the channels; the block of what is dropped, or lacking, holds zeros.
 
     Samples of which the same is left pass the network together, with batch statistics of their own: the network is
-    asked about a modality alone, and normalises by the statistics of the samples that had that one alone. A pattern
-    that a single sample of the batch has is left out. Both pictures show the same crop; RandAugment, where the settings
-    ask for it, acts on each by itself as everywhere. Plain cross-entropy on the head that answers.
+    asked about a modality alone, and normalises by the statistics of the samples that had that one alone (a plain
+    network, as in the publication, has one set of statistics for all). A pattern that a single sample of the batch has
+    is left out. Both pictures show the same crop; RandAugment, where the settings ask for it, acts on each by itself as
+    everywhere. Plain cross-entropy on the head that answers.
     """
 
     name = "input_dropout"

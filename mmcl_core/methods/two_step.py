@@ -24,7 +24,8 @@ class TwoStep(Method):
 
     The second stage runs ``train.head_epochs`` epochs at a rate that is multiplied by ``optim.gamma`` at epochs 16 and
     26, counted from 0, and warms up over ``optim.warmup_steps`` updates as the first does (that of the authors' program
-    does not). The encoder is frozen in it, running statistics included.
+    does not). The encoder is frozen in it, running statistics included, and evaluates with them; the authors' program
+    keeps normalising by those of the batch.
     """
 
     name = "two_step"
