@@ -50,6 +50,8 @@ _FARTHEST_M = 100.0
 FARTHEST_MM = 65535
 #: Crops of integer depth whose largest reading is below this many millimetres are taken for metres, and refused.
 LEAST_PLAUSIBLE_MM = 30
+#: Multiplications of a matrix product up to which OpenBLAS, the BLAS of numpy's packages, leaves it to one thread.
+_ONE_THREAD = 1 << 18
 
 Array = NDArray[Any]
 
@@ -265,10 +267,38 @@ def _nearest(plane: Array, target: int, size: int) -> Array:
 def _bicubic(image: Array, target: int, size: int) -> NDArray[np.uint8]:
     """The inner ``size`` pixels of a square picture that is resized to ``target``."""
     side = len(image)
-    weights = _weights(side, target, size)
-    tall = (weights @ image.reshape(side, -1).astype(np.float32)).reshape(size, side, 3)
-    wide = np.ascontiguousarray(tall.transpose(0, 2, 1)).reshape(-1, side) @ weights.T
-    return np.rint(wide).clip(0, 255).astype(np.uint8).reshape(size, 3, size).transpose(0, 2, 1)
+    tall = _weighted(image.reshape(side, -1).astype(np.float32), target, size).reshape(size, side, 3)
+    wide = _weighted(np.ascontiguousarray(tall.transpose(1, 0, 2)).reshape(side, -1), target, size)
+    np.clip(np.rint(wide, out=wide), 0, 255, out=wide)
+    return wide.astype(np.uint8).reshape(size, size, 3).transpose(1, 0, 2)
+
+
+def _weighted(rows: NDArray[np.float32], target: int, size: int) -> NDArray[np.float32]:
+    """Rows [side, M] resized along the first axis, [size, M], by products that numpy's BLAS starts no threads for.
+
+    The threads of OpenBLAS wait for one another, and go on after a product, by spinning on cores that others need.
+    """
+    resized_rows = np.empty((size, rows.shape[1]), np.float32)
+    for first, source, weights in _bands(len(rows), target, size):
+        np.matmul(weights, rows[source], out=resized_rows[first : first + len(weights)])
+    return resized_rows
+
+
+@functools.lru_cache(maxsize=256)
+def _bands(side: int, target: int, size: int) -> list[tuple[int, slice, NDArray[np.float32]]]:
+    """:func:`_weights` without most of its zeros: first output pixel, pixels of the source and weights of each part."""
+    weights, count = _weights(side, target, size), size
+    while True:
+        parts = []
+        for first in range(0, size, count):
+            band = weights[first : first + count]
+            used = np.flatnonzero(band.any(axis=0))
+            source = slice(int(used[0]), int(used[-1]) + 1)
+            parts.append((first, source, np.ascontiguousarray(band[:, source])))
+        largest = max(band.size for *_, band in parts) * max(side, size) * 3
+        if largest <= _ONE_THREAD or count <= 2:  # products with a single row are of another kind and limit
+            return parts
+        count = (count + 1) // 2
 
 
 @functools.lru_cache(maxsize=256)

@@ -95,6 +95,20 @@ def test_large_crops_shrink_without_aliasing():
     assert np.abs(picture.astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize("size", [32, 64, 128, 224])
+@pytest.mark.parametrize("side", [1, 5, 31, 64, 120, 128])
+def test_resizing_in_parts_is_resizing_at_once_without_threads_of_the_blas(side, size):
+    target = crops.resized_side(size)
+    weights, rebuilt = crops._weights(side, target, size), np.zeros((size, side), np.float32)
+    for first, source, band in crops._bands(side, target, size):
+        rebuilt[first : first + len(band), source] = band
+        assert band.size * 3 * max(side, size) <= 1 << 18  # the limit of OpenBLAS
+    np.testing.assert_array_equal(rebuilt, weights)
+    image = np.random.default_rng(3).integers(0, 256, (side, side, 3), np.uint8)
+    whole = np.einsum("xi,yj,jic->yxc", weights.astype(float), weights.astype(float), image, optimize=True)
+    assert np.abs(crops._bicubic(image, target, size) - whole.clip(0, 255)).max() < 0.501
+
+
 def test_colour_is_looked_at_as_that_of_the_left_camera_where_a_model_knows_both():
     asked = []
 
