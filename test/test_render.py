@@ -17,6 +17,7 @@ from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.shares import parse_shares
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.synth import crops as crop_module
+from mmcl_core.synth import rendered_set
 from mmcl_core.synth import stock as stock_module
 from mmcl_core.synth.crops import Crop, CropMaker, split_of_round
 from mmcl_core.synth.mesh_files import load_mesh
@@ -144,7 +145,7 @@ def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(mes
     for name in ("tin/high.stl", "tin/low.stl", "box/textured.ply", "box/nontextured.ply"):
         (tmp_path / "meshes" / name).parent.mkdir(parents=True, exist_ok=True)
         shape.export(tmp_path / "meshes" / name)
-    render.render(str(tmp_path / "meshes"), tmp_path / "set", count=24, size=24)
+    rendered_set.render(str(tmp_path / "meshes"), tmp_path / "set", count=24, size=24)
     prepared = PreparedSet.open(tmp_path / "set")
     assert set(prepared.sources) == {"box", "tin/high", "tin/low"}
     told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
@@ -152,7 +153,7 @@ def test_every_mesh_of_a_class_is_rendered_and_what_is_left_out_is_told_once(mes
     assert told[0].startswith("mesh files left out: 1, such as ")
     assert "nontextured.ply, beside which" in told[0]
     caplog.clear()
-    render.render(str(meshes), tmp_path / "other", count=2, size=24, split="train=1")
+    rendered_set.render(str(meshes), tmp_path / "other", count=2, size=24, split="train=1")
     assert not caplog.records
 
 
@@ -230,14 +231,14 @@ def test_splits_with_meshes_of_their_own(tmp_path, capsys):
     ],
 )
 def test_the_next_command_fits_the_set(meshes, tmp_path, caplog, size, split, command):
-    text = render.render(str(meshes), tmp_path / "my set", count=2, size=size, split=split)
+    text = rendered_set.render(str(meshes), tmp_path / "my set", count=2, size=size, split=split)
     assert "no crop at all" not in caplog.text
     place = f"'{tmp_path / 'my set'}'"  # can be copied
     assert text.endswith(f"next: python -m mmcl_core.{command.format(place)}")
 
 
 def test_a_split_without_a_crop_is_told(meshes, tmp_path, caplog):
-    render.render(str(meshes), tmp_path / "set", count=2, size=32, split="train=0.9,val=0.1")
+    rendered_set.render(str(meshes), tmp_path / "set", count=2, size=32, split="train=0.9,val=0.1")
     assert "--split: val got no crop at all" in caplog.text
 
 
@@ -388,7 +389,7 @@ def test_mistakes_are_told(meshes, whole, tmp_path, capsys):
 
 
 def test_only_the_classes_asked_for_are_rendered(tmp_path):
-    render.render("household", tmp_path / "set", count=6, size=32, split="train=1", classes=("plate", "ball"))
+    rendered_set.render("household", tmp_path / "set", count=6, size=32, split="train=1", classes=("plate", "ball"))
     prepared = PreparedSet.open(tmp_path / "set")
     assert tuple(prepared.classes) == ("plate", "ball")
     assert list(prepared.labels) == [0, 1, 0, 1, 0, 1]

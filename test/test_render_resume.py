@@ -21,8 +21,9 @@ __all__ = ["meshes", "whole"]  # fixtures
 SLOW = """
 import sys, time
 from mmcl_core import render
-render.SAVE_EVERY_S, sample = 0.0, render._sample
-render._sample = lambda *words: time.sleep(0.1) or sample(*words)
+from mmcl_core.synth import rendered_set
+rendered_set.SAVE_EVERY_S, sample = 0.0, rendered_set._sample
+rendered_set._sample = lambda *words: time.sleep(0.1) or sample(*words)
 if __name__ == "__main__":
     sys.exit(render.main(sys.argv[1:]))
 """

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcl_core import confusion, metrics, render
+from mmcl_core import confusion, metrics
 from mmcl_core.data import folder, workers
 from mmcl_core.data.splits import group_mask, shuffled, spread_repeats
 from mmcl_core.engine import predictions as predictions_module
@@ -17,6 +17,7 @@ from mmcl_core.engine import results
 from mmcl_core.engine.charts import heat_table
 from mmcl_core.engine.predictions import Predictions, fused
 from mmcl_core.synth import crops as crop_module
+from mmcl_core.synth import rendered_set
 from mmcl_core.synth import stock as stock_module
 from mmcl_ros import evaluate_bag
 
@@ -149,7 +150,7 @@ def pool_that_notes(monkeypatch):
 
 def test_crops_are_not_made_far_ahead_of_what_is_written(monkeypatch):
     parts = pool_that_notes(monkeypatch)
-    crops = render._all_crops((SimpleNamespace(together=1),), range(3, 100_000, 2), workers=2)
+    crops = rendered_set._all_crops((SimpleNamespace(together=1),), range(3, 100_000, 2), workers=2)
     assert [next(crops) for _ in range(40)] == list(range(3, 83, 2))
     assert sum(map(len, parts)) < 500
     assert sum(1 for _ in crops) == len(range(3, 100_000, 2)) - 40
@@ -160,7 +161,7 @@ def test_an_object_is_built_by_one_process_alone(monkeypatch, numbers):
     stock = stock_module.HouseholdStock(0, tuple("abcdefghijkl"), lambda *_: None)
     assert stock.together == 24  # two crops of each class show the same object
     parts = pool_that_notes(monkeypatch)
-    assert list(render._all_crops((stock,), numbers, 2)) == list(numbers)
+    assert list(rendered_set._all_crops((stock,), numbers, 2)) == list(numbers)
     windows = [{number // stock.together for number in part} for part in parts]
     assert sum(map(len, windows)) == len(set().union(*windows))
     assert max(map(len, parts)) <= 32

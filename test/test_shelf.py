@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from test_workers import wait_for
 
-from mmcl_core import render
 from mmcl_core.errors import DataError, MmclError
 from mmcl_core.synth import mesh_files, shelf, stock
 from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.rendered_set import render
 from mmcl_core.synth.shelf import MeshShelf
 
 trimesh = pytest.importorskip("trimesh")
@@ -52,7 +52,7 @@ def meshes(tmp_path_factory) -> Path:
 
 
 def render_to(out: Path, meshes: Path, workers: int = 1) -> str:
-    return render.render(str(meshes), out, 12, seed=3, workers=workers, size=32, split="train=1")
+    return render(str(meshes), out, 12, seed=3, workers=workers, size=32, split="train=1")
 
 
 def test_what_is_laid_down_is_what_another_process_takes(tmp_path):
