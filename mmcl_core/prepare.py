@@ -19,9 +19,8 @@ from mmcl_core.data.cache import PreparedSet, merge_sets
 from mmcl_core.data.runner import check_plan, write_plan
 from mmcl_core.data.shares import parse_shard
 from mmcl_core.data.sheet import contact_sheet
-from mmcl_core.data.skips import examples
 from mmcl_core.data.sources import DataSet, Plan, data_sets
-from mmcl_core.data.summary import summary, table
+from mmcl_core.data.summary import check_summary, summary
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["main", "parse", "plan_of"]
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see :mod:`mmcl_core.cli`)."""
     options = parse(arguments)
 
-    def action() -> int | None:
+    def action() -> None:
         if options.what == "merge":
             chosen = {"unknown": options.unknown, "overwrite": options.overwrite}
             return _finish(merge_sets(options.source, options.out, **chosen))
@@ -117,7 +116,7 @@ def plan_of(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     return plan, {"workers": options.workers, "limit": options.limit, "shard": shard}
 
 
-def _prepare(options: argparse.Namespace) -> int:
+def _prepare(options: argparse.Namespace) -> None:
     plan, work = plan_of(options)
     if options.check:
         return _check(plan, options, work)
@@ -130,41 +129,20 @@ def _prepare(options: argparse.Namespace) -> int:
     return _finish(prepared)
 
 
-def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> int:
+def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> None:
     found = check_plan(plan, **work)
-    splits = sorted({split for split, _ in found.samples})
-    names = sorted({name for _, name in found.samples})
-    rows = [["class", *splits]] + [[name, *(str(found.samples[split, name]) for split in splits)] for name in names]
-    totals = {split: sum(found.samples[split, name] for name in names) for split in splits}
-    print(table([*rows, ["all", *(str(totals[split]) for split in splits)]]))
-    if found.empty_depth:
-        print(f"depth without a single reading: {found.empty_depth}")
-    named = examples(found.bad)
-    for skip in named:
-        print(f"bad: {skip.name}: {skip.reason}")
-    if len(found.bad) > len(named):
-        print(f"bad: {len(found.bad) - len(named)} more")
-    problems = [f"{len(found.bad)} bad files or samples, the first: {found.bad[0].name}"] if found.bad else []
-    for what, (count, published) in plan.published.items():
-        print(f"{what}: {count} found, {published} published")
-        problems += [f"{what}: {count} found, the published set has {published}"] if count != published else []
-    if plan.expected is not None and options.limit is None and options.shard == "0/1":
-        wrong = [f"{s}: {n} samples expected, found {totals.get(s, 0)}" for s, n in plan.expected.items()]
-        problems += [text for text, (s, n) in zip(wrong, plan.expected.items(), strict=True) if totals.get(s, 0) != n]
-    if not totals:
-        problems.append("nothing usable")
+    text, problems = check_summary(plan, found, whole=options.limit is None and options.shard == "0/1")
+    print(text)
     if problems:
         raise DataError(f"{options.source}: {'; '.join(problems)}")
-    print(f"{options.source}: nothing wrong in {sum(totals.values())} samples")
-    return 0
+    print(f"{options.source}: nothing wrong in {found.samples.total()} samples")
 
 
-def _finish(prepared: PreparedSet, sheet: Path | None = None) -> int:
+def _finish(prepared: PreparedSet, sheet: Path | None = None) -> None:
     try:
         print(f"contact sheet: {contact_sheet(prepared, sheet or prepared.path / 'sheet.png')}")
     finally:  # the set is good, wherever the sheet can be put
         print(summary(prepared))
-    return 0
 
 
 if __name__ == "__main__":

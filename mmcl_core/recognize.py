@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import CROP_SIZE, LEAST_PLAUSIBLE_MM
-from mmcl_core.data.crops import Camera, CropRule, parse_camera, part_inside
+from mmcl_core.data.crops import Camera, CropRule, parse_box, parse_camera, part_inside
 from mmcl_core.data.pictures import FARTHEST_USUAL_M, alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.recognizer import Recognizer
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _recognize(options: argparse.Namespace) -> None:
-    box, files = _box(options.box), {kind: paths for kind in ("rgb", "depth") if (paths := getattr(options, kind))}
+    box, files = parse_box(options.box), {kind: paths for kind in ("rgb", "depth") if (paths := getattr(options, kind))}
     if not files:
         raise ConfigError("no pictures: name colour files with --rgb, depth files with --depth")
     if len({len(paths) for paths in files.values()}) > 1:
@@ -132,19 +131,6 @@ def _crops(
         logger.warning("left out: %s: %s pixels, %s", ", ".join(map(str, paths.values())), shapes, why)
         return {}, None
     return cut
-
-
-def _box(text: str | None) -> tuple[float, float, float, float] | None:
-    """X,Y,WIDTH,HEIGHT as x0, y0, x1, y1."""
-    if text is None:
-        return None
-    try:
-        x, y, width, height = map(float, text.split(","))
-        if width > 0 and height > 0 and math.isfinite(x + y + width + height):
-            return x, y, x + width, y + height
-    except ValueError:
-        pass
-    raise ConfigError(f"--box {text!r}: X,Y,WIDTH,HEIGHT in pixels are expected, such as 310,120,90,140")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from mmcl_core.crops import resized, square_around
 from mmcl_core.errors import ConfigError
 
-__all__ = ["Camera", "CropRule", "Region", "parse_camera", "part_inside"]
+__all__ = ["Camera", "CropRule", "Region", "parse_box", "parse_camera", "part_inside"]
 
 Array = npt.NDArray[Any]
 Camera = tuple[float, float, float, float]
@@ -45,6 +45,23 @@ def parse_camera(text: str | None) -> Camera | None:
     if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
         raise ConfigError(f"--camera {text!r}: four numbers FX,FY,CX,CY are expected, FX and FY above 0")
     return fx, fy, cx, cy
+
+
+def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
+    """X,Y,WIDTH,HEIGHT of ``--box``, in pixels, as x0, y0, x1, y1; ``None`` stays ``None``.
+
+    Raises:
+        ConfigError: not four finite numbers, or a side that is not positive.
+    """
+    if text is None:
+        return None
+    try:
+        x, y, width, height = map(float, text.split(","))
+        if width > 0 and height > 0 and math.isfinite(x + y + width + height):
+            return x, y, x + width, y + height
+    except ValueError:
+        pass
+    raise ConfigError(f"--box {text!r}: X,Y,WIDTH,HEIGHT in pixels are expected, such as 310,120,90,140")
 
 
 def part_inside(box: Sequence[float], *, height: int, width: int) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""A prepared set in words and numbers, as the commands print it."""
+"""A prepared set, or what a check of a data set found, in words and numbers, as the commands print it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import numpy as np
 from mmcl_core.config import load
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.pictures import FARTHEST_USUAL_M
+from mmcl_core.data.runner import Findings
+from mmcl_core.data.skips import examples
+from mmcl_core.data.sources import Plan
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import preset_file
 
-__all__ = ["next_command", "preset", "summary", "table"]
+__all__ = ["check_summary", "next_command", "preset", "summary"]
 
 #: Data sets of the paper that have a file of settings.
 PAPER = ("falling_things", "nyud", "scenenet")
@@ -25,7 +28,7 @@ FEW_CROPS, FEW_UPDATES = 1000, 300
 DEPTHS_SEEN = 256
 
 
-def table(rows: list[list[str]]) -> str:
+def _table(rows: list[list[str]]) -> str:
     """Rows as aligned columns, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -122,7 +125,7 @@ def summary(prepared: PreparedSet) -> str:
         gone = [int((~prepared.present[prepared.select(s), column]).sum()) for s in names]
         rows.append([f"without {name}", *map(str, gone)])
     rows.append(["with a camera", *(str(int((prepared.camera[prepared.select(s), 0] > 0).sum())) for s in names)])
-    lines.append(table(rows))
+    lines.append(_table(rows))
     lines += _distances(prepared)
     skipped = prepared.index["skipped"]
     if skipped["samples"]:
@@ -131,3 +134,34 @@ def summary(prepared: PreparedSet) -> str:
         lines.append(f"{number}, the first: {name}: {reason} (more in {prepared.path}/index.json)")
     lines.append(f"next: {next_command(prepared)}")
     return "\n".join(lines)
+
+
+def check_summary(plan: Plan, found: Findings, whole: bool) -> tuple[str, list[str]]:
+    """What a check of a data set counted and what is bad, and the problems in short.
+
+    Args:
+        plan: the work that was checked.
+        found: of it.
+        whole: whether all of the data set was looked at; only then the numbers of its splits are held to the expected.
+    """
+    splits = sorted({split for split, _ in found.samples})
+    names = sorted({name for _, name in found.samples})
+    rows = [["class", *splits]] + [[name, *(str(found.samples[split, name]) for split in splits)] for name in names]
+    totals = {split: sum(found.samples[split, name] for name in names) for split in splits}
+    lines = [_table([*rows, ["all", *(str(totals[split]) for split in splits)]])]
+    if found.empty_depth:
+        lines.append(f"depth without a single reading: {found.empty_depth}")
+    named = examples(found.bad)
+    lines += [f"bad: {skip.name}: {skip.reason}" for skip in named]
+    if len(found.bad) > len(named):
+        lines.append(f"bad: {len(found.bad) - len(named)} more")
+    problems = [f"{len(found.bad)} bad files or samples, the first: {found.bad[0].name}"] if found.bad else []
+    for what, (count, published) in plan.published.items():
+        lines.append(f"{what}: {count} found, {published} published")
+        problems += [f"{what}: {count} found, the published set has {published}"] if count != published else []
+    for split, expected in (plan.expected or {}).items() if whole else ():
+        if (there := totals.get(split, 0)) != expected:
+            problems.append(f"{split}: {expected} samples expected, found {there}")
+    if not totals:
+        problems.append("nothing usable")
+    return "\n".join(lines), problems

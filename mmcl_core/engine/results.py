@@ -15,6 +15,7 @@ import base64
 import csv
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,15 +30,52 @@ from mmcl_core.atomic import write_atomically, write_text
 from mmcl_core.confusion import save_confusion
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.sheet import colourise_depth
-from mmcl_core.engine.evaluation import Evaluation
+from mmcl_core.engine.evaluation import Evaluation, Settings
 from mmcl_core.modality import modality
+from mmcl_core.weights import WEIGHTS_NAME
 
-__all__ = ["write_results"]
+__all__ = ["default_folder", "warn_of_another", "write_results"]
+
+logger = logging.getLogger(__name__)
 
 TOP = 5
 EXAMPLES = 12  # shown of each kind, right and wrong
 PICTURE_SIDE = 112
 BLOCK = 4096  # rows of the table that are made at a time
+
+
+def default_folder(run: Path, data: str, settings: Settings) -> Path:
+    """Where the results of an evaluation go that is not told another place: in the run, or beside a file of weights.
+
+    Args:
+        run: run folder or weights file; a file of another name than a run's has its name in that of the results.
+        data: name of the prepared set.
+        settings: what was asked for; what is not as usual is in the name.
+    """
+    chosen = {"legacy": settings.legacy, "no-camera": settings.hide_camera, "mirror": settings.mirror}
+    chosen["bf16"] = settings.precision == "bf16"
+    name = "-".join([data, settings.split, *(word for word, on in chosen.items() if on)])
+    if run.is_dir():
+        return run / "evaluation" / name
+    if run.name != WEIGHTS_NAME:
+        name = f"{run.stem}-{name}"  # several models may lie in one folder
+    return run.parent / "evaluation" / name
+
+
+def warn_of_another(out: Path, data: Mapping[str, Any]) -> None:
+    """Tell of results on another set in the folder, such as one of the same name that lies elsewhere.
+
+    Args:
+        out: folder of the results.
+        data: the set that was looked at now, as ``metrics.json`` tells it.
+    """
+    try:
+        before = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["data"]
+        replaced = before["path"] if before["index_sha256"] != data["index_sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if replaced not in (None, data["path"]):
+        logger.warning("the results on %s that were in %s are replaced; give another --out to keep both", replaced, out)
 
 
 def write_results(evaluation: Evaluation, out: Path) -> None:
