@@ -71,9 +71,9 @@ def data(tmp_path_factory):
 def test_errors_before_any_work(data, tmp_path, overrides, message, capsys):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(to_dict(tiny.settings(data))))
-    assert command.main(["--config", str(config), "--out", str(tmp_path / "run"), *overrides]) == 2
+    assert command.main(["--config", str(config), "--out", str(tmp_path / "runs" / "run"), *overrides]) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == [config]
 
 
 @pytest.mark.parametrize(

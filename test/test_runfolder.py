@@ -100,6 +100,33 @@ def test_one_training_a_folder(data, tmp_path):
     assert runfolder.is_finished(run)
 
 
+@pytest.mark.parametrize(
+    ("setting", "error", "message"),
+    [
+        ("data.train_split=training", DataError, "give data.train_split=train"),
+        ("model.depth_encoding=stored", ConfigError, "metric depth"),
+    ],
+)
+def test_a_refused_training_leaves_no_folder_that_it_made(data, tmp_path, setting, error, message):
+    (tmp_path / "mine").mkdir()
+    for run in ("runs/of/today/run", "mine/run", "mine/deeper/run"):
+        with pytest.raises(error, match=message):
+            train(tiny.settings(data, setting), tmp_path / run)
+        assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_folders_above_a_run_that_others_use_meanwhile_stay(tmp_path):
+    with runfolder.locked(tmp_path / "runs" / "mine"):
+        (tmp_path / "runs" / "theirs").mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "theirs"]
+
+
+def test_a_run_whose_folder_cannot_be_made_leaves_none_above_it(tmp_path):
+    with pytest.raises(OSError, match="name too long"), runfolder.locked(tmp_path / "runs" / ("x" * 300)):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path, caplog):
     (tmp_path / "report").touch()
     try_report(tmp_path)

@@ -121,7 +121,8 @@ def locked(run: Path, main: bool = True) -> Iterator[None]:
     """Keep other trainings out of a run folder, for the time of a ``with`` block.
 
     Args:
-        run: its folder, made where it is missing; one that was made and stayed empty is removed again.
+        run: its folder, made where it is missing, as are those above it; what was made and stayed empty is removed
+            again.
         main: whether this process writes the folder; the others of a run lock nothing.
 
     Raises:
@@ -130,15 +131,17 @@ def locked(run: Path, main: bool = True) -> Iterator[None]:
     if not main:
         yield
         return
-    made = not run.exists()
-    lock = lock_folder(run)
+    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
+    lock = None
     try:
+        lock = lock_folder(run)
         yield
     finally:
-        if made:
+        for folder in missing:
             with suppress(OSError):
-                run.rmdir()
-        os.close(lock)
+                folder.rmdir()
+        if lock is not None:
+            os.close(lock)
 
 
 def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
