@@ -10,7 +10,7 @@ from test_batches import prepared
 
 from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
-from mmcl_core.data.splits import group_mask, split_indices, stratified_mask
+from mmcl_core.data.splits import TRAINING, group_mask, split_indices, split_named, stratified_mask
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["prepared"]  # a fixture
@@ -30,6 +30,20 @@ def test_a_split_of_the_set_validates_before_any_fraction(prepared):
     for wrong in (DataConfig(val_fraction=1.0), DataConfig(label_share=1.5)):
         with pytest.raises(ConfigError, match="a share in"):
             split_indices(prepared, wrong, 0)
+
+
+@pytest.mark.parametrize(
+    ("splits", "found"),
+    [
+        (("test", "training", "train"), "train"),
+        (("test", "Training"), "Training"),
+        (("TRAIN", "Train"), "TRAIN"),
+        (("pretrain", "trainval"), ""),
+        ((), ""),
+    ],
+)
+def test_the_split_to_train_on_goes_by_its_name(splits, found):
+    assert split_named(splits, TRAINING) == found
 
 
 def test_samples_without_a_label_can_be_dropped(prepared):

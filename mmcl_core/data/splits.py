@@ -21,13 +21,35 @@ from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import ConfigError, DataError
 
-__all__ = ["group_mask", "shuffled", "split_indices", "spread_repeats", "stratified_mask"]
+__all__ = [
+    "TRAINING",
+    "VALIDATION",
+    "group_mask",
+    "shuffled",
+    "split_indices",
+    "split_named",
+    "spread_repeats",
+    "stratified_mask",
+]
 
 logger = logging.getLogger(__name__)
 
 IndexArray = npt.NDArray[np.int64]
 
+#: What the split to train on is named, and the one to validate on.
+TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid")
 _VALIDATION, _LABELLED = 1, 2
+
+
+def split_named(splits: Sequence[str], names: Sequence[str]) -> str:
+    """The split that has one of some names, in small letters or capitals; empty where none has.
+
+    Args:
+        splits: of a set.
+        names: in small letters, such as :data:`TRAINING`; of several splits it is that of the first name.
+    """
+    found = {split.lower(): split for split in reversed(splits)}
+    return next((found[name] for name in names if name in found), "")
 
 
 def shuffled(count: int, *place: int) -> IndexArray:
@@ -148,8 +170,8 @@ def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[I
     if not 0 <= data.label_share <= 1:
         raise ConfigError(f"data.label_share is {data.label_share}; a share in [0, 1] is expected")
     if data.train_split not in prepared.split_names:
-        like = [name for name in prepared.split_names if name.lower() in ("train", "training")]
-        hint = f"; give data.train_split={like[0]}" if like else " (data.train_split)"
+        like = split_named(prepared.split_names, TRAINING)
+        hint = f"; give data.train_split={like}" if like else " (data.train_split)"
         names = ", ".join(prepared.split_names)
         raise DataError(f"{prepared.path} has no split {data.train_split!r}; it has {names}{hint}")
     train = prepared.select(data.train_split)

@@ -15,6 +15,7 @@ from mmcl_core.data.pictures import FARTHEST_USUAL_M
 from mmcl_core.data.runner import Findings
 from mmcl_core.data.skips import examples
 from mmcl_core.data.sources import Plan
+from mmcl_core.data.splits import TRAINING, VALIDATION, split_named
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import preset_file
 
@@ -59,8 +60,7 @@ def preset(prepared: PreparedSet) -> tuple[str, list[str]]:
 def next_command(prepared: PreparedSet) -> str:
     """The command to go on with: training where there is a split for it, otherwise evaluation."""
     place = quote(str(prepared.path))
-    named = {name.lower(): name for name in reversed(prepared.split_names)}
-    train = next((named[word] for word in ("train", "training") if word in named), "")
+    train = split_named(prepared.split_names, TRAINING)
     if not train:
         return f"python -m mmcl_core.evaluate RUN --data {place} --split {quote(prepared.split_names[0])}"
     file, changes = preset(prepared)
@@ -69,7 +69,7 @@ def next_command(prepared: PreparedSet) -> str:
     few = 2 <= samples < FEW_CROPS and prepared.size > 64 and not changes and _source(prepared) not in PAPER
     if few:
         file = preset_file("protocols/few_crops.yaml")
-    val = next((named[word] for word in ("val", "validation", "valid") if word in named), "val")
+    val = split_named(prepared.split_names, VALIDATION) or "val"
     words = [f"data.{key}_split={quote(name)}" for key, name in (("train", train), ("val", val)) if name != key]
     with suppress(ConfigError):
         settings = load(file).train

@@ -19,6 +19,7 @@ from mmcl_core.backend_onnx import METADATA_KEY, OnnxBackend
 from mmcl_core.backend_torch import Deployed, TorchBackend
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.splits import TRAINING, split_named
 from mmcl_core.engine.runfolder import settings_of
 from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
 
@@ -91,9 +92,9 @@ def _calibration_split(run: Path, prepared: PreparedSet) -> str:
     Raises:
         DataError: the set has no split of the name that the settings give.
     """
-    config, named = settings_of(run), {name.lower(): name for name in reversed(prepared.split_names)}
+    config = settings_of(run)
     if config is None:
-        split = named.get("train", named.get("training", prepared.split_names[0]))
+        split = split_named(prepared.split_names, TRAINING) or prepared.split_names[0]
         words = (
             "calibrated on the split %r of %s: what the model was trained on is not known, its settings are not there"
         )
