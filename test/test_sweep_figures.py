@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +298,23 @@ def test_abbreviations_of_titles_are_explained(write):
     assert "CE: classification by cross-entropy; CL: contrastive learning.\n" in found
     assert "RandAugment" not in found
     assert "cross-entropy" not in pages.markdown(summarise(make_plan(read_table(write()), [0]), Path("/nowhere"), {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("note: The figures are for <others>.", ["The figures are for <others>."]),
+        ("note: [One., '', Two.]", ["One.", "Two."]),
+        ("note:", []),
+    ],
+)
+def test_notes_of_a_table_stand_under_its_result(write, given, shown):
+    text = TABLE.replace("title: Tiny", f"title: Tiny\n{given}").replace("name: multi,", "name: multi, note: a row's,")
+    text += "evaluate: [{name: real, set: tiny, split: train}]\n"
+    summary = summarise(make_plan(read_table(write(text)), [0]), Path("/nowhere"), {})
+    result, others = pages.markdown(summary).split("## Tested on real")
+    assert [line[2:] for line in result.splitlines() if line.startswith("- ")] == [*shown, "Multi: a row's"]
+    assert "- " not in others.splitlines()
+    page = pages.html_page(summary, [], {})
+    result = page[page.index("<h2>Result") : page.index("<h2>Tested on real")]
+    assert re.findall('<p class="muted">(.*?)</p>', result) == [escape(note) for note in (*shown, "Multi: a row's")]

@@ -1,6 +1,7 @@
 """Tables of runs: what a table file may hold, which runs follow from it, and the committed ones."""
 
 import itertools
+import re
 
 import pytest
 import tiny
@@ -22,6 +23,8 @@ TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path
     ("old", "new", "message"),
     [
         ("title: Tiny", "titel: Tiny", r"unknown setting 'titel'; did you mean 'title'\?"),
+        ("title: Tiny", "title: Tiny\nnotes: mind this", r"unknown setting 'notes'; did you mean 'note'\?"),
+        ("title: Tiny", "title: Tiny\nnote: [mind this, 3]", "note must be str, got 3"),
         ("name: ce, ", "name: ce, sell: 3, ", r"unknown setting 'rows\[0\]\.sell'; did you mean 'rows\[0\]\.cells'"),
         ("base: base.yaml", "base: bas.yaml", "cannot read the configuration"),
         ("base: base.yaml", "", "a table has base, sets, columns and rows"),
@@ -300,6 +303,12 @@ def test_sets_that_are_not_there(write, tmp_path):
     plan = make_plan(read_table(write(text)), [0])
     assert plan.left_out == ("real crops: no prepared set in /nowhere",)
     assert {len(run.tests) for run in plan.runs.values()} == {1}
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4"])
+def test_tables_on_other_data_than_the_papers_say_what_its_figures_are_for(name):
+    (note,) = read_table(ROOT / "config" / "tables" / f"{name}_rendered.yaml").note
+    assert re.match(r"The paper's figures are for (the real Falling Things|NYU-D)\b", note)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

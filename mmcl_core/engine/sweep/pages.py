@@ -194,7 +194,8 @@ def _main(summary: Summary) -> _Grid:
             cells += [_cell(summary, line, name), _paper(summary.paper(line, name))]
         rows.append([*cells, _done(summary, line), *_cost(summary.cost(line))])
     extra = {run.key for run in summary.plan.runs.values() if not run.places and run.key in summary.costs}
-    notes = [f"{row.title}: {row.note}" for row in summary.plan.table.shown if row.note]
+    notes = [*summary.plan.table.note]
+    notes += [f"{row.title}: {row.note}" for row in summary.plan.table.shown if row.note]
     notes += [f"Not tested on {text}" for text in summary.plan.left_out]
     if extra:
         time, cost = _cost(summary.total(extra))

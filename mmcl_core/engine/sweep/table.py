@@ -4,6 +4,8 @@ A YAML mapping; settings are given by ``section.key`` as on a command line (see 
 
 ====================  ================================================================================================
 ``title``             of the table
+``note``              a sentence, or a list of them, that stand under the result: what its reader has to know, such as
+                      which data the paper's figures are for
 ``base``              settings file that every run starts from, relative to the table file
 ``sets``              name of a data set -> its folder (a prepared set). Rows train on the first one unless they name
                       another; ``--data DIR`` and ``--data NAME=DIR`` replace the folders
@@ -132,13 +134,14 @@ class Table:
 
     Attributes:
         path: the file.
-        title, sets, split, settings, points, evaluate, compare: see the module.
+        title, note, sets, split, settings, points, evaluate, compare: see the module.
         bases: the base of each row.
         columns, rows: by name; ``rows`` holds the pre-trainings too.
     """
 
     path: Path
     title: str
+    note: tuple[str, ...]
     bases: dict[str, Config]
     sets: dict[str, str]
     split: str
@@ -169,6 +172,7 @@ class Table:
 @dataclass(frozen=True)
 class _File:
     title: str = ""
+    note: tuple[str, ...] = ()
     base: str = ""
     sets: dict = field(default_factory=dict)
     split: str = "test"
@@ -212,6 +216,7 @@ def read_table(path: str | Path) -> Table:
     table = Table(
         path,
         file.title or path.stem,
+        tuple(filter(None, file.note)),
         {name: load(path.parent / (row.base or file.base)) for name, row in rows.items()},
         {str(name): os.path.expanduser(str(folder)) for name, folder in file.sets.items()},
         file.split,
