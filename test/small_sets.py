@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.prepare import main
@@ -105,3 +106,8 @@ def damage(source):
     (mugs / "0001_000002_depth.png").unlink()
     (mugs / "0001_000003_rgb.jpg").write_bytes(cut)
     return source
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("sets") / "set", range(50))

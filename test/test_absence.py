@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_methods import BATCH, batch_for, build, losses
+from small_methods import BATCH, batch_for, build, losses
 
 from mmcl_core.engine.optim import set_mode
 from mmcl_core.methods.parts import classify, encode

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from small_pictures import SIZE, SOURCE, VIEWS, WHOLE, batch, run, windows
 from torchvision.transforms import InterpolationMode
 
 from mmcl_core import augment
@@ -13,9 +14,6 @@ from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig
 from mmcl_core.errors import ConfigError, InputError
 
-VIEWS = {"rgb": "rgb", "depth": "depth"}
-SIZE, SOURCE = 32, 48
-WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
 CHANGES = {
     "depth_holes": 0.3,
     "depth_erase": 0.5,
@@ -25,21 +23,6 @@ CHANGES = {
     "rgb_jitter": 0.5,
     "rgb_grey": 0.2,
 }
-
-
-def batch(count=16, source=SOURCE, seed=0):
-    """RGB noise, and depth whose readings are the numbers of their pixels, with holes."""
-    rng = np.random.default_rng(seed)
-    rgb = rng.integers(0, 256, (count, source, source, 3), np.uint8)
-    depth = np.tile(np.arange(1, source**2 + 1, dtype=np.int32).reshape(source, source), (count, 1, 1))
-    depth[rng.random(depth.shape) < 0.05] = 0
-    images = {"rgb": torch.from_numpy(rgb), "depth": torch.from_numpy(depth)}
-    return images, torch.tensor([[60.0, 62.0, 22.0, 25.0]]).repeat(count, 1)
-
-
-def run(config, images, camera, seed=1, size=SIZE, views=VIEWS):
-    augmenter = Augmenter(config, size, views)
-    return augmenter(images, camera, augmenter.draw(len(camera), torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize("policy", ["none", "paper", "sound"])
@@ -130,13 +113,6 @@ def test_aligned_views_show_the_same_window_and_plain_ones_nothing_else():
     apart = Augmenter(config, SOURCE, pictures, plain=pictures)
     found = apart(images, camera, apart.draw(16, torch.Generator().manual_seed(3)))
     assert (found["depth"].image[:, 0] - 1 - found["rgb_plain"].image[:, 0]).abs().mean() > 60
-
-
-def windows(picture, camera):
-    """Left, top, width and height of the crops, from what became of an unflipped camera."""
-    scale = picture.camera[:, :2] / camera[:, :2]
-    corner = camera[:, 2:] + 0.5 - (picture.camera[:, 2:] + 0.5) / scale
-    return torch.cat([corner, SIZE / scale], dim=1)
 
 
 def test_crops_have_the_stated_area_and_ratio():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision.transforms.functional as TF
-from test_augment import SIZE, batch, run, windows
+from small_pictures import SIZE, batch, run, windows
 from torchvision.transforms import InterpolationMode
 
 from mmcl_core import augment

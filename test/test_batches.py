@@ -5,17 +5,14 @@ import threading
 import numpy as np
 import pytest
 import torch
-from small_sets import sample, write_set
+from small_sets import prepared, sample
 
 from mmcl_core.data import batches as batches_module
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.splits import shuffled, spread_repeats
 from mmcl_core.errors import DataError
 
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("sets") / "set", range(50))
+__all__ = ["prepared"]  # a fixture
 
 
 def assert_same(a: Batch, b: Batch):

@@ -1,8 +1,8 @@
 """Names of classes that are probably one, as each way into a set tells them."""
 
 import pytest
+from fake_coco import write_frame, write_json
 from small_sets import prepare, write_crop
-from test_coco import write_frame, write_json
 
 from mmcl_core.prepare import main
 

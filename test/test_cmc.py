@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from test_methods import BATCH, batch_for
+from small_methods import BATCH, batch_for
 
 from mmcl_core.engine.optim import make_optimizer, select, set_mode
 from mmcl_core.engine.runlog import read_rows

@@ -8,7 +8,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from test_coco import HEIGHT, WIDTH, change, has, prepare, refused, skipped, source, write_frame, write_json
+from fake_coco import HEIGHT, WIDTH, change, has, prepare, refused, skipped, source, write_frame, write_json
 
 from mmcl_core.data.coco_annotations import read_annotations
 

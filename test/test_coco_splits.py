@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from test_coco import change, prepare, refused, skipped, source, write_frame, write_json, write_source
+from fake_coco import change, prepare, refused, skipped, source, write_frame, write_json, write_source
 
 from mmcl_core.data.coco_places import SCENE, scene_of
 from mmcl_core.data.shares import deal

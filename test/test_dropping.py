@@ -7,8 +7,8 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from test_methods import BATCH, batch_for
-from test_methods import build as build_method
+from small_methods import BATCH, batch_for
+from small_methods import build as build_method
 
 from mmcl_core.engine.optim import make_optimizer, select, set_mode
 from mmcl_core.engine.trainer import train

@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from test_evaluate import CLASSES, read, run_command, write_set
-from test_recognizer import SIDE, save_model
+from small_evaluations import CLASSES, read, run_command, write_set
+from small_models import SIDE, save_model
 
 from mmcl_core.config import load
 from mmcl_core.data.cache import PreparedWriter, Sample

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from test_evaluate import read, run, run_command, trained, write_set
-from test_recognizer import SIDE
+from small_evaluations import read, run, run_command, trained, write_set
+from small_models import SIDE
 
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.recognizer import Recognizer

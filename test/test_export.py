@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from test_evaluate import write_set
-from test_recognizer import SIDE, make_crops, save_model
-from test_walls import TRAINING, run_walled
+from small_evaluations import write_set
+from small_models import SIDE, TRAINING, make_crops, run_walled, save_model
 
 from mmcl_core import export
 from mmcl_core.crops import fit

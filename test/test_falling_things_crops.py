@@ -6,28 +6,12 @@ import filecmp
 
 import cv2
 import numpy as np
-from test_falling_things import DRILL, prepare
+from fake_falling_things import DRILL, cut_crops, prepare
 
 from mmcl_core.prepare import main
 
 #: For crops that are cut already, where a smallest side other than the default cannot apply.
 CUT = ("--stereo", "--min-side", "32")
-
-
-def cut_crops(root, bits=16):
-    """Crops of two classes in train and val, cut before: <split>/<class>/<stem>.left.jpg and so on."""
-    rng = np.random.default_rng(0)
-    for split, name, count in (("train", DRILL, 3), ("train", "025_mug", 2), ("val", DRILL, 2)):
-        folder = root / split / name
-        folder.mkdir(parents=True)
-        for number in range(count):
-            stem = f"{folder}/kitchen_0_{number:06d}"
-            cv2.imwrite(f"{stem}.left.jpg", rng.integers(0, 255, (30, 20, 3), np.uint8))
-            cv2.imwrite(f"{stem}.right.jpg", np.full((28, 22, 3), 90, np.uint8))
-            depth = np.full((30, 20), 5000 + 10 * number, np.uint16)
-            depth[0, 0] = 65535
-            cv2.imwrite(f"{stem}.left.depth.png", depth if bits == 16 else (depth // 50).astype(np.uint8))
-    return root
 
 
 def test_crops_that_are_cut_already(tmp_path, capsys):

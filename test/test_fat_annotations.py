@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from conftest import shared_data
-from test_falling_things import MUG
+from fake_falling_things import MUG
 
 from mmcl_core.data.fat_annotations import read_cameras, read_class_numbers, read_json, read_objects
 from mmcl_core.errors import DataError

@@ -7,8 +7,8 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from test_methods import BATCH
-from test_stand_in import batch_for, build, stage_of, terms_of, update_of, warm_up
+from small_methods import BATCH
+from small_stand_ins import batch_for, build, stage_of, terms_of, update_of, warm_up
 
 from mmcl_core.augment import Picture
 from mmcl_core.engine.optim import make_optimizer, set_mode

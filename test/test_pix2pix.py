@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_stand_in import batch_for, build, logits_of, stage_of, terms_of, update_of, warm_up
+from small_stand_ins import batch_for, build, logits_of, stage_of, terms_of, update_of, warm_up
 
 from mmcl_core.augment import Augmenter
 from mmcl_core.data.batches import Batch

@@ -7,10 +7,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+import fake_falling_things
+import fake_ycb_video
 import numpy as np
 import pytest
-import test_falling_things
-import test_ycb_video
 import tiny
 import yaml
 
@@ -179,14 +179,14 @@ def test_few_labels_and_one_depth_operation(tmp_path):
 
 def test_stereo_frames_to_a_figure_on_real_frames(tmp_path, capsys):
     """From raw Falling Things to the test on YCB-Video, each step one command; the right camera is a third modality."""
-    frames = test_falling_things.write_source(tmp_path / "fat")
+    frames = fake_falling_things.write_source(tmp_path / "fat")
     (frames / "single/025_mug_16k/kitchen_2/000000.right.jpg").unlink()
     made, real = str(tmp_path / "set"), str(tmp_path / "real")
     common = ("--size", "32", "--min-side", "10", "--workers", "1")
     falling_things = ("falling_things", "--source", str(frames), "--out", made)
     assert prepare.main([*falling_things, "--stereo", "--subset", "single", "mixed", *common]) == 0
     assert f"--config config/protocols/stereo.yaml --data {made}" in capsys.readouterr().out
-    video = str(test_ycb_video.write_source(tmp_path / "video"))
+    video = str(fake_ycb_video.write_source(tmp_path / "video"))
     assert prepare.main(["ycb_video", "--source", video, "--out", real, *common]) == 0
     out = run("stereo", made, tmp_path / "run", "train.target=both")
     assert load_weights(out)[1]["trained_modalities"] == ["rgb", "depth", "rgb_right"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
-from test_augment import SIZE, SOURCE, VIEWS, WHOLE, batch, run
+from small_pictures import SIZE, SOURCE, VIEWS, WHOLE, batch, run
 
 from mmcl_core.augment import Augmenter
 from mmcl_core.config import AugmentConfig

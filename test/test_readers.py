@@ -10,15 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import fake_coco
+import fake_falling_things
+import fake_nyud
+import fake_scenenet
+import fake_sunrgbd
+import fake_washington
+import fake_ycb_video
 import pytest
-import test_coco
-import test_falling_things
-import test_falling_things_crops
-import test_nyud
-import test_scenenet
-import test_sunrgbd
-import test_washington
-import test_ycb_video
 from small_sets import files, write_crop
 
 from mmcl_core.data import falling_things, fat_crops, nyud, nyud_labelled, sunrgbd, washington, ycb_video
@@ -36,7 +35,7 @@ def folder_of_crops(root: Path) -> Path:
 
 def labelled_file(root: Path) -> Path:
     root.mkdir()
-    return test_nyud.labelled_file(root / nyud_labelled.FILE)
+    return fake_nyud.labelled_file(root / nyud_labelled.FILE)
 
 
 @dataclass(frozen=True)
@@ -56,33 +55,33 @@ class Kind:
 
 KINDS = {
     "folder": Kind(folder_of_crops, "train/mug/1_rgb.png", 0),
-    "coco": Kind(test_coco.write_source, "rgb/000001.png", 2),
+    "coco": Kind(fake_coco.write_source, "rgb/000001.png", 2),
     "falling_things": Kind(
-        test_falling_things.write_source, "single/025_mug_16k/kitchen_1/000000.left.depth.png", 1,
+        fake_falling_things.write_source, "single/025_mug_16k/kitchen_1/000000.left.depth.png", 1,
         ("--min-side", "10", "--stereo"), ((falling_things, "SUBSETS", {"single": 10, "mixed": 3}),),
     ),
     "cut falling_things": Kind(
-        test_falling_things_crops.cut_crops, "train/025_mug/kitchen_0_000001.left.jpg", 1, ("--stereo",),
+        fake_falling_things.cut_crops, "train/025_mug/kitchen_0_000001.left.jpg", 1, ("--stereo",),
         ((fat_crops, "EXPECTED", {"train": 5, "val": 2}),), "falling_things",
     ),
     "nyud": Kind(
-        test_nyud.crop_folders, "train/image/bed/img_0001.png", 1, (), ((nyud, "EXPECTED", {"train": 9, "test": 6}),)
+        fake_nyud.crop_folders, "train/image/bed/img_0001.png", 1, (), ((nyud, "EXPECTED", {"train": 9, "test": 6}),)
     ),
     "labelled nyud": Kind(
         labelled_file, "", 0, ("--min-pixels", "350"),
         ((nyud_labelled, "FRAMES", 4), (nyud_labelled, "WIDTH", 64)), "nyud",
     ),
-    "scenenet": Kind(test_scenenet.write_source, "train/0/12/photo/25.jpg", 3, ("--every-frame", "1")),
+    "scenenet": Kind(fake_scenenet.write_source, "train/0/12/photo/25.jpg", 3, ("--every-frame", "1")),
     "washington": Kind(
-        test_washington.write_source, "rgbd-dataset/apple/apple_2/apple_2_1_6_crop.png", 1, ("--every", "5"),
+        fake_washington.write_source, "rgbd-dataset/apple/apple_2/apple_2_1_6_crop.png", 1, ("--every", "5"),
         ((washington, "INSTANCES", 7), (washington, "EVERY_FIFTH", 42),
          (washington, "CLASSES", ("apple", "food_bag", "water_bottle"))),
     ),
     "sunrgbd": Kind(
-        test_sunrgbd.write_source, f"SUNRGBD/{test_sunrgbd.FRAMES[1]}/image/0001.jpg", 2, (), ((sunrgbd, "FRAMES", 5),)
+        fake_sunrgbd.write_source, f"SUNRGBD/{fake_sunrgbd.FRAMES[1]}/image/0001.jpg", 2, (), ((sunrgbd, "FRAMES", 5),)
     ),
     "ycb_video": Kind(
-        test_ycb_video.write_source, "data/0005/000002-color.png", 2, (),
+        fake_ycb_video.write_source, "data/0005/000002-color.png", 2, (),
         ((ycb_video, "VIDEOS", 2), (ycb_video, "FRAMES", 5)),
     ),
 }  # fmt: skip

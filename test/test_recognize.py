@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_recognizer import make_crops, save_model
+from small_models import make_crops, save_model
 
 from mmcl_core.recognize import main
 from mmcl_core.recognizer import Recognizer

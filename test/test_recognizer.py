@@ -1,6 +1,5 @@
 """The recogniser: its answers against the network's own, and a clear error for everything that is no crop."""
 
-import dataclasses
 import re
 import threading
 from pathlib import Path
@@ -8,35 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_weights import CONFIG, METADATA
+from small_models import SIDE, SIZE, make_crops, save_model
 
 from mmcl_core import metrics
 from mmcl_core.crops import resized
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
-from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import _TORCH, UNKNOWN, Recognizer
-from mmcl_core.weights import save_weights
-
-SIZE, SIDE = 32, 36  # the network's side, and that of the resized crop
-
-
-def save_model(path, trained=("rgb", "depth"), temperature=None, **settings):
-    """A network with random weights, some statistics, and answers that depend on the picture."""
-    torch.manual_seed(0)
-    model = RecognitionModel(dataclasses.replace(CONFIG, **settings), ["rgb", "depth"], 3)
-    for name, parameter in model.named_parameters():
-        if name.endswith("conv2.weight") or name.startswith("classifier"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    # The hidden units are positive: without their mean the classes would differ by it more than by the picture.
-    model.classifier.output.weight.data -= model.classifier.output.weight.data.mean(dim=1, keepdim=True)
-    stored = settings.get("depth_encoding") == "stored"
-    for name in trained:
-        for _ in range(20):
-            shape = (16, 3 if name == "rgb" or stored else 1, SIZE, SIZE)
-            model(torch.rand(shape) * (255 if shape[1] == 3 else 2000), name)
-    metadata = METADATA | {"temperature": temperature or {}, "crop_size": SIDE}
-    save_weights(path, model, metadata)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +20,6 @@ def loaded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     model = save_model(folder / "weights.safetensors", temperature={"rgb": 2.0, "depth": 0.5, "rgbd": 0.7})
     return model, Recognizer.load(folder, device="cpu")
-
-
-def make_crops(sizes, seed=0):
-    generator = np.random.default_rng(seed)
-    rgb = [generator.integers(0, 256, (h, w, 3), np.uint8) for h, w in sizes]
-    depth = [generator.integers(400, 2500, (h, w)).astype(np.uint16) for h, w in sizes]
-    return rgb, depth
 
 
 def test_answers_are_those_of_the_network(loaded):

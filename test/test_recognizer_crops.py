@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_recognizer import SIDE, SIZE
+from small_models import SIDE, SIZE
 
 from mmcl_core import crops
 from mmcl_core.data.crops import CropRule

@@ -7,7 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_render import files_of, meshes, run, whole
+from small_meshes import files_of, meshes, run, whole
 
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.synth import crops as crop_module

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_render import files_of, meshes, run, whole, words_of
-from test_workers import start_and_kill
+from small_meshes import files_of, meshes, run, whole, words_of
+from tiny import start_and_kill
 
 from mmcl_core.data.cache import merge_sets
 from mmcl_core.errors import DataError

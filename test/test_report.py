@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
-from test_recognizer import save_model
+from small_models import save_model
 
 from mmcl_core import metrics
 from mmcl_core.confusion import save_confusion

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_weights import CONFIG, METADATA
+from small_models import CONFIG, METADATA
 
 from mmcl_core import weights
 from mmcl_core.config import override
@@ -156,7 +156,7 @@ def test_onnx_file_of_a_resnet(tmp_path):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
     pytest.importorskip("torch", minversion="2.8", reason="export needs a newer PyTorch")
-    from test_recognizer import make_crops
+    from small_models import make_crops
 
     from mmcl_core import export
 

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from tiny import length, read, run_command
 
 from mmcl_core import train as command
 from mmcl_core.atomic import write_atomically
@@ -22,7 +23,6 @@ from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state
 from mmcl_core.engine.runlog import RunLog
 from mmcl_core.errors import CheckpointError
 
-RESULTS = ("weights.safetensors", "metrics.jsonl", "metrics.csv")
 VARIANTS = {
     "mmcl": ("optim.ema=0.9", "train.keep=best", "train.epochs=5", "model.dropout=0.3", "train.accumulate=2"),
     "two_step": ("method=two_step", "train.probe=1", "train.epochs=2", "train.head_epochs=3"),
@@ -48,25 +48,6 @@ def uninterrupted(request, data, tmp_path_factory):
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
     assert run_command("--config", folder / "config.yaml", "--out", folder / "run") == 0
     return folder / "config.yaml", read(folder / "run")
-
-
-def run_command(*arguments, until=None, do=None):
-    """Exit status of the command in a process of its own; ``do(process)`` when ``until()`` holds."""
-    process = tiny.start(command.main, [str(argument) for argument in arguments])
-    while until is not None and process.exitcode is None and not until():
-        time.sleep(0.002)
-    if do is not None and process.exitcode is None:
-        do(process)
-    process.join()
-    return process.exitcode
-
-
-def read(run):
-    return {name: (run / name).read_bytes() for name in RESULTS}
-
-
-def length(path):
-    return path.stat().st_size if path.exists() else 0
 
 
 def test_killed_at_any_moment(uninterrupted, tmp_path):

@@ -1,7 +1,7 @@
 """What is given to the launch file of the recognizer: names, numbers and paths, by the functions of the file."""
 
 import pytest
-from test_ros_launch import DEMO, RECOGNIZER, declared, launch_file, needs_launch
+from ros_launch_files import DEMO, RECOGNIZER, declared, launch_file, needs_launch
 
 from mmcl_ros.parameters import PARAMETERS
 

@@ -21,6 +21,7 @@ from mmcl_ros.msg import RecognitionArray, RegionArray
 from ros_bags import BOXES, column, make_recording, tiny_model, write_bag
 from ros_bench import depth_message, region_message, rgb_message
 from ros_fakes import CLASSES, FakeRecognizer
+from ros_replays import answers, replay
 from sensor_msgs.msg import Image
 
 from mmcl_core.errors import DataError, MmclError
@@ -37,27 +38,6 @@ from mmcl_ros.truth import Truth, read_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.ros
-
-
-def replay(bench, model, path, truths, modality, **settings):
-    """Play a bag into a node; what came back."""
-    listener = Listener()
-    listener.listen(bench.client)
-    with Bag(path) as bag:
-        topics = {"rgb_topic": bag.topics.rgb, "depth_topic": bag.topics.depth}
-        topics |= {f"{name}_info_topic": topic for name, topic in bag.topics.infos.items()}
-        topics |= {"detections_topic": bag.topics.detections} if bag.topics.detections else {}
-        settings = {"roi_source": "detections", "policy": "every", **settings, **topics}
-        node = bench.recognizer(model, modality=modality, **settings)
-        bench.wait(lambda: node._answers.get_subscription_count(), "the listener")
-        requests = [] if bag.topics.detections else truth_messages(truths, drawn_in(bag))
-        count = play(bench.client, bag, rate=5.0, requests=requests, sent=listener.sent)
-    bench.wait(lambda: len(listener.answers) == len(truths), f"{len(truths)} answers", 60)
-    return listener, count
-
-
-def answers(listener, truths):
-    return [one for truth in truths for one in listener.answers[truth.request.stamp].recognitions]
 
 
 def test_same_labels_over_dds_as_offline(bench, tmp_path):

@@ -9,11 +9,11 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install ros
 pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment")
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
-import test_streams
+import small_streams
 from mmcl_ros.msg import RecognizerStatus
 from ros_bags import column, make_recording
 from ros_fakes import CLASSES
-from test_ros_replay import answers, replay
+from ros_replays import answers, replay
 
 from mmcl_core.nn.streams import Look
 from mmcl_core.recognizer import Recognizer
@@ -32,7 +32,7 @@ RULES = {
         {"rgb": [Look("rgb"), Look("depth", "made")]},
         {"made": {"kind": "unet", "settings": {"size": 32, "source": "rgb", "width": 4}}},
     ),
-    "imagined from colour": test_streams.RULES["hallucination"],
+    "imagined from colour": small_streams.RULES["hallucination"],
     "imagined from depth": (
         {"depth": "depth", "other": "depth"},
         {"depth": [Look("depth"), Look("other")]},
@@ -43,13 +43,13 @@ RULES = {
 
 @pytest.fixture
 def model(request, tmp_path, monkeypatch):
-    monkeypatch.setattr(test_streams, "RULES", RULES)
+    monkeypatch.setattr(small_streams, "RULES", RULES)
     folder = tmp_path / "run"
     folder.mkdir()
-    network = test_streams.make(request.param).train()
+    network = small_streams.make(request.param).train()
     for generator in network.generators.values():
         for seed in range(3):  # its running statistics
-            generator(test_streams.pictures("rgb", seed=seed) / 127.5 - 1)
+            generator(small_streams.pictures("rgb", seed=seed) / 127.5 - 1)
     save_weights(folder / "weights.safetensors", network, {"classes": list(CLASSES)})
     return Recognizer.load(str(folder), "cpu")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_render import meshes
+from small_meshes import meshes
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth import scene as scene_module

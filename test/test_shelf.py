@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_workers import wait_for
+from tiny import wait_for
 
 from mmcl_core.errors import DataError, MmclError
 from mmcl_core.synth import mesh_files, shelf, stock

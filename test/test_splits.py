@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_sets import CLASSES, write_set
-from test_batches import prepared
+from small_sets import CLASSES, prepared, write_set
 
 from mmcl_core.config import DataConfig
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from test_resume import length, read, run_command
+from tiny import length, read, run_command
 
 from mmcl_core.augment import Picture
 from mmcl_core.config import to_dict

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_evaluate import read, run, run_command, trained, write_set
+from small_evaluations import read, run, run_command, trained, write_set
 
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine import strangers

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
-from test_recognizer import SIDE, make_crops
-from test_weights import CONFIG, METADATA
+from small_models import CONFIG, METADATA, SIDE, make_crops
+from small_streams import PAIR, RULES, make, pictures
 from torch import nn
 
 from mmcl_core import weights
@@ -20,18 +20,6 @@ from mmcl_core.modality import to_network_input
 from mmcl_core.nn import streams
 from mmcl_core.nn.streams import ZERO, Look, StreamsNetwork, copy_stream
 from mmcl_core.recognizer import Recognizer
-
-PAIR = {"rgb": "rgb", "depth": "depth"}
-RULES = {
-    "alone": (PAIR, {"rgb": [Look("rgb")], "depth": [Look("depth")]}, {}),
-    "zeroed": (PAIR, {"rgb": [Look("rgb"), Look("depth", ZERO)], "depth": [Look("rgb", ZERO), Look("depth")]}, {}),
-    "hallucination": ({"rgb": "rgb", "other": "rgb"}, {"rgb": [Look("rgb"), Look("other")]}, {}),
-    "generated": (
-        PAIR,
-        {"rgb": [Look("rgb"), Look("depth", "made")]},
-        {"made": {"kind": "toy", "settings": {"by": 2.0}}},
-    ),
-}
 
 
 class Toy(nn.Module):
@@ -48,25 +36,6 @@ class Toy(nn.Module):
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
     monkeypatch.setitem(streams.GENERATORS, "toy", "test_streams:Toy")
-
-
-def pictures(modality, count=6, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 3 if modality == "rgb" else 1, 32, 32, generator=g) * (255 if modality == "rgb" else 2000)
-
-
-def make(rule, trained=True):
-    """A network whose answers depend on the pictures; trained: running statistics of every stream."""
-    torch.manual_seed(0)
-    network = StreamsNetwork(CONFIG, 3, *RULES[rule])
-    for name in network.streams:
-        stream = network.stream(name)
-        for key, parameter in stream.named_parameters():
-            if key.endswith("conv2.weight") or key.startswith("classifier"):
-                nn.init.normal_(parameter, std=0.3)
-        for _ in range(20 if trained else 0):
-            stream(pictures(stream.modalities[0]), stream.modalities[0])
-    return network.eval()
 
 
 def scores(network, name, x):
@@ -172,7 +141,7 @@ def test_rules_that_cannot_be_are_refused(tmp_path):
 
 
 def test_files_without_the_entry_are_a_single_network(tmp_path):
-    from test_weights import make_model
+    from small_models import make_model
 
     path = tmp_path / "w.safetensors"
     weights.save_weights(path, make_model(), METADATA)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from test_workers import wait_for
+from small_tables import TABLE, data, write
+from tiny import wait_for
 
 from mmcl_core import sweep as command
 from mmcl_core.config import to_dict
@@ -23,36 +24,9 @@ from mmcl_core.engine.sweep.pool import Outcome, Task, last_line, run_tasks
 from mmcl_core.engine.sweep.session import Session
 from mmcl_core.engine.sweep.table import read_table
 
+__all__ = ["data", "write"]  # fixtures
+
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = """
-title: Tiny
-base: base.yaml
-sets: {tiny: SET}
-settings: {train.target: "{modality}"}
-columns: {rgb: {title: RGB}, depth: {}}
-rows:
-  - {name: ce, settings: {method: supervised, train.modalities: ["{modality}"]}, cells: {rgb: 92.5, depth: [79.2, 0.5]}}
-  - {name: multi, title: Multi, cells: {rgb: 94.4, depth: 86.1}}
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny.make_set(tmp_path_factory.mktemp("sweep") / "set")
-
-
-@pytest.fixture
-def write(tmp_path, data):
-    """Write a table file and its base; ``SET`` stands for the set."""
-
-    def write(text=TABLE, name="table.yaml", *overrides):
-        config = tiny.settings(Path(), "data.val_fraction=0", "train.epochs=1", "train.threads=0", *overrides)
-        (tmp_path / "base.yaml").write_text(yaml.safe_dump(to_dict(config)))
-        path = tmp_path / name
-        path.write_text(text.replace("SET", str(data)))
-        return path
-
-    return write
 
 
 def test_publishing_onto_itself_is_refused_before_any_run(write, tmp_path, capsys):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from test_workers import wait_for
+from tiny import wait_for
 
 from mmcl_core.cli import EXIT_ERROR
 from mmcl_core.engine.sweep import costs

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_sweep import TABLE, data, write
+from small_tables import TABLE, data, write
 
 from mmcl_core.engine.sweep import pages, plots
 from mmcl_core.engine.sweep.plan import Place, make_plan

@@ -2,10 +2,11 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 import tiny
-from test_sweep import ROOT, TABLE, data, write
+from small_tables import TABLE, data, write
 
 from mmcl_core.engine.sweep.plan import Place, make_plan
 from mmcl_core.engine.sweep.summary import summarise
@@ -15,6 +16,7 @@ from mmcl_core.methods import method_class
 
 __all__ = ["data", "write"]  # fixtures
 
+ROOT = Path(__file__).resolve().parents[1]
 BASES = ("rendered.yaml", "small_adamw.yaml")  # what tables start from
 TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path.name not in BASES)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_recognizer import save_model
+from small_models import TRAINING, run_walled, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "mmcl_core"
@@ -58,6 +58,11 @@ def test_no_floor_knows_one_above_it(path):
             assert FLOORS[other] <= FLOORS[own], f"{path.name} (floor {FLOORS[own]}) imports {name}"
 
 
+def test_what_test_modules_share_is_in_none_of_them():
+    for path in (ROOT / "test").glob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("test_")], path.name
+
+
 def listed(tree):
     """What ``__all__`` lists; ``None`` without it."""
     for node in tree.body:
@@ -104,32 +109,6 @@ def test_ros_part_stands_on_the_recogniser_and_what_commands_share():
         more = {"synth"} if path.name == "record_demo.py" else set()  # it renders what it records
         parts = {name.split(".")[1] for name in imports(path) if name.startswith("mmcl_core.")}
         assert parts <= allowed | more, f"{path.name} imports {parts - allowed - more}"
-
-
-BLOCKED = """
-import sys
-class Wall:
-    def find_spec(self, name, path=None, target=None):
-        if any(name == wall or name.startswith(wall + ".") for wall in {walls}):
-            raise ImportError("walled off: " + name)
-sys.meta_path.insert(0, Wall())
-sys.path.insert(0, {root!r})
-import numpy as np
-from mmcl_core.recognizer import Recognizer
-recognizer = Recognizer.load({model!r}, device="cpu")
-rgb, depth = np.full((50, 40, 3), 90, np.uint8), np.full((50, 40), 900, np.uint16)
-answer = recognizer.recognize([rgb], [depth])
-print(answer.modality[0], answer.labels[0], *answer.probabilities[0])
-"""
-TRAINING = [f"mmcl_core.{name}" for name in ("engine", "methods", "synth", "data", "augment", "cli")]
-TRAINING += ["torchvision", "matplotlib", "rclpy"]
-
-
-def run_walled(model, walls):
-    code = BLOCKED.format(walls=walls, root=str(ROOT), model=str(model))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=model, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def test_the_recogniser_works_without_the_training_modules(tmp_path):

@@ -10,24 +10,12 @@ import time
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_models import CONFIG, METADATA, make_model
 
 from mmcl_core import models, weights
-from mmcl_core.config import ModelConfig
 from mmcl_core.errors import CheckpointError, UntrainedModalityError
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.recognizer import Recognizer
-
-CONFIG = ModelConfig(input_size=32, ndf=8, nrkhs=16, depth=1, head_hidden=12, depth_range_m=(0.1, 3.0))
-METADATA = {"classes": ["mug", "ball", "pen"], "config_hash": "0123456789ab", "seed": 7, "method": "mmcl", "note": [1]}
-
-
-def make_model(seed=0, trained=("rgb",)):
-    torch.manual_seed(seed)
-    model = RecognitionModel(CONFIG, ["rgb", "depth"], 3)
-    for name in trained:
-        channels = 3 if name == "rgb" else 1
-        model(torch.rand(4, channels, 32, 32) * 200, name)
-    return model
 
 
 def test_round_trip(tmp_path):
@@ -190,7 +178,7 @@ def test_other_programs_versions_and_settings_are_refused(tmp_path):
 def test_killed_writer_leaves_a_whole_file(tmp_path):
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
-from test_weights import METADATA, make_model
+from small_models import METADATA, make_model
 from mmcl_core.weights import save_weights
 models = [make_model(0), make_model(1)]
 print("ready", flush=True)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
 from small_sets import write_crop
+from tiny import start_and_kill, wait_for
 
 from mmcl_core.data.workers import one_thread_each
 
@@ -40,53 +40,6 @@ def make(part):
 if __name__ == "__main__":
     sys.exit(run_command(lambda: print(list(in_order(make, range(100), 2, start_worker)))))
 """
-
-
-def workers_of(parent):
-    """Process ids of the spawned workers of a process."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            if (
-                f"PPid:\t{parent}\n" in (place / "status").read_text()
-                and b"spawn_main" in (place / "cmdline").read_bytes()
-            ):
-                found.append(int(place.name))
-        except OSError:  # it has ended meanwhile
-            continue
-    return found
-
-
-def alive(process):
-    try:
-        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
-
-
-def wait_for(condition, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return condition()
-
-
-def start_and_kill(words, ready, number=signal.SIGKILL):
-    """Start a python command, kill it as soon as ``ready()``, and see that its two workers end, too."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.DEVNULL)
-    workers = []
-    try:
-        assert wait_for(lambda: process.poll() is not None or ready())
-        workers = workers_of(process.pid)
-        process.send_signal(number)
-        assert process.wait(timeout=60) == -number
-        assert len(workers) == 2
-        assert wait_for(lambda: not any(map(alive, workers)), 30), "workers outlive the process that was killed"
-    finally:
-        process.kill()
-        for worker in filter(alive, workers):
-            os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])

@@ -1,11 +1,15 @@
-"""A tiny prepared set, settings that train on it in seconds, and runs in processes of their own."""
+"""A tiny prepared set, settings that train on it in seconds, and processes that run, or are killed."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmcl_core import train
 from mmcl_core.config import Config, load
 from mmcl_core.data.cache import PreparedWriter, Sample
 
@@ -109,3 +114,75 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+RESULTS = ("weights.safetensors", "metrics.jsonl", "metrics.csv")
+
+
+def run_command(*arguments, until=None, do=None):
+    """Exit status of the command in a process of its own; ``do(process)`` when ``until()`` holds."""
+    process = start(train.main, [str(argument) for argument in arguments])
+    while until is not None and process.exitcode is None and not until():
+        time.sleep(0.002)
+    if do is not None and process.exitcode is None:
+        do(process)
+    process.join()
+    return process.exitcode
+
+
+def read(run):
+    """What two trainings that are the same have in common, by the name of the file."""
+    return {name: (run / name).read_bytes() for name in RESULTS}
+
+
+def length(path):
+    """Bytes of a file, 0 where there is none yet."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def workers_of(parent):
+    """Process ids of the spawned workers of a process."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                f"PPid:\t{parent}\n" in (place / "status").read_text()
+                and b"spawn_main" in (place / "cmdline").read_bytes()
+            ):
+                found.append(int(place.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def alive(process):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds=120.0):
+    """Whether something is so, now or some time later."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+def start_and_kill(words, ready, number=signal.SIGKILL):
+    """Start a python command, kill it as soon as ``ready()``, and see that its two workers end, too."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.DEVNULL)
+    workers = []
+    try:
+        assert wait_for(lambda: process.poll() is not None or ready())
+        workers = workers_of(process.pid)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == -number
+        assert len(workers) == 2
+        assert wait_for(lambda: not any(map(alive, workers)), 30), "workers outlive the process that was killed"
+    finally:
+        process.kill()
+        for worker in filter(alive, workers):
+            os.kill(worker, signal.SIGKILL)
