@@ -5,14 +5,16 @@ Schedules and the number of operations are in test_sweep_tables.py, the presets 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from test_sweep import ROOT
 
 from mmcl_core.data import falling_things, fat_crops, nyud, scenenet, washington
 from mmcl_core.engine.evaluation import LEGACY_BATCHES
 from mmcl_core.engine.sweep.plan import Place, make_plan
 from mmcl_core.engine.sweep.table import read_table
 
+ROOT = Path(__file__).resolve().parents[1]
 #: Top-1 by table and row, in the order of the columns; None: not in the paper.
 FIGURES = {
     "table1": {
