@@ -52,6 +52,19 @@ def test_a_batch_holds_the_samples_its_index_names(prepared, resident):
     assert batch.images["depth"].max() > 32767
 
 
+@pytest.mark.parametrize("resident", ["device", "memmap"])
+@pytest.mark.parametrize("modalities", [("depth",), ("depth", "rgb")])
+def test_of_some_modalities_in_any_order_each_is_its_own(prepared, modalities, resident):
+    rows = prepared.select("train")
+    whole = BatchSource(prepared, rows, batch=16, shuffle=False).batch(0, 0)
+    part = BatchSource(prepared, rows, batch=16, shuffle=False, modalities=modalities, resident=resident).batch(0, 0)
+    assert tuple(part.images) == tuple(part.present) == modalities
+    assert 0 < part.present["depth"].sum() < 16
+    for name in modalities:
+        assert torch.equal(part.images[name], whole.images[name])
+        assert torch.equal(part.present[name], whole.present[name])
+
+
 def test_order_is_a_pure_function_of_seed_epoch_and_step(prepared):
     rows = prepared.select("train")  # 38 samples
     source = BatchSource(prepared, rows, batch=6, seed=1)

@@ -103,6 +103,26 @@ def test_what_the_adversaries_want():
     assert real.shape == (BATCH, 4)
 
 
+def test_without_a_label_the_adversaries_want_an_embedding_to_be_real_of_whatever_class():
+    method, system = build("admd")
+    warm_up(method, system)
+    stage = stage_of(method, "hallucinate")
+    batch = batch_for(method, stage, labels=torch.full((BATCH,), -1))
+    wanted = {
+        **terms_of(method, system, stage, update_of(stage, "discriminator"), batch),
+        **terms_of(method, system, stage, update_of(stage, "hallucination"), batch),
+    }
+    set_mode(system, stage)
+    depth, rgb = batch.pictures["depth"], batch.pictures["rgb"]
+    stream = method.deployed(system).stream("hallucination")
+    for term, f1 in (
+        ("real", system.teacher.features(depth.image, "depth", depth.camera).f1),
+        ("fooling", stream.features(rgb.image, "rgb", rgb.camera).f1),
+    ):
+        fake = system.discriminator(f1).softmax(1)[:, 3]
+        assert wanted[term].item() == pytest.approx(-(1 - fake).log().mean().item(), rel=1e-4)
+
+
 def test_the_discriminator_alone_tells_fakes_from_classes():
     """The stream does not answer back: all its embeddings become "fake", all of the teacher's get their class."""
     method, system = build("admd", "admd.lr=0.003")

@@ -36,6 +36,13 @@ def test_accuracy_and_top_k(answers):
     np.testing.assert_array_equal(metrics.top_k([[0.2, 0.4, 0.4]], 3), [[1, 2, 0]])
 
 
+def test_of_equal_scores_the_first_class_alone_is_the_answer():
+    """A model that tells nothing apart is not right about everything."""
+    even = np.full((4, 4), 0.25)
+    assert metrics.hits(even, [0, 1, 2, 3]).tolist() == [True, False, False, False]
+    assert metrics.hits(even, [0, 1, 2, 3], 3).tolist() == [True, True, True, False]
+
+
 def test_confusion_per_class_and_macro_f1(answers):
     probabilities, labels = answers
     predictions = probabilities.argmax(axis=1)

@@ -133,6 +133,7 @@ def test_truth_outside_the_window_is_unpaired(recording, tmp_path):
     other.write_text("\n".join(moved))
     found = run((bag, other), ["rgb"])["rgb"]
     assert found.figures()["unpaired"] == 20
+    assert found.figures()["one_sided"] == 0, "of two sensors neither is not one of them"
     assert set(column(found, "reason")) == {"no picture within 0.02 s"}
 
 

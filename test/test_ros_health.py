@@ -102,6 +102,11 @@ def test_rate_and_percentiles():
         rate.tick(n * 0.1)
     assert rate.value(9.9) == pytest.approx(10, rel=0.05)
     assert rate.value(99.0) == 0
+    few = Rate(3.0)
+    few.tick(0.0)
+    few.tick(0.5)
+    assert few.value(0.5) == pytest.approx(2), "events half a second apart"
+    assert few.value(1.0) == pytest.approx(1), "and none since"
     table = Latencies()
     for n in range(101):
         table.add("total", n / 1000)

@@ -247,6 +247,18 @@ def test_zero_stamps_are_told_and_still_answered():
     assert ("rgb", "depth") in [tuple(job.pictures) for job in robot.jobs]
 
 
+def test_regions_without_a_stamp_go_with_the_calibration_of_their_picture():
+    robot = Robot("rgb", "detections", ("rgb",))
+    for resolution in (640, 1280):
+        robot.now += 1.0
+        robot.intake.info("rgb", camera_info(resolution, 480, 500.0, 320.0, 240.0, stamp_ns=round(robot.now * 1e9)))
+    robot.send("rgb")
+    robot.detect(stamp=0)
+    (job,) = robot.jobs
+    assert set(job.pictures) == {"rgb"}
+    assert job.infos["rgb"].width == 1280
+
+
 def test_a_bag_that_loops_is_told_and_goes_on():
     robot = Robot("rgb", wanted=("rgb",))
     robot.run(1, "rgb")

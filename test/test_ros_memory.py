@@ -207,6 +207,29 @@ def test_a_recording_that_begins_anew_loses_no_pair_where_there_is_room_for_thos
     assert all("depth" in group.partners for group in given)
 
 
+def test_a_picture_larger_than_all_the_room_is_kept_until_the_next():
+    made = Pairer(0.02, 0.1, memory=1000)
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    for stamp in (100, 133):
+        made.add("depth", item(stamp, size=5000))
+        made.add("rgb", item(stamp, size=10))
+        (group,) = made.ready(stamp / 1e3)
+        assert group.partners["depth"].stamp == group.anchor.stamp
+        assert held(made) < 6000
+
+
+def test_what_was_about_to_be_given_out_is_dropped_with_all_else():
+    """A node that is stopped and started again answers nothing of before."""
+    made = Pairer(0.02, 5.0, memory=1000)
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    for n in range(12):
+        made.add("rgb", item(1000 + n * 50, size=100))
+    assert made.counters.hurried, "two had to go without waiting, and nobody has taken them yet"
+    made.clear()
+    assert not made.waiting
+    assert made.ready(99.0) == []
+
+
 def test_clocks_that_differ_are_found_where_there_is_no_room_to_wait():
     made, given = Pairer(0.02, 5.0, history=5.0, memory=4000), []
     made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])

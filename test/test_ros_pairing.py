@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ros_fakes import MS, item
 
-from mmcl_ros.pairing import LATEST_S, Item, Pairer
+from mmcl_ros.pairing import LATEST_S, Item, Pairer, nearest
 
 
 def pairer(window=0.02, wait=0.1, **more):
@@ -54,6 +54,19 @@ def test_waits_for_a_nearer_partner_that_may_still_come():
     assert made.ready(0.1) == []
     made.add("depth", item(105))
     assert made.ready(0.106)[0].partners["depth"].stamp == 105 * MS
+
+
+@pytest.mark.parametrize("stamp", [10, 15, 20, 5, 25, 14, 16])
+def test_of_two_equally_near_the_earlier_one_is_taken(stamp):
+    """So that a recording is paired alike whichever of the two came first."""
+    made = pairer()
+    for other in (20, 10):
+        made.add("depth", item(other, received=0.02))
+    made.add("rgb", item(stamp, received=0.03))
+    (group,) = made.ready(0.2)
+    expected = 20 if stamp > 15 else 10
+    assert group.partners["depth"].stamp == expected * MS
+    assert nearest([10, 20], stamp) == (expected == 20)
 
 
 def test_a_missing_partner_holds_an_anchor_no_longer_than_the_wait():

@@ -99,6 +99,12 @@ def test_groups_for_testing_are_whole_near_their_share_and_of_no_order():
     assert draw_test_groups(groups, 1.0) == set(names)
 
 
+def test_groups_for_testing_come_as_near_to_their_share_as_the_next_group_allows():
+    for number in range(20):
+        groups = [f"room_{number}_{n}" for n in range(3) for _ in range(10)]
+        assert [len(draw_test_groups(groups, share)) for share in (0.15, 0.2, 0.45, 0.55)] == [0, 1, 1, 2]
+
+
 def test_a_group_too_large_for_the_share_is_left_to_training():
     """Half of the samples are of one room: with it the tenth for testing would be more than half."""
     for number in range(20):
