@@ -284,6 +284,19 @@ def test_samples_that_lack_a_modality():
 # ---------------------------------------------------------------- whole runs
 
 
+def test_gradients_are_clipped_as_each_stage_says(tmp_path):
+    """The contrast by the settings of the run, the probe not at all."""
+    data = tiny.make_set(tmp_path / "set", samples=24)
+    options = ("method=cmc", "train.epochs=1", "cmc.probe_epochs=1", "cmc.width=16", "optim.clip_grad=0.1")
+    train(tiny.settings(data, *options, "train.log_every=1", "train.validate_every=0"), tmp_path / "run")
+    norms = {"contrast": [], "probe": []}
+    for row in read_rows(tmp_path / "run", "train"):
+        norms[row["stage"]].append(row.get("grad_norm"))
+    assert all(norm > 0 for norm in norms["contrast"])
+    assert norms["probe"]
+    assert not any(norms["probe"])
+
+
 def test_it_learns_without_labels_and_answers_from_one_modality(tmp_path):
     data = tiny.make_set(tmp_path / "set", samples=60)
     options = (

@@ -116,11 +116,23 @@ def test_metric_size_does_not_depend_on_resolution_or_distance():
     assert (unknown == 0).all()
 
 
+def test_width_and_height_have_their_own_focal_length_and_number_of_pixels():
+    plain = torch.full((1, 1, 20, 80), 500.0)
+    extent = encodings.log_extent(plain, torch.tensor([[400.0, 100.0, 39.5, 9.5]]))
+    torch.testing.assert_close(extent, torch.full_like(extent, math.log2(0.1 / 0.03) / 2))  # a square of 0.1 m
+    across = torch.linspace(600, 679, 80).expand(1, 1, 20, 80)
+    assert encodings.surface_slopes(across)[0, 0, 10, 40].item() == pytest.approx(0.08, rel=0.02)  # in 80 pixels
+    for shape, middle in (((20, 80), (slice(5, 15), slice(20, 60))), ((80, 20), (slice(20, 60), slice(5, 15)))):
+        depth = torch.full((1, 1, *shape), 2000.0)
+        depth[0, 0][middle] = 500
+        assert encodings.reference_distance(depth).item() == 500
+
+
 def test_background_begins_at_the_stated_metres_behind_the_object():
     plane = torch.full((1, 1, 16, 16), 600.0)
-    plane[0, 0, 0, :4] = torch.tensor([890.0, 899.0, 901.0, 950.0])
+    plane[0, 0, 0, :4] = torch.tensor([890.0, 900.0, 901.0, 950.0])
     kept = encodings.drop_background(plane, 0.3)[0, 0]
-    assert kept[0, :4].tolist() == [890, 899, 0, 0]
+    assert kept[0, :4].tolist() == [890, 900, 0, 0]
     assert (kept[1:] == 600).all()
 
 

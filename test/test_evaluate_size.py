@@ -13,10 +13,13 @@ from mmcl_core.weights import build_model, save_weights
 __all__ = ["run", "trained"]  # fixtures
 
 
-@pytest.mark.parametrize("side", [SIDE // 2, 2 * SIDE])
-def test_crops_of_another_side_than_training_saw_are_brought_to_it_as_the_recogniser_does(run, tmp_path, side):
+@pytest.mark.parametrize(("side", "trained_on"), [(SIDE // 2, SIDE), (2 * SIDE, SIDE), (160, 0)])
+def test_crops_of_another_side_than_training_saw_are_brought_to_it_as_the_recogniser_does(
+    run, tmp_path, side, trained_on
+):
+    """0: a file of an earlier version, which does not tell."""
     model, metadata = build_model(run, torch.device("cpu"))
-    save_weights(run / "weights.safetensors", model, metadata | {"crop_size": SIDE})
+    save_weights(run / "weights.safetensors", model, metadata | {"crop_size": trained_on})
     data = write_set(tmp_path / "set", side=side)
     run_command(run, "--data", data)
     prepared, recognizer = PreparedSet.open(data), Recognizer.load(run, device="cpu")

@@ -124,6 +124,23 @@ def test_shadow_of_a_box():
     assert not blocked(points, normals, light, placed, reach=0.005).any()
 
 
+def test_what_faces_the_light_is_not_in_a_shadow_of_its_own():
+    placed = [Placed(Solid(sphere(0.2)), yaw(0.7), np.array([0.01, 0.02, 0.03]))]
+    camera = camera_above(1.0, focal=150.0)
+    rays = camera.rays(64, 64)
+    hits = cast(camera.position, rays, placed)
+    met = np.flatnonzero(hits.owner == 0)
+    points = (camera.position[:, None] + rays[:, met] * hits.z[met]).astype(np.float32)
+    normals = points - placed[0].position[:, None].astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=0)
+    light = np.array([0.6, 0.0, 0.8], np.float32)
+    lit = light @ normals
+    found = blocked(points, normals, np.tile(light[:, None], len(met)), placed)
+    assert (lit > 0.1).sum() > 500
+    assert not found[lit > 0.1].any()
+    assert found[lit < -0.1].all()
+
+
 def test_normals_smooth_on_round_parts_and_sharp_at_edges():
     box = trimesh.creation.box((1, 1, 1))
     flat = smooth_normals(box.vertices, box.faces)

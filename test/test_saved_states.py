@@ -18,7 +18,7 @@ from mmcl_core.config import to_dict
 from mmcl_core.engine import checkpoint, trainer
 from mmcl_core.engine.checkpoint import SAVE_SHARE, StateWriter, load_state
 from mmcl_core.engine.runlog import read_rows
-from mmcl_core.errors import RunInterruptedError
+from mmcl_core.errors import CheckpointError, RunInterruptedError
 
 COPYING_S = 2.0
 
@@ -195,6 +195,16 @@ def test_a_state_of_another_version_is_named(stopped, capsys, change):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {stopped / 'state.pt'} does not fit the run")
     assert error.count("\n") == 1
+
+
+def test_a_state_of_another_format_is_refused_by_its_version(tmp_path):
+    path = tmp_path / "state.pt"
+    checkpoint.save_state(path, {"stage": 0, "step": 1})
+    state = load_state(path)
+    for version in (state["version"] + 1, None):
+        torch.save({**state, "version": version}, path)
+        with pytest.raises(CheckpointError, match=f"is a state of version {version}; this program reads version "):
+            load_state(path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_meshes import meshes
@@ -268,6 +270,32 @@ def test_visible_is_what_neighbours_leave_of_the_target(scenes):
             assert seen_of_target(scene, []) < 0.95
     assert hidden >= 1
     assert all(scene.visible >= 0.45 for scene in scenes)
+
+
+@pytest.mark.parametrize(("axis", "last"), [(0, False), (0, True), (1, False), (1, True)])
+def test_what_lies_beyond_the_border_of_the_picture_is_not_visible(meshes, monkeypatch, axis, last):
+    """The middle of the target is near the left, right, upper or lower border; against a look at all of it."""
+    aim, border = scene_module._aim, ((640, 480)[axis] - 0.5) if last else -0.5
+
+    def moved(rng, target, azimuth):
+        camera = aim(rng, target, azimuth)
+        low, high = (end(camera.project(target.outline)[0][:, axis]) for end in (np.min, np.max))
+        shift = border - (low + high) / 2 - (0.15 if last else -0.15) * (high - low)
+        return replace(camera, **{"cy" if axis else "cx": (camera.cy if axis else camera.cx) + shift})
+
+    monkeypatch.setattr(scene_module, "_aim", moved)
+    pool, item = TexturePool(0, 1), FolderStock(meshes).item(0, "train", 0, np.random.default_rng(0))
+    for seed in range(3):
+        scene = compose(np.random.default_rng(seed), item, lambda _: item, pool)
+        pixels = scene.camera.project(scene.placed[0].outline)[0]
+        (left, top), side = pixels.min(0), float(np.ptp(pixels, axis=0).max())
+        whole = scene.camera.window(left, top, side, 160)
+        rays = whole.rays(160, 160)
+        alone, hits = (cast(whole.position, rays, placed).owner == 0 for placed in (scene.placed[:1], scene.placed))
+        x, y = (start - 0.5 + (np.arange(160) + 0.5) * side / 160 for start in (left, top))
+        inside = ((x > -0.5) & (x < 639.5))[None] & ((y > -0.5) & (y < 479.5))[:, None]
+        assert scene.visible == pytest.approx((hits & inside.ravel()).sum() / alone.sum(), abs=0.04)
+        assert 0.45 <= scene.visible < 0.85
 
 
 def test_lamps_stand_clear_of_large_things():

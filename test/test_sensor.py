@@ -46,6 +46,14 @@ def test_steps_of_quantisation_grow_with_the_square_of_depth():
     assert step(1.0) == pytest.approx(1000 * 0.125 * 1.1**2 / (570 * 0.075), rel=0.2)
 
 
+def test_quantised_depth_is_that_of_the_nearest_step():
+    camera, strength = replace(CLEAN, step=0.125), 570 * 0.075
+    for z in (0.9, 1.0, 1.1, 1.3):
+        depth = look(camera, z, focal=570.0)
+        nearest = round(strength / z / 0.125) * 0.125
+        assert set(np.unique(depth[depth > 0])) == {round(1000 * strength / nearest)}
+
+
 def test_without_noise_depth_is_exact_millimetres():
     depth = look(CLEAN, 0.7345)
     assert depth.dtype == np.uint16

@@ -13,6 +13,7 @@ from tiny import length, read, run_command
 
 from mmcl_core.augment import Picture
 from mmcl_core.config import to_dict
+from mmcl_core.engine import trainer
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import UntrainedModalityError
@@ -52,6 +53,20 @@ def finished(request, tmp_path_factory):
     run = tmp_path_factory.mktemp(request.param) / "run"
     config = tiny.settings(data, f"method={request.param}", "train.target=rgb", *LEARN[request.param])
     return request.param, train(config, run)
+
+
+def test_a_stage_hands_on_its_last_weights_though_the_best_are_kept(tmp_path, monkeypatch):
+    """The first epoch of each stage is the best by validation; only of the last stage that is what is deployed."""
+    data, falling = tiny.make_set(tmp_path / "set"), iter(range(99, 0, -1))
+    monkeypatch.setattr(trainer, "scores", lambda *_: {"accuracy/rgb": next(falling) / 100})
+    words = [f"hallucination.{name}" for name in ("alone_epochs=2", "together_epochs=0", "finetune_epochs=2")]
+    words += ["method=hallucination", "train.target=rgb", "train.epochs=1", "train.validate_every=1"]
+    losses = []
+    for keep in ("last", "best"):
+        result = train(tiny.settings(data, *words, f"train.keep={keep}"), tmp_path / keep)
+        losses.append([row["loss"] for row in read_rows(result.run, "train")])
+    assert result.selection == "best validation accuracy, epoch 1 of 2"
+    assert losses[0] == losses[1]
 
 
 def test_it_learns_and_answers_from_rgb_alone(finished):

@@ -107,6 +107,20 @@ def test_best_weights_are_deployed_and_load(finished):
         assert (logits.argmax(1) == batch.labels).float().mean() == pytest.approx(best[f"accuracy/{modality}"])
 
 
+@pytest.mark.parametrize(
+    "words", [("method=supervised", "train.validate_every=1"), ("method=mmcl", "data.label_share=0", "train.probe=1")]
+)
+def test_after_a_look_at_the_validation_samples_training_goes_on_as_before(data, tmp_path, words):
+    """Every update is normalised by its batch, which counts in the running statistics."""
+    result = train(tiny.settings(data, *words, "train.epochs=3"), tmp_path / "run")
+    updates = 3 * Samples(tiny.settings(data, *words), World(), torch.device("cpu")).steps_per_epoch
+    state, _ = load_weights(result.run)
+    counts = {name: int(value) for name, value in state.items() if name.startswith("encoder.norm.statistics.")
+              and name.endswith(".count")}  # fmt: skip
+    assert counts
+    assert set(counts.values()) == {updates}
+
+
 def test_last_lines_name_the_next_command(data, tmp_path, capsys):
     config = tmp_path / "name.yaml"
     config.write_text(yaml.safe_dump(to_dict(tiny.settings("", "train.epochs=1"))))

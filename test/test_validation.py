@@ -26,6 +26,24 @@ def test_the_fusion_of_rgb_and_depth_is_calibrated_whatever_other_targets_there_
     assert fused == pytest.approx(fit_temperature(sum(each) / 2, labels), rel=1e-6)
 
 
+def test_the_fusion_is_calibrated_on_samples_that_have_both():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    values = {name: 2 * torch.randn(90, 3, generator=g) + 3 * F.one_hot(labels, 3) for name in ("rgb", "depth")}
+    for lacking in values:
+        present = {name: torch.ones(90, dtype=torch.bool) for name in values}
+        present[lacking][::2] = False
+        logits = {**values, lacking: values[lacking].clone()}
+        logits[lacking][::2] = 50 * F.one_hot((labels[::2] + 1) % 3, 3).float()  # nothing that anybody has said
+        each = [
+            F.log_softmax(logits[name][1::2] / fit_temperature(logits[name][has], labels[has]), 1)
+            for name, has in present.items()
+        ]
+        expected = fit_temperature(sum(each) / 2, labels[1::2])
+        found = fit_temperatures(Outputs(logits, present, labels), ("rgb", "depth"))["rgbd"]
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
 def test_temperature_against_a_grid():
     g = torch.Generator().manual_seed(0)
     logits, labels = 4 * torch.randn(400, 5, generator=g), torch.randint(5, (400,), generator=g)
