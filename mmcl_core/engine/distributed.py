@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from mmcl_core.errors import TrainingError
 
-__all__ = ["World", "average_gradients", "share_weights", "sum_over_processes", "world"]
+__all__ = ["World", "average_gradients", "sum_over_processes", "world"]
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,6 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter], size: int) -> No
         flat /= size
         pieces = flat.split([gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [p.view(g.shape) for p, g in zip(pieces, gradients, strict=True)])
-
-
-@torch.no_grad()
-def share_weights(system: torch.nn.Module, size: int) -> None:
-    """Give all ``size`` processes the parameters and buffers that process 0 has."""
-    if size == 1:
-        return
-    for tensor in (*system.parameters(), *system.buffers()):
-        sent = tensor.contiguous()
-        dist.broadcast(sent, 0)
-        tensor.copy_(sent)
 
 
 def sum_over_processes(values: torch.Tensor, size: int) -> torch.Tensor:

@@ -32,7 +32,7 @@ from mmcl_core.engine import runfolder
 from mmcl_core.engine.checkpoint import StateWriter, load_state, restoring, snapshot
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.clock import Clock, Neighbours
-from mmcl_core.engine.distributed import World, average_gradients, share_weights, world
+from mmcl_core.engine.distributed import World, average_gradients, world
 from mmcl_core.engine.interrupt import StopSignals
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, require_finite, select, set_mode
 from mmcl_core.engine.probe import probe
@@ -271,8 +271,8 @@ class Trainer:
 
     def _leave(self) -> None:
         """End a stage with the weights it is to hand on: the average, or the best of the last stage."""
+        # The main process alone validates and knows the best, which no other stage starts from.
         self.system.load_state_dict(self._judged.state_dict() if self.best is None else self.best["system"])
-        share_weights(self.system, self.world.size)  # the main process alone validates and knows the best
 
     def _finish(self) -> RunResult:
         """Calibrate and write what is deployed."""
