@@ -77,13 +77,14 @@ class Acceptance(NamedTuple):
         thresholds: float [T].
         answered: float [T], share of the known samples that get an answer; NaN without any.
         right: float [T], share of these answers that are right; NaN where there are none.
-        strangers: float [T], share of the strangers that get an answer, which cannot be right; NaN without strangers.
+        unknown_answered: float [T], share of the unknown objects that get an answer, which cannot be right; NaN without
+            any.
     """
 
     thresholds: Floats
     answered: Floats
     right: Floats
-    strangers: Floats
+    unknown_answered: Floats
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> Floats:
@@ -189,17 +190,17 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     return float((gap * sorted_in.samples).sum() / sorted_in.samples.sum())
 
 
-def acceptance(scores: ArrayLike, right: ArrayLike, strangers: ArrayLike, thresholds: ArrayLike) -> Acceptance:
+def acceptance(scores: ArrayLike, right: ArrayLike, unknown: ArrayLike, thresholds: ArrayLike) -> Acceptance:
     """Who gets an answer from each score on.
 
     Args:
         scores: float [N], of samples of known classes; N may be 0. An answer is given where its score is not below the
             threshold.
         right: bool [N], whether the answer would be right.
-        strangers: float [M], scores of samples of no known class; M may be 0.
+        unknown: float [M], scores of samples of no known class; M may be 0.
         thresholds: float [T].
     """
-    known, others, lowest = (np.asarray(values, np.float64) for values in (scores, strangers, thresholds))
+    known, others, lowest = (np.asarray(values, np.float64) for values in (scores, unknown, thresholds))
     answered = known >= lowest[:, None]
     with np.errstate(invalid="ignore"):
         return Acceptance(
@@ -210,14 +211,14 @@ def acceptance(scores: ArrayLike, right: ArrayLike, strangers: ArrayLike, thresh
         )
 
 
-def auroc(known: ArrayLike, strangers: ArrayLike) -> float:
-    """How often a known sample scores higher than a stranger, a tie counting half: the area under the ROC curve.
+def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
+    """How often a known sample scores higher than an unknown one, a tie counting half: the area under the ROC curve.
 
     Args:
         known: float [N].
-        strangers: float [M]. NaN is returned where N or M is 0.
+        unknown: float [M]. NaN is returned where N or M is 0.
     """
-    own, others = np.asarray(known, np.float64), np.sort(np.asarray(strangers, np.float64))
+    own, others = np.asarray(known, np.float64), np.sort(np.asarray(unknown, np.float64))
     if not own.size or not others.size:
         return float("nan")
     below, not_above = (np.searchsorted(others, own, side) for side in ("left", "right"))

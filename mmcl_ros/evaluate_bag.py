@@ -38,7 +38,7 @@ from mmcl_ros.frames import NAME_IT, Answer, FrameAnswer, FrameRecognizer, Frame
 from mmcl_ros.health import Latencies, percentiles
 from mmcl_ros.intake import wanted_modalities
 from mmcl_ros.recognizers import RecognizerLike
-from mmcl_ros.truth import Truth, is_stranger
+from mmcl_ros.truth import Truth, is_unknown
 
 __all__ = ["Evaluation", "evaluate", "main"]
 
@@ -83,7 +83,7 @@ class Evaluation:
 
     Attributes:
         rows: one per true box.
-        labels: index of the true class of each box, -1 where it has no label and where it is a stranger.
+        labels: index of the true class of each box, -1 where it has no label and where it is an unknown object.
         probabilities: of each box; None where it was not answered.
         problems: what was wrong with pictures as a whole, such as ``depth: ...``, and how often.
         shown: some of the pictures with the answers drawn on them, uint8 [H, W, 3]; None where there was no picture.
@@ -111,7 +111,7 @@ class Evaluation:
         self.problems.update(found.notes.values())
         for index, (answer, label) in enumerate(zip(found.answers, truth.labels, strict=True)):
             best = answer.labels[0] if answer.labels else ""
-            counts = bool(label) and not is_stranger(label, self.classes)
+            counts = bool(label) and not is_unknown(label, self.classes)
             stamps = [frame.stamps.get(name, "") if name in frame.pictures else "" for name in ("rgb", "depth")]
             row = Row(
                 truth.request.stamp,
@@ -144,13 +144,13 @@ class Evaluation:
 
     @property
     def counted(self) -> list[Row]:
-        """The rows that accuracy is taken of: those with a label, but for strangers."""
+        """The rows that accuracy is taken of: those with a label, but for unknown objects."""
         return [row for row, label in zip(self.rows, self.labels, strict=True) if label >= 0]
 
     @property
-    def strangers(self) -> list[Row]:
-        """The rows of boxes that are of no class which the model names, see :func:`mmcl_ros.truth.is_stranger`."""
-        return [row for row in self.rows if is_stranger(row.truth, self.classes)]
+    def unknown(self) -> list[Row]:
+        """The rows of boxes that are of no class which the model names, see :func:`mmcl_ros.truth.is_unknown`."""
+        return [row for row in self.rows if is_unknown(row.truth, self.classes)]
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``metrics.json``."""
@@ -170,8 +170,8 @@ class Evaluation:
             "unpaired": self.unpaired,
             "one_sided": self.one_sided,
             "answered_from": dict(sorted(Counter(row.modality or "nothing" for row in self.rows).items())),
-            "strangers": len(self.strangers),
-            "strangers_answered": sum(map(_accepted, self.strangers)),
+            "unknown": len(self.unknown),
+            "unknown_answered": sum(map(_accepted, self.unknown)),
         }
         if known:
             labels = np.array([label for label, _ in known])
@@ -281,7 +281,7 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
     for (truth, label), number in pairs.items():
         counts[rows.index(truth), columns.index(label)] = number
     right = [int(row.correct) for row in result.counted]
-    title += f": {np.mean(right):.3f} of {len(right)} right" if right else ": strangers alone"
+    title += f": {np.mean(right):.3f} of {len(right)} right" if right else ": unknown objects alone"
     save_confusion(path, {title: counts}, rows, columns)
 
 
@@ -344,11 +344,11 @@ def _run(options: argparse.Namespace) -> None:
     report = write(options.out, found, about)
     print(f"topics:   {', '.join(topics.values())}")
     for name, figures in report["modalities"].items():
-        rejected = sum(figures["rejected"].values()) - figures["strangers"] + figures["strangers_answered"]
-        counted = figures["boxes"] - figures["unlabelled"] - figures["strangers"]
+        rejected = sum(figures["rejected"].values()) - figures["unknown"] + figures["unknown_answered"]
+        counted = figures["boxes"] - figures["unlabelled"] - figures["unknown"]
         more = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
-        if figures["strangers"]:
-            more += f", {figures['strangers_answered']} of {figures['strangers']} strangers answered"
+        if figures["unknown"]:
+            more += f", {figures['unknown_answered']} of {figures['unknown']} unknown objects answered"
         accuracy = f"accuracy {figures['accuracy']:.3f}" if counted else "no accuracy"
         print(f"{name:6} {accuracy} of {counted} boxes{more}, {rejected} rejected")
     print(f"figures:  {options.out / 'metrics.json'}\npictures: {options.out / 'answers.png'}")
@@ -385,10 +385,10 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
         for problem, count in result.problems.most_common(3):
             logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
     result = next(iter(found.values()))
-    if strangers := result.strangers:
-        names = sorted({row.truth for row in strangers})
+    if unknown := result.unknown:
+        names = sorted({row.truth for row in unknown})
         words = "%d boxes are of no class that the model names (%s); they are left out of accuracy"
-        logger.warning(words, len(strangers), ", ".join(names[:10]))
+        logger.warning(words, len(unknown), ", ".join(names[:10]))
     if not result.counted:
         logger.warning(
             "no box is of a class of the model: there is no accuracy; it names %s", ", ".join(result.classes)

@@ -32,7 +32,7 @@ from mmcl_ros.frames import DECODERS
 from mmcl_ros.interfaces import message_class, optional_class
 from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, RECOGNITIONS_TYPE, REGION_TYPES, REGIONS_TYPE
 from mmcl_ros.qos import own_answer, profile
-from mmcl_ros.truth import Truth, is_stranger, read_truth
+from mmcl_ros.truth import Truth, is_unknown, read_truth
 
 __all__ = ["Listener", "drawn_in", "main", "play", "truth_messages"]
 
@@ -85,24 +85,24 @@ class Listener:
         self.classes = tuple(message.labels)
 
     def summary(self, truths: Sequence[Truth] = ()) -> str:
-        """The latency, and with the truth the accuracy, in words; strangers as in ``evaluate_bag``."""
+        """The latency, and with the truth the accuracy, in words; unknown objects as in ``evaluate_bag``."""
         words = f"{len(self.answers)} answers"
         missing = sum(truth.request.stamp not in self.answers for truth in truths)
         words += f", none to {missing} of the {len(truths)} pictures with true boxes" if missing else ""
         if self.latencies:
             p50, p99 = np.percentile(list(self.latencies.values()), [50, 99]) * 1e3
             words += f"; from the last message sent to the answer received: median {p50:.1f} ms, 99 % {p99:.1f} ms"
-        right, strange = [], []
+        right, unknown = [], []
         for truth in truths:
             answer = self.answers.get(truth.request.stamp)
             for box, label in zip(truth.request.boxes, truth.labels, strict=True):
                 said = "" if answer is None else _said(answer, box)
-                if is_stranger(label, self.classes):
-                    strange.append(said not in ("", UNKNOWN))
+                if is_unknown(label, self.classes):
+                    unknown.append(said not in ("", UNKNOWN))
                 elif label:
                     right.append(said == label)
         words += f"; {sum(right)} of {len(right)} labels right" if right else ""
-        return words + (f"; {sum(strange)} of {len(strange)} strangers answered" if strange else "")
+        return words + (f"; {sum(unknown)} of {len(unknown)} unknown objects answered" if unknown else "")
 
 
 def _said(answer: Any, box: Box) -> str:

@@ -20,7 +20,7 @@ from mmcl_ros.bagfile import Bag
 from mmcl_ros.detections import Box, Request, read_request
 from mmcl_ros.message_types import REGION_TYPES, REGIONS_TYPE
 
-__all__ = ["TRUTH_COLUMNS", "Truth", "is_stranger", "read_topic", "read_truth"]
+__all__ = ["TRUTH_COLUMNS", "Truth", "is_unknown", "read_topic", "read_truth"]
 
 TRUTH_COLUMNS = ("stamp_ns", "x_min", "y_min", "x_max", "y_max", "label")
 
@@ -33,11 +33,11 @@ class Truth:
     labels: tuple[str, ...]
 
 
-def is_stranger(label: str, classes: Collection[str]) -> bool:
+def is_unknown(label: str, classes: Collection[str]) -> bool:
     """Whether a true label is of no class that a model names: such boxes are left out of accuracy.
 
     Args:
-        label: of a box; empty: not known, which is no stranger.
+        label: of a box; empty: not labelled, which is not unknown.
         classes: the model's; none: not known.
     """
     return label == UNKNOWN or bool(label and classes and label not in classes)

@@ -50,7 +50,7 @@ def test_options_that_are_printed_exist(page, words, capsys):
             assert (ROOT / word).is_file(), f"{page}: {word}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "results/README.md", "results/real_crops.md", "results/strangers.md"])
+@pytest.mark.parametrize("page", [*PAGES, "results/README.md", "results/real_crops.md", "results/unknown_objects.md"])
 def test_links_lead_somewhere(page):
     """To files that exist, and to headings of theirs."""
     if not (ROOT / "results").is_dir():

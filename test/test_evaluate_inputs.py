@@ -24,7 +24,7 @@ def test_a_single_picture_of_a_sensor_makes_no_statistics_under_the_authors_prot
     assert 3 <= read(tmp_path / "out")[0]["modalities"]["depth"]["samples"] <= 6
 
 
-def test_strangers_are_not_looked_at_under_the_authors_protocol(tmp_path):
+def test_unknown_objects_are_not_looked_at_under_the_authors_protocol(tmp_path):
     """Statistics are taken on what is looked at: they would be of things that the model does not know."""
     save_model(tmp_path / "weights.safetensors")
     data = write_set(tmp_path / "set", classes=("mug", "pen", "kite"))
@@ -32,7 +32,7 @@ def test_strangers_are_not_looked_at_under_the_authors_protocol(tmp_path):
     report, lines = read(tmp_path / "out")
     assert report["data"]["samples"] == len(lines) == 16
     assert report["data"]["left_out"]["unknown_classes"] == {"kite": 7}
-    assert report["modalities"]["rgb"]["min_score"]["stranger"] == 0
+    assert report["modalities"]["rgb"]["min_score"]["unknown"] == 0
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -89,13 +89,13 @@ def test_figures_of_what_was_trained_on_are_told(tmp_path, caplog, split, told):
 def test_models_and_sets_that_do_not_fit(tmp_path, capsys):
     save_model(tmp_path / "weights.safetensors", trained=("depth",))
     rgb_only = write_set(tmp_path / "rgb_only", count=4, modalities=("rgb",))
-    strangers = write_set(tmp_path / "strangers", count=4, classes=("kite", "tent"))
+    unknown = write_set(tmp_path / "unknown", count=4, classes=("kite", "tent"))
     both = write_set(tmp_path / "both", count=4)
     for data, options, message in (
         (rgb_only, [], "nothing to evaluate"),
         (both, ["--modality", "rgbd"], "trained to classify depth, not rgb (--modality rgbd)"),
         (rgb_only, ["--modality", "depth"], "has no modality 'depth'"),
-        (strangers, [], "no sample of the model's classes"),
+        (unknown, [], "no sample of the model's classes"),
         (tmp_path / "nothing", [], "nothing"),
     ):
         run_command(tmp_path, "--data", data, *options, status=2)

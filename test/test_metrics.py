@@ -104,21 +104,21 @@ def test_fuse_is_the_renormalised_geometric_mean(answers):
 
 def test_acceptance_and_separation_are_those_of_loops():
     generator = np.random.default_rng(2)
-    known, strangers = generator.integers(-1, 8, 40) / 8, generator.integers(-1, 8, 17) / 8  # ties among them
+    known, unknown = generator.integers(-1, 8, 40) / 8, generator.integers(-1, 8, 17) / 8  # ties among them
     right = generator.random(40) < 0.7
-    found = metrics.acceptance(known, right, strangers, [0, 0.25, 0.5, 0.99])
+    found = metrics.acceptance(known, right, unknown, [0, 0.25, 0.5, 0.99])
     for place, threshold in enumerate((0, 0.25, 0.5, 0.99)):
         answered = [hit for score, hit in zip(known, right, strict=True) if score >= threshold]
         assert found.answered[place] == pytest.approx(len(answered) / 40)
         assert found.right[place] == pytest.approx(np.mean(answered), nan_ok=True) if answered else True
-        assert found.strangers[place] == pytest.approx(sum(s >= threshold for s in strangers) / 17)
+        assert found.unknown_answered[place] == pytest.approx(sum(s >= threshold for s in unknown) / 17)
     assert math.isnan(found.right[3])
-    wins = [1.0 if k > s else 0.5 if k == s else 0.0 for k in known for s in strangers]
-    assert metrics.auroc(known, strangers) == pytest.approx(np.mean(wins))
+    wins = [1.0 if k > s else 0.5 if k == s else 0.0 for k in known for s in unknown]
+    assert metrics.auroc(known, unknown) == pytest.approx(np.mean(wins))
     assert math.isnan(metrics.auroc(known, []))
-    assert math.isnan(metrics.auroc([], strangers))
-    assert np.isnan(metrics.acceptance([], [], strangers, [0.5]).answered).all()
-    assert np.isnan(metrics.acceptance(known, right, [], [0.5]).strangers).all()
+    assert math.isnan(metrics.auroc([], unknown))
+    assert np.isnan(metrics.acceptance([], [], unknown, [0.5]).answered).all()
+    assert np.isnan(metrics.acceptance(known, right, [], [0.5]).unknown_answered).all()
 
 
 def test_group_means():

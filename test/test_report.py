@@ -84,6 +84,7 @@ def write_evaluation(folder, name="set", legacy=False, classes=("mug", "ball", "
     figures = {key: value._asdict() for key, value in summary.items()} | {
         "samples": 40, "missing": 3, "groups": 3, "confusion": confusion.tolist(),
         "restricted": {"classes": 2, "top1": 0.75},
+        "min_score": {"thresholds": [0.0], "answered": [1.0], "stranger": 3},  # as an earlier version wrote it
         "per_class": {c: {k: float(v[i]) for k, v in scores.items()} for i, c in enumerate(classes)},
         "calibration": {
             "edges": bins.edges.tolist(), "samples": bins.samples.tolist(),

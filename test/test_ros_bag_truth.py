@@ -1,4 +1,4 @@
-"""True boxes of recorded bags: how they are written, those without a label, and strangers."""
+"""True boxes of recorded bags: how they are written, those without a label, and unknown objects."""
 
 import json
 
@@ -131,7 +131,7 @@ def test_true_boxes_in_other_units_are_an_error(recording, tmp_path, capsys, uni
 
 @pytest.mark.parametrize("label", ["gloomy", "unknown"])
 @pytest.mark.parametrize("classes", [("dark", "middle", "bright"), ("unknown", "middle", "bright")])
-def test_strangers_are_left_out_of_accuracy(recording, tmp_path, label, classes):
+def test_unknown_objects_are_left_out_of_accuracy(recording, tmp_path, label, classes):
     """Boxes of a class that the model lacks or of ``unknown``; of a model with that class an answer so is none."""
     bag, table = recording
     other = tmp_path / "other.csv"
@@ -140,7 +140,7 @@ def test_strangers_are_left_out_of_accuracy(recording, tmp_path, label, classes)
     figures = found["rgb"].figures()
     count = sum(make_view(n).labels.count("dark") for n in range(20))
     answered = 0 if "unknown" in classes else count
-    assert (figures["strangers"], figures["strangers_answered"]) == (count, answered)
+    assert (figures["unknown"], figures["unknown_answered"]) == (count, answered)
     assert figures["rejected"] == ({} if answered else {"low_score": count})
     assert figures["accuracy"] == figures["accuracy_of_accepted"] == figures["macro_f1"] == 1.0
     assert figures["ece"] == pytest.approx(1 - (0.8 + 0.2 / 3))
@@ -154,10 +154,10 @@ def test_an_answer_unknown_is_wrong_for_a_known_object(recording):
     figures = run(recording, ["rgb"], recognizer=model)["rgb"].figures()
     assert figures["accuracy"] == 0.0
     assert figures["accuracy_of_accepted"] is None
-    assert figures["strangers"] == sum(make_view(n).labels.count("bright") for n in range(20))
+    assert figures["unknown"] == sum(make_view(n).labels.count("bright") for n in range(20))
 
 
-def test_a_recording_of_strangers_alone_has_no_accuracy(recording, tmp_path, capsys):
+def test_a_recording_of_unknown_objects_alone_has_no_accuracy(recording, tmp_path, capsys):
     """How many of them are answered is a figure of its own; where labels are misspelt the warning shows both."""
     bag, table = recording
     text = table.read_text()
@@ -167,14 +167,14 @@ def test_a_recording_of_strangers_alone_has_no_accuracy(recording, tmp_path, cap
     model = tiny_model(tmp_path / "run")
     assert main([*command(bag, tmp_path / "other.csv", model, tmp_path / "out"), "--modality", "rgb"]) == 0
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["rgb"]
-    assert (figures["accuracy"], figures["strangers"], figures["strangers_answered"]) == (None, 40, 40)
+    assert (figures["accuracy"], figures["unknown"], figures["unknown_answered"]) == (None, 40, 40)
     told = capsys.readouterr()
     assert "(my bright, my dark, my middle); they are left out of accuracy" in told.err
     assert "there is no accuracy; it names dark, middle, bright" in told.err
-    assert "no accuracy of 0 boxes, 40 of 40 strangers answered" in told.out
+    assert "no accuracy of 0 boxes, 40 of 40 unknown objects answered" in told.out
 
 
-def test_the_command_names_strangers_and_how_many_were_answered(recording, tmp_path, capsys):
+def test_the_command_names_unknown_objects_and_how_many_were_answered(recording, tmp_path, capsys):
     bag, table = recording
     other = tmp_path / "other.csv"
     other.write_text(table.read_text().replace(",dark,", ",gloomy,"))
@@ -182,7 +182,7 @@ def test_the_command_names_strangers_and_how_many_were_answered(recording, tmp_p
     told = capsys.readouterr()
     count = sum(make_view(n).labels.count("dark") for n in range(20))
     assert f"{count} boxes are of no class that the model names (gloomy); they are left out" in told.err
-    assert f"of {40 - count} boxes, {count} of {count} strangers answered, 0 rejected" in told.out
+    assert f"of {40 - count} boxes, {count} of {count} unknown objects answered, 0 rejected" in told.out
 
 
 def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path):
@@ -192,7 +192,7 @@ def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path):
     count = sum(make_view(n).labels.count("dark") for n in range(20))
     for drops in (None, {"rgb": [(0.0, 1e9)]}):
         figures = run((bag, blank), ["rgb"], drops=drops)["rgb"].figures()
-        assert (figures["boxes"], figures["unlabelled"], figures["strangers"]) == (40, count, 0)
+        assert (figures["boxes"], figures["unlabelled"], figures["unknown"]) == (40, count, 0)
         assert figures["accuracy"] == (0.0 if drops else 1.0)
     write(tmp_path / "out", run((bag, blank), ["rgb"]), {})
     for label in ("middle", "bright"):

@@ -72,7 +72,7 @@ def test_answers_are_compared_with_the_true_box_that_they_are_of(tmp_path):
     assert listener.summary(blank).endswith("19 of 20 labels right")
 
 
-def test_strangers_count_apart_from_the_labels_that_are_right(tmp_path):
+def test_unknown_objects_count_apart_from_the_labels_that_are_right(tmp_path):
     """Boxes of the label ``unknown``, and of classes that the model lacks once these have been heard."""
     truths = read_truth(make_recording(tmp_path)[1])[:1]
     truths[0] = Truth(truths[0].request, ("unknown", "gloomy"))
@@ -82,9 +82,9 @@ def test_strangers_count_apart_from_the_labels_that_are_right(tmp_path):
         for (x, y, w, h), label in zip(BOXES, ("unknown", "bright"), strict=True)
     ]
     listener.answers[truths[0].request.stamp] = SimpleNamespace(recognitions=said, width=160, height=120)
-    assert listener.summary(truths).endswith("; 0 of 1 labels right; 0 of 1 strangers answered")
+    assert listener.summary(truths).endswith("; 0 of 1 labels right; 0 of 1 unknown objects answered")
     listener.learn(SimpleNamespace(labels=list(CLASSES)))
-    assert listener.summary(truths).endswith("1 answers; 1 of 2 strangers answered")
+    assert listener.summary(truths).endswith("1 answers; 1 of 2 unknown objects answered")
 
 
 def test_a_last_answer_that_was_waited_for_is_heard():

@@ -150,7 +150,7 @@ def merge_sets(
     if not sources:
         raise DataError("nothing to merge; name the prepared sets")
     sets = [PreparedSet.open(source) for source in (*sources, *unknown)]
-    strangers = [place >= len(sources) for place in range(len(sets))]
+    others = [place >= len(sources) for place in range(len(sets))]
     first = sets[0]
     stored: dict[str, bool] = {}
     for part in sets:
@@ -165,8 +165,8 @@ def merge_sets(
     classes += [UNKNOWN] if unknown and UNKNOWN not in classes else []
     warn_of_like_names(classes)
     descriptions = [
-        {k: v for k, v in part.index["description"].items() if k != "shard"} | ({"all": UNKNOWN} if strange else {})
-        for part, strange in zip(sets, strangers, strict=True)
+        {k: v for k, v in part.index["description"].items() if k != "shard"} | ({"all": UNKNOWN} if other else {})
+        for part, other in zip(sets, others, strict=True)
     ]
     _check_meshes(sets, descriptions)
     prefixes = _prefixes(sets, descriptions)
@@ -180,7 +180,7 @@ def merge_sets(
         description=descriptions[0] if same else {"merged": descriptions},
         overwrite=overwrite,
     ) as writer:
-        parts = [_by_key(*part, classes) for part in zip(sets, prefixes, strangers, strict=True)]
+        parts = [_by_key(*part, classes) for part in zip(sets, prefixes, others, strict=True)]
         for _, sample in heapq.merge(*parts, key=lambda item: item[0]):
             writer.add(sample)
         writer.take_skips([part.index["skipped"] for part in sets])
@@ -257,10 +257,10 @@ def _told_apart(folders: Mapping[int, Path]) -> dict[int, str]:
     return names
 
 
-def _by_key(part: PreparedSet, prefix: str, strangers: bool, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:
-    """The samples of a part in the order of their keys, with labels in ``classes``; ``strangers``: all ``unknown``."""
-    labels = [classes.index(UNKNOWN if strangers else name) for name in part.classes]
-    unlabelled = classes.index(UNKNOWN) if strangers else -1
+def _by_key(part: PreparedSet, prefix: str, other: bool, classes: Sequence[str]) -> Iterator[tuple[str, Sample]]:
+    """The samples of a part in the order of their keys, with labels in ``classes``; ``other``: all ``unknown``."""
+    labels = [classes.index(UNKNOWN if other else name) for name in part.classes]
+    unlabelled = classes.index(UNKNOWN) if other else -1
     for row in np.argsort(part.keys, kind="stable"):
         sample = part.sample(row)
         sample.label = labels[sample.label] if sample.label >= 0 else unlabelled

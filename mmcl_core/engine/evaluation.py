@@ -22,9 +22,9 @@ from mmcl_core.crops import CROP_SIZE, UNKNOWN, all_resized, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.engine.blank import guesses, is_blank
+from mmcl_core.engine.open_set import min_score_figures
 from mmcl_core.engine.predictions import Predictions, fused
 from mmcl_core.engine.runfolder import warn_of_seen
-from mmcl_core.engine.strangers import min_score_figures
 from mmcl_core.errors import DataError, UntrainedModalityError
 from mmcl_core.metrics import FUSED
 from mmcl_core.modality import modality
@@ -94,7 +94,7 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
 
     Classes are matched by name. All classes of the model compete; where the split has fewer, the accuracy among its own
     classes is given besides (``restricted``). Samples without a label are left out and counted. So are samples of a
-    class that the model does not know, but for one figure: what ``min_score`` makes of them (:mod:`.strangers`).
+    class that the model does not know, but for one figure: what ``min_score`` makes of them (:mod:`.open_set`).
     Samples without a modality are left out of its figures and counted there.
 
     Args:
@@ -190,7 +190,7 @@ def _usable(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Any]]:
     """Rows to look at, their labels in the model's classes (-1: none of them, or ``unknown``), and what was left out.
 
-    Under the authors' protocol strangers are not looked at: statistics are taken on what is.
+    Under the authors' protocol unknown objects are not looked at: statistics are taken on what is.
     """
     split = settings.split
     number = {name: place for place, name in enumerate(classes) if name != UNKNOWN}
@@ -211,7 +211,7 @@ def _usable(
         )
     if unknown:
         logger.log(
-            logging.INFO if {UNKNOWN} == unknown.keys() else logging.WARNING,  # those are meant to be strangers
+            logging.INFO if {UNKNOWN} == unknown.keys() else logging.WARNING,  # those are meant to be unknown
             "%d samples of things that the model has no name for %s: %s",
             unknown.total(),
             "are left out" if settings.legacy else "count for min_score alone",

@@ -24,7 +24,7 @@ class Predictions:
 
     Attributes:
         rows: int64 [n], rows of the prepared set, ascending.
-        labels: int64 [n], rows in the model's list of classes; -1 for a stranger.
+        labels: int64 [n], rows in the model's list of classes; -1 for an unknown object.
         probabilities: float32 [n, C] over the model's classes.
         blank: bool [n], depth without a single reading, which is answered as the recogniser does: alone by uniform
             probabilities, in the fusion by colour.

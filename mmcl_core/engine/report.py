@@ -174,7 +174,8 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
     parts.append(_figures_table(report))
     parts += [f'<p class="muted">{escape(note)}</p>' for note in _notes(report)]
     charts = [_calibration(name, figures) for name, figures in modalities.items()]
-    charts += [_min_score(name, figures["min_score"]) for name, figures in modalities.items() if "min_score" in figures]
+    scored = {name: figures.get("min_score", {}) for name, figures in modalities.items()}
+    charts += [_min_score(name, found) for name, found in scored.items() if "unknown" in found]  # not in an older one
     heats = "".join(
         f"<figure><figcaption>Confusion, {escape(name)} (row: true class, column: answer)</figcaption>"
         f"{heat_table(figures['confusion'], report['model']['classes'])}</figure>"
@@ -219,9 +220,9 @@ def _calibration(name: str, figures: Mapping[str, Any]) -> str:
 def _min_score(name: str, found: Mapping[str, Any]) -> str:
     lines = {"answered": "answered", "right": "right of these"}
     title = f"min_score, {name}"
-    if found["stranger"]:
-        lines["strangers"] = "strangers answered"
-        title += f": {found['stranger']} strangers"
+    if found["unknown"]:
+        lines["unknown_answered"] = "unknown objects answered"
+        title += f": {found['unknown']} unknown objects"
     if found["auroc"] is not None:
         title += f", AUROC {found['auroc']:.3f}"
     series = [
@@ -258,9 +259,9 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     )
     yield "Group mean: accuracy averaged over (scene or instance, class) pairs, so that near-duplicates count once."
     yield (
-        "min_score: what remains where answers of a lower score become unknown. Strangers, samples of no class the "
-        "model knows, had better not be answered; AUROC: how often a known sample scores higher than a stranger. Depth "
-        "counts if it has any reading; a robot's min_depth_valid may ask for more."
+        "min_score: what remains where answers of a lower score become unknown. Unknown objects, samples of no class "
+        "the model knows, had better not be answered; AUROC: how often a known sample scores higher than an unknown "
+        "one. Depth counts if it has any reading; a robot's min_depth_valid may ask for more."
     )
     yield (
         "ECE: expected calibration error, how far scores lie from the share of right answers (bars, with the "

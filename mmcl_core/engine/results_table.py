@@ -52,19 +52,17 @@ def _cell(name: str, value: Mapping[str, float]) -> str:
 
 
 def _min_scores(modalities: Mapping[str, Any]) -> list[str]:
-    """What some values of ``min_score`` make of strangers, where there are any."""
+    """What some values of ``min_score`` make of unknown objects, where there are any."""
     lines = []
     for name, figures in modalities.items():
         found = figures["min_score"]
-        if not found["stranger"]:
+        if not found["unknown"]:
             continue
         for place, threshold in enumerate(found["thresholds"]):
             if threshold in SHOWN_SCORES:
-                shares = [found[key][place] for key in ("answered", "right", "strangers")]
-                answered, right, strangers = ("-" if share is None else f"{share:.3f}" for share in shares)
-                lines.append(
-                    f"{name:10}{threshold:>10.2f}{answered:>12}{right:>18}{strangers:>13} of {found['stranger']}"
-                )
+                shares = [found[key][place] for key in ("answered", "right", "unknown_answered")]
+                answered, right, unknown = ("-" if share is None else f"{share:.3f}" for share in shares)
+                lines.append(f"{name:10}{threshold:>10.2f}{answered:>12}{right:>18}{unknown:>13} of {found['unknown']}")
     if lines:
-        lines.insert(0, f"\n{'':10}{'min_score':>10}{'answered':>12}{'right of these':>18}{'strangers answered':>22}")
+        lines.insert(0, f"\n{'':10}{'min_score':>10}{'answered':>12}{'right of these':>18}{'unknown answered':>22}")
     return lines

@@ -1,6 +1,6 @@
-"""Samples of no class that a model knows, and from which score on it should be believed (``min_score``).
+"""Open-set recognition: from which score on a model should be believed (``min_score``).
 
-A robot shows its model whatever its detector finds. An evaluation set may therefore hold *strangers*: samples of
+A robot shows its model whatever its detector finds. An evaluation set may therefore hold *unknown objects*: samples of
 classes that the model does not know, or of the class ``unknown``, which stands for whatever is none of the others.
 Accuracy is taken without them; here they are told from the known by the scores of their answers.
 """
@@ -36,7 +36,7 @@ def min_score_figures(
 
     Returns:
         Lists by threshold, see :class:`mmcl_core.metrics.Acceptance` (``None`` for NaN), the numbers of samples
-        ``known`` and ``stranger``, and ``auroc``, see :func:`mmcl_core.metrics.auroc`, of the probability of the
+        ``known`` and ``unknown``, and ``auroc``, see :func:`mmcl_core.metrics.auroc`, of the probability of the
         best class but ``unknown``.
     """
     named = np.array([name != UNKNOWN for name in classes])
@@ -48,7 +48,7 @@ def min_score_figures(
     found = metrics.acceptance(scores[known], right[known], scores[~known], THRESHOLDS)
     surest = probabilities.max(axis=1, where=named, initial=0)
     figures = {name: [_number(value) for value in values] for name, values in found._asdict().items()}
-    counts = {"known": int(known.sum()), "stranger": int((~known).sum())}
+    counts = {"known": int(known.sum()), "unknown": int((~known).sum())}
     return figures | counts | {"auroc": _number(metrics.auroc(surest[known], surest[~known]))}
 
 
