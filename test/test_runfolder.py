@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+from pathlib import Path
 
 import pytest
 import tiny
@@ -121,10 +123,32 @@ def test_folders_above_a_run_that_others_use_meanwhile_stay(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["runs", "theirs"]
 
 
-def test_a_run_whose_folder_cannot_be_made_leaves_none_above_it(tmp_path):
-    with pytest.raises(OSError, match="name too long"), runfolder.locked(tmp_path / "runs" / ("x" * 300)):
+def test_a_run_whose_folder_cannot_be_made_leaves_none_above_it(tmp_path, monkeypatch):
+    run, mkdir = tmp_path / "runs" / "today" / "run", Path.mkdir
+
+    def refuse(path, *words, **options):
+        if path == run and path.parent.exists():
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        mkdir(path, *words, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OSError, match="quota"), runfolder.locked(run):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_another_training_has_made_meanwhile_stays(tmp_path, monkeypatch):
+    run, lock_folder, theirs = tmp_path / "runs" / "run", runfolder.lock_folder, []
+
+    def come_second(folder):
+        theirs.append(lock_folder(folder))
+        return lock_folder(folder)
+
+    monkeypatch.setattr(runfolder, "lock_folder", come_second)
+    with pytest.raises(DataError, match="another process"), runfolder.locked(run):
+        pass
+    assert os.path.samestat(os.fstat(theirs[0]), run.stat())
+    os.close(theirs[0])
 
 
 def test_a_report_that_cannot_be_written_is_a_line(tmp_path, caplog):

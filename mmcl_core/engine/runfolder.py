@@ -137,7 +137,8 @@ def locked(run: Path, main: bool = True) -> Iterator[None]:
         lock = lock_folder(run)
         yield
     finally:
-        for folder in missing:
+        # Without a lock the folder is not ours: another process may have made it since, and not written there yet.
+        for folder in missing if lock is not None else missing[1:]:
             with suppress(OSError):
                 folder.rmdir()
         if lock is not None:
