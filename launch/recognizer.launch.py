@@ -169,10 +169,19 @@ def is_on(context: LaunchContext, name: str) -> bool:
     return LaunchConfiguration(name).perform(context) == "true"
 
 
+def usual_values() -> dict[str, object]:
+    """Values in config/recognizer.yaml by parameter; none where somebody has made another file of it."""
+    file = Path(__file__).resolve().parents[1] / "config" / "recognizer.yaml"
+    values = {"use_sim_time": False}  # a parameter of every node
+    try:
+        return values | yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        return values
+
+
 def parameter_arguments() -> list[DeclareLaunchArgument]:
     """The arguments that are parameters of the node; each says what leaving it empty amounts to."""
-    file = Path(__file__).resolve().parents[1] / "config" / "recognizer.yaml"
-    usual = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
+    usual = usual_values()
     described = {
         **PARAMETERS,
         **{name: (text, None) for name, text in {**NUMBERS, **COUNTS}.items()},
@@ -180,9 +189,11 @@ def parameter_arguments() -> list[DeclareLaunchArgument]:
     }
     arguments = []
     for name, (text, choices) in described.items():
-        value = usual.get(name, False)  # use_sim_time is a parameter of every node, and off
-        shown = str(value).lower() if isinstance(value, bool) else value if value != "" else "none"
-        words = f"{text}; left empty, as in params_file, usually: {shown}"
+        words = f"{text}; left empty, as in params_file"
+        if name in usual:
+            value = usual[name]
+            shown = str(value).lower() if isinstance(value, bool) else value if value != "" else "none"
+            words += f", usually: {shown}"
         arguments.append(
             DeclareLaunchArgument(
                 name, default_value="", description=words, **({"choices": choices} if choices else {})

@@ -224,6 +224,20 @@ def test_what_an_argument_left_empty_amounts_to_is_shown():
 
 
 @needs_launch
+@pytest.mark.parametrize("text", [None, "", "/**: {", "/**: mine", "recognizer: {ros__parameters: {model: mine}}"])
+def test_a_parameter_file_that_was_made_another_hinders_no_launch(tmp_path, text):
+    for folder in ("launch", "config"):
+        (tmp_path / folder).mkdir()
+    copy = tmp_path / "launch" / RECOGNIZER.name
+    copy.write_bytes(RECOGNIZER.read_bytes())
+    if text is not None:
+        (tmp_path / "config" / "recognizer.yaml").write_text(text)
+    shown = {one.name: one.description for one in launch_file(copy).parameter_arguments()}
+    assert shown["model"] == "run folder, weights file, or ycb21; left empty, as in params_file"
+    assert shown["use_sim_time"].partition(". Valid choices")[0].endswith("usually: false")
+
+
+@needs_launch
 @pytest.mark.ros
 def test_without_a_model_that_of_the_package_answers(launched):
     running = launched(RECOGNIZER, modality="rgb")
