@@ -301,7 +301,6 @@ def _bands(side: int, target: int, size: int) -> list[tuple[int, slice, NDArray[
         count = (count + 1) // 2
 
 
-@functools.lru_cache(maxsize=256)
 def _weights(side: int, target: int, size: int) -> NDArray[np.float32]:
     """Antialiased bicubic weights (Keys, a = -0.5), as in :mod:`mmcl_core.resample`: [size, side], rows sum to 1."""
     scale = side / target
