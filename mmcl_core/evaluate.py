@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.engine.evaluation import Settings, evaluate
     from mmcl_core.engine.report import write_report
-    from mmcl_core.engine.results import default_folder, warn_of_another, write_results
+    from mmcl_core.engine.results import evaluation_folder, warn_of_another, write_results
 
     batch = _batch(options)
     if batch < 1 or min(options.threads, options.seed) < 0:
@@ -69,7 +69,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     )
     evaluation = evaluate(options.run, options.data, settings)
     run = options.run if options.run.is_dir() else None
-    out = options.out or default_folder(options.run, evaluation.report["data"]["name"], settings)
+    out = options.out or evaluation_folder(options.run, evaluation.report["data"]["name"], settings)
     warn_of_another(out, evaluation.report["data"])
     write_results(evaluation, out)
     try:

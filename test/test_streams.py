@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
-from small_models import CONFIG, METADATA, SIDE, make_crops
+from small_models import CONFIG, METADATA, SIDE, make_crops, make_model
 from small_streams import PAIR, RULES, make, pictures
 from torch import nn
 
@@ -141,8 +141,6 @@ def test_rules_that_cannot_be_are_refused(tmp_path):
 
 
 def test_files_without_the_entry_are_a_single_network(tmp_path):
-    from small_models import make_model
-
     path = tmp_path / "w.safetensors"
     weights.save_weights(path, make_model(), METADATA)
     state, metadata = weights.load_weights(path)

@@ -34,7 +34,7 @@ from mmcl_core.engine.evaluation import Evaluation, Settings
 from mmcl_core.modality import modality
 from mmcl_core.weights import WEIGHTS_NAME
 
-__all__ = ["default_folder", "warn_of_another", "write_results"]
+__all__ = ["evaluation_folder", "warn_of_another", "write_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ PICTURE_SIDE = 112
 BLOCK = 4096  # rows of the table that are made at a time
 
 
-def default_folder(run: Path, data: str, settings: Settings) -> Path:
+def evaluation_folder(run: Path, data: str, settings: Settings) -> Path:
     """Where the results of an evaluation go that is not told another place: in the run, or beside a file of weights.
 
     Args:
