@@ -1,6 +1,7 @@
 """Sweeps as a whole: their processes, and real ones that are killed and go on. Not tested: several GPUs."""
 
 import csv
+import fcntl
 import json
 import os
 import signal
@@ -109,6 +110,16 @@ def test_order_failures_and_devices(tmp_path):
     assert (cost["status"], cost["device"], cost["share"]) == (0, "x", 1)
     assert cost["seconds"] >= 0.1
     assert 0 < cost["cpu_seconds"] < cost["seconds"] + 1
+
+
+def test_what_another_sweep_is_at_comes_last(tmp_path):
+    tasks = tasks_of(tmp_path, ("a", "", ""), ("b", "", ""), ("c", "", ""))
+    (tmp_path / "a").mkdir()
+    with (tmp_path / "a" / "sweep.log").open("ab") as log:
+        fcntl.flock(log.fileno(), fcntl.LOCK_EX)
+        complete, outcomes = run_pool(tasks, ["x"])
+    assert complete
+    assert list(outcomes) == ["b", "c", "a"]
 
 
 def test_a_signal_stops_all_and_starts_no_more(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -76,7 +77,8 @@ def run_tasks(
     processes; it returns when they have ended.
 
     Args:
-        tasks: in the order in which to start them, as far as ``after`` allows.
+        tasks: in the order in which to start them, as far as ``after`` allows; those that a process of another sweep
+            is at come after the others.
         command: program and arguments of every process.
         slots: device of each place; the tasks on a device that is there twice share it.
         ended: called in this process after the end of each task that was started or given up.
@@ -99,9 +101,10 @@ def run_tasks(
                 for slot in range(len(slots)):
                     if asked or slot in running:
                         continue
-                    task = next((t for t in waiting if t.after not in open_keys or t.after in failed), None)
-                    if task is None:
+                    ready = [t for t in waiting if t.after not in open_keys or t.after in failed]
+                    if not ready:
                         break
+                    task = next((t for t in ready if not _is_taken(t.folder)), ready[0])
                     waiting.remove(task)
                     if task.after in failed:
                         failed.add(task.key)
@@ -129,6 +132,16 @@ def last_line(log: Path) -> str:
     except FileNotFoundError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:400]
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether a process, of another sweep, holds the lock of a task's log, see :mod:`mmcl_core.engine.sweep.worker`."""
+    with contextlib.suppress(OSError), (folder / "sweep.log").open("rb") as log:  # none yet, or no locks there
+        try:
+            fcntl.flock(log.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _start(task: Task, command: Sequence[str], device: str, share: int) -> _Running:

@@ -4,7 +4,8 @@ The job comes as one line of JSON on standard input: ``config``, ``device``, ``r
 ``split``, ``label`` and ``hide_camera`` of each) and ``cost``, see :func:`mmcl_core.engine.sweep.pool.run_tasks`. When
 the other end of standard input is closed, because the sweep has ended or was killed, the run saves its state and stops.
 Standard output is the log; it is locked, so that a second process for the same run waits until the first has ended,
-which costs the run nothing. Exit statuses are those of :mod:`mmcl_core.train`.
+which costs the run nothing (a sweep therefore begins with runs that nobody is at). Exit statuses are those of
+:mod:`mmcl_core.train`.
 """
 
 from __future__ import annotations
