@@ -91,10 +91,10 @@ def test_two_demonstrations_do_not_work_in_one_folder(tmp_path, command, written
     ("seconds", "without", "epochs"),
     [
         (70, "multiplies_bf16", 28),
-        (90, "multiplies_bf16", 21),
-        (130, "", 26),
+        (90, "multiplies_bf16", 23),
+        (150, "", 24),
         (0, "", 28),
-        (146, "bf16", 11),
+        (146, "bf16", 12),
         (500, "", 8),
     ],
 )
