@@ -133,6 +133,16 @@ def test_weights_are_not_tested_on_what_they_are_chosen_by(write, split, evaluat
     assert all(run.places for run in plan.runs.values()), "one without a cell would count as a pre-training"
 
 
+def test_what_weights_start_from_is_not_chosen_by_what_they_are_tested_on(write):
+    text = TABLE.replace("name: multi,", "name: multi, settings: {train.keep: best, data.val_split: test},")
+    text = text.replace("name: ce,", "name: ce, init_from: multi,")
+    plan = make_plan(read_table(write(text)), [0])
+    assert {(place.row, place.column) for place in plan.problems} == {
+        (row, column) for row in ("ce", "multi") for column in ("rgb", "depth")
+    }
+    assert all(problem.startswith("multi, ") for problem in plan.problems.values()), "whose choice it is"
+
+
 @pytest.mark.parametrize(("name", "option"), [("seed", "--seeds"), ("data.root", "--data")])
 def test_seed_and_data_are_no_settings_of_a_sweep(write, name, option):
     with pytest.raises(ConfigError, match=f"{name} of a sweep is given by {option}"):

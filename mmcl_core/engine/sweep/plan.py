@@ -241,7 +241,7 @@ class _Planner:
             run = self._run(place)
             own = self._test("", self._set_of(self.table.rows[place.row]), self.table.split, ())
             tests = [test for test in (own, *self.further) if modality in (test.modalities or (modality,))]
-            self._refuse_chosen(run.config, tests)
+            self._refuse_chosen(run, tests)
         except (ConfigError, DataError) as error:
             if needed and isinstance(error, DataError):
                 raise
@@ -283,14 +283,16 @@ class _Planner:
         config = override(config, self.overrides, "command line")
         return override(config, {"seed": place.seed, "data.root": str(self._set_of(row))}, where)
 
-    def _refuse_chosen(self, config: Config, tests: Sequence[Test]) -> None:
-        """Refuse to test weights on what they are chosen by."""
-        data, content = config.data, self._content(Path(config.data.root))[0]
+    def _refuse_chosen(self, run: Run, tests: Sequence[Test]) -> None:
+        """Refuse to test weights on what they, or those that they start from, are chosen by."""
+        if run.source:
+            self._refuse_chosen(self.runs[run.source], tests)
+        data, content = run.config.data, self._content(Path(run.config.data.root))[0]
         for test in tests:
-            if config.train.keep == "best" and (test.content, test.split) == (content, data.val_split):
+            if run.config.train.keep == "best" and (test.content, test.split) == (content, data.val_split):
                 raise ConfigError(
-                    f"train.keep=best chooses weights by data.val_split={data.val_split}, and that split of "
-                    f"{test.folder} is what they are tested on; choose by another (data.val_split, or '' with "
+                    f"{run.title}: train.keep=best chooses weights by data.val_split={data.val_split}, and that split "
+                    f"of {test.folder} is what they are tested on; choose by another (data.val_split, or '' with "
                     "data.val_fraction=0.1), or take train.keep=last"
                 )
 
