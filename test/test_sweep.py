@@ -16,13 +16,14 @@ import yaml
 from small_tables import TABLE, data, write
 from tiny import wait_for
 
+import mmcl_core
 from mmcl_core import sweep as command
 from mmcl_core.config import to_dict
 from mmcl_core.engine.runfolder import read_config
 from mmcl_core.engine.sweep.costs import read_costs
 from mmcl_core.engine.sweep.plan import make_plan
 from mmcl_core.engine.sweep.pool import Outcome, Task, last_line, run_tasks
-from mmcl_core.engine.sweep.session import Session
+from mmcl_core.engine.sweep.session import Session, publish
 from mmcl_core.engine.sweep.table import read_table
 
 __all__ = ["data", "write"]  # fixtures
@@ -71,8 +72,8 @@ with open(job["log"], "a") as log:
     if job["do"] == "fail":
         print("error: it broke", flush=True)
         sys.exit(3)
-    if job["do"] == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if job["do"] in ("SIGKILL", "SIGTERM"):
+        os.kill(os.getpid(), getattr(signal, job["do"]))
     time.sleep(1.0 if job["do"] == "longer" else 0.1)
     log.write(f"-{job['name']}\\n")
 """
@@ -93,15 +94,17 @@ def run_pool(tasks, slots):
 
 
 def test_order_failures_and_devices(tmp_path):
-    specs = [("late", "", "a"), ("a", "", ""), ("b", "fail", ""), ("c", "", "b"), ("d", "", "c"), ("e", "die", "")]
+    specs = [("late", "", "a"), ("a", "", ""), ("b", "fail", ""), ("c", "", "b"), ("d", "", "c")]
+    specs += [("e", "SIGKILL", ""), ("f", "SIGTERM", "")]
     complete, outcomes = run_pool(tasks_of(tmp_path, *specs), ["x", "y"])
     assert complete
     assert {key: outcome.state for key, outcome in outcomes.items()} == {
-        **{"late": "done", "a": "done"}, **dict.fromkeys("bcde", "failed")
+        **{"late": "done", "a": "done"}, **dict.fromkeys("bcdef", "failed")
     }  # fmt: skip
     assert outcomes["b"].reason == "it broke (exit status 3)"
     assert outcomes["c"].reason == outcomes["d"].reason == "the run it starts from failed"
     assert "killed by SIGKILL" in outcomes["e"].reason
+    assert "killed by SIGTERM" in outcomes["f"].reason, "not by this sweep, which did not ask it to stop"
     events = (tmp_path / "log").read_text().split()
     assert events.index("-a") < events.index("+late")
     assert not {"+c", "+d"} & set(events)
@@ -152,6 +155,16 @@ def test_a_signal_finds_a_run_that_has_ended_since_it_was_looked_at(tmp_path):
     assert read_costs(tmp_path / "long")[0]["status"] == 0
 
 
+def test_processes_use_this_very_package_where_another_copy_would_be_found(tmp_path, monkeypatch):
+    (tmp_path / "mmcl_core").mkdir()
+    (tmp_path / "mmcl_core" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)
+    child = (sys.executable, "-c", "import mmcl_core, sys; sys.stdin.read(1); print(mmcl_core.__file__)")
+    run_tasks([Task("a", tmp_path / "a", {})], child, ["cpu"], lambda task, outcome: None)
+    assert last_line(tmp_path / "a" / "sweep.log") == mmcl_core.__file__
+
+
 def figures_of(path):
     """Lines of runs.csv without the costs."""
     return [
@@ -193,6 +206,39 @@ def test_a_run_that_was_never_started_has_no_log_to_name(write, tmp_path, monkey
     first, second = (record.message for record in caplog.records if " failed: why" in record.message)
     assert "sweep.log" in first
     assert "log" not in second
+
+
+def test_a_chosen_row_that_cannot_run_is_no_success_and_others_are_no_matter(write, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmcl_core.engine.sweep.session.run_tasks", lambda *_: True)
+    monkeypatch.setattr(Session, "write", lambda session: None)
+    table = read_table(write(TABLE.replace("name: multi, ", "name: multi, settings: {optim.lrr: 1}, ")))
+    plans = [make_plan(table, [0], [name]) for name in ("multi", "ce")]
+    assert [Session(plan, tmp_path / "out", ["cpu"]).run() for plan in plans] == [False, True]
+
+
+@pytest.mark.parametrize(("given", "threads"), [(0, max(1, len(os.sched_getaffinity(0)) // 2)), (7, 7)])
+def test_runs_side_by_side_share_the_cores_unless_told_otherwise(write, tmp_path, monkeypatch, given, threads):
+    jobs = []
+
+    def note(tasks, *others):
+        jobs.extend(task.job for task in tasks)
+        return True
+
+    monkeypatch.setattr("mmcl_core.engine.sweep.session.run_tasks", note)
+    monkeypatch.setattr(Session, "write", lambda session: None)
+    plan = make_plan(read_table(write()), [0], overrides={"train.threads": given})
+    Session(plan, tmp_path / "out", ["cpu"] * 2).run()
+    assert {job["config"]["train"]["threads"] for job in jobs} == {threads}
+
+
+def test_plots_that_a_table_has_no_more_are_published_no_more(tmp_path):
+    made, place = tmp_path / "out" / "table", tmp_path / "site" / "table"
+    for folder, names in ((made, ["plot.png", "table.md", "notes.log"]), (place, ["plot-gone.png", "own.txt"])):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).touch()
+    publish(made, tmp_path / "site")
+    assert sorted(path.name for path in place.iterdir()) == ["own.txt", "plot.png", "table.md"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from tiny import wait_for
 
-from mmcl_core.cli import EXIT_ERROR
+from mmcl_core.cli import EXIT_ERROR, EXIT_STOPPED
 from mmcl_core.engine.sweep import costs
 from mmcl_core.engine.sweep.costs import Meter, family_seconds, read_costs, write_end
 from mmcl_core.engine.sweep.pool import Task, past_failure, run_tasks
@@ -131,6 +131,13 @@ def test_an_end_that_nobody_saw_is_no_failure(clock, tmp_path):
     write_end(tmp_path, {**FACTS, "process": "before"}, 1, 1.0, 1.0)
     assert past_failure(tmp_path) == "it broke (exit status 1)"
     Meter(tmp_path, FACTS).write()
+    assert past_failure(tmp_path) == ""
+
+
+@pytest.mark.parametrize("status", [0, EXIT_STOPPED, -signal.SIGTERM])
+def test_a_run_that_was_asked_to_stop_has_not_failed(clock, tmp_path, status):
+    (tmp_path / "sweep.log").write_text("error: it broke\n")
+    write_end(tmp_path, FACTS, status, 1.0, 1.0)
     assert past_failure(tmp_path) == ""
 
 

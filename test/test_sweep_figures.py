@@ -241,6 +241,8 @@ def test_signs_that_differ_and_points(write, tmp_path):
     mean = one.mean(one.lines[0], "rgb")
     assert math.isnan(mean.std)
     assert "| ce, 50 % of the labels | 50.00 | 92.5 |" in pages.markdown(one)
+    assert "| multi - ce, 50 % of the labels | +10.00 | -22.50 |" in pages.markdown(one), "one seed has but one sign"
+    assert {row["std"] for row in csv.DictReader(pages.csv_of_table(one).splitlines())} == {""}
 
 
 @pytest.fixture

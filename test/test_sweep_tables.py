@@ -249,6 +249,16 @@ def test_sources_come_first_and_are_shared(write):
     assert plan.runs[multi.source].tests == []
 
 
+def test_a_cell_may_start_from_another_row_than_its_row_does(write):
+    text = TABLE.replace("name: multi, ", "name: multi, init_from: first, ")
+    text = text.replace("depth: 86.1", "depth: {paper: 86.1, init_from: second}") + "pretraining:\n"
+    for name, share in (("first", 0), ("second", 0.5)):
+        text += f"  - {{name: {name}, settings: {{data.label_share: {share}, train.target: both}}}}\n"
+    plan = make_plan(read_table(write(text)), [0])
+    runs = [plan.runs[plan.keys[Place("multi", column, None, 0)]] for column in ("rgb", "depth")]
+    assert [plan.runs[run.source].title for run in runs] == ["first, rgb, seed 0", "second, depth, seed 0"]
+
+
 def test_runs_are_named_by_content(write, data, tmp_path):
     """Equal cells share a run, across tables too; another seed, set or source is another run."""
     table = read_table(write())
@@ -277,6 +287,15 @@ def test_runs_are_named_by_content(write, data, tmp_path):
     assert make_plan(table, [1], overrides=start).keys[place] == named[0]
     other_set = tiny.make_set(tmp_path / "other", samples=38)
     assert make_plan(table, [1], data=[str(other_set)]).keys[place] != keys[place]
+
+
+def test_runs_are_named_by_the_content_of_the_weights_of_their_backbone(write, tmp_path):
+    table, keys = read_table(write()), []
+    for name, content in (("a.pth", b"one"), ("b.pth", b"two"), ("moved.pth", b"one")):
+        (tmp_path / name).write_bytes(content)
+        start = {"model.backbone": "resnet18", "model.backbone_weights": str(tmp_path / name)}
+        keys.append(make_plan(table, [0], overrides=start).keys[Place("ce", "rgb", None, 0)])
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_runs_of_a_method_that_did_something_else_are_not_taken(write, monkeypatch):
@@ -315,6 +334,11 @@ def test_sets_that_are_not_there(write, tmp_path):
     plan = make_plan(read_table(write(text)), [0])
     assert plan.left_out == ("real crops: no prepared set in /nowhere",)
     assert {len(run.tests) for run in plan.runs.values()} == {1}
+
+
+def test_the_home_folder_is_known_in_the_folders_of_sets(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_table(write(TABLE.replace("SET", "~/set"))).sets == {"tiny": f"{tmp_path}/set"}
 
 
 ON_OTHER_DATA = [f"table{n}_rendered" for n in (1, 2, 3, 4)]
