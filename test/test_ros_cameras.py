@@ -182,6 +182,14 @@ def test_a_change_of_the_part_that_is_read_is_a_change_of_the_calibration():
     assert [track.at(stamp).roi.x_offset for stamp in (0, 1)] == [0, 10]
 
 
+def test_so_is_a_change_of_how_many_pixels_are_joined():
+    track = CameraTrack()
+    for stamp, binning in enumerate([(1, 1), (2, 1), (2, 2)]):
+        track.add(camera_info(640, 480, 500.0, 319.5, 239.5, stamp_ns=stamp, binning=binning))
+    found = [track.at(stamp) for stamp in range(3)]
+    assert [(info.binning_x, info.binning_y) for info in found] == [(1, 1), (2, 1), (2, 2)]
+
+
 def test_uncalibrated_camera_is_told_as_unknown():
     recognizer = FakeRecognizer()
     ask([LEFT], depth=depth(), recognizer=recognizer)

@@ -116,6 +116,14 @@ def test_holes_in_depth():
     assert ask(depth=holed, min_depth_valid=3 / 40).answers[0].result is Result.ACCEPTED
 
 
+def test_the_modality_of_a_frame_is_that_of_most_of_its_answers():
+    picture = np.full((60, 80), 500, np.uint16)
+    picture[:, 40:] = 0
+    result = ask([LEFT, RIGHT, RIGHT], rgb=colour(), depth=image(picture, "16UC1"))
+    assert [answer.modality for answer in result.answers] == ["rgbd", "rgb", "rgb"]
+    assert result.modality == "rgb"
+
+
 def test_a_box_without_any_reading_is_not_looked_at_whatever_is_asked_for():
     picture = np.full((60, 80), 500, np.uint16)
     picture[:, :40] = 0

@@ -118,6 +118,13 @@ def test_rate_and_percentiles():
         np.testing.assert_allclose(percentiles({"x": seconds})["x"], expected)
 
 
+def test_a_single_late_picture_does_not_change_the_delay_of_a_sensor():
+    health = Health()
+    for now, delay in enumerate((0.1, 0.2, 5.0)):
+        health.observe(now, delay)
+    assert health.delay() == 0.2
+
+
 @pytest.mark.parametrize(("back", "state"), [(0.01, State.ALIVE), (0.4, State.ALIVE), (0.6, State.RECOVERING)])
 def test_a_small_step_back_of_the_clock_takes_no_sensor_for_lost(back, state):
     """Two who publish a simulated clock: the sensor whose picture came last would be left out for a second."""

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-from ros_fakes import Robot
+from ros_fakes import Robot, item
 
 from mmcl_ros.health import State
-from mmcl_ros.ledger import find_problems
-from mmcl_ros.pairing import LATEST_S, SLOWEST_S
+from mmcl_ros.ledger import LONELY, find_problems
+from mmcl_ros.pairing import LATEST_S, SLOWEST_S, Pairer
 from mmcl_ros.parameters import PARAMETERS
 from mmcl_ros.qos import Link
 
@@ -51,6 +51,16 @@ def test_a_detector_that_has_just_appeared_is_not_silent_yet():
         assert "no regions" not in find_problems(robot.intake, links)
         robot.run(3, "rgb")
         assert "no regions have come for 7 s" in find_problems(robot.intake, links)["no regions"]
+
+
+def test_the_time_in_which_nobody_listened_is_no_silence_of_a_detector():
+    robot = Robot("rgb", roi_source="detections", wanted=("rgb",))
+    links = {"detections": SimpleNamespace(topic="/detections", link=Link(State.ALIVE))}
+    robot.run(4, "rgb")
+    robot.now += 60
+    robot.intake.start_over()
+    robot.run(4, "rgb")
+    assert "no regions" not in find_problems(robot.intake, links)
 
 
 HOUR_S = 3600
@@ -154,6 +164,34 @@ def test_a_slow_detector_and_late_delivery_are_still_told():
         robot.send("rgb")
         robot.send("depth", stamp=round((robot.now - 0.4) * 1e9))
     assert "raise max_wait" in told(robot)
+
+
+@pytest.mark.parametrize("ahead", ["rgb", "depth"])
+def test_a_request_is_as_late_as_it_is_for_the_sensor_that_has_gone_farthest(ahead):
+    made = Pairer(0.02, 0.1, history=1.0)
+    made.expect("regions", ["rgb", "depth"], ["rgb", "depth"])
+    for number in range(41):
+        for name in ("rgb", "depth"):
+            if number <= 30 or name == ahead:
+                made.add(name, item(100 * number))
+    made.add("regions", item(500, received=4.0))
+    assert made.ready(4.2)[0].late == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize(("behind", "slow"), [(4.9, True), (5.1, False)])
+def test_what_the_longest_wait_would_not_bring_is_not_called_slow(behind, slow):
+    made = Pairer(0.02, wait=SLOWEST_S - 5)
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    made.add("depth", item(20_000 - 1000 * behind))
+    made.add("rgb", item(20_000))
+    assert made.ready(30.0)[0].slow is slow
+
+
+@pytest.mark.parametrize("lonely", [LONELY - 1, LONELY])
+def test_so_many_requests_in_a_row_without_a_partner_are_a_fault(lonely):
+    robot = Robot("rgbd")
+    robot.intake.pairer.counters.lonely = lonely
+    assert bool(told(robot)) == (lonely == LONELY)
 
 
 def test_lateness_ends_where_parameters_cannot_follow():

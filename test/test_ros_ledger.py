@@ -1,11 +1,14 @@
 """What is counted of an answer, and what is said of it; no ROS needed."""
 
+from types import SimpleNamespace
+
 import pytest
 from ros_fakes import Robot
 
 from mmcl_ros.frames import NAME_IT, NO_CAMERA, Answer, FrameAnswer, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.ledger import Ledger, find_problems
+from mmcl_ros.qos import Link
 
 PICTURES = {"rgb": "a picture", "depth": "another"}
 
@@ -94,6 +97,7 @@ def test_a_lost_answer_is_said_and_counts_where_a_topic_waits_for_it(counts):
     ledger.lose("a defect", 1.0, counts)
     assert (ledger.processed, ledger.failed) == (1 + counts, counts)
     assert ledger.active == ("" if counts else "rgb")
+    assert ledger.rate.value(1.0) == counts, "one a second, that of the answer before and this one"
     assert ledger.take_events() == {"answer lost": "a defect"}
 
 
@@ -102,6 +106,26 @@ def test_one_of_several_publishers_that_cannot_be_heard_is_said_while_pictures_c
     robot.intake.health["rgb"].link = (State.ALIVE, "/rgb: /b publishes best effort, but qos asks for reliable")
     robot.run(1, "rgb")
     assert "/b publishes best effort" in find_problems(robot.intake, {})["rgb quality of service"]
+
+
+@pytest.mark.parametrize("modality", ["auto", "rgbd"])
+def test_who_asked_for_both_sensors_is_not_told_to_do_without_one(modality):
+    robot = Robot(modality)
+    robot.intake.health["depth"].link = (State.NO_PUBLISHER, "nobody publishes /depth")
+    robot.run(1, "rgb")
+    words = find_problems(robot.intake, {})["depth no publisher"]
+    assert ("without that sensor set modality to rgb" in words) == (modality == "auto")
+
+
+def test_a_detector_that_cannot_be_heard_is_said_and_that_there_is_none_is_not():
+    robot = Robot("rgb", roi_source="auto", wanted=("rgb",))
+    robot.run(1, "rgb")
+    mismatch, none = (
+        find_problems(robot.intake, {"detections": SimpleNamespace(link=Link(state, "why"))})
+        for state in (State.MISMATCH, State.NO_PUBLISHER)
+    )
+    assert mismatch == {"no regions": "why; until that is right, regions are the node's own"}
+    assert none == {}
 
 
 def test_requests_that_a_full_queue_has_dropped_are_said():

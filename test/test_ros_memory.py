@@ -133,6 +133,14 @@ def test_no_more_jobs_wait_than_there_is_memory_for_their_pictures(size, kept):
     assert (len(queue), queue.held) == (0, 0)
 
 
+def test_more_jobs_than_the_limit_wait_only_until_those_that_came_at_once_are_worked_off():
+    queue = Backlog(2, bursts=True)
+    assert queue.put([job(1) for _ in range(5)]) == 0
+    for _ in range(3):
+        queue.take()
+    assert [queue.put([job(1)]) for _ in range(3)] == [1, 1, 1]
+
+
 def test_a_picture_that_several_requests_share_is_weighed_once():
     """As of two detectors, or of a slow sensor beside a fast one."""
     queue, shared = Backlog(1000, memory=1000), SimpleNamespace(data=bytes(600))
@@ -170,6 +178,16 @@ def held(pairer):
     items = [item for stream in streams for item in (*stream.items, *stream.past)]
     items += [item for _, item in pairer._pending]
     return sum({id(item): item.size for item in items}.values())
+
+
+def test_a_request_that_could_not_wait_for_lack_of_room_is_due_at_once():
+    made = Pairer(0.02, 5.0, capacity=2)
+    made.expect("rgb", ["rgb", "depth"], ["rgb", "depth"])
+    for n in range(3):
+        made.add("rgb", item(100 * n))
+    assert made.deadline() < 0.2
+    assert [group.hurried for group in made.ready(0.2)] == [True]
+    assert made.deadline() == 0.1 + 5.0
 
 
 @pytest.mark.parametrize("jumps", [False, True])

@@ -207,6 +207,18 @@ def test_never_paired_reports_the_smallest_gap():
     assert groups[-1].gap == pytest.approx(0.037)
 
 
+def test_requests_that_lack_a_partner_are_counted_in_a_row():
+    made = pairer()
+    for n in range(3):
+        made.add("rgb", item(100 * n))
+    made.ready(1.0)
+    assert made.counters.lonely == 3
+    made.add("rgb", item(1000))
+    made.add("depth", item(1000))
+    made.ready(1.0)
+    assert made.counters.lonely == 0
+
+
 def test_a_partner_that_is_delivered_late_is_no_fault_of_the_stamps():
     """Equal stamps, depth handed over 167 ms after colour: what lies 100 ms off is an older picture."""
     made = pairer()
@@ -329,6 +341,18 @@ def test_zero_stamped_request_takes_the_newest_picture():
     made.add("detections", Item(0, "boxes", 0.14))
     assert made.ready(0.14)[0].partners["rgb"].stamp == 133 * MS
     assert made.counters.smallest_gap is None, "of stamps nothing was learnt"
+
+
+def test_a_request_without_a_stamp_is_no_jump_of_its_stream():
+    """After a jump a request waits for pictures that are yet to follow; here they have long gone past it."""
+    made = Pairer(0.02, 0.1)
+    made.expect("detections", ["rgb"], ["rgb"])
+    made.add("detections", item(1000))
+    made.add("rgb", item(1000))
+    made.add("detections", Item(0, "boxes", 1.1))
+    made.add("rgb", item(1200))
+    made.add("detections", item(1150, received=1.2))
+    assert [len(group.partners) for group in made.ready(1.2)] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("step", [33, 0])
