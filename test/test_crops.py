@@ -82,6 +82,18 @@ def test_boxes_are_cut_as_the_node_cuts_them(box):
         np.testing.assert_array_equal(images[name], detections.cut(picture, window))
 
 
+@pytest.mark.parametrize("box", [(1, 2, 4, 5), (1, 2, 5, 4), (0, 0, 3, 8)])
+def test_a_window_moves_with_its_box_pixel_by_pixel(box):
+    first = robot_crops.square_around(box, 1.2)
+    for step in range(5):
+        moved = robot_crops.square_around(tuple(edge + step for edge in box), 1.2)
+        assert moved == tuple(edge + step for edge in first)
+
+
+def test_a_window_has_a_pixel_at_least():
+    assert robot_crops.square_around((3, 4, 5, 5), 0.1) == (4, 4, 5, 5)
+
+
 def test_small_and_outside_rectangles_are_no_crops():
     rule = CropRule(16, min_side=10)
     assert rule.region((0, 0, 9, 9), height=40, width=40) is None

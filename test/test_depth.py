@@ -116,6 +116,14 @@ def test_metric_size_does_not_depend_on_resolution_or_distance():
     assert (unknown == 0).all()
 
 
+def test_crops_of_metres_are_as_large_as_sizes_are_told():
+    """Eight metres across: X and Y are told up to 0.4 m, the extent up to 1.92 m."""
+    metres, camera = torch.full((1, 1, 32, 32), 4000.0), torch.tensor([[16.0, 16.0, 15.5, 15.5]])
+    offsets = encodings.metric_offsets(metres, camera)
+    assert (offsets.min(), offsets.max()) == (-4, 4)
+    assert (encodings.log_extent(metres, camera) == 3).all()
+
+
 def test_width_and_height_have_their_own_focal_length_and_number_of_pixels():
     plain = torch.full((1, 1, 20, 80), 500.0)
     extent = encodings.log_extent(plain, torch.tensor([[400.0, 100.0, 39.5, 9.5]]))

@@ -19,7 +19,7 @@ def answers():
 
 
 def test_softmax_and_temperature():
-    probabilities = metrics.softmax([[1.0, 2.0, 3.0], [1000.0, 0.0, 0.0]], temperature=2.0)
+    probabilities = metrics.softmax([[1.0, 2.0, 3.0], [2000.0, 0.0, 0.0]], temperature=2.0)
     powers = [math.exp(x / 2) for x in (1, 2, 3)]
     np.testing.assert_allclose(probabilities[0], [p / sum(powers) for p in powers])
     np.testing.assert_allclose(probabilities[1], [1, 0, 0], atol=1e-12)
@@ -100,6 +100,10 @@ def test_fuse_is_the_renormalised_geometric_mean(answers):
         metrics.fuse([rgb, depth[:3]])
     with pytest.raises(InputError):
         metrics.fuse([])
+
+
+def test_of_modalities_that_rule_out_the_class_of_the_other_neither_wins():
+    np.testing.assert_allclose(metrics.fuse([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]]), [[0.5, 0.5, 0.0]], atol=1e-9)
 
 
 def test_acceptance_and_separation_are_those_of_loops():
@@ -185,6 +189,7 @@ def test_a_share_of_all_or_none_has_an_exact_bound():
     assert (1 - none.high) ** 26 == pytest.approx(0.025)
     few = metrics.summarise(right[0][:, :5], np.zeros(26, int), resamples=50)["top5"]
     assert few == (1, 1, 1), "right by definition among five classes"
+    assert ["top5" in metrics.titles(classes) for classes in (5, 6)] == [False, True]
 
 
 def test_intervals_and_calibration_have_the_level_and_the_bins_that_are_asked_for(answers):

@@ -241,6 +241,7 @@ RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
         ({"depth": [DEPTH], "camera": (500, 500, 4, 4)}, "4 cameras for 1 crops"),
         ({"depth": [DEPTH], "camera": [(500, 500, 4)]}, r"camera\[0\]"),
         ({"depth": [DEPTH], "camera": [(0, 500, 4, 4)]}, "positive"),
+        ({"depth": [DEPTH], "camera": [(500, -500, 4, 4)]}, "positive"),
         ({"depth": [DEPTH], "camera": [(500, 500, np.nan, 4)]}, "finite"),
         ({"depth": [DEPTH], "camera": ["500,500,4,4"]}, r"camera\[0\] is '500,500,4,4'; four"),
         ({"depth": [DEPTH], "camera": [[500, [500], 4, 4]]}, r"camera\[0\]"),
