@@ -49,6 +49,7 @@ def data(tmp_path_factory):
         (["loss.contrastive_weight=-1"], "loss.contrastive_weight is -1"),
         (["loss.agreement_weight=1", "method=supervised"], "take method=mmcl"),
         (["train.keep=best", "data.val_fraction=0"], "val_fraction"),
+        (["train.keep=best", "train.validate_every=0"], "train.keep=best chooses by validation, and there is none"),
         (["train.keep=best", "data.label_share=0"], "no training sample has a label in this run; take train.keep=last"),
         (["optim.ema=1.5"], "optim.ema is 1.5"),
         (["optim.lr=.inf"], "optim.lr is inf; it must be finite"),
@@ -242,7 +243,7 @@ def test_training_without_validation_is_told_unless_it_is_meant(tmp_path, caplog
     [
         (("model.metric_size=true",), ("rgb", "depth"), 1.0, True),
         (("model.depth_encoding=normals",), ("depth",), 0.6, True),
-        (("model.depth_encoding=normals",), ("depth",), 0.4, False),
+        (("model.depth_encoding=normals",), ("depth",), 0.5, False),
         (("model.metric_size=true",), ("rgb",), 1.0, False),
         ((), ("rgb", "depth"), 1.0, False),
     ],
