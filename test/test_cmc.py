@@ -186,8 +186,16 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
     assert (contrast.momentum, probe.momentum) == (0.8, 0.8)
     assert (contrast.milestones, contrast.gamma) == ((120, 160, 200), 0.1)
     assert (probe.milestones, probe.gamma) == ((30, 40, 50), 0.2)
-    method, _ = build("cmc.probe_epochs=0", "data.label_share=0")
-    assert [stage.name for stage in method.stages()] == ["contrast"]
+
+
+def test_the_contrast_needs_no_labels_and_nothing_can_answer_before_the_probe():
+    method, _ = build()
+    assert [(stage.name, stage.self_supervised, stage.validates) for stage in method.stages()] == [
+        ("contrast", True, False), ("probe", False, True),
+    ]  # fmt: skip
+    for epochs in (0, 5):
+        method, _ = build(f"cmc.probe_epochs={epochs}", "data.label_share=0")
+        assert [stage.name for stage in method.stages()] == ["contrast"]
 
 
 @pytest.mark.parametrize("negatives", [5, COUNT - 1, 1000])

@@ -44,6 +44,8 @@ def test_impossible_settings_are_refused(name, overrides, message):
 def test_an_untaught_teacher_is_refused():
     with pytest.raises(ConfigError, match=r"hallucination\.alone_epochs"):
         build("hallucination", "hallucination.alone_epochs=0", "hallucination.together_epochs=0")
+    for one in ("alone", "together"):  # in one of them it was taught
+        build("hallucination", f"hallucination.{one}_epochs=0")
 
 
 def test_stages_of_no_epochs_are_left_out():
