@@ -70,6 +70,15 @@ def test_what_was_trained_is_finetuned_gently(name):
     assert (rates["alone"], rates["together"], rates["finetune"]) == pytest.approx((0.02, 0.002, 0.002))
 
 
+@pytest.mark.parametrize(("name", "stage"), [("hallucination", "together"), ("pix2pix", "alone")])
+def test_class_logits_that_streams_give_together_are_not_clipped(name, stage):
+    method, _ = build(name, "loss.logit_clip=1", "loss.logit_regulariser=1")
+    pair = batch_for(method, stage_of(method, stage))
+    logits = 10 * torch.randn(BATCH, len(tiny.CLASSES), generator=torch.Generator().manual_seed(3))
+    expected = F.cross_entropy(logits, pair.labels, ignore_index=-1)
+    assert method.joint([logits - 1, logits + 1], pair).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 CHANGES = {
     ("pix2pix", "gan"): ("discriminator.", "network.generators."),
     ("pix2pix", "alone"): ("network.streams.",),
