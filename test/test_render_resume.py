@@ -43,6 +43,7 @@ def test_a_killed_command_goes_on_to_the_same_set(meshes, whole, tmp_path, capsy
         (meshes, ("--resume", "--size", "32"), "made with other options"),
         (meshes, ("--resume", "--piles", "0.5"), "made with other options"),
         (meshes, ("--resume", "--shard", "0/2"), "made with other --shard; give the same to go on"),
+        (meshes, ("--resume", "--split", "val=0.2,test=0.2,train=0.6"), "made with other --split; give the same"),
         (other, ("--resume",), "made with other meshes (or read by another version); give the same to go on"),
     ):
         assert run(source, tmp_path / "set", *more) == 2
