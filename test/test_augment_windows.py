@@ -91,7 +91,7 @@ def test_what_befalls_depth_is_drawn_apart():
     assert moved[dropped].max() > 150
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 64), (50, 51)])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 64), (50, 51), (40, 52)])
 def test_evaluation_takes_the_middle_of_pictures_that_are_not_square(height, width):
     """The shorter side is resized, the longer one by the same factor: nothing is stretched."""
     generator = torch.Generator().manual_seed(0)
