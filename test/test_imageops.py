@@ -118,12 +118,32 @@ def test_moves_as_pil(name):
     assert (result != expected).any(1).float().mean() < 5e-3
 
 
-def test_rotation_as_torchvision():
-    batch = pictures(64)
+@pytest.mark.parametrize("height", [64, 40])
+def test_rotation_as_torchvision(height):
+    batch = pictures(64)[:, :, :height].contiguous()
     for n, degrees in enumerate(ANGLES.tolist()):
-        result = imageops.affine(batch[n : n + 1], imageops.rotation(ANGLES[n : n + 1], (64, 64)))
+        result = imageops.affine(batch[n : n + 1], imageops.rotation(ANGLES[n : n + 1], (height, 64)))
         expected = TF.rotate(batch[n : n + 1], degrees)
         assert (result != expected).any(1).float().mean() < 5e-3
+
+
+@pytest.mark.parametrize("table", [imageops.autocontrast_table, imageops.equalize_table])
+@pytest.mark.parametrize("other", [0, 255])
+def test_pixels_that_do_not_count_change_no_table(table, other):
+    """As of the pixels that count alone, whatever lies beside them."""
+    image = pictures()[:, :1, :, :20].contiguous()
+    beside = torch.cat([image, torch.full_like(image, other)], dim=3)
+    use = torch.arange(40).expand(beside.shape) < 20
+    assert torch.equal(table(beside, use), table(image))
+
+
+def test_levels_with_fractions_lie_on_the_line_between_two_entries():
+    table = (torch.arange(256) * 3 % 256).view(1, 1, 256)
+    levels = torch.tensor([0.0, 0.25, 84.5, 85.5, 170.75, 253.5, 254.0, 254.5, 255.0]).view(1, 1, 3, 3)
+    expected = np.interp(levels.flatten().numpy(), np.arange(256), table.flatten().numpy())
+    np.testing.assert_allclose(imageops.lookup_between(levels, table).flatten().numpy(), expected)
+    last = torch.where(torch.arange(256) == 255, 0, 9).view(1, 1, 256)
+    assert imageops.lookup_between(torch.full((1, 1, 1, 1), 254.5), last).item() == 4.5
 
 
 def test_posterize_to_no_bits_is_black():
