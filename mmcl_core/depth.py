@@ -219,9 +219,9 @@ def _line_sums(plane: Tensor, radius: int, degree: int, dim: int) -> list[Tensor
     sums = [plane.clone(), *(torch.zeros_like(plane) for _ in range(degree))]
     for step in range(1, radius + 1):
         ahead, behind = padded.narrow(dim, radius + step, size), padded.narrow(dim, radius - step, size)
-        even, odd = ahead + behind, ahead - behind
+        by_parity = (ahead + behind, ahead - behind) if degree else (ahead + behind,)
         for power, total in enumerate(sums):
-            total.add_(odd if power % 2 else even, alpha=step**power)
+            total.add_(by_parity[power % 2], alpha=step**power)
     return sums
 
 
