@@ -28,6 +28,7 @@ def printed(path):
 
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/data_sets.md", "docs/ros.md", "mmcl_core/models/README.md")
+RESULTS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "results").glob("*.md")))
 EVERYWHERE = [(page, words) for page in PAGES for words in printed(page)]
 
 
@@ -50,7 +51,7 @@ def test_options_that_are_printed_exist(page, words, capsys):
             assert (ROOT / word).is_file(), f"{page}: {word}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "results/README.md", "results/real_crops.md", "results/unknown_objects.md"])
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS])
 def test_links_lead_somewhere(page):
     """To files that exist, and to headings of theirs."""
     if not (ROOT / "results").is_dir():
@@ -87,7 +88,10 @@ def test_settings_load(words):
         check_settings(load(ROOT / option(words, "--config"), [word for word in words[1:] if "=" in word]), 1)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data_sets.md", "results/README.md", "results/real_crops.md"])
+WITH_SETTINGS = ("README.md", "docs/data_sets.md", *(f"results/{name}.md" for name in ("README", "beyond_the_paper")))
+
+
+@pytest.mark.parametrize("page", [*WITH_SETTINGS, "results/real_crops.md"])
 def test_settings_that_a_page_names_are_settings(page):
     """Also those in sentences and tables."""
     if not (ROOT / page).exists():
