@@ -10,6 +10,7 @@ ros2 launch mmcl_ros demo.launch.py bag:=recorded/bag truth:=recorded/truth.csv 
 from __future__ import annotations
 
 import os
+import shlex
 
 from launch.actions import (
     DeclareLaunchArgument,
@@ -27,20 +28,26 @@ from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
 
-CAMERA = {
-    "rgb_topic": "/camera/color/image_raw",
-    "depth_topic": "/camera/aligned_depth_to_color/image_raw",
+# Arguments of the recognizer that are otherwise here than there, with their descriptions.
+USUAL = {
+    "rgb_topic": ("/camera/color/image_raw", "colour pictures of the bag"),
+    "depth_topic": ("/camera/aligned_depth_to_color/image_raw", "depth pictures of the bag"),
+    "policy": ("every", "every: all pictures are answered; latest: the newest only"),
+    "roi_source": ("detections", "where regions come from"),
+    "overlay": ("true", "start the overlay, too"),
 }
 
 
 def make_player(context: LaunchContext) -> list:
     """The player, and the end of the demonstration when it is done."""
     truth = LaunchConfiguration("truth").perform(context)
+    python = os.path.expanduser(LaunchConfiguration("python").perform(context))
     player = Node(
         package="mmcl_ros",
         executable="play_bag",
+        namespace=LaunchConfiguration("namespace"),
         arguments=["--bag", LaunchConfiguration("bag"), *(["--truth", truth] if truth else [])],
-        prefix=os.path.expanduser(LaunchConfiguration("python").perform(context)),
+        prefix=shlex.quote(python) if python else None,
         output="screen",
     )
     return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[Shutdown()]))]
@@ -54,17 +61,15 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("truth", default_value="", description="CSV of true boxes"),
         DeclareLaunchArgument("model", description="run folder or weights file"),
         DeclareLaunchArgument("modality", default_value="auto", description="auto, rgb, depth, rgbd"),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of nodes and topics"),
         DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
+        *(DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in USUAL.items()),
     ]
     dds = PathJoinSubstitution([share, "config", "fastdds.xml"])
     recognizer = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "recognizer.launch.py"])),
         launch_arguments={
-            **{name: LaunchConfiguration(name) for name in ("model", "modality", "python")},
-            **CAMERA,
-            "policy": "every",
-            "roi_source": "detections",
-            "overlay": "true",
+            name: LaunchConfiguration(name) for name in ("model", "modality", "namespace", "python", *USUAL)
         }.items(),
     )
     return LaunchDescription(

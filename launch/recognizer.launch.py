@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from pathlib import Path
 
 import yaml
@@ -98,6 +99,12 @@ def path_of(context: LaunchContext, name: str) -> str:
     return os.path.expanduser(LaunchConfiguration(name).perform(context))
 
 
+def interpreter(context: LaunchContext) -> str | None:
+    """What to start a node with, for the shell; None: nothing, and launch's own ``launch-prefix`` holds."""
+    path = path_of(context, "python")
+    return shlex.quote(path) if path else None
+
+
 def warn_of_misspelt(context: LaunchContext, arguments: list[DeclareLaunchArgument]) -> None:
     """Say what was given that is much like an argument which was not; ROS passes over unknown names without a word.
 
@@ -139,7 +146,7 @@ def make_recognizer(context: LaunchContext) -> list[Node]:
             name="recognizer",
             namespace=LaunchConfiguration("namespace"),
             parameters=node_parameters(context),
-            prefix=path_of(context, "python"),
+            prefix=interpreter(context),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=is_on(context, "respawn"),
             respawn_delay=2.0,
@@ -157,7 +164,7 @@ def make_overlay(context: LaunchContext) -> list[Node]:
             name="overlay",
             namespace=LaunchConfiguration("namespace"),
             parameters=node_parameters(context),
-            prefix=path_of(context, "python"),
+            prefix=interpreter(context),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )

@@ -3,8 +3,9 @@
 One stream is the anchor: each of its messages is to be answered. For every other stream that is wanted the message
 nearest in stamp is its partner, if it lies within the window. The pairer waits for a partner only as long as a nearer
 one can still come, and never longer than a bounded time, so an anchor whose partner is missing is given out alone.
-Stamps that jump back, as those of a bag that loops do, begin a new run of that stream alone: what came before stays
-apart for as long as a late request may want it. A stream that only asks, as regions do, may come in any order.
+Stamps that jump back, as those of a bag that loops do, or ahead, as where a clock is set, begin a new run of that
+stream alone: what came before stays apart for as long as a late request may want it. A stream that only asks, as
+regions do, may come in any order.
 Pure Python and free of threads; times in seconds are handed in, so that tests need no clock.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 __all__ = ["MEMORY", "SLOWEST_S", "Group", "Item", "PairCounters", "Pairer", "nearest"]
 
 JUMP_NS = 500_000_000  # a stamp this far behind its predecessor means that time itself jumped
+LEAP_NS = 1_000_000_000  # so does one that is this much farther ahead of it than it came after it
 # What lies farther off is not late, its clock is another one: the largest values of the parameters history, max_wait.
 LATEST_S, SLOWEST_S = 60.0, 10.0
 FEW_WAITS, LEAST_SLOW_S = 3, 0.5  # nor is it late by delivery where more than so many waits, and seconds, are missing
@@ -89,7 +91,7 @@ class PairCounters:
 
 @dataclass
 class _Stream:
-    """Messages of one stream by stamp: those since its stamps last jumped back, and what is kept of those before."""
+    """Messages of one stream by stamp: those since its stamps last jumped, and what is kept of those before."""
 
     stamps: list[int] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
@@ -106,13 +108,17 @@ class _Stream:
         self.jumped = item.received if back else self.jumped
         return back
 
+    def leaps(self, item: Item) -> bool:
+        """Whether the stamp of a message that has come lies ahead of the others by more than time has passed."""
+        return bool(self.items) and item.stamp - self.latest > LEAP_NS + (item.received - self.items[-1].received) * 1e9
+
     def start_over(self) -> None:
         """Put all messages apart: a new run begins."""
         self.past = sorted([*self.past, *self.items], key=lambda item: item.stamp)
         self.stamps, self.items, self.gone = [], [], []
 
     def find(self, stamp: int, window: float) -> tuple[Item | None, float]:
-        """The message nearest to a stamp and its distance in seconds: of this run if within the window, else of all."""
+        """The message nearest to a stamp and its distance in seconds; of before if it alone is within the window."""
         if stamp == 0:  # tells no time: take the newest picture, the likeliest to be meant
             return (self.items[-1] if self.items else None), 0.0
         found: list[tuple[Item | None, float]] = []
@@ -122,7 +128,7 @@ class _Stream:
                 found.append((items[index], abs(stamps[index] - stamp) / 1e9))
                 if found[-1][1] <= window:
                     return found[-1]
-        return min(found, key=lambda one: one[1], default=(None, 0.0))
+        return found[0] if found else (None, 0.0)
 
     def loses(self, stamp: int, window: float, count: int) -> bool:
         """Whether the message for a stamp is among so many first ones."""
@@ -170,7 +176,7 @@ class Pairer:
         wait: longest time an anchor waits for a partner, seconds.
         history: how far back in stamps messages are kept, seconds.
         capacity, memory: most messages kept per stream, and most bytes that they take; those of before the stamps
-            jumped back have as much again. Where there is no room for what an anchor waits with, it waits no longer.
+            jumped have as much again. Where there is no room for what an anchor waits with, it waits no longer.
     """
 
     def __init__(
@@ -196,14 +202,14 @@ class Pairer:
     def add(self, stream: str, item: Item) -> bool:
         """Take in a message; True when it is a picture whose stamp shows that the stamps of its stream jumped back."""
         place = self._streams.setdefault(stream, _Stream())
-        jumped = place.note(item)
+        leaps, jumped = place.leaps(item), place.note(item)
         if stream == self.anchor:
             self._pending.append((stream, item))
             if stream not in self._partners:  # nothing is ever paired with it
                 return False
-        if jumped:
+        self.counters.time_jumps += jumped
+        if jumped or leaps:
             place.start_over()
-            self.counters.time_jumps += 1
         index = bisect.bisect_right(place.stamps, item.stamp)
         place.stamps.insert(index, item.stamp)
         place.items.insert(index, item)

@@ -196,3 +196,43 @@ def test_so_many_requests_in_a_row_without_a_partner_are_a_fault(lonely):
 
 def test_lateness_ends_where_parameters_cannot_follow():
     assert (PARAMETERS["history"].high, PARAMETERS["max_wait"].high) == (LATEST_S, SLOWEST_S)
+
+
+@pytest.mark.parametrize("ahead", [1.5, 20.0, 3600.0])
+def test_requests_on_their_way_when_the_clock_is_set_ahead_keep_their_pictures(ahead):
+    """As an NTP client sets it after the start; the detector is 0.2 s behind."""
+    robot = Robot("rgbd", roi_source="detections")
+    sent = []
+    for number in range(60):
+        robot.now += 1 / 30
+        sent.append(round((robot.now + (ahead if number >= 40 else 0.0)) * 1e9))
+        robot.send("rgb", sent[-1])
+        robot.send("depth", sent[-1])
+        if number >= 6:
+            robot.detect(sent[-7])
+    assert [tuple(job.pictures) for job in robot.jobs] == [("rgb", "depth")] * 54
+    assert [job.request.stamp for job in robot.jobs] == sent[:54]
+    assert robot.intake.pairer.counters.time_jumps == 0
+
+
+def test_one_picture_stamped_in_the_future_costs_no_request_its_picture():
+    robot = Robot("rgb", roi_source="detections", wanted=("rgb",))
+    for number in range(40):
+        robot.now += 1 / 30
+        robot.send("rgb", round((robot.now + (500.0 if number == 20 else 0.0)) * 1e9))
+        if number >= 3 and number != 23:
+            robot.detect(round((robot.now - 0.1) * 1e9))
+    assert [tuple(job.pictures) for job in robot.jobs] == [("rgb",)] * 36
+
+
+def test_pictures_that_come_late_in_a_burst_are_paired_as_ever():
+    """After a pause of the network what was kept comes at once, with gaps: stamps run ahead, and no clock was set."""
+    robot = Robot("rgbd", roi_source="detections")
+    robot.run(2, "rgb", "depth", rate=30)
+    late = [round((robot.now + seconds) * 1e9) for seconds in (0.1, 2.5, 4.0)]
+    robot.now += 4.05
+    for stamp in late:
+        robot.send("rgb", stamp)
+        robot.send("depth", stamp)
+        robot.detect(stamp)
+    assert [tuple(job.pictures) for job in robot.jobs[-3:]] == [("rgb", "depth")] * 3

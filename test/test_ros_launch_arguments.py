@@ -81,6 +81,36 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
     assert [one["prefix"] for one in made] == [f"{tmp_path}/venv/bin/python"] * 3
 
 
+@pytest.mark.parametrize(("python", "prefix"), [("", None), ("/opt/my env/bin/python", "'/opt/my env/bin/python'")])
+def test_an_interpreter_is_one_word_and_none_leaves_the_prefix_to_launch(python, prefix):
+    """An empty prefix would override the one that ``ros2 launch --launch-prefix`` sets."""
+    module, demo, made = launch_file(RECOGNIZER), launch_file(DEMO), []
+    module.Node = demo.Node = lambda **given: made.append(given)
+    context = context_of(python=python, truth="", bag="recorded")
+    module.make_recognizer(context)
+    module.make_overlay(context)
+    demo.make_player(context)
+    assert [one["prefix"] for one in made] == [prefix] * 3
+
+
+@pytest.mark.parametrize("given", [{}, {"policy": "latest", "overlay": "false", "rgb_topic": "/my", "namespace": "a"}])
+def test_the_demonstration_hands_on_what_it_is_given(given):
+    from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+    from launch.utilities import perform_substitutions
+
+    entities = launch_file(DEMO).generate_launch_description().entities
+    declared_here = [one for one in entities if isinstance(one, DeclareLaunchArgument)]
+    context = context_of()
+    usual = {one.name: perform_substitutions(context, one.default_value or []) for one in declared_here}
+    context.launch_configurations.update({**usual, **given})
+    (included,) = (one for one in entities if isinstance(one, IncludeLaunchDescription))
+    handed = {name: value.perform(context) for name, value in included.launch_arguments}
+    assert set(usual) - set(handed) == {"bag", "truth"}
+    assert handed["roi_source"] == "detections"
+    assert {name: handed[name] for name in given} == given
+    assert (usual["policy"], usual["overlay"], usual["rgb_topic"]) == ("every", "true", "/camera/color/image_raw")
+
+
 @pytest.mark.parametrize("given", [{}, {"respawn": "true"}, {"respawn": "false"}])
 def test_a_node_is_started_anew_where_that_is_asked_for(given):
     module, made = launch_file(RECOGNIZER), []
