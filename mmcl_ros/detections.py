@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -26,6 +26,7 @@ __all__ = [
     "matrix_of",
     "overlap",
     "read_request",
+    "source_view",
     "stamp_of",
     "whole_picture",
 ]
@@ -173,6 +174,31 @@ def whole_picture(view: View, centre: float | None = None) -> Request:
         left, top = (view.width - side) / 2, (view.height - side) / 2
         box = Box("center", left, top, left + side, top + side)
     return Request((box,), view.frame_id, view.width, view.height, exact=True)
+
+
+def source_view(request: Request, seen: Sequence[View], colour: Any = None) -> View:
+    """The picture that the boxes of a request were found in.
+
+    Args:
+        request: its boxes.
+        seen: the last picture of each sensor, colour first; one that is missing now is remembered from earlier frames.
+        colour: the ``sensor_msgs/CameraInfo`` of colour pictures where none is looked at: boxes that state the size of
+            their picture may be of those all the same.
+    """
+    same = [view for view in seen if not request.frame_id or view.frame_id == request.frame_id]
+    if request.width and request.height:
+        size = (request.width, request.height)
+        drawn_in = next((view for view in same if (view.width, view.height) == size), None)
+        # Boxes that name no frame are of a picture that was seen, and so of its frame.
+        frame = request.frame_id or next((view.frame_id for view in (drawn_in, *seen) if view), "")
+        if drawn_in is None and colour is not None and colour.header.frame_id in ("", frame):
+            drawn_in = View.of(colour.header, *size, colour)
+        return replace(drawn_in or View(frame, *size), frame_id=frame)
+    if same:
+        return same[0]
+    if seen:
+        return replace(seen[0], frame_id=request.frame_id)
+    return View(request.frame_id, 0, 0)  # no picture was seen yet
 
 
 def matrix_of(info: Any, rectified: bool) -> tuple[float, float, float, float]:

@@ -10,7 +10,7 @@ import enum
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from mmcl_core.crops import FARTHEST_MM, UNKNOWN, square_around
 from mmcl_core.errors import InputError
 from mmcl_ros.batches import Batches
 from mmcl_ros.cameras import UNKNOWN_CAMERA, camera_of_crop
-from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, whole_picture
+from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, camera_of, clip, cut, source_view, whole_picture
 from mmcl_ros.images import decode_depth, decode_rgb
 from mmcl_ros.recognizers import RecognizerLike, free_gpu
 
@@ -165,7 +165,8 @@ class FrameCropper:
         Args:
             request: the regions; None: the whole picture or its centre, by ``settings.roi_source``.
             pictures: image messages by modality (``rgb``, ``depth``); those to be used, and no others.
-            infos: camera info messages by modality, where known.
+            infos: camera info messages by modality, where known; that of colour tells where boxes are that state the
+                size of a colour picture, though none is looked at.
             missing: why there is no picture, for the answers to a request without any.
 
         Returns:
@@ -188,7 +189,8 @@ class FrameCropper:
         found = self._decode(pictures, infos or {}, result.problems)
         if request is None:
             request = self._own_request(found)
-        source = self._source(request)
+        seen = [self._views[name] for name in ("rgb", "depth") if name in self._views]
+        source = source_view(request, seen, None if "rgb" in self._views else (infos or {}).get("rgb"))
         result.size = (source.width, source.height)
         self._register(source, found, result.problems)
         result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
@@ -235,22 +237,6 @@ class FrameCropper:
             rgb, depth = found["rgb"], found["depth"]
             if depth.camera is None and rgb.values.shape[:2] == depth.values.shape[:2]:
                 depth.camera = camera_of(rgb.info, rgb.view.width, rgb.view.height, rectified=True)
-
-    def _source(self, request: Request) -> View:
-        """The picture the boxes were found in; one that is missing now is remembered from earlier frames."""
-        seen = [self._views[name] for name in ("rgb", "depth") if name in self._views]
-        same = [view for view in seen if not request.frame_id or view.frame_id == request.frame_id]
-        if request.width and request.height:
-            size = (request.width, request.height)
-            drawn_in = next((view for view in same if (view.width, view.height) == size), None)
-            # Boxes that name no frame are of a picture that was seen, and so of its frame.
-            frame = request.frame_id or next((view.frame_id for view in (drawn_in, *seen) if view), "")
-            return replace(drawn_in or View(frame, *size), frame_id=frame)
-        if same:
-            return same[0]
-        if seen:
-            return replace(seen[0], frame_id=request.frame_id)
-        return View(request.frame_id, 0, 0)  # no picture was seen yet
 
     def _cut(self, request: Request, found: Mapping[str, _Picture], result: FrameAnswer) -> Iterator[list[RegionCrops]]:
         """The crops of every region that has any, in parts of :data:`PART_BYTES`."""

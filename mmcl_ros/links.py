@@ -83,6 +83,7 @@ class Source:
         types: message types that can be read.
         callback: called with each message.
         depth: length of the subscription's queue.
+        pictures: of camera infos: the topic of their pictures, named likewise, for which they are handed over.
         topic: the resolved name, entered by :class:`Links`.
     """
 
@@ -90,6 +91,7 @@ class Source:
     types: Sequence[str]
     callback: Callable[[Any], None]
     depth: int
+    pictures: str = ""
     topic: str = ""
     link: Link = field(default_factory=lambda: Link(State.NO_PUBLISHER))
     subscription: Any = None
@@ -102,7 +104,7 @@ class Links:
 
     Args:
         node: made by rclpy.
-        sources: ``NAME info`` is the camera info of the pictures ``NAME``, and handed over as it holds for them.
+        sources: ``NAME info`` is the camera info of the pictures ``NAME``.
         reliability: the parameter ``qos``.
     """
 
@@ -112,9 +114,9 @@ class Links:
             source.topic = str(node.resolve_topic_name(source.name))
             if node.resolve_topic_name(source.topic) == source.topic:
                 source.name = source.topic  # what ROS itself says of the topic has this name, then
-        for name, source in sources.items():
-            if info := sources.get(f"{name} info"):
-                info.callback = functools.partial(_hand_over, info.callback, source.topic)
+            if source.pictures:
+                pictures = str(node.resolve_topic_name(source.pictures))
+                source.callback = functools.partial(_hand_over, source.callback, pictures)
         self._refused: dict[str, Exception] = {}  # by topic, what was raised instead of a subscription
         self._looked = -SETTLED_S
 

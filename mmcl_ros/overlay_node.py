@@ -2,9 +2,9 @@
 
 A node and a process of its own, so that drawing never delays recognition. It listens only while somebody listens to it.
 
-It takes the recognizer's own parameters, those that say where pictures come from, and so the same parameter file where
-its section reaches both nodes (``/**``): it draws on depth where the modality is depth, else on colour. Topics: those
-pictures and ``recognitions`` in, ``~/image`` out.
+It takes the recognizer's own parameters, those that say where pictures come from and which of them an answer is of, and
+so the same parameter file where its section reaches both nodes (``/**``): it draws on depth where the modality is
+depth, else on colour. Topics: those pictures and ``recognitions`` in, ``~/image`` out.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
 from mmcl_ros.links import Links, Source, check_topics, picture_source
 from mmcl_ros.message_types import RECOGNITIONS_TYPE
+from mmcl_ros.pairing import nearest
 from mmcl_ros.parameters import OVERLAY_PARAMETERS, PARAMETERS, check
 from mmcl_ros.process import run_node
 from mmcl_ros.qos import profile
@@ -70,6 +71,7 @@ class OverlayNode(Node):
         check_topics(self, values)
         self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
+        self._window_ns, self._registered = values["pair_window"] * 1e9, values["assume_registered"]
         self._sources = {
             "image": (*picture_source(self, values, sensor), self._on_image),
             "recognitions": ("recognitions", RECOGNITIONS_TYPE, self._on_recognitions),
@@ -77,7 +79,7 @@ class OverlayNode(Node):
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()
         self._held = 0  # bytes of these
-        self._waiting: dict[int, Any] = {}
+        self._waiting: Any = None  # the last answer, while its picture may still come
         self._undrawn = 0  # answers in a row whose picture has not come
         self._notices = Notices(self.get_logger().warning, self.get_logger().info)
         self._out = self.create_publisher(Image, "~/image", profile(1))
@@ -109,7 +111,7 @@ class OverlayNode(Node):
         self._links = None
         self._pictures.clear()
         self._held = 0
-        self._waiting.clear()
+        self._waiting = None
         self._undrawn = 0
         try:
             links.close()
@@ -133,7 +135,7 @@ class OverlayNode(Node):
                 f"the pictures of the last {self._undrawn} answers did not come on {image.topic}; is it the topic that "
                 "the recognizer answers from, and its detector looks at?"
             )
-            if self._pictures and max(self._waiting) < min(self._pictures):
+            if self._pictures and stamp_of(self._waiting.header) < min(self._pictures):
                 found["pictures of other stamps"] = (
                     f"the last {self._undrawn} answers are of pictures before the newest {len(self._pictures)} on "
                     f"{image.topic}, and no more are held: the recognizer is too far behind to be drawn"
@@ -146,23 +148,33 @@ class OverlayNode(Node):
         self._pictures[stamp] = message
         while len(self._pictures) > KEPT and self._held > KEPT_BYTES:
             self._held -= len(self._pictures.popitem(last=False)[1].data)
-        if stamp in self._waiting:
-            self._publish(message, self._waiting.pop(stamp))
+        if self._waiting is not None and (picture := self._picture_of(stamp_of(self._waiting.header))):
+            self._publish(picture, self._waiting)
 
     def _on_recognitions(self, message: Any) -> None:
-        stamp = stamp_of(message.header)
-        if stamp in self._pictures:
-            self._publish(self._pictures[stamp], message)
+        if picture := self._picture_of(stamp_of(message.header)):
+            self._publish(picture, message)
         else:
-            self._waiting = {stamp: message}  # the answer was faster than the picture
+            self._waiting = message  # the answer was faster than the picture
             self._undrawn += 1
 
+    def _picture_of(self, stamp: int) -> Any:
+        """The picture that the recognizer takes an answer's regions to be of; None while it may still have to come."""
+        if stamp in self._pictures or not self._pictures:
+            return self._pictures.get(stamp)
+        if stamp == 0:
+            return next(reversed(self._pictures.values()))
+        stamps = sorted(self._pictures)
+        found = stamps[nearest(stamps, stamp) or 0]
+        settled = stamps[-1] > stamp and abs(found - stamp) <= self._window_ns
+        return self._pictures[found] if settled else None
+
     def _publish(self, picture: Any, answer: Any) -> None:
-        self._undrawn = 0
+        self._undrawn, self._waiting = 0, None
         try:
             size = (answer.width, answer.height)
             frames = (answer.header.frame_id, picture.header.frame_id)
-            if self._sensor == "rgb" and all(frames) and frames[0] != frames[1]:
+            if self._sensor == "rgb" and all(frames) and frames[0] != frames[1] and not self._registered:
                 raise InputError(f"the answers are seen from {frames[0]}, the pictures from {frames[1]}: not drawn")
             drawn = draw(to_colour(picture, self._sensor), marks(answer.recognitions), size)
         except InputError as error:

@@ -210,8 +210,11 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("autostart", True, "Configure and activate at start; otherwise wait for lifecycle transitions."),
 )
 PARAMETERS: dict[str, Parameter] = {row.name: row for row in TABLE}
-#: Those that the overlay goes by, too: they say where its pictures come from.
-OVERLAY_PARAMETERS = ("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport")
+#: Those that the overlay goes by, too: they say where its pictures come from, and which of them an answer is of.
+OVERLAY_PARAMETERS = (
+    *("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport"),
+    *("pair_window", "assume_registered"),
+)
 
 
 def check(name: str, value: Any) -> Any:

@@ -180,11 +180,12 @@ class RecognizerNode(GuardedNode):
         assert self.intake is not None
         depth = self.values["queue"] if self.values["policy"] == "every" else 5
         sources = {}
-        for name in self.intake.wanted:
+        for name in dict.fromkeys(("rgb", *self.intake.wanted)):  # boxes on depth may be of a colour picture
             topic, kind = picture_source(self, self.values, name)
-            info = info_topic(self, self.values, name)
-            sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
-            sources[f"{name} info"] = Source(info, [INFO_TYPE], functools.partial(self._on_info, name), depth)
+            if name in self.intake.wanted:
+                sources[name] = Source(topic, [kind], functools.partial(self._on_picture, name), depth)
+            info, heard = info_topic(self, self.values, name), functools.partial(self._on_info, name)
+            sources[f"{name} info"] = Source(info, [INFO_TYPE], heard, depth, pictures=topic)
         if self.values["roi_source"] in ("auto", "detections"):
             topic = self.values["detections_topic"]
             sources[REGION_STREAM] = Source(topic, INSTALLED_REGION_TYPES, self._on_regions, max(depth, 10))
@@ -335,14 +336,13 @@ class RecognizerNode(GuardedNode):
             return
         self._links.update()
         with self._changed:
+            links = {name: source.link for name, source in self._links.sources.items()}
+            alive = {name for name, link in links.items() if link.state is State.ALIVE}
             for name, health in self.intake.health.items():
-                link = self._links.sources[name].link
-                health.link = (link.state, link.cause)
-                if self._links.sources[f"{name} info"].link.state is State.ALIVE:
-                    self.intake.infos_expected.add(name)
-            regions = self._links.sources.get(REGION_STREAM)
-            if regions is not None:
-                self.intake.detector(regions.link.state is State.ALIVE)
+                health.link = (links[name].state, links[name].cause)
+            self.intake.infos_expected |= {name.removesuffix(" info") for name in alive if name.endswith(" info")}
+            if REGION_STREAM in links:
+                self.intake.detector(REGION_STREAM in alive)
 
     def problems(self) -> dict[str, str]:
         """What is wrong at this moment: words by kind, the most important first."""

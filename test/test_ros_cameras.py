@@ -138,8 +138,8 @@ def test_the_camera_info_beside_rectified_pictures_is_of_these(topic, rectified,
     if ros1:
         info.K, info.P = info.__dict__.pop("k"), info.__dict__.pop("p")
     heard = []
-    sources = {name: Source(name, [], heard.append, 5) for name in ("rgb info", "depth info", "detections")}
-    Links(SimpleNamespace(resolve_topic_name=str), {"rgb": Source(topic, [], heard.append, 5), **sources}, "auto")
+    sources = {"rgb info": Source("/info", [], heard.append, 5, pictures=topic)}
+    Links(SimpleNamespace(resolve_topic_name=str), sources, "auto")
     sources["rgb info"].callback(info)
     assert camera_of(heard[0], 640, 480)[0] == (480.0 if rectified else 600.0)
     assert camera_of(info, 640, 480)[0] == 600.0, "the message is not changed"

@@ -144,6 +144,24 @@ def test_boxes_lie_in_registered_depth_of_half_the_size_where_they_lie_in_that_o
     assert recognizer.calls[0].camera[1] == (focus, focus, 159.5 - 270, 119.5 - 190), "the model is told P"
 
 
+@pytest.mark.parametrize("stated", [(640, 480), (1280, 960)])
+@pytest.mark.parametrize("frame", ["camera", ""])
+def test_boxes_of_a_colour_picture_that_nobody_looks_at_go_to_depth_by_its_camera(stated, frame):
+    """Where they state its size, which need not be that of the camera info; depth is of another shape."""
+    infos = {"rgb": camera_info(640, 480, 600.0, 319.5, 239.5), "depth": camera_info(320, 180, 300.0, 159.5, 89.5)}
+    picture = np.arange(1, 320 * 180 + 1, dtype=np.uint32).reshape(180, 320) % 60000
+    scale = stated[0] // 640
+    recognizer = FakeRecognizer(modalities=["depth"])
+    answerer, seen = FrameRecognizer(recognizer, exact()), {"depth": image(picture.astype(np.uint16), "16UC1")}
+    request = read_request(regions([(200 * scale, 200 * scale, 100 * scale, 80 * scale)], frame, size=stated))
+    result = answerer(request, seen, infos)
+    assert result.problems == {}
+    assert result.size == stated
+    np.testing.assert_array_equal(recognizer.calls[0].depth[0], picture[70:110, 100:150])
+    other = read_request(regions([(200, 200, 100, 80)], "elsewhere", size=stated))
+    assert "boxes are in frame 'elsewhere'" in answerer(other, seen, infos).problems["depth"][1]
+
+
 def test_boxes_of_a_rectified_picture_lie_by_its_matrix_in_another_one():
     """What image_proc has rectified for different P: a ray is the same in both."""
     info = camera_info(640, 480, 600.0, 319.5, 239.5, rectified=(480.0, 319.5, 239.5))

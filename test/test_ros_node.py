@@ -288,3 +288,26 @@ def test_diagnostics(bench):
     assert all(0 <= one.p50 <= one.p90 <= one.p99 for one in status.latencies)
     assert modality(status, "rgb").rate > 5
     assert modality(status, "rgb").encoding == "rgb8"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_boxes_of_colour_are_found_in_depth_by_both_camera_infos_though_colour_is_not_listened_to(bench, named):
+    """Of another shape than depth; where colour's camera info is not named it lies beside the pictures."""
+    given = {"rgb_info_topic": "/colour/info"} if named else {"rgb_topic": "/colour/image"}
+    recognizer = FakeRecognizer()
+    bench.recognizer(recognizer, modality="depth", roi_source="detections", **given)
+    answers = bench.collect(RecognitionArray, "/recognitions")
+    depth, boxes = bench.publisher(Image, "/depth/image"), bench.publisher(RegionArray, "/detections")
+    infos = [bench.publisher(CameraInfo, "/depth/camera_info")]
+    infos.append(bench.publisher(CameraInfo, "/colour/info" if named else "/colour/camera_info"))
+    for info, shape in zip(infos, ((60, 80), (90, 160)), strict=True):
+        info.publish(info_message(0, shape))
+    request = region_message(0, ((60, 30, 40, 30),))
+    request.width, request.height = 160, 90
+    depth.publish(depth_message(0, shape=(60, 80)))
+    boxes.publish(request)
+    bench.wait(lambda: answers, "the answer")
+    (answer,) = answers[0].recognitions
+    assert (answer.modality, answer.reason) == ("depth", "")
+    assert (answer.roi.x_offset, answer.roi.y_offset, answer.roi.width, answer.roi.height) == (60, 30, 40, 30)
+    assert recognizer.calls[0].depth[0].shape == (48, 48), "the square around the box, with its margin"

@@ -154,3 +154,44 @@ def test_overlay_draws_the_answers_of_a_recognizer_that_is_behind_by_its_whole_q
     words = f"before the newest {overlay_node.KEPT} on /rgb/image"
     bench.wait(lambda: any(words in line.msg for line in log), "why nothing is drawn")
     assert len(found) == 1
+
+
+def test_answers_are_drawn_on_the_picture_that_the_recognizer_takes_them_to_be_of(bench):
+    """A detector that rounds stamps, or has none: the nearest within the window; without a stamp the newest."""
+    overlay = bench.add(overlay_node.OverlayNode(context=bench.context))
+    found = bench.collect(Image, "/overlay/image")
+    answers, camera = bench.publisher(RecognitionArray, "/recognitions"), bench.publisher(Image, "/rgb/image")
+    bench.wait(lambda: overlay.working and camera.get_subscription_count() and answers.get_subscription_count(), "both")
+    for number in range(3):
+        camera.publish(rgb_message(number))
+    bench.wait(lambda: len(overlay._pictures) == 3, "the pictures")
+    step, window = stamp_of(stamped(1)) - stamp_of(stamped(0)), round(PARAMETERS["pair_window"].default * 1e9)
+    assert window < step / 2
+
+    def drawn_on(stamp):
+        answer, before = RecognitionArray(), len(found)
+        answer.header.stamp.sec, answer.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+        answers.publish(answer)
+        bench.wait(lambda: len(found) > before or overlay._undrawn, "the picture, or none")
+        return [stamp_of(one.header) for one in found[before:]]
+
+    assert drawn_on(stamp_of(stamped(1)) - window) == [stamp_of(stamped(1))]
+    assert drawn_on(0) == [stamp_of(stamped(2))]
+    assert drawn_on(stamp_of(stamped(1)) + window + 1) == []
+    assert drawn_on(stamp_of(stamped(2)) + 1000) == [], "a nearer one may still come"
+    camera.publish(rgb_message(3))
+    bench.wait(lambda: [stamp_of(one.header) for one in found[2:]] == [stamp_of(stamped(2))], "the picture before")
+
+
+def test_answers_of_another_frame_are_drawn_where_depth_is_taken_for_registered(bench):
+    """As the recognizer, which answers them."""
+    given = [Parameter("assume_registered", value=True)]
+    overlay = bench.add(overlay_node.OverlayNode(context=bench.context, parameter_overrides=given))
+    found = bench.collect(Image, "/overlay/image")
+    answers, camera = bench.publisher(RecognitionArray, "/recognitions"), bench.publisher(Image, "/rgb/image")
+    bench.wait(lambda: overlay.working and camera.get_subscription_count() and answers.get_subscription_count(), "both")
+    answer = RecognitionArray(header=stamped(0))
+    answer.header.frame_id = "detector"
+    camera.publish(rgb_message(0))
+    answers.publish(answer)
+    bench.wait(lambda: found, "the picture")
