@@ -23,7 +23,7 @@ SETTLED_S = 0.5
 
 
 def check_topics(node: Any, values: Mapping[str, Any]) -> None:
-    """Refuse a parameter ``*_topic`` that is no name; that of a camera info may be empty.
+    """Refuse a parameter ``*_topic`` that is no name (an empty camera info's is one), and one topic for two sensors.
 
     Raises:
         ConfigError: naming the parameter.
@@ -35,6 +35,11 @@ def check_topics(node: Any, values: Mapping[str, Any]) -> None:
             except Exception as error:  # rclpy's own, of a private module
                 expected = "letters, digits, _ and / are expected"
                 raise ConfigError(f"the parameter {name} is {value!r}, which is no topic name; {expected}") from error
+    rgb, depth = (node.resolve_topic_name(picture_source(node, values, sensor)[0]) for sensor in ("rgb", "depth"))
+    if rgb == depth and values["modality"] in ("auto", "rgbd"):
+        raise ConfigError(
+            f"rgb_topic and depth_topic are both {rgb}; name that of one sensor, and the other's or modality"
+        )
 
 
 def picture_source(node: Any, values: Mapping[str, Any], sensor: str) -> tuple[str, str]:

@@ -195,3 +195,11 @@ def test_answers_of_another_frame_are_drawn_where_depth_is_taken_for_registered(
     camera.publish(rgb_message(0))
     answers.publish(answer)
     bench.wait(lambda: found, "the picture")
+
+
+def test_one_topic_for_both_sensors_is_told_at_the_start(bench):
+    topics = [Parameter(name, value="/camera/image") for name in ("rgb_topic", "depth_topic")]
+    with pytest.raises(ConfigError, match="rgb_topic and depth_topic are both /camera/image"):
+        overlay_node.OverlayNode(context=bench.context, parameter_overrides=topics)
+    one = [*topics, Parameter("modality", value="depth")]
+    assert bench.add(overlay_node.OverlayNode(context=bench.context, parameter_overrides=one)).get_name() == "overlay"
