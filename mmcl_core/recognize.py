@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--depth-unit", default="mm", metavar="UNIT", help="mm, 0.1mm, m/5000, ... (default: mm)")
     parser.add_argument("--box", metavar="X,Y,WIDTH,HEIGHT", help="the object in every picture (default: all of it)")
     parser.add_argument(
-        "--camera", metavar="FX,FY,CX,CY", help="intrinsics of the pictures in pixels, for models that know metric size"
+        "--camera",
+        metavar="FX,FY,CX,CY",
+        help="intrinsics in pixels of the pictures, of colour where there are both; for models that know metric size",
     )
     parser.add_argument("--top-k", type=int, default=3, metavar="N", help="classes to list (default: 3)")
     parser.add_argument("--mirror", action="store_true", help="look at mirror images, too: twice the work")
@@ -122,7 +124,7 @@ def _crops(
         logger.warning("left out: %s: of other proportions, no pair: %s", ", ".join(map(str, paths.values())), shapes)
         return {}, None
     if box is None or not images:
-        return images, camera
+        return images, _of_depth(camera, images)
     rule = CropRule(recognizer.crop_size or CROP_SIZE, margin=0.1, context=True)
     width, height = sizes[0]
     cut = rule(images, camera, part_inside(box, height=height, width=width)) if len(sizes) == 1 else None
@@ -131,6 +133,16 @@ def _crops(
         logger.warning("left out: %s: %s pixels, %s", ", ".join(map(str, paths.values())), shapes, why)
         return {}, None
     return cut
+
+
+def _of_depth(camera: Camera | None, images: Mapping[str, Any]) -> Camera | None:
+    """The camera in pixels of depth, which the recogniser goes by, where it is given in those of a larger colour."""
+    if camera is None or set(images) != {"rgb", "depth"}:
+        return camera
+    (height, width), (to_height, to_width) = images["rgb"].shape[:2], images["depth"].shape[:2]
+    fx, fy, cx, cy = camera
+    sx, sy = to_width / width, to_height / height
+    return fx * sx, fy * sy, (cx + 0.5) * sx - 0.5, (cy + 0.5) * sy - 0.5
 
 
 if __name__ == "__main__":

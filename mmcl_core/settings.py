@@ -181,7 +181,8 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
         if isinstance(value, bool) and {"on", "off"} & set(inner):
             value = "on" if value else "off"
         if value not in inner or isinstance(value, bool):
-            raise ConfigError(f"{where}: {name} is {value!r}; choose from {', '.join(map(str, inner))}")
+            choices = ", ".join(str(one) or "''" for one in inner)
+            raise ConfigError(f"{where}: {name} is {value!r}; choose from {choices}")
         return inner[inner.index(value)]  # 2 for 2.0
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]

@@ -24,6 +24,11 @@ from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, DataError
 
 
+def check(config, prepared, modalities, train, val, epoch, labels=None):
+    """With all labels of the set, or those given."""
+    check_data(config, prepared, modalities, train, prepared.labels[train] if labels is None else labels, val, epoch)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.make_set(tmp_path_factory.mktemp("checks") / "set")
@@ -126,7 +131,7 @@ def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
     prepared = PreparedSet.open(data)
     prepared.labels[prepared.select("test")] = -1
     with pytest.raises(ConfigError, match="no validation sample has a label"):
-        check_data(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"), 64)
+        check(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"), 64)
 
 
 def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
@@ -134,9 +139,9 @@ def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
     train, test = prepared.select("train"), prepared.select("test")
     steps = len(train) // 8
     config = tiny.settings(prepared.path, "train.batch=8", "train.epochs=1", f"optim.warmup_steps={steps}")
-    check_data(config, prepared, ("rgb",), train, test, 3 * len(train))
+    check(config, prepared, ("rgb",), train, test, 3 * len(train))
     assert "warmup_steps" not in caplog.text
-    check_data(config, prepared, ("rgb",), train, test, len(train))
+    check(config, prepared, ("rgb",), train, test, len(train))
     assert f"optim.warmup_steps is {steps} of {steps} updates" in caplog.text
 
 
@@ -162,7 +167,8 @@ def test_probes_that_nothing_is_probed_by_are_told(tmp_path, caplog):
     told = []
     for overrides, val in ((["data.label_share=0"], test), (["data.label_share=0"], none), ([], test)):
         config = tiny.settings(prepared.path, "train.probe=1", "train.keep=last", *overrides)
-        check_data(config, prepared, ("rgb",), train, val, len(train))
+        hidden = np.full(len(train), -1) if overrides else None
+        check(config, prepared, ("rgb",), train, val, len(train), hidden)
         told.append(next((text.message for text in caplog.records if "train.probe" in text.message), ""))
         caplog.clear()
     assert told[0] == ""
@@ -174,7 +180,7 @@ def test_probes_that_nothing_is_probed_by_are_told(tmp_path, caplog):
 def test_small_pictures_for_a_large_input_are_told(tmp_path, caplog, side):
     prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
     rows, config = prepared.select("train"), tiny.settings(tmp_path / "set", f"model.input_size={side}")
-    check_data(config, prepared, ("rgb",), rows, rows, len(rows))
+    check(config, prepared, ("rgb",), rows, rows, len(rows))
     told = f"have {tiny.SIDE} px and are enlarged to model.input_size=64: prepare or render the set with --size 64"
     assert (told in caplog.text) == ("enlarged" in caplog.text) == (side == 64)
 
@@ -194,15 +200,35 @@ def test_classes_without_a_training_sample_are_named(tmp_path, caplog):
     config = tiny.settings(data)
     prepared = PreparedSet.open(data)
     train, test = prepared.select("train"), prepared.select("test")
-    check_data(config, prepared, ("rgb",), train, test, len(train))
+    check(config, prepared, ("rgb",), train, test, len(train))
     assert "sample to train on" not in caplog.text
     lacking = train[prepared.labels[train] != 1]
-    check_data(config, prepared, ("rgb",), lacking, test, len(lacking))
+    check(config, prepared, ("rgb",), lacking, test, len(lacking))
     assert f"classes have no sample to train on: {prepared.classes[1]}" in caplog.text
     assert "of one class" not in caplog.text
     alone = train[prepared.labels[train] == 1]
-    check_data(tiny.settings(data, f"train.batch={len(alone)}"), prepared, ("rgb",), alone, test, len(alone))
+    check(tiny.settings(data, f"train.batch={len(alone)}"), prepared, ("rgb",), alone, test, len(alone))
     assert f"all labelled samples to train on are of one class, {prepared.classes[1]}" in caplog.text
+
+
+@pytest.mark.parametrize(("split", "told"), [("test", True), ("val", False), ("", False)])
+def test_a_share_that_is_not_held_back_is_told(tmp_path, caplog, split, told):
+    """The tiny set has no split val, for which the share stands in then."""
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    config = tiny.settings(prepared.path, "data.val_fraction=0.3", f"data.val_split={split}")
+    check(config, prepared, ("rgb",), train, test, len(train))
+    assert ("data.val_fraction=0.3 holds nothing back: validation looks at the split 'test'" in caplog.text) == told
+
+
+def test_classes_whose_labels_a_run_does_not_use_are_named_as_those_without_samples(tmp_path, caplog):
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    told = np.where(prepared.labels[train] == 1, 1, -1)
+    check(tiny.settings(prepared.path), prepared, ("rgb", "depth"), train, test, len(train), told)
+    assert f"all labelled samples to train on are of one class, {prepared.classes[1]}" in caplog.text
+    assert f"2 of 3 classes have no sample to train on: {prepared.classes[0]}, {prepared.classes[2]}" in caplog.text
+    assert "no training sample of" not in caplog.text
 
 
 @pytest.mark.parametrize(("target", "told"), [("both", True), ("depth", True), ("rgb", False)])
@@ -211,10 +237,10 @@ def test_classes_that_a_sensor_is_to_tell_and_never_sees_are_named(tmp_path, cap
     train, test = prepared.select("train"), prepared.select("test")
     prepared.present = np.array(prepared.present)
     config = tiny.settings(prepared.path, f"train.target={target}")
-    check_data(config, prepared, ("rgb", "depth"), train, test, len(train))
+    check(config, prepared, ("rgb", "depth"), train, test, len(train))
     assert "no training sample of" not in caplog.text
     prepared.present[prepared.labels == 1, prepared.modalities.index("depth")] = False
-    check_data(config, prepared, ("rgb", "depth"), train, test, len(train))
+    check(config, prepared, ("rgb", "depth"), train, test, len(train))
     assert (f"depth: no training sample of 1 of 3 classes: {prepared.classes[1]};" in caplog.text) == told
     assert "rgb: no training sample" not in caplog.text
 
@@ -234,7 +260,7 @@ def test_training_without_validation_is_told_unless_it_is_meant(tmp_path, caplog
     train, none = prepared.select("train"), np.zeros(0, np.int64)
     for split, told in (("", False), ("val", True)):
         settings = tiny.settings(data, f"data.val_split={split}", "data.val_fraction=0", "train.keep=last")
-        check_data(settings, prepared, ("rgb",), train, none, len(train))
+        check(settings, prepared, ("rgb",), train, none, len(train))
         assert ("no samples in the split 'val': training goes on without validation" in caplog.text) == told
 
 
@@ -253,7 +279,7 @@ def test_depth_that_goes_by_cameras_which_are_not_there_is_told(tmp_path, caplog
     train, test = prepared.select("train"), prepared.select("test")
     prepared.camera = np.array(prepared.camera)
     prepared.camera[train[: round(without * len(train))]] = 0
-    check_data(tiny.settings(prepared.path, *settings), prepared, modalities, train, test, len(train))
+    check(tiny.settings(prepared.path, *settings), prepared, modalities, train, test, len(train))
     assert ("samples to train on have no camera" in caplog.text) == told
 
 
@@ -262,7 +288,7 @@ def test_validation_on_what_is_trained_on_is_told(tmp_path, caplog, split, told)
     prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
     train, val = prepared.select("train"), prepared.select(split)
     settings = tiny.settings(prepared.path, f"data.val_split={split}", "train.keep=last")
-    check_data(settings, prepared, ("rgb",), train, val, len(train))
+    check(settings, prepared, ("rgb",), train, val, len(train))
     assert ("are both 'train': validation looks at what is trained on" in caplog.text) == told
 
 

@@ -188,6 +188,12 @@ def test_optimisers_are_the_publications_and_the_rate_is_for_embeddings_of_lengt
     assert (probe.milestones, probe.gamma) == ((30, 40, 50), 0.2)
 
 
+@pytest.mark.parametrize(("epochs", "milestones"), [(1, (1, 1, 1)), (2, (1, 2, 2)), (3, (2, 2, 3)), (8, (4, 6, 7))])
+def test_in_few_epochs_the_rate_falls_no_sooner_than_after_its_share_of_them(epochs, milestones):
+    method, _ = build(f"train.epochs={epochs}", f"cmc.probe_epochs={epochs}")
+    assert [stage.updates[0].optim.milestones for stage in method.stages()] == [milestones] * 2
+
+
 def test_the_contrast_needs_no_labels_and_nothing_can_answer_before_the_probe():
     method, _ = build()
     assert [(stage.name, stage.self_supervised, stage.validates) for stage in method.stages()] == [

@@ -59,6 +59,7 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
             "augment.depth_set is 3; choose from 0, 1, 2",
         ),
         ("augment: {depth_set: true}", "augment.depth_set is True"),
+        ("augment: {depth_op: Posterize}", "augment.depth_op is 'Posterize'; choose from '', Cutout, "),
         ("optim: {betas: [0.5]}", r"optim.betas takes 2 values, got \[0.5\]"),
         ("loss: {level_pairs: [1]}", "loss.level_pairs must be str, got 1"),
         ("epochs: 5", "unknown setting 'epochs'; did you mean 'train.epochs'"),

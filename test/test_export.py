@@ -281,13 +281,16 @@ def test_hha_is_refused(tmp_path, capsys):
     assert not (tmp_path / "depth.onnx").exists()
 
 
-def test_calibration_pictures_are_spread_over_the_whole_split(tmp_path):
+@pytest.mark.parametrize("side", [0, 20])
+def test_calibration_pictures_are_spread_over_the_whole_split_and_made_as_the_recogniser_makes_them(tmp_path, side):
+    """``side``: of the crops that the model was trained on, where it is known; not of those of this set."""
     onnx = pytest.importorskip("mmcl_core.engine.onnx", reason="onnx is not installed")
     prepared = PreparedSet.open(tiny.make_set(tmp_path / "set", samples=onnx.CALIBRATION_SAMPLES + 50))
     rows = prepared.select("train")
-    pictures = onnx._samples(prepared, "rgb", tiny.SIDE, stored=False, split="train")["image"]
+    pictures = onnx._samples(prepared, "rgb", tiny.SIDE, side, stored=False, split="train")["image"]
     assert len(pictures) == onnx.CALIBRATION_SAMPLES
     with pytest.raises(DataError, match=r"depth in .* is distances, and the model takes pictures"):
-        onnx._samples(prepared, "depth", tiny.SIDE, stored=True, split="train")
+        onnx._samples(prepared, "depth", tiny.SIDE, side, stored=True, split="train")
     for picture, row in zip(pictures[[0, -1]], rows[[0, -1]], strict=True):
-        np.testing.assert_array_equal(picture, fit(prepared.images["rgb"][row], tiny.SIDE, prepared.camera[row])[0])
+        made, _ = fit(prepared.images["rgb"][row], tiny.SIDE, prepared.camera[row], side)
+        np.testing.assert_array_equal(picture, made)

@@ -70,6 +70,23 @@ def test_the_camera_goes_with_the_box(pictures, tmp_path, capsys):
     assert "--camera '0,1,2,3': four numbers" in said
 
 
+def test_the_camera_is_that_of_colour_where_depth_is_of_another_size(pictures, tmp_path, capsys, monkeypatch):
+    """As for ``prepare``; the recogniser is told that of depth: a pixel of it is two of colour a side."""
+    model = tmp_path / "metric.safetensors"
+    save_model(model, depth_encoding="normals", metric_size=True)
+    cv2.imwrite("half.png", np.ascontiguousarray(pictures[1][0][::2, ::2]))
+    told, recognize = [], Recognizer.recognize
+
+    def listening(recognizer, rgb, depth, camera, **more):
+        told.extend(camera)
+        return recognize(recognizer, rgb, depth, camera, **more)
+
+    monkeypatch.setattr(Recognizer, "recognize", listening)
+    (line,), _ = ask(capsys, model, "--rgb", "a.png", "--depth", "half.png", "--camera", "70,75,39,31")
+    assert line.split()[1] == "rgbd"
+    assert told == [(35, 37.5, 19.25, 15.25)]
+
+
 def test_a_camera_that_the_model_has_no_use_for_is_told(model, pictures, capsys):
     plain, _ = ask(capsys, model, "--depth", "a_depth.png")
     lines, said = ask(capsys, model, "--depth", "a_depth.png", "--camera", "70,75,39,31")

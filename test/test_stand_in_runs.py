@@ -13,10 +13,11 @@ from tiny import length, read, run_command
 
 from mmcl_core.augment import Picture
 from mmcl_core.config import to_dict
+from mmcl_core.data.cache import PreparedWriter, Sample
 from mmcl_core.engine import trainer
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
-from mmcl_core.errors import UntrainedModalityError
+from mmcl_core.errors import TrainingError, UntrainedModalityError
 from mmcl_core.methods import method_class
 from mmcl_core.methods.base import ViewBatch
 from mmcl_core.modality import to_network_input
@@ -222,3 +223,26 @@ def test_killed_in_every_part_of_the_run(name, tmp_path):
         assert status == -signal.SIGKILL
     assert run_command(*arguments) == 0
     assert read(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("seed", "told"), [(0, "a stage needs what"), (1, "so that the network does not answer for it")]
+)
+def test_a_run_whose_batches_hold_no_pairs_says_so_instead_of_leaving_a_network_that_answers_nothing(
+    tmp_path, seed, told
+):
+    """Two of 48 samples have depth; whether they ever meet in a batch is chance."""
+    rng = np.random.default_rng(7)
+    with PreparedWriter(
+        tmp_path / "set", classes=("a", "b"), size=32, modalities=("rgb", "depth"), description={}
+    ) as w:
+        for number in range(60):
+            images = {"rgb": rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)}
+            if number in (3, 30):
+                images["depth"] = np.full((32, 32), 800, np.uint16)
+            w.add(Sample(images, number % 2, "train" if number < 48 else "val", f"s{number:02d}"))
+    settings = ("method=admd", "train.target=rgb", "train.epochs=1", "data.val_fraction=0", f"seed={seed}")
+    stages = ("admd.alone_epochs=2", "admd.together_epochs=0", "admd.finetune_epochs=0", "admd.hidden=8")
+    with pytest.raises(TrainingError, match=f"{told}.*raise train.batch"):
+        train(tiny.settings(tmp_path / "set", *settings, *stages), tmp_path / "run")
+    assert not (tmp_path / "run" / "weights.safetensors").exists()

@@ -102,7 +102,7 @@ def test_order_failures_and_devices(tmp_path):
         **{"late": "done", "a": "done"}, **dict.fromkeys("bcdef", "failed")
     }  # fmt: skip
     assert outcomes["b"].reason == "it broke (exit status 3)"
-    assert outcomes["c"].reason == outcomes["d"].reason == "the run it starts from failed"
+    assert outcomes["c"].reason == outcomes["d"].reason == "the run it starts from did not finish"
     assert "killed by SIGKILL" in outcomes["e"].reason
     assert "killed by SIGTERM" in outcomes["f"].reason, "not by this sweep, which did not ask it to stop"
     events = (tmp_path / "log").read_text().split()

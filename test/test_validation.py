@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from mmcl_core.data.batches import BatchSource
+from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy, probe
-from mmcl_core.engine.validation import Outputs, fit_temperature, fit_temperatures, scores
+from mmcl_core.engine.validation import Outputs, collect, fit_temperature, fit_temperatures, scores
 
 
 def test_the_fusion_of_rgb_and_depth_is_calibrated_whatever_other_targets_there_are():
@@ -135,3 +138,22 @@ def test_the_linear_probe_judges_every_sample_by_itself_and_is_regularised():
     middle = linear_accuracy(*known, asked[truth == 1], truth[truth == 1], 3)
     assert together == pytest.approx((5 * apart[0] + 5 * middle + 10 * apart[1]) / 20)
     assert linear_accuracy(*known, asked, truth, 3, decay=1e3) == 0.5  # the most frequent class for all
+
+
+def test_depth_without_a_reading_is_no_answer_to_be_scored_or_calibrated_on(tmp_path):
+    """Nobody asks a network about such crops: ``evaluate`` guesses, and the recogniser answers ``no_depth``."""
+    with PreparedWriter(tmp_path / "set", classes=("a", "b"), size=8, modalities=("rgb", "depth"), description={}) as w:
+        for number in range(6):
+            depth = np.full((8, 8), 0 if number % 3 == 0 else 900, np.uint16)
+            w.add(Sample({"rgb": np.zeros((8, 8, 3), np.uint8), "depth": depth}, number % 2, "val", f"s{number}"))
+    prepared = PreparedSet.open(tmp_path / "set")
+    source = BatchSource(prepared, prepared.select("val"), batch=4, shuffle=False)
+
+    def ask(picture, name):
+        return torch.tensor([[2.0, 0.0]]).repeat(len(picture.image), 1)
+
+    found = collect(ask, source, ("rgb", "depth"), 8, torch.device("cpu"), bf16=False)
+    assert found.present["depth"].tolist() == [False, True, True, False, True, True]
+    assert found.present["rgb"].all()
+    assert scores(found, ("depth",))["accuracy/depth"] == 0.5
+    assert found.usable("rgb", "depth").sum() == 4

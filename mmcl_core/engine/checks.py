@@ -14,14 +14,14 @@ from mmcl_core.config import Config
 from mmcl_core.crops import uses_camera
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.engine.ranges import check_ranges
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError, DataError, TrainingError
 from mmcl_core.methods import METHODS, method_class
 from mmcl_core.methods.base import Stage, Update
 from mmcl_core.modality import InputSpec, modality
 from mmcl_core.nn.encoder import SIZES
 from mmcl_core.nn.losses import LEVEL_PAIRS
 
-__all__ = ["check_data", "check_modalities", "check_settings"]
+__all__ = ["check_data", "check_modalities", "check_settings", "check_taught"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def check_data(
     prepared: PreparedSet,
     modalities: Sequence[str],
     train: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
     val: npt.NDArray[np.int64],
     epoch: int,
     pairs: bool = False,
@@ -117,6 +118,7 @@ def check_data(
         prepared: the set.
         modalities: what training reads.
         train, val: rows of the splits.
+        labels: of the rows of ``train``, as far as this run is told them; else -1.
         epoch: samples in an epoch, where some come several times.
         pairs: whether the method learns from samples that have several modalities.
         stages: of the method; none: a single one.
@@ -136,14 +138,14 @@ def check_data(
         )
     present = prepared.present[:, [prepared.modalities.index(name) for name in modalities]]
     _check_presence(config, modalities, present[train], pairs)
-    taught = set(prepared.labels[train].tolist()) if config.data.label_share > 0 else {-1}
+    taught = set(labels.tolist())
     if config.train.keep == "best":
         targets = np.array([config.train.target in ("both", name) for name in modalities])
         _check_choice(config, prepared.labels[val], present[val][:, targets], taught != {-1})
     _check_depth(config, prepared, modalities)
     _warn_of_gaps(config, prepared, val, taught)
     classified = [name for name in modalities if config.train.target in ("both", name)]
-    _warn_of_unseen_classes(prepared, classified, train, taught)
+    _warn_of_unseen_classes(prepared, classified, train, labels)
     _warn_of_cameras(config, prepared, modalities, train)
     if 2 * prepared.size <= config.model.input_size:
         logger.warning(
@@ -156,6 +158,30 @@ def check_data(
     if config.train.probe and not (len(val) and (taught == {-1} or any(stage.self_supervised for stage in stages))):
         why = "all stages learn from labels" if len(val) else "there is no validation split"
         logger.warning("train.probe does nothing here: %s; it looks at that split after self-supervised epochs", why)
+
+
+def check_taught(trained: Sequence[str], config: Config, targets: Sequence[str]) -> None:
+    """Check at the end of a run with labels that its network answers for what it was trained for.
+
+    Args:
+        trained: the modalities that the network answers for.
+        config: settings.
+        targets: those that it was to answer for; a part of them that is lacking is told in the log.
+
+    Raises:
+        TrainingError: it answers for none of them.
+    """
+    missing = [name for name in targets if name not in trained]
+    if not missing:
+        return
+    names, part = " or ".join(missing), config.train.batch // config.train.accumulate
+    words = (
+        f"no batch of {part} had enough samples to learn {names} from, so that the network does not answer for it; "
+        "raise train.batch, or train on a set in which more samples have it"
+    )
+    if len(missing) == len(targets):
+        raise TrainingError(words)
+    logger.warning("%s", words)
 
 
 def _check_contents(config: Config, prepared: PreparedSet, modalities: Sequence[str]) -> None:
@@ -232,6 +258,11 @@ def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int
             "%s has no samples in the split %r: training goes on without validation; data.val_fraction=0.1 holds some "
             "back, data.val_split='' says that this is meant", config.data.root, config.data.val_split,
         )  # fmt: skip
+    if config.data.val_fraction and config.data.val_split in prepared.split_names:
+        logger.warning(
+            "data.val_fraction=%g holds nothing back: validation looks at the split %r; data.val_split='' for that",
+            config.data.val_fraction, config.data.val_split,
+        )  # fmt: skip
     if len(val) and config.data.val_split == config.data.train_split:
         logger.warning(
             "data.val_split and data.train_split are both %r: validation looks at what is trained on, and its accuracy "
@@ -251,13 +282,13 @@ def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int
 
 
 def _warn_of_unseen_classes(
-    prepared: PreparedSet, classified: Sequence[str], train: npt.NDArray[np.int64], taught: set[int]
+    prepared: PreparedSet, classified: Sequence[str], train: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
 ) -> None:
     """Tell of classes that training (rows ``train``) sees, but not by each of the sensors that are to tell them."""
-    shown = sorted(taught - {-1})
+    shown = set(labels.tolist()) - {-1}
     for name in classified:
         has = prepared.present[train, prepared.modalities.index(name)]
-        unseen = set(shown) - set(prepared.labels[train[has]].tolist())
+        unseen = shown - set(labels[has].tolist())
         if unseen:
             few = [prepared.classes[label] for label in sorted(unseen)]
             logger.warning(

@@ -11,7 +11,7 @@ import torch
 
 from mmcl_core.backend_torch import pick_device, set_float32
 from mmcl_core.config import TrainConfig
-from mmcl_core.errors import ConfigError, TrainingError
+from mmcl_core.errors import ConfigError, TrainingError, UntrainedModalityError
 
 __all__ = [
     "compiles",
@@ -93,9 +93,14 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
-    """Turn running out of memory and a lost process into a :class:`TrainingError` that says what to do."""
+    """Turn running out of memory, a lost process and what was not taught into a :class:`TrainingError` with advice."""
     try:
         yield
+    except UntrainedModalityError as error:
+        raise TrainingError(
+            f"a stage needs what the stages before it did not teach: {str(error).partition(';')[0]}. No batch had two "
+            "samples or more to learn it from; raise train.batch, or train on a set in which more samples have it"
+        ) from error
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, TrainingError):
             raise

@@ -114,7 +114,8 @@ def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet |
     metadata = backend.metadata | {"modality": name, "model_id": backend.model_id + ("-int8" if prepared else "")}
     size = int(metadata["input"]["size"])
     stored = backend.metadata["input"]["depth_encoding"] == "stored"
-    samples = _samples(prepared, name, size, stored, split) if prepared else _noise(backend, name, size)
+    side = int(backend.metadata.get("crop_size", 0))
+    samples = _samples(prepared, name, size, side, stored, split) if prepared else _noise(backend, name, size)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / "model.onnx"
         _trace(backend.deployed(name), samples, written)
@@ -187,8 +188,11 @@ def _noise(backend: TorchBackend, name: str, size: int) -> Feed:
     return {"image": image if picture else depth, "camera": camera}
 
 
-def _samples(prepared: PreparedSet, name: str, size: int, stored: bool, split: str) -> Feed:
-    """Pictures of a split, evenly spread, as the network takes them; ``stored``: depth as pictures."""
+def _samples(prepared: PreparedSet, name: str, size: int, side: int, stored: bool, split: str) -> Feed:
+    """Pictures of a split, evenly spread, as the network takes them; ``stored``: depth as pictures.
+
+    ``side``: of the crops of training, as of :func:`mmcl_core.crops.fit`.
+    """
     if name not in prepared.modalities:
         raise DataError(f"{prepared.path} has no {name} to calibrate with; it has {', '.join(prepared.modalities)}")
     if not name.startswith("rgb") and (prepared.images[name].ndim == 4) != stored:
@@ -202,9 +206,7 @@ def _samples(prepared: PreparedSet, name: str, size: int, stored: bool, split: s
     pictures, cameras = [], []
     for row in rows:
         image = np.asarray(prepared.images[name][row])
-        picture, camera = fit(
-            image.astype(np.float32) if image.ndim == 2 else image, size, prepared.camera[row], prepared.size
-        )
+        picture, camera = fit(image.astype(np.float32) if image.ndim == 2 else image, size, prepared.camera[row], side)
         pictures.append(picture)
         cameras.append(camera)
     return {"image": np.stack(pictures), "camera": np.stack(cameras)}

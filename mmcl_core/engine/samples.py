@@ -81,7 +81,7 @@ class Samples:
         modalities = self.method.modalities()
         times = np.where(self.labels >= 0, self._label_repeats(), 1)
         check_data(
-            config, self.prepared, modalities, self.rows, val_rows, int(times.sum()), self.method.pairs,
+            config, self.prepared, modalities, self.rows, self.labels, val_rows, int(times.sum()), self.method.pairs,
             self.method.stages(),
         )  # fmt: skip
         self.part = config.train.batch // config.train.accumulate

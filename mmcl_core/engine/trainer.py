@@ -30,7 +30,7 @@ from mmcl_core.data.batches import BatchSource
 from mmcl_core.engine import device as devices
 from mmcl_core.engine import runfolder
 from mmcl_core.engine.checkpoint import StateWriter, load_state, restoring, snapshot
-from mmcl_core.engine.checks import check_settings
+from mmcl_core.engine.checks import check_settings, check_taught
 from mmcl_core.engine.clock import Clock, Neighbours
 from mmcl_core.engine.distributed import World, average_gradients, world
 from mmcl_core.engine.interrupt import StopSignals
@@ -281,7 +281,9 @@ class Trainer:
         result = RunResult(self.run, {}, selection)
         if self.world.main:
             require_finite(self.system, self._done)
-            targets, source, taught = self.method.targets, self.samples.validation, self.samples.labelled
+            targets, source, model = self.method.targets, self.samples.validation, self.method.deployed(self.system)
+            if taught := self.samples.labelled:
+                check_taught(model.trained_modalities(), self.config, targets)
             predictions = self._ask(self.method.predict, self.system, source) if source and taught else None
             result.scores.update(scores(predictions, targets) if predictions else {})
             metadata = {
@@ -293,7 +295,6 @@ class Trainer:
                 "selection": selection,
                 "validation": result.scores,
             }
-            model = self.method.deployed(self.system)
             if not taught:
                 model.forget_classifier()
             save_weights(self.run / "weights.safetensors", model, metadata)
@@ -321,8 +322,7 @@ class Trainer:
 
     def _log(self, epoch: int, bar: Any = None) -> None:
         """Write the means of the window and start a new one."""
-        values = self._settle()
-        if not len(values):
+        if not len(values := self._settle()):
             return
         means = dict(zip(self.window.names, values.double().mean(0).tolist(), strict=True))
         self.window.clear()

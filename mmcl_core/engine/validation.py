@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmcl_core.augment import Picture, eval_transform
 from mmcl_core.data.batches import BatchSource
+from mmcl_core.engine.blank import is_blank
 from mmcl_core.errors import UntrainedModalityError
 from mmcl_core.metrics import FUSED
 
@@ -63,7 +64,8 @@ def collect(
         bf16: whether to compute under bf16 autocast.
 
     Returns:
-        The answers; no sample counts as having a modality that no batch of the training taught anything about so far.
+        The answers. No sample counts as having a modality that no batch of the training taught anything about so far,
+        nor depth without a reading, about which no network is asked.
     """
     values: dict[str, list[Tensor]] = {name: [] for name in modalities}
     present: dict[str, list[Tensor]] = {name: [] for name in modalities}
@@ -71,7 +73,7 @@ def collect(
     for batch in source.ordered():
         pictures = eval_transform(batch.images, batch.camera, size)
         for name in modalities:
-            present[name].append(batch.present[name])
+            present[name].append(batch.present[name] & ~is_blank(pictures[name].image))
             try:
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     values[name].append(ask(pictures[name], name).float())

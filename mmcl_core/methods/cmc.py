@@ -6,7 +6,9 @@ each sensor, as for the paper's own method; the publication's views are channels
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ __all__ = ["ContrastiveMultiviewCoding"]
 
 #: Shares of either stage after which a multi-step rate falls (publication's program: epochs 120, 160 and 200 of 240,
 #: and 30, 40 and 50 of 60), and the factors.
-MILESTONES, CONTRAST_GAMMA, PROBE_GAMMA = (1 / 2, 2 / 3, 5 / 6), 0.1, 0.2
+MILESTONES, CONTRAST_GAMMA, PROBE_GAMMA = (Fraction(1, 2), Fraction(2, 3), Fraction(5, 6)), 0.1, 0.2
 
 
 class ContrastiveMultiviewCoding(Method):
@@ -40,6 +42,7 @@ class ContrastiveMultiviewCoding(Method):
     """
 
     name = "cmc"
+    version = 2  # 1 let a multi-step rate fall too soon where epochs are few
     pairs = True
     backbones = ("encoder", "resnet18", "resnet50")
 
@@ -145,5 +148,5 @@ class ContrastiveMultiviewCoding(Method):
 
 def _sgd(optim: OptimConfig, lr: float, epochs: int, gamma: float) -> OptimConfig:
     """SGD with the publication's milestones; the kind of schedule is that of the run."""
-    milestones = tuple(round(share * epochs) for share in MILESTONES)
+    milestones = tuple(math.ceil(share * epochs) for share in MILESTONES)  # never before the share is over
     return replace(optim, name="sgd", lr=lr, milestones=milestones, gamma=gamma)

@@ -108,7 +108,7 @@ def run_tasks(
                     waiting.remove(task)
                     if task.after in failed:
                         failed.add(task.key)
-                        ended(task, Outcome("failed", "the run it starts from failed"))
+                        ended(task, Outcome("failed", "the run it starts from did not finish"))
                         continue
                     running[slot] = _start(task, command, slots[slot], slots.count(slots[slot]))
                 for slot in list(running):
