@@ -344,7 +344,7 @@ def _run(options: argparse.Namespace) -> None:
     report = write(options.out, found, about)
     print(f"topics:   {', '.join(topics.values())}")
     for name, figures in report["modalities"].items():
-        rejected = sum(figures["rejected"].values()) - figures["unknown"] + figures["unknown_answered"]
+        rejected = sum(not _accepted(row) for row in found[name].counted)
         counted = figures["boxes"] - figures["unlabelled"] - figures["unknown"]
         more = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
         if figures["unknown"]:

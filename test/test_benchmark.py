@@ -1,9 +1,11 @@
 """The benchmark command: its lines, in processes of their own. No figure is judged: that is for a quiet machine."""
 
+import itertools
 import json
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from small_sets import write_crop
 
 from mmcl_core import benchmark, weights
 from mmcl_core.config import load
-from mmcl_core.engine import measure
+from mmcl_core.engine import benchmarks, clock, measure, measure_sets
 from mmcl_core.errors import ConfigError, TrainingError
+from mmcl_core.plain import contrast
+from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import save_weights
 
 TINY = (
@@ -95,9 +99,126 @@ def test_a_plain_formulation_that_needs_too_much_memory_is_a_result(monkeypatch,
     assert [line.get("seconds") for line in printed[::2]] == [1.0] * 3
 
 
-def test_the_plain_step_has_the_gradients_of_the_trainers(monkeypatch, tmp_path):
+@pytest.fixture
+def asked(monkeypatch):
+    """What is to be measured, by name and arguments beside the settings; it is not done."""
+    made = []
+
+    def note(function, config, *arguments):
+        made.append((function.__name__, *arguments))
+        if function is measure.measure_product:
+            return {"tflops": 8.0}
+        return {"stage": "all", "epochs": 2, "seconds": 1.0, "tflops": 2.0}
+
+    monkeypatch.setattr(measure, "in_fresh_process", note)
+    return made
+
+
+def test_what_is_measured_is_what_the_line_says(asked, capsys, tmp_path):
+    lines(capsys, "train")
+    assert asked == [("measure_train", False, 1), ("measure_train", True, 1)]
+    asked.clear()
+    lines(capsys, "loss")
+    assert asked == [("measure_loss", plain, size, 1) for size in (140, 512, 1024) for plain in (False, True)]
+    asked.clear()
+    (infer,) = lines(capsys, "infer", "--crops", "7")
+    assert (infer["crops"], asked) == (7, [("measure_infer", 7, 1)])
+    asked.clear()
+    (tmp_path / "small.yaml").write_text("model:\n  input_size: 64\n")
+    assert benchmark.main(["data", "--config", str(tmp_path / "small.yaml")]) == 0
+    assert (json.loads(capsys.readouterr().out)["size"], asked) == (64, [("measure_data", 5)])
+
+
+def test_there_is_no_plain_formulation_of_other_backbones(asked, capsys):
+    *_, plain_one = lines(capsys, "train", "model.backbone=resnet18")
+    assert "alone" in plain_one["left_out"]
+    assert asked == [("measure_train", False, 1)]
+
+
+def test_a_gpu_is_judged_by_its_product(asked, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks, "train_device", lambda name: torch.device("cuda"))
+    ours, *_ = lines(capsys, "train")
+    assert (ours["product_tflops"], ours["share_of_product"]) == (8.0, 0.25)
+    assert ("measure_product", 1) in asked
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """A clock that has gone on by a second, and the processor's by five, whenever it is looked at."""
+    seconds, used = itertools.count(), itertools.count(0, 5)
+    time = SimpleNamespace(perf_counter=lambda: next(seconds), process_time=lambda: next(used))
+    for module in (clock, measure, measure_sets):
+        monkeypatch.setattr(module, "time", time)
+
+
+def test_figures_of_training_are_those_of_a_step(ticks, tmp_path):
+    """From its start to its end the clock is looked at three times: around the wait for a batch, and at the end."""
+    config = load(None, list(TINY))
+    found = measure.measure_train(config, False, 2)
+    assert (found["seconds"], found["cpu_seconds"], found["data_wait"]) == (3, 5, pytest.approx(1 / 3))
+    assert found["images_per_second"] == pytest.approx(2 * 4 / 3), "every picture of both views"
+    trainer = measure._trainer(config, tmp_path, samples=64)
+    batches = measure._endless(trainer)
+    flops = measure._count_flops(lambda: trainer.train_step(next(batches)))
+    assert found["tflops"] * 3e12 == pytest.approx(flops, rel=0.1)
+
+
+def test_the_plain_step_is_taken_where_it_is_asked_for(monkeypatch):
+    steps = []
+    monkeypatch.setattr(measure, "_plain_step", lambda trainer: steps.append)
+    measure.measure_train(load(None, list(TINY)), True, 1)
+    assert len(steps) == 4, "one is counted, two are for warming up"
+
+
+@pytest.mark.parametrize("asked_plain", [False, True])
+def test_the_loss_is_measured_as_the_settings_have_it(ticks, monkeypatch, asked_plain):
+    labels = []
+
+    def note(*arguments, **others):
+        labels.append(others["labels"].tolist())
+        return contrast(*arguments, **others)
+
+    monkeypatch.setattr("mmcl_core.plain.contrast", note)
+    config = load(None, [*TINY, "loss.drop_same_class=true"])
+    assert measure.measure_loss(config, asked_plain, 22, 1) == {"seconds": 1}
+    assert labels == (2 * [[*range(21), 0]] if asked_plain else [])
+
+
+def test_products_pictures_and_answers_are_counted_by_the_time_they_take(ticks, monkeypatch):
+    monkeypatch.setattr(measure, "PRODUCT", 64)
+    config = load(None, [*TINY, "train.target=both"])
+    assert measure.measure_product(config, 1)["tflops"] == pytest.approx(10 * 2 * 64**3 / 1e12)
+    stored = load(None, [*TINY, "model.depth_encoding=stored"])
+    for settings in (config, stored):
+        assert measure.measure_data(settings, 1) == {"crops_per_second": 2 * 4}
+    given = []
+
+    def recognize(recognizer, **arguments):
+        given.append({name: len(crops) for name, crops in arguments.items()})
+
+    monkeypatch.setattr(Recognizer, "recognize", recognize)
+    found = measure.measure_infer(config, 3, 1)
+    assert found == {f"{name}_milliseconds": 1000 for name in ("rgb", "depth", "rgbd")}
+    assert given[::2] == given[1::2] == [{"rgb": 3}, {"depth": 3}, {"rgb": 3, "depth": 3}]
+
+
+def test_memory_is_told_in_mebibytes(monkeypatch):
+    monkeypatch.setattr(measure.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=2048))
+    assert measure._with_memory(dict) == {"peak_memory_mb": 2}
+
+
+def test_the_first_batch_of_pictures_that_are_stored_counts_the_opening_of_the_set_once(ticks, tmp_path):
+    measure._random_set(load(None, [*TINY, "model.depth_encoding=stored"]), tmp_path / "set", 8)
+    found = measure_sets.measure_first_batch(tmp_path / "set", 4)
+    assert found == {"batch": 4, "open_seconds": 1, "first_batch_seconds": 1}
+
+
+@pytest.mark.parametrize(
+    "settings", [[], ["train.batch=8", "train.accumulate=2"], ["train.batch=16", "loss.drop_same_class=true"]]
+)
+def test_the_plain_step_has_the_gradients_of_the_trainers(monkeypatch, tmp_path, settings):
     """If it lacked a term of the loss, the ratios would flatter the trainer."""
-    found, config = [], load(None, [*TINY, "model.dropout=0", "optim.clip_grad=0"])
+    found, config = [], load(None, [*TINY, "model.dropout=0", "optim.clip_grad=0", *settings])
     for plain in (False, True):
         trainer = measure._trainer(config, tmp_path / str(plain), samples=64)
         names = {id(p): name for name, p in trainer.system.named_parameters()}
@@ -151,6 +272,7 @@ def test_crops_and_answers_are_measured(capsys):
     ("settings", "kind", "answers"),
     [
         (["method=mmcl", "train.target=both"], "recognition", {"rgb", "depth", "rgbd"}),
+        (["method=mmcl", "model.depth_encoding=stored", "train.target=depth"], "recognition", {"rgb", "depth", "rgbd"}),
         (["method=supervised", "train.modalities=[depth]", "train.target=depth"], "recognition", {"depth"}),
         (["method=moddrop", "train.target=rgb"], "streams", {"rgb"}),
         (["method=pix2pix", "train.target=rgb"], "streams", {"rgb"}),
@@ -191,11 +313,17 @@ def test_mistakes_are_told(capsys, arguments, message):
 
 
 def test_preparing_a_single_modality_and_a_split_named_like_a_number_is_measured_too(tmp_path, capsys):
+    """It is that of the largest split."""
     for number in range(6):
         write_crop(tmp_path / "in" / "2021" / "mug", f"{number}", depth=False, shape=(40, 40))
+        if number < 2:
+            for year in ("2020", "2022"):
+                write_crop(tmp_path / "in" / year / "mug", f"{year}{number}", depth=False, shape=(40, 40))
     words = ["prepare", "folder", "--source", str(tmp_path / "in"), "--size", "32", "--workers", "1"]
     assert benchmark.main(words) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["first_batch_seconds"] > 0
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert first["first_batch_seconds"] > 0
+    assert first["batch"] == 6
 
 
 def test_preparing_is_measured_up_to_the_first_batch(tmp_path, capsys):
@@ -214,5 +342,6 @@ def test_preparing_is_measured_up_to_the_first_batch(tmp_path, capsys):
     assert benchmark.main([*words, "--out", str(tmp_path / "kept")]) == 0
     assert (tmp_path / "kept" / "index.json").is_file()
     capsys.readouterr()
-    assert benchmark.main([*words, "--check"]) == 2
-    assert "no merge, show, --check" in capsys.readouterr().err
+    for wrong in ([*words, "--check"], [*words, "--resume"], ["prepare", "show", str(tmp_path / "kept")]):
+        assert benchmark.main(wrong) == 2
+        assert "no merge, show, --check" in capsys.readouterr().err

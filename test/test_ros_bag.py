@@ -48,6 +48,8 @@ def test_damaged_messages_of_a_recording_are_left_out_and_named_once(tmp_path, c
     assert sorted(
         line.split(": ")[1].split(" are ")[0].removeprefix("damaged messages on ") for line in told
     ) == sorted([DEMO_TOPICS["depth"], DEMO_TOPICS["rgb_info"]])
+    assert main(command(bag, table, tiny_model(tmp_path / "run"), tmp_path / "out")) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["damaged_messages"] == 4
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -113,6 +115,7 @@ def test_lost_depth(recording):
     assert found["depth"].figures()["unpaired"] == 5
     assert found["depth"].figures()["rejected"] == {"no_picture": 10}
     assert found["depth"].figures()["accuracy"] == 0.75
+    assert found["depth"].figures()["answered_from"] == {"depth": 30, "nothing": 10}
     assert found["rgbd"].figures()["one_sided"] == 5
     assert found["rgbd"].figures()["accuracy"] == 1.0
     assert found["rgbd"].figures()["answered_from"] == {"rgb": 10, "rgbd": 30}
@@ -186,7 +189,9 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
         read_truth(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize("text", ["depth", "depth:1", "depth:2-1", "sound:1-2", "depth:a-b", "depth:nan-2"])
+@pytest.mark.parametrize(
+    "text", ["depth", "depth:1", "depth:2-1", "depth:1-1", "sound:1-2", "depth:a-b", "depth:nan-2"]
+)
 def test_malformed_drops(text):
     import argparse
 

@@ -11,12 +11,13 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from ros_bags import make_view, run, write_bag
-from ros_fakes import image
+from ros_fakes import FakeRecognizer, image
 
 from mmcl_ros.bag_options import remember_colour
 from mmcl_ros.bagfile import Bag, Topics
 from mmcl_ros.crop_bag import crop_bag
 from mmcl_ros.detections import Box, Request, camera_of
+from mmcl_ros.evaluate_bag import evaluate
 from mmcl_ros.frames import FrameCropper, FrameSettings
 from mmcl_ros.qos import info_beside
 from mmcl_ros.record_demo import record
@@ -58,21 +59,26 @@ def test_the_first_colour_picture_that_can_be_decoded_says_what_boxes_were_drawn
 
 def test_crops_of_depth_of_another_size_than_colour(tmp_path):
     """Boxes are of the colour picture, also where it is lost; files of two sizes have no camera in common."""
-    topics = {"rgb": "/rgb/image_raw", "depth": "/depth/image_raw"}
+    topics = {"rgb": "/rgb/image_raw", "depth": "/d/image_raw"}
     written = [(topics["depth"], "small", stamp, stamp) for stamp in (10**9, 2 * 10**9)]
     written += [(topics["rgb"], "rgb", 2 * 10**9, 2 * 10**9)]
-    written += [(f"/{name}/camera_info", "info", stamp, stamp) for name in topics for stamp in (1, 10**9, 2 * 10**9)]
+    infos = [topic.replace("image_raw", "camera_info") for topic in topics.values()]  # focal lengths 16 and 14
+    written += [(info, "info", stamp, stamp) for info in infos for stamp in (1, 10**9, 2 * 10**9)]
     bag = write_bag(tmp_path / "bag", written, "camera", side=16)
     truths = [
         Truth(Request((Box("", 8, 8, 16, 16),), "camera", stamp=stamp), ("dark",)) for stamp in (10**9, 2 * 10**9)
     ]
     out = tmp_path / "crops"
     with Bag(bag) as opened:
-        found = crop_bag(opened, truths, out, FrameSettings(box_scale=0.0, min_depth_valid=0.0))
+        settings = FrameSettings(box_scale=0.0, min_depth_valid=0.0)
+        evaluated = evaluate(opened, truths, FakeRecognizer(), ["rgb", "depth"], settings)
+        found = crop_bag(opened, truths, out, settings)
+    rejected = {name: one.figures()["rejected"] for name, one in evaluated.items()}
+    assert rejected == {"rgb": {"no_picture": 1}, "depth": {}}, "each modality knows what boxes were drawn in"
     assert found.pictures == {"rgb": 1, "depth": 2}, found
     shapes = {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape[:2] for path in out.rglob("*.png")}
     early, late = (f"bag_{second}000000000000" for second in (1, 2))
-    assert shapes == {f"{early}_depth.png": (4, 4), f"{late}_depth.png": (4, 4), f"{late}_rgb.png": (8, 8)}
+    assert shapes == {f"{early}_depth.png": (5, 5), f"{late}_depth.png": (5, 5), f"{late}_rgb.png": (8, 8)}
     with (out / "cameras.csv").open(newline="") as file:
         assert [row["key"] for row in csv.DictReader(file)] == [f"dark/{early}"]
 

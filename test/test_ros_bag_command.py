@@ -1,19 +1,31 @@
 """``python -m mmcl_ros.evaluate_bag``: the files it writes, and what it says and refuses."""
 
+import argparse
 import csv
+import dataclasses
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
-from ros_bags import command, tiny_model
+from ros_bags import DEPTH, RGB, column, command, make_view, run, tiny_model, write_bag
+from ros_fakes import FakeRecognizer
 
+from mmcl_core.errors import ConfigError, DataError
+from mmcl_ros import evaluate_bag
+from mmcl_ros.bag_options import add_bag_options, cropping, open_bag
 from mmcl_ros.evaluate_bag import main
+from mmcl_ros.frames import FrameSettings
+from mmcl_ros.record_demo import DEMO_TOPICS, record
+from mmcl_ros.truth import TRUTH_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +50,7 @@ def test_two_runs_of_the_command_write_the_same_bytes(recording, tmp_path, capsy
     lost = {name: report["modalities"][name]["rejected"]["no_picture"] for name in ("rgb", "depth")}
     assert lost == {"rgb": 4, "depth": 14}
     assert report["mirror"] is False
+    assert report["topics"] == {"rgb": RGB, "depth": DEPTH}
 
 
 def test_mirror_images_are_looked_at_where_that_is_asked_for(recording, tmp_path):
@@ -117,6 +130,97 @@ def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp
         ("--window=nan", "--window must be 0 or more seconds"),
         ("--min-score=2", "--min-score must be 0 to 1"),
         ("--box-scale=9", "--box-scale must be 0 to 5"),
+        ("--device=nowhere", "device is 'nowhere'"),
     ):
         assert main([*command(bag, table, model, tmp_path / "out"), wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def options(*words):
+    """What the commands on recordings take, as they read it."""
+    parser = argparse.ArgumentParser()
+    add_bag_options(parser)
+    return parser.parse_args([*map(str, words)])
+
+
+def test_what_the_command_line_says_of_cutting_is_how_boxes_are_cut():
+    """The bounds that an error names are among what is taken."""
+    assert cropping(options("--bag", "bag")) == FrameSettings()
+    most = options("--bag", "bag", "--box-scale", 5, "--min-depth-valid", 1, "--assume-registered", "--window", 0)
+    assert cropping(most) == FrameSettings(box_scale=5.0, min_depth_valid=1.0, assume_registered=True)
+    least = options("--bag", "bag", "--box-scale", 0, "--min-depth-valid", 0)
+    assert cropping(least) == FrameSettings(box_scale=0.0, min_depth_valid=0.0)
+    for name, value in (("--min-depth-valid", 1.1), ("--window", "inf")):
+        with pytest.raises(ConfigError, match=name):
+            cropping(options("--bag", "bag", name, value))
+
+
+def test_topics_that_the_command_line_names_are_read(recording):
+    names = {"rgb": DEMO_TOPICS["depth_info"], "depth": DEMO_TOPICS["rgb_info"]}
+    words = [word for name, topic in names.items() for word in (f"--{name}-info-topic", topic)]
+    with open_bag(options("--bag", recording[0], *words)) as bag:
+        assert bag.topics.infos == names
+    with pytest.raises(DataError, match="has no topic /nope"):
+        open_bag(options("--bag", recording[0], "--detections-topic", "/nope"))
+
+
+def test_a_wider_window_takes_pictures_of_other_stamps(recording, tmp_path):
+    bag, table = recording
+    head, *rows = table.read_text().splitlines()
+    late = [f"{int(row.split(',')[0]) + 30_000_000},{row.split(',', 1)[1]}" for row in rows]
+    (tmp_path / "late.csv").write_text("\n".join([head, *late]))
+    arguments = command(bag, tmp_path / "late.csv", tiny_model(tmp_path / "run"), tmp_path / "out")
+    assert main([*arguments, "--window", "0.04"]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["auto"]["unpaired"] == 0
+
+
+def test_auto_does_without_a_sensor_that_was_not_recorded(tmp_path):
+    stamps = range(10**9, 5 * 10**9, 10**9)
+    bag = write_bag(tmp_path / "bag", [("/depth", "depth", stamp, stamp) for stamp in stamps])
+    table = tmp_path / "boxes.csv"
+    table.write_text(f"{','.join(TRUTH_COLUMNS)}\n" + "".join(f"{stamp},0,0,4,4,dark\n" for stamp in stamps))
+    found = run((bag, table), ["auto"], min_depth_valid=0.0)["auto"].figures()
+    assert found["answered_from"] == {"depth": 4}
+    for modality, sensors in (("rgb", ["rgb", "depth"]), ("rgbd", ["rgb", "depth"]), ("auto", ["rgb"])):
+        with pytest.raises(DataError, match="has no rgb pictures; its topics: /depth "):
+            run((bag, table), [modality], recognizer=FakeRecognizer(sensors))
+
+
+def test_four_pictures_from_the_first_to_the_last_are_shown_as_each_modality_saw_them(recording):
+    found = run(recording, ["rgb", "depth"])
+    assert [len(one.shown) for one in found.values()] == [4, 4]
+    corners = {name: [one.shown[place][-1, 0].tolist() for place in (0, -1)] for name, one in found.items()}
+    assert corners["rgb"] == [[20] * 3, [120] * 3]
+    assert all(red != blue for red, _, blue in corners["depth"]), "depth is shown in colours"
+
+
+def test_latencies_are_milliseconds_of_each_picture(recording, monkeypatch):
+    looks = itertools.count()
+    monkeypatch.setattr(evaluate_bag, "time", SimpleNamespace(perf_counter=lambda: next(looks) ** 2))
+    total = run(recording, ["rgb"])["rgb"].figures()["latency_ms"]["total"]
+    seconds = [1 + 4 * picture for picture in range(20)]  # between two looks
+    assert total == pytest.approx({f"p{share}": 1000 * np.percentile(seconds, share) for share in (50, 90, 99)})
+
+
+def test_a_box_without_a_reading_of_depth_is_told_from_one_whose_depth_nobody_looked_at(tmp_path):
+    view = dataclasses.replace(make_view(0), depth=np.zeros((120, 160), np.uint16))
+    found = run(record(tmp_path, iter([view])), ["rgb", "depth"])
+    assert {name: column(one, "depth_valid") for name, one in found.items()} == {
+        "rgb": ["", ""],
+        "depth": ["0.0000", "0.0000"],
+    }
+
+
+def test_batches_that_were_too_large_for_the_memory_are_told(recording):
+    model = FakeRecognizer()
+    recognize = model.recognize
+
+    def little_memory(rgb=None, **others):
+        if len(rgb) > 1:
+            raise MemoryError
+        return recognize(rgb=rgb, **others)
+
+    model.recognize = little_memory
+    figures = run(recording, ["rgb"], recognizer=model)["rgb"].figures()
+    assert figures["accuracy"] == 1.0
+    assert any("memory" in problem for problem in figures["problems"])

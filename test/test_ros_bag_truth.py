@@ -1,20 +1,24 @@
 """True boxes of recorded bags: how they are written, those without a label, and unknown objects."""
 
 import json
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from ros_bags import column, command, make_view, run, tiny_model
-from ros_fakes import CLASSES, FakeRecognizer
+from ros_fakes import CLASSES, FakeRecognizer, header
 
 from mmcl_core.errors import DataError
-from mmcl_ros.bagfile import Bag
+from mmcl_ros import evaluate_bag
+from mmcl_ros.bagfile import Bag, Topics
 from mmcl_ros.detections import Box
 from mmcl_ros.evaluate_bag import evaluate, main, write
 from mmcl_ros.frames import FrameSettings
-from mmcl_ros.truth import read_truth
+from mmcl_ros.message_types import DETECTIONS_TYPE, REGIONS_TYPE
+from mmcl_ros.truth import read_topic, read_truth
 
 
 def test_truth_from_detections_with_classes(tmp_path):
@@ -60,12 +64,44 @@ def test_truth_from_detections_with_classes(tmp_path):
                 )
             found = made["Detection2DArray"](header, listed)
             writer.write(boxes, number, store.serialize_cdr(found, "vision_msgs/msg/Detection2DArray"))
-    from mmcl_ros.truth import read_topic
-
     with Bag(tmp_path / "bag") as bag:
         found = evaluate(bag, read_topic(bag), FakeRecognizer(), ["rgb"], FrameSettings(box_scale=0.0))
     assert found["rgb"].figures()["accuracy"] == 1.0
     assert column(found["rgb"], "truth")[:2] == ["dark", "middle"]
+
+
+def detection(stamp_ns, **what):
+    """A message of a detector with one box, what it is said to be in the words of its package."""
+    bbox = SimpleNamespace(center=SimpleNamespace(x=5.0, y=5.0, theta=0.0), size_x=4.0, size_y=4.0)
+    return SimpleNamespace(header=header(stamp_ns), detections=[SimpleNamespace(bbox=bbox, id="seven", **what)])
+
+
+def bag_of(*messages, topic="/found", kind=DETECTIONS_TYPE):
+    bag = SimpleNamespace(path="my_bag", topics=Topics(detections=topic), kinds={topic: kind})
+    bag.messages = lambda topic: ((topic, message) for message in messages)
+    return bag
+
+
+@pytest.mark.parametrize(
+    ("what", "label"),
+    [
+        ({"class_name": "mug"}, "mug"),  # yolo_msgs
+        ({"results": [SimpleNamespace(id="mug", score=0.9), SimpleNamespace(id="cup", score=0.2)]}, "mug"),  # Foxy
+        ({"results": []}, ""),
+    ],
+)
+def test_the_class_of_a_detection_is_found_where_its_package_has_it(what, label):
+    """Pictures are by stamp, whatever the order of the messages."""
+    truths = read_topic(bag_of(detection(7, **what), detection(5, class_name="can")))
+    assert [(truth.request.stamp, truth.labels) for truth in truths] == [(5, ("can",)), (7, (label,))]
+
+
+@pytest.mark.parametrize("other", [{"topic": ""}, {"kind": REGIONS_TYPE}])
+def test_detections_without_classes_are_no_true_boxes(other):
+    with pytest.raises(DataError, match="the detections of /found in my_bag carry no classes; give the true boxes"):
+        read_topic(bag_of(detection(5, results=[])))
+    with pytest.raises(DataError, match=f"my_bag has no {DETECTIONS_TYPE} or yolo_msgs/msg/DetectionArray topic with"):
+        read_topic(bag_of(detection(5, results=[]), **other))
 
 
 HEAD = "stamp_ns,x_min,y_min,x_max,y_max,label"
@@ -82,7 +118,12 @@ def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
 
 def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_the_file(tmp_path):
     table = tmp_path / "boxes.csv"
-    rows = ["9,0,0,5,5,cup ,,80,60", "7,1,2,3.5,4,mug,left,,", "9,2,2,8,8,,,80,60", "7,0,0,9,9,cup,,,"]
+    rows = [
+        "9,0,0,5,5,cup ,,80,60",
+        "7,1,2,3.5,4,mug,left,,",
+        "9,2,2,8,8,,,80,60",
+        "7,0,0,9,9,cup,,80,",
+    ]  # a width alone is no size
     table.write_text("\n".join([f"{HEAD},id,width,height", *rows, ""]))
     early, late = read_truth(table)
     assert (early.request.stamp, early.labels, late.request.stamp, late.labels) == (7, ("mug", "cup"), 9, ("cup", ""))
@@ -99,6 +140,7 @@ def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_t
         (f"{HEAD}\n7,0,0,5,5,mug\n".replace(",", "\t").encode(), "parted by tabs, and commas are needed"),
         (f"{HEAD[:-6]}\n7,0,0,5,5\n".encode(), "lacks the columns label; needed are stamp_ns"),
         (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
+        (f"{HEAD}\n".encode(), "boxes.csv holds no boxes"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n8,0,0,5,5,can\n'.encode(), "is a quotation mark left open"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n'.encode() + b"8,0,0,5,5,can\n" * 20_000, "is a quotation mark left open"),
     ],
@@ -126,6 +168,7 @@ def test_true_boxes_in_other_units_are_an_error(recording, tmp_path, capsys, uni
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: none of the 40 true boxes was answered, ")
     assert says in error
+    assert "in nanoseconds, as in the recording, and boxes in pixels of its pictures" in error
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -183,9 +226,13 @@ def test_the_command_names_unknown_objects_and_how_many_were_answered(recording,
     count = sum(make_view(n).labels.count("dark") for n in range(20))
     assert f"{count} boxes are of no class that the model names (gloomy); they are left out" in told.err
     assert f"of {40 - count} boxes, {count} of {count} unknown objects answered, 0 rejected" in told.out
+    arguments = command(bag, other, tmp_path / "run", tmp_path / "out")
+    assert main([*arguments, "--modality", "rgb", "--min-score", "1"]) == 0
+    words = f"of {40 - count} boxes, 0 of {count} unknown objects answered, {40 - count} rejected"
+    assert words in capsys.readouterr().out, "rejected are those that accuracy is of"
 
 
-def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path):
+def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path, capsys):
     bag, table = recording
     blank = tmp_path / "blank.csv"
     blank.write_text(table.read_text().replace(",dark,", ",,"))
@@ -195,7 +242,34 @@ def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path):
         assert (figures["boxes"], figures["unlabelled"], figures["unknown"]) == (40, count, 0)
         assert figures["accuracy"] == (0.0 if drops else 1.0)
     write(tmp_path / "out", run((bag, blank), ["rgb"]), {})
+    arguments = command(bag, blank, tiny_model(tmp_path / "run"), tmp_path / "out")
+    assert main([*arguments, "--modality", "rgb"]) == 0
+    assert f"of {40 - count} boxes, {count} more have no label, 0 rejected" in capsys.readouterr().out
+    assert main([*arguments, "--modality", "rgb", "--min-score", "1"]) == 0
+    words = f"of {40 - count} boxes, {count} more have no label, {40 - count} rejected"
+    assert words in capsys.readouterr().out, "rejected are those that accuracy is of"
     for label in ("middle", "bright"):
         blank.write_text(blank.read_text().replace(f",{label},", ",,"))
     with pytest.raises(DataError, match="no true box has a label"):
         run((bag, blank), ["rgb"])
+
+
+def test_the_confusion_matrix_has_true_classes_against_answers_and_rejections_last(recording, tmp_path, monkeypatch):
+    """Boxes without a label are not in it, unknown objects are, and only those of its classes are right or wrong."""
+    bag, table = recording
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace(",middle,", ",zebra,").replace(",bright,", ",,", 1))
+    drawn = []
+    monkeypatch.setattr(evaluate_bag, "save_confusion", lambda path, *given: drawn.append(given))
+    found = run((bag, other), ["rgb"], drops={"rgb": [(0.0, 0.5)]})
+    write(tmp_path / "out", found, {})
+    (matrices, rows, columns), *_ = drawn
+    ((title, counts),) = matrices.items()
+    known = column(found["rgb"], "correct")
+    assert title == f"rgb: {known.count(1) / (known.count(1) + known.count(0)):.3f} of {40 - known.count('')} right"
+    assert (rows, columns) == (["bright", "dark", "zebra"], ["bright", "dark", "middle", "zebra", "unknown"])
+    pairs = Counter()
+    for truth, shown in zip(read_truth(other), (make_view(n).labels for n in range(20)), strict=True):
+        lost = truth.request.stamp < read_truth(other)[5].request.stamp
+        pairs.update((label, "unknown" if lost else answer) for label, answer in zip(truth.labels, shown, strict=True))
+    assert counts.tolist() == [[pairs[row, answer] for answer in columns] for row in rows]

@@ -169,6 +169,10 @@ def test_two_messages_of_a_stamp_do_not_take_the_place_of_each_others_crops(reco
     assert found.classes == {"can": 40}
     assert len(files) == 40
     stamp = truths[0].request.stamp
+    with Bag(bag) as opened:
+        alike = [dataclasses.replace(truth, labels=("can", "can")) for truth in read_truth(table)]
+        found = crop_bag(opened, 2 * alike, tmp_path / "twice", FrameSettings())
+    assert len(list(tmp_path.glob("twice/*/*_rgb.png"))) == found.boxes == 80
     assert [file.name for file in files[:2]] == [f"bag_{stamp}{number:03d}_rgb.png" for number in (0, 1)]
 
 
@@ -194,7 +198,9 @@ def test_split_and_boxes_without_label(recording, tmp_path):
     assert (prepared.camera[:, 0] > 0).all()
 
 
-@pytest.mark.parametrize(("label", "split"), [("a/b", ""), ("..", ""), ("dark", "../x")])
+@pytest.mark.parametrize(
+    ("label", "split"), [("a/b", ""), ("a\\b", ""), ("..", ""), (".a", ""), ("__a", ""), ("dark", "../x")]
+)
 def test_a_label_that_names_no_folder_is_refused_before_anything_is_written(recording, tmp_path, label, split):
     bag, table = recording
     text = table.read_text(encoding="utf-8").replace("dark", label)

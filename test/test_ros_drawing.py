@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from ros_fakes import CLASSES, FakeRecognizer, image, regions
 
+from mmcl_ros import evaluate_bag
 from mmcl_ros.bagfile import Frame
 from mmcl_ros.detections import read_request
 from mmcl_ros.drawing import GAP, GREEN, GREY, PANEL, RED, Mark, draw, sheet, to_colour
@@ -124,13 +125,32 @@ def test_right_wrong_and_rejected_answers_of_a_recording_differ_in_colour():
         assert not (shown.shown[-1] == colour).all(axis=2).any(), "neither right nor wrong"
 
 
+def test_answers_are_written_on_colour_and_on_depth_where_there_is_no_colour(monkeypatch):
+    colour, depth = image(flat(value=20), "rgb8"), image(np.full((60, 80), 1500, np.uint16), "16UC1")
+    request = read_request(regions([(2, 30, 30, 28), (44, 30, 30, 28), (200, 30, 30, 28)]))
+    shown, words = Evaluation(list(CLASSES)), []
+
+    def draw_marks(picture, marks, size):
+        words.append([mark.words for mark in marks])
+        return picture
+
+    monkeypatch.setattr(evaluate_bag, "draw", draw_marks)
+    for pictures in ({"rgb": colour, "depth": depth}, {"depth": depth}):
+        found = FrameRecognizer(FakeRecognizer(["rgb"]), FrameSettings(box_scale=0.0))(request, {"rgb": colour})
+        shown.show(Truth(request, ("dark", "bright", "dark")), pictures, found)
+    np.testing.assert_array_equal(shown.shown[0], flat(value=20))
+    np.testing.assert_array_equal(shown.shown[1], to_colour(depth, "depth"))
+    assert words == 2 * [["dark 0.87", "dark 0.87 (bright)", "rejected (dark)"]]
+
+
 def test_a_folder_of_results_holds_those_of_one_evaluation(tmp_path, caplog):
     request = read_request(regions([(2, 30, 30, 28)]))
     answer = FrameRecognizer(FakeRecognizer(), FrameSettings(box_scale=0.0))(request, {"rgb": image(flat(), "rgb8")})
     given = Evaluation(list(CLASSES))
     given.add(Truth(request, ("dark",)), Frame(request, {}, {}, {}), answer)
-    given.shown.append(flat())
+    given.shown.append(np.full((60, 80, 3), RED, np.uint8))
     write(tmp_path, {"rgb": given, "auto": given}, {})
+    assert (cv2.imread(str(tmp_path / "answers.png"))[..., ::-1] == RED).all(axis=2).any()
     assert not caplog.records
     (tmp_path / "predictions_of_mine.csv").touch()
     write(tmp_path, {"rgb": given}, {})
