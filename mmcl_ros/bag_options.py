@@ -23,6 +23,7 @@ __all__ = [
     "open_bag",
     "remember_colour",
     "true_boxes",
+    "used_topics",
 ]
 
 
@@ -40,7 +41,7 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
 def add_topic_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the topics of pictures."""
     for name, what in (("rgb", "colour"), ("depth", "depth")):
-        text = f"{what} pictures (default: guessed from name, type and encoding)"
+        text = f"{what} pictures (default: guessed from name, frame, type and encoding)"
         parser.add_argument(f"--{name}-topic", default="", help=text)
 
 
@@ -49,7 +50,7 @@ def add_bag_options(parser: argparse.ArgumentParser) -> None:
     usual = FrameSettings()
     add_recording_options(parser)
     parser.add_argument("--truth", type=Path, help="CSV of true boxes (default: classes of the bag's detections topic)")
-    parser.add_argument("--detections-topic", default="", help="regions (default: guessed from type and encoding)")
+    parser.add_argument("--detections-topic", default="", help="boxes (default: guessed from name, frame and type)")
     parser.add_argument(
         "--box-scale", type=float, default=usual.box_scale,
         help=f"side of the square window, in longer sides of the box; 0: as it is (default: {usual.box_scale:g})",
@@ -105,6 +106,12 @@ def true_boxes(options: argparse.Namespace, bag: Bag) -> list[Truth]:
     """
     bag.require_pictures()
     return read_truth(options.truth) if options.truth else read_topic(bag)
+
+
+def used_topics(bag: Bag, boxes: bool) -> dict[str, str]:
+    """The topics that pictures are read from, and with ``boxes`` the one that true boxes are read from."""
+    names = ("rgb", "depth", "detections") if boxes else ("rgb", "depth")
+    return {name: topic for name in names if (topic := getattr(bag.topics, name))}
 
 
 def remember_colour(bag: Bag, croppers: Iterable[FrameCropper]) -> None:

@@ -6,24 +6,21 @@ its stamps and then only the pictures that are needed, so that its size does not
 
 from __future__ import annotations
 
-import itertools
 import logging
 import struct
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmcl_core.errors import DataError
 from mmcl_core.presets import shared
+from mmcl_ros.bag_topics import Chooser, Topics, listing
 from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import Request
-from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, stated_encoding
-from mmcl_ros.message_types import IMAGE_TYPES, INFO_TYPE, REGION_TYPES
+from mmcl_ros.message_types import IMAGE_TYPES, REGION_TYPES
 from mmcl_ros.pairing import nearest
-from mmcl_ros.qos import own_answer, without_transport
-from mmcl_ros.topic_names import camera_of, depth_rank, nearness, rgb_rank
 
 __all__ = ["Bag", "Frame", "Topics", "typestore"]
 
@@ -31,21 +28,7 @@ logger = logging.getLogger(__name__)
 
 STAMP = struct.Struct("<iI")
 STAMP_ENDS = 4 + STAMP.size
-
-
-@dataclass
-class Topics:
-    """The topics of a bag that are used; empty: none.
-
-    Attributes:
-        rgb, depth, detections: names.
-        infos: camera info topic by modality; absent: the sensor has none, and its camera is not known.
-    """
-
-    rgb: str = ""
-    depth: str = ""
-    detections: str = ""
-    infos: dict[str, str] = field(default_factory=dict)
+LENGTH = struct.Struct("<I")
 
 
 @dataclass
@@ -77,7 +60,7 @@ class Bag:
 
     Args:
         path: folder of a rosbag2, or a ``.bag`` file of ROS 1.
-        topics: names that are not to be guessed, as in :class:`Topics`.
+        topics: names that are not to be guessed; the others are chosen by :class:`mmcl_ros.bag_topics.Chooser`.
 
     Attributes:
         damaged: topic and time of recording of the messages that could not be read so far; they are left out.
@@ -92,7 +75,6 @@ class Bag:
 
         self.path = path
         self.damaged: set[tuple[str, int]] = set()
-        self._unknown: dict[str, str] = {}  # encodings that are not known, by topic
         self._lost: set[str] = set()  # topics none of whose messages can be read
         if not path.exists():
             raise DataError(f"no recording at {path}")
@@ -113,7 +95,8 @@ class Bag:
             raise DataError(words) from error
         self._complete_types()
         self.kinds = {one.topic: one.msgtype for one in self._reader.connections}
-        self.topics = self._guess(topics or Topics())
+        self._chooser = Chooser(path, self.kinds, self._first, self._frame)
+        self.topics = self._chooser.choose(topics or Topics())
 
     def _complete_types(self) -> None:
         """Add the definitions known here of types that the bag carries and does not define."""
@@ -243,7 +226,7 @@ class Bag:
             DataError: with the topics that there are.
         """
         if not self.topics.rgb and not self.topics.depth:
-            stated = [f"{topic} says {encoding!r}" for topic, encoding in sorted(self._unknown.items())]
+            stated = [f"{topic} says {encoding!r}" for topic, encoding in sorted(self._chooser.unknown.items())]
             raise DataError(
                 f"{self.path} holds no colour or depth pictures that can be read ({' or '.join(IMAGE_TYPES)}, of a "
                 f"known encoding{': ' if stated else ''}{', '.join(stated)}); its topics: {self.listing()}"
@@ -251,7 +234,29 @@ class Bag:
 
     def listing(self) -> str:
         """The topics with their types, in words."""
-        return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self.kinds.items())) or "none"
+        return listing(self.kinds)
+
+    def sources_of_truth(self) -> list[str]:
+        """Topics to look for boxes with classes in, see :class:`mmcl_ros.bag_topics.Chooser`."""
+        return self._chooser.sources_of_truth(self.topics)
+
+    def region_topics(self) -> list[str]:
+        """All topics that carry boxes, but for what this package has answered."""
+        return self._chooser.regions()
+
+    def use_detections(self, topic: str) -> None:
+        """Have boxes read from a topic, and tell which others there are."""
+        self.topics.detections = topic
+        self._chooser.tell_detections(self.topics)
+
+    def _first(self, topic: str) -> Any | None:
+        """The first message that can be read."""
+        _, message = next(self.messages(topic), (topic, None))
+        return message
+
+    def _frame(self, topic: str) -> str:
+        """Frame of the first message; what else the message consists of need not be known."""
+        return next((_frame_id(raw) for _, _, raw in self._records([topic])), "")
 
     def _records(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, Any]]:
         """Connection, time of recording and bytes of each message of some topics."""
@@ -303,96 +308,17 @@ class Bag:
             logger.warning("%s: damaged messages on %s are left out; the first is %s", self.path, topic, why)
         self.damaged.add((topic, recorded))
 
-    def _check(self, given: Topics) -> None:
-        """Refuse named topics that are not there, or carry something else than they are named for."""
-        pictures = {"rgb": given.rgb, "depth": given.depth}
-        if given.rgb and given.rgb == given.depth:
-            raise DataError(f"{self.path}: {given.rgb} was named for both rgb and depth; give each its own topic")
-        named = [(topic, IMAGE_TYPES) for topic in pictures.values()] + [(given.detections, REGION_TYPES)]
-        for topic, types in [*named, *((topic, (INFO_TYPE,)) for topic in given.infos.values())]:
-            if topic and topic not in self.kinds:
-                raise DataError(f"{self.path} has no topic {topic}; it has {self.listing()}")
-            if topic and self.kinds[topic] not in types:
-                raise DataError(f"{self.path}: {topic} carries {self.kinds[topic]}; {' or '.join(types)} is needed")
-        for name, topic in pictures.items():
-            _, message = next(self.messages(topic), (topic, None)) if topic else (topic, None)
-            encoding = "" if message is None else stated_encoding(message).partition(";")[0].strip()
-            own, other = (RGB_ENCODINGS, DEPTH_ENCODINGS)[:: 1 if name == "rgb" else -1]
-            if encoding in other and encoding not in own:
-                raise DataError(f"{self.path}: {topic} was named for {name}, but its pictures are {encoding}")
-
-    def _guess(self, given: Topics) -> Topics:
-        self._check(given)
-        kinds: dict[str, list[str]] = {"rgb": [], "depth": []}
-        for topic, kind in sorted(self.kinds.items()):
-            if kind in IMAGE_TYPES and topic not in (given.rgb, given.depth) and not own_answer(topic):
-                kinds.get(self._modality(topic), []).append(topic)
-        beside = {camera_of(topic) for topic in kinds["depth"]}
-        ranks = {one: (not self._own_info(one), camera_of(one) not in beside, *rgb_rank(one)) for one in kinds["rgb"]}
-        rgb = given.rgb or min(ranks, key=ranks.__getitem__, default="")
-        seen_from = self._frame(rgb) if rgb and len(kinds["depth"]) > 1 else ""
-        apart = [topic for topic in kinds["depth"] if seen_from and self._frame(topic) != seen_from]
-        depth = given.depth or min(kinds["depth"], key=lambda topic: depth_rank(topic, topic in apart), default="")
-        for name, topic in (("rgb", rgb), ("depth", depth)):
-            others = {without_transport(one) for one in kinds[name]} - {without_transport(topic)}
-            if others and not getattr(given, name):
-                also, word = ", ".join(sorted(others)), "colour" if name == "rgb" else "depth"
-                logger.info("%s: %s is read from %s; it also has %s (--%s-topic)", self.path, word, topic, also, name)
-        regions = [one for one, kind in sorted(self.kinds.items()) if kind in REGION_TYPES and not own_answer(one)]
-        infos = {name: own for name, topic in (("rgb", rgb), ("depth", depth)) if (own := self._own_info(topic))}
-        infos |= given.infos
-        if rgb and depth and "rgb" in infos and "depth" not in infos and self._registered(rgb, depth):
-            infos["depth"] = infos["rgb"]
-        for topic in (topic for name, topic in (("rgb", rgb), ("depth", depth)) if topic and name not in infos):
-            logger.warning("%s: %s has no camera info of its own; its camera is not known", self.path, topic)
-        return Topics(rgb, depth, given.detections or next(iter(regions), ""), infos)
-
-    def _frame(self, topic: str) -> str:
-        """Frame of the first message."""
-        _, message = next(self.messages(topic), (topic, None))
-        return str(message.header.frame_id) if message is not None else ""
-
-    def _registered(self, rgb: str, depth: str) -> bool:
-        """Whether depth says that it is seen through the colour camera: its pictures state the same frame and size."""
-        first = [message for topic in (rgb, depth) for _, message in itertools.islice(self.messages(topic), 1)]
-        sizes = {(message.width, message.height) for message in first if hasattr(message, "width")}
-        frames = {str(message.header.frame_id) for message in first}
-        return len(first) == 2 and len(frames) == 1 and "" not in frames and len(sizes) <= 1
-
-    def _own_info(self, topic: str) -> str:
-        """The camera info of the sensor whose pictures a topic carries; empty: none, or only those of other sensors."""
-        if not topic:
-            return ""
-        pictures = {topic, *(one for one, kind in self.kinds.items() if kind in IMAGE_TYPES)}
-        own = []
-        for info in sorted(one for one, kind in self.kinds.items() if kind == INFO_TYPE):
-            sensor = info.rpartition("/")[0].removesuffix("/info")
-            nearest_of_all = max(nearness(info, picture) for picture in pictures)
-            if f"{topic}/".startswith(f"{sensor}/") and nearness(info, topic) == nearest_of_all:
-                own.append(info)
-        return max(own, key=lambda info: nearness(info, topic), default="")
-
-    def _modality(self, topic: str) -> str:
-        """rgb, depth or empty, by the encoding of the first message."""
-        _, message = next(self.messages(topic), (topic, None))
-        if message is None:
-            return ""
-        encoding = stated_encoding(message)
-        plain = encoding.partition(";")[0].strip()
-        if (
-            "compressedDepth" in encoding
-            or plain in ("16UC1", "32FC1")
-            or (plain == "mono16" and "depth" in topic.lower())
-        ):
-            return "depth"
-        infrared = any(word in topic.lower() for word in ("infra", "/ir/"))
-        if plain in RGB_ENCODINGS or hasattr(message, "format"):
-            return "" if infrared else "rgb"
-        self._unknown[topic] = encoding
-        return ""
-
 
 def _stamp(raw: Any) -> int:
     """The stamp of a message that starts with a header: 4 bytes (CDR preamble or ROS 1 sequence), then it."""
     seconds, nanoseconds = STAMP.unpack_from(raw, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def _frame_id(raw: Any) -> str:
+    """The frame of such a message: behind the stamp its length and its letters, in CDR with a zero at the end."""
+    start = STAMP_ENDS + LENGTH.size
+    if len(raw) < start:
+        return ""
+    (length,) = LENGTH.unpack_from(raw, STAMP_ENDS)
+    return bytes(raw[start : start + length]).rstrip(b"\0").decode("utf-8", "replace")

@@ -23,7 +23,7 @@ from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import UNLABELLED
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
-from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
+from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes, used_topics
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.crop_folder import Written, enter, replace_crops
 from mmcl_ros.frames import FrameCropper, FrameSettings, RegionCrops
@@ -85,7 +85,7 @@ def crop_bag(
     name = name or bag.name
     for given, what in ((name, "--name"), (split, "--split"), *((one, "label") for t in truths for one in t.labels)):
         check_name(given, what)
-    topics = " ".join(filter(None, (bag.topics.rgb, bag.topics.depth)))
+    topics = " ".join(used_topics(bag, boxes=False).values())
     keys = _keys(truths, name, split)
     before = enter(out, name, str(bag.path.resolve()), topics, [key for listed in keys for key in listed])
     result, cropper = Cropped(), FrameCropper(settings)
@@ -165,10 +165,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ConfigError(f"--out {options.out} is a file")
     with open_bag(options) as bag:
-        logger.info("topics: %s", ", ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic))
-        found = crop_bag(
-            bag, true_boxes(options, bag), options.out, settings, options.window, options.split, options.name
-        )
+        truths = true_boxes(options, bag)
+        logger.info("topics: %s", ", ".join(used_topics(bag, boxes=not options.truth).values()))
+        found = crop_bag(bag, truths, options.out, settings, options.window, options.split, options.name)
     _warn(found)
     crops = sum(found.classes.values())
     if not crops:

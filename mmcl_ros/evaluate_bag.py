@@ -31,7 +31,7 @@ from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.confusion import save_confusion
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError
-from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes
+from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes, used_topics
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
 from mmcl_ros.frames import NAME_IT, Answer, FrameAnswer, FrameRecognizer, FrameSettings, Result
@@ -330,7 +330,7 @@ def _run(options: argparse.Namespace) -> None:
         recognizer = Recognizer.load(options.model, options.device, mirror=options.mirror)
         options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written to is refused before the work
         found = evaluate(bag, truths, recognizer, options.modality, settings, options.window, drops)
-        topics = {name: topic for name in ("rgb", "depth") if (topic := getattr(bag.topics, name))}
+        topics = used_topics(bag, boxes=not options.truth)
     _warn(found, options.window)
     _refuse_unanswered(found)
     about = {

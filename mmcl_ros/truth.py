@@ -97,23 +97,36 @@ def _no_columns(path: Path, names: Sequence[str], missing: Sequence[str]) -> str
 
 
 def read_topic(bag: Bag) -> list[Truth]:
-    """The boxes of the bag's detections topic with their best classes, by stamp.
+    """The boxes of a detections topic of the bag with their best classes, by stamp.
+
+    The topic is the one that was named, else the first with classes of those that may be of the camera of the pictures;
+    from then on it is that of ``bag.topics``.
 
     Raises:
         DataError: there is no such topic, or its messages carry no classes.
     """
-    topic = bag.topics.detections
-    if not topic or bag.kinds[topic] == REGIONS_TYPE:
+    candidates = bag.sources_of_truth()
+    for topic in candidates:
+        if bag.kinds[topic] == REGIONS_TYPE:
+            continue
+        truths = []
+        for _, message in bag.messages(topic):
+            truths.append(Truth(read_request(message), tuple(_best_class(one) for one in message.detections)))
+        if any(label for truth in truths for label in truth.labels):
+            bag.use_detections(topic)
+            return sorted(truths, key=lambda truth: truth.request.stamp)
+    raise DataError(_no_classes(bag, candidates))
+
+
+def _no_classes(bag: Bag, candidates: Sequence[str]) -> str:
+    """Where classes were looked for in vain, and where else they may be."""
+    if not candidates:
         kinds = " or ".join(kind for kind in REGION_TYPES if kind != REGIONS_TYPE)
-        raise DataError(f"{bag.path} has no {kinds} topic with classes; give the true boxes as a CSV file (--truth)")
-    truths = []
-    for _, message in bag.messages(topic):
-        truths.append(Truth(read_request(message), tuple(_best_class(one) for one in message.detections)))
-    if not any(label for truth in truths for label in truth.labels):
-        raise DataError(
-            f"the detections of {topic} in {bag.path} carry no classes; give the true boxes as a CSV file (--truth)"
-        )
-    return sorted(truths, key=lambda truth: truth.request.stamp)
+        return f"{bag.path} has no {kinds} topic with classes; give the true boxes as a CSV file (--truth)"
+    seen = ", ".join(f"{topic} ({bag.kinds[topic]})" for topic in candidates)
+    others = ", ".join(f"{one} ({bag.kinds[one]})" for one in bag.region_topics() if one not in candidates)
+    named = f"name another topic (--detections-topic), such as {others}, or " if others else ""
+    return f"{bag.path}: the boxes of {seen} carry no classes; {named}give the true boxes as a CSV file (--truth)"
 
 
 def _best_class(detection: Any) -> str:

@@ -15,6 +15,17 @@ from mmcl_ros.truth import read_truth
 
 BOXES = ((10, 10, 40, 40), (80, 20, 40, 60))
 RGB, DEPTH, INFO = (DEMO_TOPICS[name] for name in ("rgb", "depth", "rgb_info"))
+FOUND = "vision_msgs/msg/Detection2DArray"
+VISION_MSGS = {  # as far as they are read
+    "ObjectHypothesis": "string class_id\nfloat64 score\n",
+    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n",
+    "Point2D": "float64 x\nfloat64 y\n",
+    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+    "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox2D bbox\nstring id\n",
+    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
+}
 
 
 def make_view(number):
@@ -32,33 +43,67 @@ def make_recording(out, storage="mcap"):
     return record(out, (make_view(number) for number in range(20)), storage=storage)
 
 
+def vision_store():
+    """The message types known here and those of vision_msgs, which need not be installed."""
+    from rosbags.typesys import get_types_from_msg
+
+    store, kinds = typestore(), {}
+    for name, text in VISION_MSGS.items():
+        kinds.update(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
+        store.fielddefs.pop(f"vision_msgs/msg/{name}", None)
+    store.register(kinds)
+    return store
+
+
+def found_message(types, header, boxes, labels):
+    """Detections with a class each, and a worse one; those of no label have none."""
+    made = {name: types[f"vision_msgs/msg/{name}"] for name in VISION_MSGS}
+    listed = []
+    for (x, y, w, h), label in zip(boxes, labels, strict=True):
+        center = made["Pose2D"](made["Point2D"](x + w / 2, y + h / 2), 0.0)
+        results = [
+            made["ObjectHypothesisWithPose"](made["ObjectHypothesis"](name, score))
+            for name, score in ((("other", 0.1), (label, 0.9)) if label else ())
+        ]
+        listed.append(made["Detection2D"](header, results, made["BoundingBox2D"](center, float(w), float(h)), "x"))
+    return made["Detection2DArray"](header, listed)
+
+
 def write_bag(path, written, frame="", frames=None, side=4):
     """A bag of small messages, each (topic, kind, stamp, time of recording).
 
-    Kinds are rgb, depth, odd, info and words, and small, which is depth of half the ``side`` that others have.
+    Kinds are rgb, grey, depth, odd, info and words, and small, which is depth of half the ``side`` that others have;
+    regions are a RegionArray of no box, and found:LABEL is a detection of all the picture, found: one without a class.
     Without a common frame each topic has one of its own, or that of ``frames``.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
-    store = typestore()
+    store = vision_store()
     types = store.types
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         channels = {}
         for topic, kind, stamp, recorded in written:
             time = types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
             head = types["std_msgs/msg/Header"](time, frame or (frames or {}).get(topic, topic))
-            name = {"info": "sensor_msgs/msg/CameraInfo", "words": "std_msgs/msg/String"}.get(
-                kind, "sensor_msgs/msg/Image"
-            )
+            kind, _, label = kind.partition(":")
+            name = {
+                "info": "sensor_msgs/msg/CameraInfo", "words": "std_msgs/msg/String", "found": FOUND,
+                "regions": "mmcl_ros/msg/RegionArray",
+            }.get(kind, "sensor_msgs/msg/Image")  # fmt: skip
             if kind == "words":
                 message = types[name]("hello")
+            elif kind == "found":
+                message = found_message(types, head, [(0, 0, side, side)], [label])
+            elif kind == "regions":
+                message = types[name](head, side, side, [])
             elif kind == "info":
                 roi = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
                 k = np.array([len(topic), 0, 2, 0, len(topic), 2, 0, 0, 1.0])  # the focal length says whose it is
                 p = np.array([2 * k[0], 0, 2, 0, 0, 2 * k[0], 2, 0, 0, 0, 1.0, 0])
                 message = types[name](head, side, side, "", np.zeros(5), k, np.zeros(9), p, 0, 0, roi)
             else:
-                encoding, size = {"rgb": ("rgb8", 3), "odd": ("R8G8B8", 3)}.get(kind, ("16UC1", 2))
+                colours = {"rgb": ("rgb8", 3), "odd": ("R8G8B8", 3), "grey": ("mono8", 1)}
+                encoding, size = colours.get(kind, ("16UC1", 2))
                 own = side // 2 if kind == "small" else side
                 octets = np.full(own * own * size, 9, np.uint8)
                 message = types[name](head, own, own, encoding, 0, own * size, octets)

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
-from ros_bags import column, command, make_view, run, tiny_model
+from ros_bags import FOUND, column, command, found_message, make_view, run, tiny_model, vision_store
 from ros_fakes import CLASSES, FakeRecognizer, header
 
 from mmcl_core.errors import DataError
@@ -23,28 +23,12 @@ from mmcl_ros.truth import read_topic, read_truth
 
 def test_truth_from_detections_with_classes(tmp_path):
     from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-    definitions = {
-        "ObjectHypothesis": "string class_id\nfloat64 score\n",
-        "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n",
-        "Point2D": "float64 x\nfloat64 y\n",
-        "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
-        "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
-        "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
-        "vision_msgs/BoundingBox2D bbox\nstring id\n",
-        "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
-    }
-    store = get_typestore(Stores.LATEST)
-    kinds = {}
-    for name, text in definitions.items():
-        kinds.update(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
-    store.register(kinds)
-    made = {name: store.types[f"vision_msgs/msg/{name}"] for name in definitions}
+    store = vision_store()
     image = store.types["sensor_msgs/msg/Image"]
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         rgb = writer.add_connection("/cam/rgb", "sensor_msgs/msg/Image", typestore=store)
-        boxes = writer.add_connection("/found", "vision_msgs/msg/Detection2DArray", typestore=store)
+        boxes = writer.add_connection("/found", FOUND, typestore=store)
         for number in range(3):
             view = make_view(number)
             time = store.types["builtin_interfaces/msg/Time"](5, number * 1000)
@@ -52,18 +36,8 @@ def test_truth_from_detections_with_classes(tmp_path):
             data = view.rgb.reshape(-1)
             message = image(header, 120, 160, "rgb8", 0, 480, data)
             writer.write(rgb, number, store.serialize_cdr(message, "sensor_msgs/msg/Image"))
-            listed = []
-            for (x, y, w, h), label in zip(view.boxes, view.labels, strict=True):
-                center = made["Pose2D"](made["Point2D"](x + w / 2, y + h / 2), 0.0)
-                results = [
-                    made["ObjectHypothesisWithPose"](made["ObjectHypothesis"](name, score))
-                    for name, score in (("other", 0.1), (label, 0.9))
-                ]
-                listed.append(
-                    made["Detection2D"](header, results, made["BoundingBox2D"](center, float(w), float(h)), "x")
-                )
-            found = made["Detection2DArray"](header, listed)
-            writer.write(boxes, number, store.serialize_cdr(found, "vision_msgs/msg/Detection2DArray"))
+            found = found_message(store.types, header, view.boxes, view.labels)
+            writer.write(boxes, number, store.serialize_cdr(found, FOUND))
     with Bag(tmp_path / "bag") as bag:
         found = evaluate(bag, read_topic(bag), FakeRecognizer(), ["rgb"], FrameSettings(box_scale=0.0))
     assert found["rgb"].figures()["accuracy"] == 1.0
