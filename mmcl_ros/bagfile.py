@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.errors import DataError
+from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.presets import shared
 from mmcl_ros.bag_topics import Chooser, Topics, listing
 from mmcl_ros.cameras import CameraTrack, info_of_pictures
@@ -22,7 +22,7 @@ from mmcl_ros.detections import Request
 from mmcl_ros.message_types import IMAGE_TYPES, REGION_TYPES
 from mmcl_ros.pairing import nearest
 
-__all__ = ["Bag", "Frame", "Topics", "typestore"]
+__all__ = ["Bag", "Frame", "Topics", "require_rosbags", "typestore"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,31 @@ class Frame:
     infos: Mapping[str, Any]
 
 
+def require_rosbags() -> None:
+    """Refuse to go on without the package that reads and writes recordings, in words that say where it goes.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    try:
+        import rosbags.highlevel
+        import rosbags.rosbag2
+        import rosbags.typesys  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"recordings are read and written by rosbags, which cannot be imported ({error}): pip install rosbags in a "
+            "virtual environment, and run the module with its Python, as in ~/mmcl_venv/bin/python -m "
+            "mmcl_ros.evaluate_bag (docs/ros.md, Installing)"
+        ) from error
+
+
 def typestore() -> Any:
-    """The message types of the newest ROS 2 and our own, for bags that do not hold their definitions."""
+    """The message types of the newest ROS 2 and our own, for bags that do not hold their definitions.
+
+    Raises:
+        ConfigError: rosbags is not installed.
+    """
+    require_rosbags()
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.LATEST)
@@ -66,11 +89,13 @@ class Bag:
         damaged: topic and time of recording of the messages that could not be read so far; they are left out.
 
     Raises:
+        ConfigError: rosbags is not installed.
         DataError: no recording there, or a topic that is not in it; by all methods that read, a place where the file
             itself (its compression, or its table of messages) is damaged, beyond which nothing can be read.
     """
 
     def __init__(self, path: Path, topics: Topics | None = None) -> None:
+        require_rosbags()
         from rosbags.highlevel import AnyReader
 
         self.path = path

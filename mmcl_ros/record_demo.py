@@ -20,7 +20,7 @@ import numpy as np
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
-from mmcl_ros.bagfile import typestore
+from mmcl_ros.bagfile import require_rosbags, typestore
 from mmcl_ros.message_types import IMAGE_TYPE, INFO_TYPE, REGIONS_TYPE
 from mmcl_ros.truth import TRUTH_COLUMNS
 
@@ -133,7 +133,12 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
 
     Returns:
         The bag and the table.
+
+    Raises:
+        ConfigError: rosbags is not installed.
+        DataError: there is such a bag already.
     """
+    require_rosbags()
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     bag, table = out / "bag", out / "truth.csv"

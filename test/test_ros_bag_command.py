@@ -224,3 +224,34 @@ def test_batches_that_were_too_large_for_the_memory_are_told(recording):
     figures = run(recording, ["rgb"], recognizer=model)["rgb"].figures()
     assert figures["accuracy"] == 1.0
     assert any("memory" in problem for problem in figures["problems"])
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("evaluate_bag", ["--bag", "bag", "--model", "ycb21", "--out", "out"]),
+        ("crop_bag", ["--bag", "bag", "--out", "out"]),
+        ("unpack_bag", ["--bag", "bag", "--out", "out"]),
+    ],
+)
+def test_without_rosbags_commands_say_what_to_install_and_how_they_are_run(tmp_path, module, words):
+    """As the Python of the system is after rosdep, which has no key for it but one of pip."""
+    assert_told_of_rosbags(tmp_path, f"from mmcl_ros.{module} import main; sys.exit(main({words}))")
+
+
+def test_without_rosbags_a_recording_is_not_begun(tmp_path):
+    code = "from mmcl_ros.record_demo import record; from mmcl_core.cli import run_command; from pathlib import Path;"
+    assert_told_of_rosbags(tmp_path, f"{code} sys.exit(run_command(lambda: record(Path('out'), iter(()))))")
+
+
+def assert_told_of_rosbags(folder, code):
+    wall = f"import sys; sys.modules['rosbags'] = None; sys.path.insert(0, {str(ROOT)!r});"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{wall} {code}"], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: recordings are read and written by rosbags, which cannot be imported (")
+    assert "pip install rosbags in a virtual environment" in line
+    assert "/bin/python -m mmcl_ros." in line
+    assert not list(folder.iterdir())
