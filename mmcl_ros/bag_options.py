@@ -59,6 +59,10 @@ def add_bag_options(parser: argparse.ArgumentParser) -> None:
         "--min-depth-valid", type=float, default=usual.min_depth_valid,
         help=f"smallest share of a box with a depth reading for depth to be used (default: {usual.min_depth_valid:g})",
     )  # fmt: skip
+    parser.add_argument(
+        "--min-box", type=int, default=usual.min_box,
+        help=f"smallest side of a box inside the picture, pixels (default: {usual.min_box})",
+    )  # fmt: skip
 
 
 def check_window(options: argparse.Namespace) -> None:
@@ -78,11 +82,12 @@ def cropping(options: argparse.Namespace) -> FrameSettings:
         ConfigError: numbers that make no sense.
     """
     check_window(options)
-    if not 0 <= options.box_scale <= 5 or not 0 <= options.min_depth_valid <= 1:
-        raise ConfigError("--box-scale must be 0 to 5, --min-depth-valid 0 to 1")
+    if not 0 <= options.box_scale <= 5 or not 0 <= options.min_depth_valid <= 1 or options.min_box < 1:
+        raise ConfigError("--box-scale must be 0 to 5, --min-depth-valid 0 to 1, --min-box at least 1")
     return FrameSettings(
         box_scale=options.box_scale,
         min_depth_valid=options.min_depth_valid,
+        min_box=options.min_box,
         assume_registered=options.assume_registered,
     )
 

@@ -70,6 +70,15 @@ def test_answers_below_the_score_that_is_asked_for_are_rejected(recording, tmp_p
         assert f"of 40 boxes, {rejected} rejected" in capsys.readouterr().out
 
 
+def test_boxes_smaller_than_is_asked_for_are_no_regions(recording, tmp_path, capsys):
+    """As with the parameter of the node; of the two boxes of a picture both have a side of 40 pixels."""
+    arguments = [*command(*recording, tiny_model(tmp_path / "run"), tmp_path / "out"), "--modality", "rgb"]
+    assert main([*arguments, "--min-box", "40"]) == 0
+    assert "of 40 boxes, 0 rejected" in capsys.readouterr().out
+    assert main([*arguments, "--min-box", "41"]) == 2
+    assert "40 of 40 boxes are no regions, such as: rgb: the box is 40 x 40 pixels; at" in capsys.readouterr().err
+
+
 def test_a_stretch_that_loses_no_picture_is_told(recording, tmp_path, capsys):
     arguments = command(*recording, tiny_model(tmp_path / "run"), tmp_path / "out")
     for stretch, told in (("0.5-1.0", False), ("50-60", True)):
@@ -131,6 +140,7 @@ def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp
         ("--min-score=2", "--min-score must be 0 to 1"),
         ("--box-scale=9", "--box-scale must be 0 to 5"),
         ("--device=nowhere", "device is 'nowhere'"),
+        ("--min-box=0", "--min-box at least 1"),
     ):
         assert main([*command(bag, table, model, tmp_path / "out"), wrong]) == 2
         assert message in capsys.readouterr().err
