@@ -25,9 +25,9 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes, used_topics
 from mmcl_ros.bagfile import Bag
-from mmcl_ros.crop_folder import Written, enter, replace_crops
 from mmcl_ros.frames import FrameCropper, FrameSettings, RegionCrops
 from mmcl_ros.picture_files import as_png, check_name
+from mmcl_ros.recordings_folder import CROPS, Written, enter, replace_earlier
 from mmcl_ros.truth import Truth
 
 __all__ = ["Cropped", "crop_bag", "main"]
@@ -87,7 +87,7 @@ def crop_bag(
         check_name(given, what)
     topics = " ".join(used_topics(bag, boxes=False).values())
     keys = _keys(truths, name, split)
-    before = enter(out, name, str(bag.path.resolve()), topics, [key for listed in keys for key in listed])
+    before = enter(out, CROPS, name, str(bag.path.resolve()), topics, [key for listed in keys for key in listed])
     result, cropper = Cropped(), FrameCropper(settings)
     written: dict[str, Written] = {}
     remember_colour(bag, [cropper])
@@ -107,7 +107,7 @@ def crop_bag(
             result.pictures.update(list(region.crops))
             result.classes[truth.labels[region.index] or UNLABELLED] += 1
         result.reasons.update(one.reason for n, one in enumerate(answer.answers) if n not in found)
-    replace_crops(out, name, written, before)
+    replace_earlier(out, CROPS, name, written, before)
     return result
 
 

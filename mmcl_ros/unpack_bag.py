@@ -2,8 +2,9 @@
 
 Writes ``rgb/<recording>_<stamp>.png`` and ``depth/<recording>_<stamp>.png`` (16 bit, millimetres, 0 = no reading). With
 the boxes as COCO JSON in ``annotations.json`` beside them, ``python -m mmcl_core.prepare coco`` cuts the crops. Depth
-is written where it is registered to colour. Frames of further recordings may go to the same folder; ``--keep-groups``
-of ``prepare coco`` keeps each recording in one split.
+is written where it is registered to colour. Frames of further recordings, or of further cameras of this one, may go to
+the same folder, each under a ``--name`` of its own; ``--keep-groups`` of ``prepare coco`` keeps each name in one split.
+A second call for the same pictures takes the place of the first: what that one wrote and this one did not is removed.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import numpy as np
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_core.progress import progress_bar
-from mmcl_ros.bag_options import add_recording_options, check_window, open_bag
+from mmcl_ros.bag_options import add_recording_options, check_window, open_bag, used_topics
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of
 from mmcl_ros.frames import DECODERS
 from mmcl_ros.picture_files import as_png, check_name
+from mmcl_ros.recordings_folder import FRAMES, Written, cameras_of_frames, enter, replace_earlier
 
 __all__ = ["Unpacked", "main", "unpack_bag"]
 
@@ -47,13 +49,11 @@ class Unpacked:
     Attributes:
         frames: how many were written.
         depth: how many of them with depth.
-        cameras: (fx, fy, cx, cy) in pixels of the colour pictures, zeros where it is not known, and of how many frames.
         problems: why a frame, or its depth, was left out, and how often.
     """
 
     frames: int = 0
     depth: int = 0
-    cameras: Counter[tuple[float, ...]] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
 
 
@@ -76,7 +76,8 @@ def unpack_bag(
         assume_registered: take depth for registered to colour though their frames differ.
 
     Raises:
-        DataError: the recording holds no colour pictures, or a name that cannot name files.
+        DataError: the recording holds no colour pictures; a name that cannot name files, or that another recording, or
+            other topics of this one, have in ``out``.
     """
     bag.require_pictures()
     if not bag.topics.rgb:
@@ -84,14 +85,21 @@ def unpack_bag(
     name = name or bag.name
     check_name(name, "--name")
     requests = [Request((), stamp=stamp) for stamp in _chosen(bag.stamps(bag.topics.rgb), every)]
-    result = Unpacked()
+    topics = " ".join(used_topics(bag, boxes=False).values())
+    planned = [f"{modality}/{name}_{one.stamp}" for one in requests for modality in DECODERS]
+    before = enter(out, FRAMES, name, str(bag.path.resolve()), topics, planned)
+    result, written = Unpacked(), dict[str, Written]()
     bar = progress_bar(bag.frames(requests, window), title="unpack", unit=" frames", total=len(requests), in_logs=True)
     for frame in bar:
         if bag.topics.depth and "depth" not in frame.stamps:
             result.problems[f"depth: none within {window:g} s (--window)"] += 1
-        for modality, values in _pictures(frame, result, assume_registered).items():
-            (out / modality).mkdir(parents=True, exist_ok=True)
-            (out / modality / f"{name}_{frame.request.stamp}.png").write_bytes(as_png(values))
+        camera, pictures = _pictures(frame, result, assume_registered)
+        for modality, values in pictures.items():
+            (out / modality).mkdir(exist_ok=True)
+            path = out / modality / f"{name}_{frame.request.stamp}.png"
+            path.write_bytes(as_png(values))
+            written[f"{modality}/{path.stem}"] = Written(camera if modality == "rgb" else None, [path])
+    replace_earlier(out, FRAMES, name, written, before)
     return result
 
 
@@ -104,8 +112,10 @@ def _chosen(stamps: Sequence[int], every: float) -> list[int]:
     return chosen
 
 
-def _pictures(frame: Frame, result: Unpacked, assume_registered: bool) -> dict[str, np.ndarray]:
-    """What is to be written of a frame, counted; nothing where its colour cannot be read."""
+def _pictures(
+    frame: Frame, result: Unpacked, assume_registered: bool
+) -> tuple[tuple[float, ...] | None, dict[str, np.ndarray]]:
+    """The camera of a frame and what is to be written of it, counted; nothing where its colour cannot be read."""
     found, views = {}, {}
     for modality, decode in DECODERS.items():
         message: Any = frame.pictures.get(modality)
@@ -119,16 +129,14 @@ def _pictures(frame: Frame, result: Unpacked, assume_registered: bool) -> dict[s
         height, width = values.shape[:2]
         views[modality] = View.of(message.header, width, height, frame.infos.get(modality))
     if "rgb" not in found:
-        return {}
+        return None, {}
     if "depth" in found and (why := _not_registered(views["rgb"], views["depth"], assume_registered)):
         result.problems[f"depth is not registered to colour: {why}"] += 1
         del found["depth"]
     view = views["rgb"]
-    camera = camera_of(frame.infos.get("rgb"), view.width, view.height, rectified=True)
     result.frames += 1
     result.depth += "depth" in found
-    result.cameras[camera or (0.0, 0.0, 0.0, 0.0)] += 1
-    return found
+    return camera_of(frame.infos.get("rgb"), view.width, view.height, rectified=True), found
 
 
 def _not_registered(colour: View, depth: View, assume_registered: bool) -> str:
@@ -164,22 +172,19 @@ def _run(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ConfigError(f"--out {options.out} is a file")
     with open_bag(options) as bag:
-        logger.info("topics: %s", ", ".join(topic for topic in (bag.topics.rgb, bag.topics.depth) if topic))
+        logger.info("topics: %s", ", ".join(used_topics(bag, boxes=False).values()))
         found = unpack_bag(bag, options.out, options.every, options.window, options.name, options.assume_registered)
-        name = bag.name
     for problem, count in found.problems.most_common(5):
         logger.warning("left out in %d of the frames: %s", count, problem)
     if not found.frames:
         raise DataError("no frame could be read; the reasons stand above")
     print(f"{found.frames} frames, {found.depth} with depth: {options.out}")
-    (camera, count), *_ = found.cameras.most_common(1)
-    known = f" --camera {','.join(f'{value:g}' for value in camera)}" if any(camera) and count == found.frames else ""
-    recordings = {path.name.rpartition("_")[0] for path in (options.out / "rgb").glob("*.png")}
-    several = not recordings <= {options.name or name}
-    if known and several:
-        logger.warning(
-            "the camera below is that of this recording; leave --camera out where others in %s had another", options.out
-        )
+    held = cameras_of_frames(options.out)
+    cameras, several = set().union(*held.values()), len(held) > 1
+    known = f" --camera {camera}" if len(cameras) == 1 and (camera := next(iter(cameras))) else ""
+    if any(cameras) and not known:
+        words = "the pictures in %s are not all of one known camera (%s): none is named below, and crops have none"
+        logger.warning(words, options.out, "; ".join(sorted(one or "not known" for one in cameras)))
     print(
         f"next: draw boxes in the pictures of {options.out / 'rgb'}, export them as COCO JSON to "
         f"{options.out / 'annotations.json'}, then\n  python -m mmcl_core.prepare coco --source "

@@ -1,11 +1,13 @@
-"""A folder of crops of several recordings: whose crops lie in it, and what a second call for a recording replaces.
+"""A folder of crops or frames of several recordings: whose they are, and what a second call for a recording replaces.
 
 ======================  ===============================================================================================
 file                    columns
 ======================  ===============================================================================================
-``recordings.csv``      name (in front of the names of its crops), recording, topics (empty: not known)
+``recordings.csv``      name (in front of the names of its files), recording, topics (empty: not known)
 ``crops.csv``           key of each crop that was written (its file without ``_rgb.png``), recording (its name)
 ``cameras.csv``         key, fx, fy, cx, cy where the camera is known; ``prepare folder`` reads it
+``frames.csv``          key of each picture of a frame (its file without ``.png``), recording (its name), and of colour
+                        the camera ``fx,fy,cx,cy``, empty where it is not known
 ======================  ===============================================================================================
 """
 
@@ -23,101 +25,141 @@ from typing import NamedTuple
 from mmcl_core.atomic import write_text
 from mmcl_core.errors import DataError
 
-__all__ = ["Before", "Written", "enter", "replace_crops"]
+__all__ = ["CROPS", "FRAMES", "Before", "Written", "cameras_of_frames", "enter", "replace_earlier"]
 
 logger = logging.getLogger(__name__)
 
+CROPS, FRAMES = "crops.csv", "frames.csv"
 COLUMNS = {
     "recordings.csv": ("name", "recording", "topics"),
-    "crops.csv": ("key", "recording"),
+    CROPS: ("key", "recording"),
     "cameras.csv": ("key", "fx", "fy", "cx", "cy"),
+    FRAMES: ("key", "recording", "camera"),
 }
 EARLIER = {"recordings.csv": 2}  # the first columns, all that earlier versions wrote
+ENDINGS = {CROPS: "_(rgb|depth)", FRAMES: ""}  # of files behind their keys, without .png
 NAMED = 5  # most pictures that a warning names
 
 
 class Written(NamedTuple):
-    """A crop that was written: its camera (fx, fy, cx, cy) where it is known, and its files."""
+    """A crop, or a picture of a frame, that was written: its camera (fx, fy, cx, cy) where known, and its files."""
 
     camera: tuple[float, ...] | None
     files: list[Path]
 
 
 class Before(NamedTuple):
-    """What a folder had of a recording: whether its name was known, and the keys that calls meant to write."""
+    """What a folder had of a recording: whether its name was known, and the rows of what calls meant to write."""
 
     known: bool
-    noted: set[str]
+    noted: dict[str, tuple[str, ...]]
 
 
-def enter(out: Path, name: str, recording: str, topics: str, planned: Collection[str]) -> Before:
-    """Note whose crops bear a name: crops of two recordings would take each other's place.
+def enter(out: Path, table: str, name: str, recording: str, topics: str, planned: Collection[str]) -> Before:
+    """Note whose files bear a name: those of two recordings would take each other's place.
 
     What is to be written is noted, too, so that a later call removes what this one leaves if it is stopped.
 
     Args:
-        out: folder of the crops.
-        name: in front of the names of the recording's crops.
-        recording: path of the recording.
+        out: the folder.
+        table: CROPS or FRAMES, what is to be written.
+        name: in front of the names of the recording's files.
+        recording: its path.
         topics: of its pictures.
-        planned: keys of the crops that may come.
+        planned: keys of the files that may come.
 
     Raises:
-        DataError: another recording, or other topics of this one, have the name, or a table is of something else.
+        DataError: another recording, or other topics of this one, have the name; frames that no call has noted would
+            be written over; or a table is of something else.
     """
-    tables = {table: _read(out / table) for table in COLUMNS}
-    known = tables["recordings.csv"]
+    tables = {each: _read(out / each) for each in COLUMNS}
+    known, what = tables["recordings.csv"], table.removesuffix(".csv")
     held, listed = known.get(name, (recording, topics))
     if held != recording or listed not in ("", topics):
         words = f"{held}, {listed}" if listed else held
         raise DataError(
-            f"{out} holds crops of another recording, or of other topics, named {name!r} ({words}); give --name NAME"
+            f"{out} holds {what} of another recording, or of other topics, named {name!r} ({words}); give --name NAME"
+        )
+    noted = tables[table]
+    if table == FRAMES and (lost := [key for key in planned if key not in noted and (out / f"{key}.png").exists()]):
+        raise DataError(
+            f"{out / lost[0]}.png is there already, and not noted in {FRAMES}: it may be of another recording; give "
+            "--name NAME, or remove the frames of that name"
         )
     out.mkdir(parents=True, exist_ok=True)
-    crops = tables["crops.csv"]
     _write(out / "recordings.csv", {**known, name: (recording, topics)})
-    _write(out / "crops.csv", crops | dict.fromkeys(planned, (name,)))
-    return Before(name in known, {key for key, (owner,) in crops.items() if owner == name})
+    _write(out / table, noted | dict.fromkeys(planned, _row(table, name)))
+    return Before(name in known, {key: row for key, row in noted.items() if row[0] == name})
 
 
-def replace_crops(out: Path, name: str, written: Mapping[str, Written], before: Before) -> None:
+def replace_earlier(out: Path, table: str, name: str, written: Mapping[str, Written], before: Before) -> None:
     """Remove what earlier calls wrote of a recording and this one did not, if it wrote any; note what there is now.
 
     Args:
-        out: folder of the crops.
+        out: the folder.
+        table: CROPS or FRAMES, what was written.
         name: of the recording.
-        written: by key, all crops of this call; they lie in the folder already.
+        written: by key, all that this call wrote; it lies in the folder already.
         before: of :func:`enter`.
     """
-    others = {key: owner for key, owner in _read(out / "crops.csv").items() if owner != (name,)}
-    _write(out / "crops.csv", others | dict.fromkeys(written or before.noted, (name,)))
+    rows = {key: row for key, row in _read(out / table).items() if row[0] != name}
     if not written:
+        _write(out / table, rows | before.noted)
+        return
+    _write(out / table, rows | {key: _row(table, name, one) for key, one in written.items()})
+    if table == FRAMES:
+        _remove_old(out, table, name, written, before.noted, ())
         return
     cameras = _read(out / "cameras.csv")
-    earlier, folders = before.noted, set[str]()
+    earlier, folders = set(before.noted), set[str]()
     if before.known and not earlier:
         # An earlier version noted crops with a camera alone: others lie where it, or this call, has put some.
         own = re.compile(rf"{re.escape(name)}_\d+")
         earlier = {key for key in cameras if own.fullmatch(key.rpartition("/")[2])}
         folders = {key.rpartition("/")[0] for key in (*earlier, *written)}
-    _remove_old(out, name, written, earlier, folders)
+    _remove_old(out, table, name, written, earlier, folders)
     cameras = {key: camera for key, camera in cameras.items() if key not in earlier}
     cameras |= {key: tuple(f"{value:.6g}" for value in one.camera) for key, one in written.items() if one.camera}
     if cameras or (out / "cameras.csv").exists():
         _write(out / "cameras.csv", cameras)
 
 
+def cameras_of_frames(out: Path) -> dict[str, set[str]]:
+    """The cameras of the colour pictures of a folder, as ``fx,fy,cx,cy``, by the name of the recording.
+
+    Empty where a camera, or whose picture it is, is not known.
+    """
+    noted = _read(out / FRAMES)
+    found: dict[str, set[str]] = {}
+    for path in sorted((out / "rgb").glob("*.png")):
+        name, camera = noted.get(f"rgb/{path.stem}", (path.stem.rpartition("_")[0], ""))
+        found.setdefault(name, set()).add(camera)
+    return found
+
+
+def _row(table: str, name: str, one: Written | None = None) -> tuple[str, ...]:
+    """The values of a table behind the key."""
+    if table == CROPS:
+        return (name,)
+    return (name, ",".join(f"{value:g}" for value in one.camera) if one and one.camera else "")
+
+
 def _remove_old(
-    out: Path, name: str, written: Mapping[str, Written], earlier: Collection[str], folders: Collection[str]
+    out: Path,
+    table: str,
+    name: str,
+    written: Mapping[str, Written],
+    earlier: Collection[str],
+    folders: Collection[str],
 ) -> None:
     """Remove the pictures of a recording that earlier calls wrote and this one did not; name those of other hands.
 
     Args:
-        out, name, written: see :func:`replace_crops`.
-        earlier: keys of crops known to be written.
+        out, table, name, written: see :func:`replace_earlier`.
+        earlier: keys known to be written.
         folders: those in which crops of no known name are taken for written, too.
     """
-    own = re.compile(rf"({re.escape(name)}_\d+)_(rgb|depth)")
+    own = re.compile(rf"({re.escape(name)}_\d+){ENDINGS[table]}")
     new = {path for one in written.values() for path in one.files}
     names = {key.rpartition("/")[2] for key in earlier}
     removed, moved = 0, []
