@@ -53,6 +53,8 @@ def detection(stamp_ns, **what):
 def bag_of(*messages, topic="/found", kind=DETECTIONS_TYPE):
     bag = SimpleNamespace(path="my_bag", topics=Topics(detections=topic), kinds={topic: kind})
     bag.messages = lambda topic: ((topic, message) for message in messages)
+    bag.sources_of_truth = bag.region_topics = lambda: [topic] if topic else []
+    bag.use_detections = lambda topic: setattr(bag.topics, "detections", topic)
     return bag
 
 
@@ -70,12 +72,14 @@ def test_the_class_of_a_detection_is_found_where_its_package_has_it(what, label)
     assert [(truth.request.stamp, truth.labels) for truth in truths] == [(5, ("can",)), (7, (label,))]
 
 
-@pytest.mark.parametrize("other", [{"topic": ""}, {"kind": REGIONS_TYPE}])
-def test_detections_without_classes_are_no_true_boxes(other):
-    with pytest.raises(DataError, match="the detections of /found in my_bag carry no classes; give the true boxes"):
-        read_topic(bag_of(detection(5, results=[])))
+@pytest.mark.parametrize("kind", [DETECTIONS_TYPE, REGIONS_TYPE])
+def test_detections_without_classes_are_no_true_boxes(kind):
+    with pytest.raises(
+        DataError, match=rf"my_bag: the boxes of /found \({kind}\) carry no classes; give the true boxes"
+    ):
+        read_topic(bag_of(detection(5, results=[]), kind=kind))
     with pytest.raises(DataError, match=f"my_bag has no {DETECTIONS_TYPE} or yolo_msgs/msg/DetectionArray topic with"):
-        read_topic(bag_of(detection(5, results=[]), **other))
+        read_topic(bag_of(detection(5, results=[]), topic=""))
 
 
 HEAD = "stamp_ns,x_min,y_min,x_max,y_max,label"
