@@ -9,7 +9,7 @@ import tiny
 from mmcl_core.data.cache import PreparedWriter, Sample
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError, DataError, TrainingError
 from mmcl_core.weights import load_weights
 
 SHORT = ("train.epochs=1", "train.head_epochs=1", "train.batch=4", "train.log_every=1")
@@ -36,7 +36,8 @@ def few(tmp_path_factory):
 
 def test_batches_without_anything_to_contrast_are_passed_over(few, tmp_path):
     words = ("method=two_step", "train.modalities=depth", "loss.level_pairs=[5-5]", "optim.clip_grad=1")
-    train(tiny.settings(few, *SHORT, *words), tmp_path / "run")
+    with pytest.raises(TrainingError, match="no batch of 4 had enough samples to learn depth from"):  # the classifier
+        train(tiny.settings(few, *SHORT, *words), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run", "train") if row["stage"] == "contrast"]
     assert len(rows) == 8
     assert sum(row["grad_norm"] == 0 for row in rows) > 4
