@@ -98,8 +98,9 @@ def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
         yield
     except UntrainedModalityError as error:
         raise TrainingError(
-            f"a stage needs what the stages before it did not teach: {str(error).partition(';')[0]}. No batch had two "
-            "samples or more to learn it from; raise train.batch, or train on a set in which more samples have it"
+            f"a stage needs what was not taught before it: {str(error).partition(';')[0]}. A batch teaches from two "
+            "samples of it on: raise train.batch, train on a set in which more samples have it, or start from weights "
+            "that know it (model.init_from)"
         ) from error
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, TrainingError):
