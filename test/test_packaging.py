@@ -146,3 +146,13 @@ def test_what_is_not_installed_is_not_brought_up_to_the_checkout(tmp_path):
     assert done.returncode == 1
     assert f"mmcl_ros is not installed in {tmp_path}: there is no " in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_every_test_module_can_be_read_without_ros_and_its_tools():
+    hidden = ("rclpy", "mmcl_ros.msg", "mmcl_ros.srv", "rosbags", "launch", "launch_ros", "embreex", "onnx", "h5py")
+    hide = f"import sys; sys.modules.update(dict.fromkeys({hidden!r})); import pytest"
+    run = f"raise SystemExit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', {str(ROOT / 'test')!r}]))"
+    found = subprocess.run([sys.executable, "-c", f"{hide}; {run}"], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout[-2000:]
+    assert "test_ros_pairing.py" in found.stdout, "what needs no ROS is tested none the less"

@@ -13,7 +13,6 @@ from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import camera_of, stamp_of
 from mmcl_ros.health import Health
 from mmcl_ros.ledger import Ledger
-from mmcl_ros.links import Links, Source
 
 
 def test_a_calibration_of_nans_is_kept_once():
@@ -122,27 +121,6 @@ def test_rectified_pictures_go_by_the_projection_matrix():
         assert camera_of(info, 640, 480, rectified=True) == (600.0, 600.0, 320.0, 240.0)
     del info.p
     assert camera_of(info, 640, 480, rectified=True) == (600.0, 600.0, 320.0, 240.0)
-
-
-@pytest.mark.parametrize(
-    ("topic", "rectified"),
-    [
-        *(("/c/image_rect", True), ("/c/image_rect_color/compressed", True), ("/c/depth/image_rect_raw", True)),
-        *(("/c/image_rectified", True), ("/c/image_color_corrected", False), ("/c/direct", False)),
-        *(("/c/image_raw", False), ("/rectified/image_raw", False), ("/c/image_rect/image_raw/compressed", False)),
-    ],
-)
-@pytest.mark.parametrize("ros1", [False, True])
-def test_the_camera_info_beside_rectified_pictures_is_of_these(topic, rectified, ros1):
-    info = camera_info(640, 480, 600.0, 320.0, 240.0, rectified=(480.0, 310.0, 230.0))
-    if ros1:
-        info.K, info.P = info.__dict__.pop("k"), info.__dict__.pop("p")
-    heard = []
-    sources = {"rgb info": Source("/info", [], heard.append, 5, pictures=topic)}
-    Links(SimpleNamespace(resolve_topic_name=str), sources, "auto")
-    sources["rgb info"].callback(info)
-    assert camera_of(heard[0], 640, 480)[0] == (480.0 if rectified else 600.0)
-    assert camera_of(info, 640, 480)[0] == 600.0, "the message is not changed"
 
 
 def test_depth_is_seen_through_the_camera_of_rectified_pictures():

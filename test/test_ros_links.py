@@ -8,7 +8,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed in this environment"
 pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip install . with ROS 2 present")
 
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from ros_fakes import camera_info
 
+from mmcl_ros.detections import camera_of
 from mmcl_ros.frames import NAME_IT
 from mmcl_ros.health import State
 from mmcl_ros.links import Links, Source
@@ -186,3 +188,24 @@ def test_a_camera_info_is_to_be_named_where_nobody_publishes_it(kind, advice):
     causes = links.info_causes()
     assert list(causes) == ([] if advice is None else ["depth"])
     assert all(words.endswith(NAME_IT) == advice for words in causes.values())
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        *(("/c/image_rect", True), ("/c/image_rect_color/compressed", True), ("/c/depth/image_rect_raw", True)),
+        *(("/c/image_rectified", True), ("/c/image_color_corrected", False), ("/c/direct", False)),
+        *(("/c/image_raw", False), ("/rectified/image_raw", False), ("/c/image_rect/image_raw/compressed", False)),
+    ],
+)
+@pytest.mark.parametrize("ros1", [False, True])
+def test_the_camera_info_beside_rectified_pictures_is_of_these(topic, rectified, ros1):
+    info = camera_info(640, 480, 600.0, 320.0, 240.0, rectified=(480.0, 310.0, 230.0))
+    if ros1:
+        info.K, info.P = info.__dict__.pop("k"), info.__dict__.pop("p")
+    heard = []
+    sources = {"rgb info": Source("/info", [], heard.append, 5, pictures=topic)}
+    Links(SimpleNamespace(resolve_topic_name=str), sources, "auto")
+    sources["rgb info"].callback(info)
+    assert camera_of(heard[0], 640, 480)[0] == (480.0 if rectified else 600.0)
+    assert camera_of(info, 640, 480)[0] == 600.0, "the message is not changed"
