@@ -8,6 +8,7 @@ material multiplies its picture or the colours of its vertices, and both it and 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -21,12 +22,15 @@ import numpy as np
 
 from mmcl_core.errors import DataError
 from mmcl_core.synth.mesh import Mesh
+from mmcl_core.synth.obj_files import materials_of, obj_text, plain_text, without_options
 from mmcl_core.synth.shade import painted, srgb
 
 __all__ = ["check_textures", "load_mesh"]
 
 _Y_UP = (".glb", ".gltf")
 _NONSENSE = (LookupError, TypeError, AttributeError)  # of a file that is not as the standard says
+_COMPRESSED = {"KHR_draco_mesh_compression": "DracoPy", "EXT_meshopt_compression": ""}  # what reads it, if anything
+_FAN = 6  # a mode of primitives
 _GREY = 150
 _FARTHEST_UV = 1e6  # repeats of a picture, beyond which float32 does not tell its pixels apart
 
@@ -71,7 +75,8 @@ def load_mesh(path: str | Path, up: str = "z") -> Mesh:
     try:
         parts = _parts(path)
     except Exception as error:
-        raise DataError(f"cannot read the mesh {path}: {error}") from error
+        advice = "; if it has other faces than triangles, export it with triangles alone" if _is(path, ".ply") else ""
+        raise DataError(f"cannot read the mesh {path}: {error}{advice}") from error
     if not parts:
         raise DataError(f"{path} holds no triangles")
     if not all(np.isfinite(part.vertices).all() for part in parts):
@@ -88,7 +93,7 @@ def load_mesh(path: str | Path, up: str = "z") -> Mesh:
     middle = (vertices.min(0) + vertices.max(0)) / 2
     if np.abs(middle).max() > 100 * extent:  # as in maps: float32, which meshes have, would bend it
         vertices = vertices - middle
-    if up == "y" or Path(path).suffix.lower() in _Y_UP:  # by a quarter turn about x
+    if up == "y" or _is(path, *_Y_UP):  # by a quarter turn about x
         vertices = vertices[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
     pictures, shows, uv = _skins(parts)
     remarks = tuple(dict.fromkeys([*_outside(path)[1], *(part.remark for part in parts if part.remark)]))
@@ -99,13 +104,15 @@ def _parts(path: str | Path) -> list[_Part]:
     """The parts of a file, in its order, without points that no triangle uses."""
     import trimesh
 
-    scene: Any = trimesh.load_scene(str(path), process=False, resolver=_resolver(path))
+    file = io.StringIO(obj_text(Path(path).read_bytes())) if _is(path, ".obj") else str(path)
+    kind = Path(path).suffix[1:].lower()
+    scene: Any = trimesh.load_scene(file, kind, process=False, resolver=_resolver(path))
     found = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
         shape = scene.geometry[name]
         if isinstance(shape, trimesh.Trimesh) and len(shape.faces):
-            part = _coloured(shape, str(name), linear=Path(path).suffix.lower() in _Y_UP)
+            part = _coloured(shape, str(name), linear=_is(path, *_Y_UP))
             if _least_alpha(getattr(shape.visual, "material", None)) < 128:
                 part.remark = part.remark or f"{name} is transparent, in parts at least: it is shown opaque"
             used = np.zeros(len(shape.vertices), bool)
@@ -125,6 +132,8 @@ def _coloured(shape: Any, name: str, linear: bool) -> _Part:
     if visual.kind != "texture":
         grey = np.full((len(faces), 3), _GREY, np.uint8)
         colours = grey if visual.kind is None else _bytes(np.asarray(visual.face_colors, np.uint8), linear)
+        if len(colours) != len(faces):
+            raise ValueError("its faces have colours of their own")
         return _Part(vertices, faces, colours)
     material, uv = visual.material, visual.uv
     picture, factor = _picture(material), getattr(material, "baseColorFactor", None)
@@ -259,50 +268,35 @@ def check_textures(path: str | Path) -> str:
     if not Path(path).is_file():
         return ""
     resolver = _resolver(path)
-    if Path(path).suffix.lower() == ".obj":
-        return _check_obj(path, resolver)
+    reason, pictures = materials_of(path, resolver) if _is(path, ".obj") else ("", [])
+    for file, value in pictures:
+        what = f"the mesh {path} has the texture {without_options(value)[0]} ({file})"
+        _check_picture(resolver, value, what, "put it there, or take its map_Kd line out for a mesh of plain colour")
     for name in _outside(path)[0]:
         _check_picture(resolver, name, f"the mesh {path} has the texture {name}", "put it there")
-    return ""
+    return reason
+
+
+def _is(path: str | Path, *suffixes: str) -> bool:
+    return Path(path).suffix.lower() in suffixes
 
 
 def _resolver(path: str | Path) -> Any:
-    """Finds the files that a mesh names; they may be written as in addresses (``%20``), or with backslashes."""
+    """Finds the files that a mesh names; they may be written as in addresses (``%20``), or with backslashes.
+
+    Options before the name of a picture are passed over; .mtl files come as text.
+    """
     from trimesh.resolvers import FilePathResolver
 
     class Resolver(FilePathResolver):
         def get(self, name: str) -> Any:
             try:
-                return super().get(name)
+                found = super().get(name)
             except FileNotFoundError:
-                return super().get(unquote(name).replace("\\", "/"))
+                found = super().get(unquote(without_options(name)[0]).replace("\\", "/"))
+            return plain_text(found) if name.lower().endswith(".mtl") else found
 
     return Resolver(str(path))
-
-
-def _check_obj(path: str | Path, resolver: Any) -> str:
-    content = Path(path).read_bytes()
-    library = re.search(rb"^\s*mtllib[ \t]+(.+)", content, re.MULTILINE)
-    used = {name.strip() for name in re.findall(rb"^\s*usemtl[ \t]+(.+)", content, re.MULTILINE)}
-    if library is None or not used:
-        return ""
-    material_file = _text(library[1])
-    try:
-        lines = resolver.get(material_file).splitlines()
-    except (OSError, ValueError):  # not there, or not below the folder of the mesh
-        return f"its material file {material_file} is not there"
-    material, known = b"", set()
-    for key, value in (line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2):
-        if key.lower() == b"newmtl":
-            material = value.strip()
-            known.add(material)
-        elif key.lower() == b"map_kd" and material in used:
-            what = f"the mesh {path} has the texture {_text(value)} ({material_file})"
-            _check_picture(
-                resolver, _text(value), what, "put it there, or take its map_Kd line out for a mesh of plain colour"
-            )
-    strange = sorted(used - known)
-    return f"its material file {material_file} has no material {_text(strange[0])}" if strange else ""
 
 
 def _outside(path: str | Path) -> tuple[list[str], list[str]]:
@@ -311,15 +305,21 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
     Raises:
         DataError: a picture of a kind, or numbers, that cannot be read.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".ply":
+    if _is(path, ".obj"):
+        moved = [(without_options(value)[1], file) for file, value in materials_of(path, _resolver(path))[1]]
+        return [], [f"{options} of map_Kd in {file} is not looked at" for options, file in moved if options]
+    if _is(path, ".off"):
+        coloured = re.match(rb"\s*(ST)?C", Path(path).read_bytes())
+        return [], ["colours of points in .off files are not read: it is grey"] if coloured else []
+    if _is(path, ".ply"):
         with Path(path).open("rb") as file:
             header = file.read(1 << 16).partition(b"end_header")[0]
-        names = [_text(name) for name in re.findall(rb"^comment\s+TextureFile\s+(.+)", header, re.MULTILINE | re.I)]
+        found = re.findall(rb"^comment\s+TextureFile\s+(.+)", header, re.MULTILINE | re.I)
+        names = [name.decode("utf-8", "surrogateescape").strip() for name in found]
         if not re.search(rb"^property\s.*\s(s|u|texture_u|texcoord)\s*$", header, re.MULTILINE):
             return [], []  # without places in it no picture is shown
         return names[-1:], [f"of its {len(names)} pictures {names[-1]} alone is shown"] if len(names) > 1 else []
-    tree = _tree(path) if suffix in _Y_UP else {}
+    tree = _tree(path) if _is(path, *_Y_UP) else {}
     if _whole_numbers(tree):
         raise DataError(f"the mesh {path} has points or uv in whole numbers (normalized); export it with float ones")
     try:
@@ -330,6 +330,12 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
 
 def _outside_gltf(path: str | Path, tree: dict[str, Any]) -> tuple[list[str], list[str]]:
     names, remarks = [], []
+    for packed, reader in _COMPRESSED.items():
+        if packed in tree.get("extensionsRequired", ()) and not (reader and importlib.util.find_spec(reader)):
+            remedy = f"pip install {reader}, or export it" if reader else "export it"
+            raise DataError(f"the mesh {path} is compressed ({packed}); {remedy} without compression")
+    if any(part.get("mode") == _FAN for mesh in tree.get("meshes", ()) for part in mesh["primitives"]):
+        raise DataError(f"the mesh {path} has triangles as fans, which are not read; export it with plain triangles")
     for shown, picture in _base_colours(tree):
         if shown.get("texCoord", 0) or "KHR_texture_transform" in shown.get("extensions", {}):
             remarks.append("a picture has uv of its own (texCoord, KHR_texture_transform): the first ones are taken")
@@ -390,7 +396,3 @@ def _check_picture(resolver: Any, name: str, what: str, remedy: str) -> None:
     except (OSError, Image.DecompressionBombError) as error:
         reason = f"which cannot be read ({error})"
     raise DataError(f"{what}, {reason}; {remedy}")
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape").strip()
