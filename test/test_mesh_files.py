@@ -216,9 +216,9 @@ def test_triangles_without_an_area_are_refused(tmp_path):
 
 
 def test_classes_without_a_mesh_are_told(tmp_path, caplog):
-    for place in ("box", "chair", "lamp/a/b", ".cache"):
+    for place in ("box", "chair", "lamp/a/b", ".cache", "box/.old"):
         (tmp_path / place).mkdir(parents=True)
-    for name in ("box/box.stl", "lamp/a/b/lamp.stl"):
+    for name in ("box/box.stl", "lamp/a/b/lamp.stl", ".cache/no.stl", "box/.old/no.stl", "box/._box.stl"):
         trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / name)
     (tmp_path / "chair" / "chair.fbx").touch()
     stock = FolderStock(tmp_path)
@@ -356,6 +356,33 @@ def test_whole_numbers_for_shares_of_one_are_refused(library):
         path.write_text(json.dumps(tree))
         with pytest.raises(DataError, match=r"a\.gltf has points or uv in whole numbers \(normalized\); export it"):
             load_mesh(path)
+
+
+def test_what_is_packed_so_that_it_is_not_read_is_refused(library):
+    path = library / "a.gltf"
+    for change, told in (
+        ({"extensionsRequired": ["EXT_meshopt_compression"]}, r"is compressed \(EXT_meshopt.*export it without"),
+        ({"mode": 6}, "has triangles as fans"),
+    ):
+        gltf(path, {"uri": "a.png"})
+        tree = json.loads(path.read_text())
+        (tree["meshes"][0]["primitives"][0] if "mode" in change else tree).update(change)
+        path.write_text(json.dumps(tree))
+        with pytest.raises(DataError, match=rf"the mesh .*a\.gltf {told}"):
+            load_mesh(path)
+
+
+def test_colours_of_faces_that_are_no_triangles_are_refused_and_those_of_off_files_told(tmp_path):
+    points, square = "".join(f"{x} {y} {z}\n" for x, y, z in CARD), "4 0 1 2 3"
+    ply(tmp_path / "a.ply")
+    head = (tmp_path / "a.ply").read_text().replace("face 2", "face 1").partition("end_header")[0]
+    head = head.replace("property float texture_u\nproperty float texture_v\n", "")
+    colours = "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+    (tmp_path / "a.ply").write_text(f"{head}{colours}end_header\n{points}{square} 200 100 50\n")
+    with pytest.raises(DataError, match=r"a\.ply: its faces have colours .*; if it has other faces than"):
+        load_mesh(tmp_path / "a.ply")
+    (tmp_path / "a.off").write_text("COFF\n4 1 0\n" + points.replace("\n", " 200 100 50 255\n") + square)
+    assert load_mesh(tmp_path / "a.off").remarks == ("colours of points in .off files are not read: it is grey",)
 
 
 def test_the_check_of_meshes_has_a_progress_bar(tmp_path, monkeypatch):
