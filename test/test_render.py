@@ -81,11 +81,16 @@ def test_a_process_for_each_core_that_may_be_used(monkeypatch):
     assert render._parser().parse_args(["--objects", "household", "--out", "x"]).workers == 2
 
 
-def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path):
-    for k in range(3):
-        assert run(meshes, tmp_path / f"part{k}", "--workers", "1", "--shard", f"{k}/3") == 0
-    merge_sets([tmp_path / f"part{k}" for k in range(3)], tmp_path / "merged")
+def test_merged_shards_are_the_very_bytes_of_one_run(meshes, whole, tmp_path, capsys):
+    parts = [tmp_path / f"part{k}" for k in range(3)]
+    for k, part in enumerate(parts):
+        assert run(meshes, part, "--workers", "1", "--shard", f"{k}/3") == 0
+    capsys.readouterr()
+    merge_sets(parts, tmp_path / "merged")
     assert files_of(tmp_path / "merged") == files_of(whole)
+    assert not capsys.readouterr().err
+    merge_sets(parts[1:], tmp_path / "two")
+    assert "part1 is a shard of a set of 20 crops, of which 13 are here" in capsys.readouterr().err
 
 
 def test_shards_of_different_meshes_are_not_merged_but_whole_sets_are(meshes, tmp_path):

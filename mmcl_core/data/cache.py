@@ -170,6 +170,7 @@ def merge_sets(
     ]
     _check_meshes(sets, descriptions)
     prefixes = _prefixes(sets, descriptions)
+    _warn_of_missing(sets, descriptions)
     same = all(description == descriptions[0] for description in descriptions)
     with PreparedWriter(
         out,
@@ -215,6 +216,17 @@ def _check_meshes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, 
                 f"{job[first][0].path} and {job[second][0].path} look like shards of one set, but were rendered "
                 f"{what}; render all shards from the same"
             )
+
+
+def _warn_of_missing(sets: Sequence[PreparedSet], descriptions: Sequence[Mapping[str, Any]]) -> None:
+    """Tell of rendered sets whose shards hold fewer crops together than their index says that the whole set has."""
+    jobs = [list(descriptions).index(description) for description in descriptions]
+    for job in dict.fromkeys(jobs):
+        count = descriptions[job].get("count", 0)
+        found = sum(len(part) for part, own in zip(sets, jobs, strict=True) if own == job)
+        if found < count:
+            told = "%s is a shard of a set of %d crops, of which %d are here; name all shards to have all of it"
+            logger.warning(told, sets[job].path, count, found)
 
 
 def _prefixes(sets: Sequence[PreparedSet], descriptions: Sequence[dict[str, Any]]) -> list[str]:
