@@ -22,7 +22,7 @@ def sample(number, size=8, split=None, label=None, modalities=("rgb", "depth")):
         split=split or ("test" if number % 4 == 3 else "train"),
         key=f"{number:05d}",
         group=f"scene{number // 10}",
-        source=f'raw/"{number}", original.png',
+        source=f"raw/{number}\r.png" if number % 6 == 5 else f'raw/"{number}", original.png',
         camera=(500.0 + number, 501.0, 3.5, 4.25) if number % 2 else None,
     )
 

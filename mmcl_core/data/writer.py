@@ -147,8 +147,10 @@ class PreparedWriter:
         return f"{name}.u16" if self._metric[name] else f"{name}.u8"
 
     def _write_row(self, values: Iterable[str]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(values)
+        text, row = io.StringIO(), tuple(values)
+        every = any("\r" in value for value in row)  # which csv does not quote by itself
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL)
+        writer.writerow(row)
         self._files["samples.csv"].write(text.getvalue().encode())
 
     def add(self, sample: Sample) -> None:
