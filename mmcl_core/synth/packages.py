@@ -16,7 +16,7 @@ __all__ = ["book", "carton", "cereal_box"]
 
 
 def carton(rng: np.random.Generator) -> Mesh:
-    """A drink carton with a gable top and its fin, 5.5 to 9.5 cm wide and 13 to 29 cm tall, with or without a cap."""
+    """A drink carton with a gable top and its fin, 5.5 to 9.5 cm wide and 11 to 31 cm tall, with or without a cap."""
     width = rng.uniform(0.055, 0.095)
     depth = width * rng.uniform(0.85, 1.0)
     body = width * rng.uniform(1.5, 2.5)

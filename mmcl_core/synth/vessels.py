@@ -117,7 +117,7 @@ def tumbler(rng: np.random.Generator) -> Mesh:
 
 
 def pan(rng: np.random.Generator) -> Mesh:
-    """A frying pan or a saucepan, 18 to 30 cm across, with a long handle."""
+    """A frying pan or a saucepan, 15 to 30 cm across, with a long handle."""
     sauce = rng.random() < 0.3
     radius = rng.uniform(0.075, 0.1) if sauce else rng.uniform(0.095, 0.15)
     height = rng.uniform(0.07, 0.1) if sauce else rng.uniform(0.036, 0.06)
