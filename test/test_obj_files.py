@@ -86,6 +86,12 @@ def test_text_may_be_written_otherwise(tmp_path, change):
     assert area(mesh) == pytest.approx(0.01)
 
 
+def test_a_comment_behind_a_plain_colour_is_none_of_it(tmp_path):
+    (tmp_path / "m.mtl").write_text("newmtl red\nKd 1 0 0  # bright\n")
+    (tmp_path / "a.obj").write_text("mtllib m.mtl\nusemtl red\n" + SQUARE.format(0, 0.1) + "f 1/1 2/2 3/3 4/4\n")
+    assert load_mesh(tmp_path / "a.obj").texture[0, 0].tolist() == [255, 0, 0]
+
+
 def test_pictures_are_found_behind_options(tmp_path):
     path = tmp_path / "a.obj"
     path.write_text("mtllib m.mtl\nusemtl red\n" + SQUARE.format(0, 0.1) + "f 1/1 2/2 3/3 4/4\n")

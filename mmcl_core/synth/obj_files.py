@@ -40,7 +40,7 @@ def plain_text(content: bytes) -> str:
     if "#" in text:
         text = re.sub(r"\n#[^\n]*", "\n", text)
     if "#" in text:
-        text = re.sub(r"(\n(?:v|vt|vn|f) [^#\n]*)#[^\n]*", r"\1", text)
+        text = re.sub(r"(\n(?:v|vt|vn|f|[Kk]d) [^#\n]*)#[^\n]*", r"\1", text)
     return re.sub(r"\n(?:use|new)mtl [^\n]*", lambda found: "\n" + " ".join(found[0].split()), text)
 
 
