@@ -8,11 +8,9 @@ material multiplies its picture or the colours of its vertices, and both it and 
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from mmcl_core.errors import DataError
+from mmcl_core.synth.gltf_files import pictures_of_gltf
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.obj_files import materials_of, obj_text, plain_text, without_options
 from mmcl_core.synth.shade import painted, srgb
@@ -28,9 +27,6 @@ from mmcl_core.synth.shade import painted, srgb
 __all__ = ["check_textures", "load_mesh"]
 
 _Y_UP = (".glb", ".gltf")
-_NONSENSE = (LookupError, TypeError, AttributeError)  # of a file that is not as the standard says
-_COMPRESSED = {"KHR_draco_mesh_compression": "DracoPy", "EXT_meshopt_compression": ""}  # what reads it, if anything
-_FAN = 6  # a mode of primitives
 _GREY = 150
 _FARTHEST_UV = 1e6  # repeats of a picture, beyond which float32 does not tell its pixels apart
 
@@ -75,8 +71,7 @@ def load_mesh(path: str | Path, up: str = "z") -> Mesh:
     try:
         parts = _parts(path)
     except Exception as error:
-        advice = "; if it has other faces than triangles, export it with triangles alone" if _is(path, ".ply") else ""
-        raise DataError(f"cannot read the mesh {path}: {error}{advice}") from error
+        raise DataError(f"cannot read the mesh {path}: {_reason(path, error)}") from error
     if not parts:
         raise DataError(f"{path} holds no triangles")
     if not all(np.isfinite(part.vertices).all() for part in parts):
@@ -98,6 +93,16 @@ def load_mesh(path: str | Path, up: str = "z") -> Mesh:
     pictures, shows, uv = _skins(parts)
     remarks = tuple(dict.fromkeys([*_outside(path)[1], *(part.remark for part in parts if part.remark)]))
     return Mesh(vertices, faces, uv, pictures[0], others=pictures[1:], shows=shows, remarks=remarks)
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Why a file cannot be read, where trimesh says it in words that do not tell."""
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        return f"it names the file {error}, which is not there; put it there"
+    if isinstance(error, ModuleNotFoundError) and error.name == "charset_normalizer":
+        return "it is damaged, or has text that is not UTF-8"
+    advice = "; if it has other faces than triangles, export it with triangles alone" if _is(path, ".ply") else ""
+    return f"{error}{advice}"
 
 
 def _parts(path: str | Path) -> list[_Part]:
@@ -319,68 +324,7 @@ def _outside(path: str | Path) -> tuple[list[str], list[str]]:
         if not re.search(rb"^property\s.*\s(s|u|texture_u|texcoord)\s*$", header, re.MULTILINE):
             return [], []  # without places in it no picture is shown
         return names[-1:], [f"of its {len(names)} pictures {names[-1]} alone is shown"] if len(names) > 1 else []
-    tree = _tree(path) if _is(path, *_Y_UP) else {}
-    if _whole_numbers(tree):
-        raise DataError(f"the mesh {path} has points or uv in whole numbers (normalized); export it with float ones")
-    try:
-        return _outside_gltf(path, tree)
-    except _NONSENSE as error:
-        raise DataError(f"cannot read the mesh {path}: its textures are not as glTF has them ({error!r})") from error
-
-
-def _outside_gltf(path: str | Path, tree: dict[str, Any]) -> tuple[list[str], list[str]]:
-    names, remarks = [], []
-    for packed, reader in _COMPRESSED.items():
-        if packed in tree.get("extensionsRequired", ()) and not (reader and importlib.util.find_spec(reader)):
-            remedy = f"pip install {reader}, or export it" if reader else "export it"
-            raise DataError(f"the mesh {path} is compressed ({packed}); {remedy} without compression")
-    if any(part.get("mode") == _FAN for mesh in tree.get("meshes", ()) for part in mesh["primitives"]):
-        raise DataError(f"the mesh {path} has triangles as fans, which are not read; export it with plain triangles")
-    for shown, picture in _base_colours(tree):
-        if shown.get("texCoord", 0) or "KHR_texture_transform" in shown.get("extensions", {}):
-            remarks.append("a picture has uv of its own (texCoord, KHR_texture_transform): the first ones are taken")
-        if picture.get("mimeType") == "image/ktx2" or str(picture.get("uri", "")).lower().endswith(".ktx2"):
-            raise DataError(f"the mesh {path} has a texture of the kind KTX2, which cannot be read; export it as PNG")
-        if "bufferView" not in picture and not picture.get("uri", "data:").startswith("data:"):
-            names.append(picture["uri"])
-    return names, remarks
-
-
-def _tree(path: str | Path) -> dict[str, Any]:
-    """What a .gltf or .glb file says of its content; what is no JSON is left to who reads it whole."""
-    with Path(path).open("rb") as file:
-        content = file.read(20)
-        binary = content[:4] == b"glTF"
-        content = file.read(int.from_bytes(content[12:16], "little")) if binary else content + file.read()
-    try:
-        tree: dict[str, Any] = json.loads(content)
-    except ValueError:
-        return {}
-    return tree
-
-
-def _whole_numbers(tree: dict[str, Any]) -> bool:
-    """Whether points or uv are whole numbers that stand for shares of one, which trimesh does not divide."""
-    try:
-        parts = [part["attributes"] for mesh in tree["meshes"] for part in mesh["primitives"]]
-        numbers = [part[name] for part in parts for name in ("POSITION", "TEXCOORD_0") if name in part]
-        return any(tree["accessors"][number].get("normalized", False) for number in numbers)
-    except _NONSENSE:
-        return False
-
-
-def _base_colours(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The base colours of the materials that are used: how a texture is shown, and its picture."""
-    try:
-        used = {part.get("material") for mesh in tree["meshes"] for part in mesh["primitives"]}
-        for number in sorted(used - {None}):
-            shown = tree["materials"][number].get("pbrMetallicRoughness", {}).get("baseColorTexture")
-            if shown is not None:
-                texture = tree["textures"][shown["index"]]
-                sources = [texture, *texture.get("extensions", {}).values()]
-                yield shown, tree["images"][next(one["source"] for one in reversed(sources) if "source" in one)]
-    except (*_NONSENSE, StopIteration):
-        return
+    return pictures_of_gltf(path) if _is(path, *_Y_UP) else ([], [])
 
 
 def _check_picture(resolver: Any, name: str, what: str, remedy: str) -> None:
