@@ -234,6 +234,16 @@ def test_copies_of_a_sample_never_share_a_batch(few, many, times, batch):
     assert abs(np.mean(places) / len(items) - 0.5) < 0.1, "they come throughout the epoch"
 
 
+@pytest.mark.parametrize(("few", "many", "times", "batch"), [(3, 45, 44, 4), (5, 7, 6, 6), (21, 216, 42, 26)])
+def test_copies_in_nearly_every_batch_are_never_twice_in_one(few, many, times, batch):
+    items = np.repeat(np.arange(few + many), np.where(np.arange(few + many) < few, times, 1))
+    for seed in range(40):
+        found = spread_repeats(items[shuffled(len(items), seed)], batch)
+        assert sorted(found.tolist()) == sorted(items.tolist())
+        parts = [found[start : start + batch].tolist() for start in range(0, len(found), batch)]
+        assert all(len(set(part)) == len(part) for part in parts)
+
+
 def test_copies_share_a_batch_only_where_they_must():
     found = spread_repeats(np.array([5, 5, 5, 5, 7]), 2)
     assert sorted(found.tolist()) == [5, 5, 5, 5, 7]

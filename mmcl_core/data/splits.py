@@ -1,7 +1,8 @@
 """Who trains, who validates, whose label is kept: stratified draws, pure functions of a seed.
 
 A class's samples are put in an order of their own, drawn from (seed, purpose, class), and its first ones are taken. A
-larger share therefore holds all samples of a smaller one, and a class's draw does not depend on the other classes.
+larger share therefore holds the samples of a smaller one, except that of classes of a few samples rounding may take one
+fewer; which samples of a class come first does not depend on the other classes.
 
 Validation is drawn by whole groups where the set knows them: frames of one scene or views of one object are nearly
 duplicates, and with some of them in training the others would flatter the model.
@@ -87,6 +88,7 @@ def spread_repeats(order: IndexArray, batch: int) -> IndexArray:
             break
         batches.append(list(chosen))
     _fill_up(batches, waiting.rest(), batch)
+    _part_copies(batches)
     return np.array([item for held in batches for item in held], dtype=np.int64)
 
 
@@ -140,6 +142,49 @@ def _fill_up(batches: list[list[int]], left: list[int], batch: int) -> None:
                 held[item] -= item not in earlier
                 break
         last.append(item)
+
+
+def _part_copies(batches: list[list[int]]) -> None:
+    """Move what a batch holds a second time to batches without it, through chains of exchanges, as far as can be."""
+    room = [len(batch) for batch in batches]
+    spare: list[int] = []
+    for place, batch in enumerate(batches):
+        batches[place] = list(dict.fromkeys(batch))
+        room[place] -= len(batches[place])
+        spare += (Counter(batch) - Counter(batches[place])).elements()
+    held = [set(batch) for batch in batches]
+    stuck: set[int] = set()  # items that no chain leads on from, which later exchanges do not change
+
+    def move(item: int) -> bool:
+        """Put an item where there is room; what it drives out goes on."""
+        came: dict[int, tuple[int, int]] = {item: (item, -1)}  # by item: which drives it out, and of which batch
+        coming, opened = deque([item]), set[int]()
+        while coming:
+            one = coming.popleft()
+            for place in (place for place, items in enumerate(held) if one not in items):
+                if room[place]:
+                    room[place] -= 1
+                    batches[place].append(one)
+                    held[place].add(one)
+                    while one != item:
+                        other, at = came[one]
+                        batches[at][batches[at].index(one)] = other
+                        held[at] ^= {one, other}
+                        one = other
+                    return True
+                if place not in opened:
+                    opened.add(place)
+                    new = [other for other in batches[place] if other not in came]
+                    came |= dict.fromkeys(new, (one, place))
+                    coming.extend(new)
+        stuck.update(came)
+        return False
+
+    stay = [item for item in spare if item in stuck or not move(item)]
+    for item in stay:
+        place = next(place for place, left in enumerate(room) if left)
+        room[place] -= 1
+        batches[place].append(item)
 
 
 def split_indices(prepared: PreparedSet, data: DataConfig, seed: int) -> tuple[IndexArray, IndexArray, IndexArray]:
