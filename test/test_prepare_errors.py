@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_sets import failure, files, run, write_crop
 
+from mmcl_core.data.cache import merge_sets
 from mmcl_core.data.runner import check_plan
 from mmcl_core.data.sources import Plan
 from mmcl_core.data.writer import Sample
@@ -63,6 +64,34 @@ def test_a_file_in_the_place_of_a_set(crops, tmp_path, capsys):
     assert main(["show", str(tmp_path / "set" / "index.json")]) == 2
     expected = f"error: {tmp_path}/set/index.json is a file; name its folder, {tmp_path}/set, if that is the prepared"
     assert expected in capsys.readouterr().err
+
+
+def test_a_set_does_not_take_the_place_of_the_current_folder(crops, tmp_path, capfd, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is the folder that the command was called in" in failure(
+        capfd, "folder", "--source", str(crops), "--out", "."
+    )
+    assert run(crops, tmp_path / "there")[0] == 0
+    made = files(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    options = ("folder", "--source", str(crops), "--out", str(tmp_path / "there"), "--limit", "1", "--overwrite")
+    assert "is the folder that the command was called in" in failure(capfd, *options)
+    assert files(tmp_path / "there") == made
+
+
+def test_names_with_ends_of_lines(crops, tmp_path):
+    odd = ("mug\r/one_1", "two\nlines/one_1", 'mug\r/a "quoted", \r\n one_1')
+    for key in odd:  # the first is what scripts with the ends of lines of Windows make
+        folder, _, name = key.partition("/")
+        write_crop(crops / "train" / folder, name)
+    status, prepared = run(crops, tmp_path / "set")
+    assert status == 0
+    assert prepared.classes == ("can", "mug", "mug\r", "two\nlines")
+    assert {f"train/{key}" for key in odd} == {key for key in prepared.keys if {"\r", "\n"} & set(key)}
+    merged = merge_sets([prepared.path], tmp_path / "merged")
+    assert (tmp_path / "merged/samples.csv").read_bytes() == (tmp_path / "set/samples.csv").read_bytes()
+    assert list(merged.sources) == list(prepared.sources)
 
 
 def test_a_set_whose_name_is_where_a_replaced_set_goes_stays(crops, tmp_path, capfd):

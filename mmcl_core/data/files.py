@@ -113,9 +113,9 @@ def refuse_to_write(out: Path, overwrite: bool, resume: bool) -> None:
         resume: whether to go on with such a part.
 
     Raises:
-        DataError: ``out`` is a file, a mount point, or holds something that is not to be replaced; the place beside it
-            where a set goes that is replaced is taken; there is a part, and it is neither to be replaced nor gone on
-            with.
+        DataError: ``out`` is a file, a mount point, the current folder, or holds something that is not to be replaced;
+            the place beside it where a set goes that is replaced is taken; there is a part, and it is neither to be
+            replaced nor gone on with.
     """
     _refuse_to_replace(out, overwrite)
     partial = partial_of(out)
@@ -132,6 +132,11 @@ def _refuse_to_replace(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out} is a mount point, which cannot be replaced by the finished set; name a folder in it")
     if not out.is_dir():
         raise DataError(f"{out} is a file; name a folder for the prepared set")
+    if out.samefile(os.curdir):
+        raise DataError(
+            f"{out} is the folder that the command was called in, and the finished set would take its place; call it "
+            "from another folder"
+        )
     if not any(out.iterdir()):
         return
     if not overwrite:

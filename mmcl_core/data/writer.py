@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -146,11 +146,11 @@ class PreparedWriter:
     def _file(self, name: str) -> str:
         return f"{name}.u16" if self._metric[name] else f"{name}.u8"
 
-    def _write_row(self, values: Iterable[str]) -> None:
-        text, row = io.StringIO(), tuple(values)
-        every = any("\r" in value for value in row)  # which csv does not quote by itself
-        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL)
-        writer.writerow(row)
+    def _write_row(self, values: Sequence[str]) -> None:
+        text = io.StringIO()
+        # Readers take a carriage return for the end of a line where it is not quoted, and csv does not quote it.
+        breaks = "\r" in "".join(values)
+        csv.writer(text, quoting=csv.QUOTE_ALL if breaks else csv.QUOTE_MINIMAL, lineterminator="\n").writerow(values)
         self._files["samples.csv"].write(text.getvalue().encode())
 
     def add(self, sample: Sample) -> None:
