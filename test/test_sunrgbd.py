@@ -103,6 +103,18 @@ def test_official_split(source, tmp_path, capsys):
     assert "names none of the 5 frames" in capsys.readouterr().err
 
 
+def test_what_desktops_and_editors_leave_costs_no_frame(source, tmp_path):
+    whole = prepare(source, tmp_path / "whole")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        for part in ("image", "depth"):
+            (source / "SUNRGBD" / FRAMES[0] / part / name).write_bytes(b"x")
+    path = source / "SUNRGBD" / FRAMES[1] / "annotation2Dfinal/index.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    made = prepare(source, tmp_path / "out")
+    assert list(made.keys) == list(whole.keys)
+    assert made.index["skipped"]["samples"] == 0
+
+
 def test_bad_files_are_named_skipped_and_counted(source, tmp_path, capsys):
     root = source / "SUNRGBD"
     (root / FRAMES[0] / "annotation2Dfinal/index.json").write_text('{"objects": [')

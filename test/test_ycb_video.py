@@ -54,6 +54,9 @@ def test_official_split_every_nth_and_listed_frames(source, tmp_path):
     made = prepare(source, tmp_path / "b", "--frames", str(tmp_path / "keyframe.txt"))
     assert {key[:11] for key in made.keys} == {"0005/000002", "0050/000002"}
     assert made.index["skipped"]["first"] == [["0050/000009", "is in the list of frames, and not in the source"]]
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf0050/000002\r\n0005/000002\r\n")
+    again = prepare(source, tmp_path / "c", "--frames", str(tmp_path / "windows.txt"))
+    assert (list(again.keys), again.index["skipped"]["samples"]) == (list(made.keys), 0)
 
 
 def test_the_videos_that_are_for_testing_are_0048_to_0059(tmp_path):

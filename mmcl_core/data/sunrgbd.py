@@ -46,10 +46,10 @@ import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule, part_inside
 from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
-from mmcl_core.data.pictures import read_picture, read_rgb
+from mmcl_core.data.pictures import is_picture, read_picture, read_rgb
 from mmcl_core.data.rooms import CLASSES, plain_name
 from mmcl_core.data.shares import draw_test_groups
-from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder
+from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -204,7 +204,7 @@ def read_objects(path: Path) -> tuple[dict[int, tuple[str, Box]], list[str]]:
         DataError: missing, no JSON, or of another form.
     """
     try:
-        content = _load_json(path.read_text(encoding="utf-8", errors="replace"))
+        content = _load_json(path.read_text(encoding="utf-8-sig", errors="replace"))
         objects, polygons = content["objects"], content["frames"][0]["polygon"]
         names = [plain_name(str((one or {}).get("name", "")).partition(":")[0]) for one in objects]
     except OSError as error:
@@ -260,7 +260,7 @@ def _coordinates(values: Any) -> list[float]:
 
 
 def _only_file(folder: Path) -> str:
-    names = sorted(name for name in os.listdir(folder) if not name.startswith(".")) if folder.is_dir() else []
+    names = [path.name for path in visible(folder) if is_picture(path)] if folder.is_dir() else []
     if len(names) != 1:
         raise DataError(f"one picture expected, found {show_folder(folder)}")
     return names[0]

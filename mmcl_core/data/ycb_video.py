@@ -261,7 +261,7 @@ def _choose(found: list[Frame], listed: set[str] | None, every: int) -> tuple[li
 def _read_list(path: Path) -> set[str]:
     if not path.is_file():
         raise ConfigError(f"--frames {path}: no such file; expected lines <video>/<n>, such as 0048/000001")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     return {line.strip() for line in lines if line.strip()}
 
 
