@@ -27,6 +27,15 @@ def test_json_with_words_for_numbers(tmp_path):
         read_json(path)
 
 
+@pytest.mark.parametrize("read", [read_class_numbers, read_cameras])
+def test_settings_that_are_missing_or_no_json_are_called_so(tmp_path, read):
+    with pytest.raises(DataError, match=r"^cannot be read: No such file"):
+        read(tmp_path / "settings.json")
+    (tmp_path / "settings.json").write_text('{"exported_objects": [')
+    with pytest.raises(DataError, match=r"^is no JSON"):
+        read(tmp_path / "settings.json")
+
+
 @pytest.mark.data
 def test_genuine_json_of_the_exporter(tmp_path):
     folder = shared_data("fat_json")

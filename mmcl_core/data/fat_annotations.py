@@ -118,11 +118,9 @@ def read_class_numbers(path: Path) -> dict[str, int]:
     Raises:
         DataError: missing, or of another form.
     """
+    entries = _entries(path, "exported_objects", "class", "segmentation_class_id")
     try:
-        return {
-            plain_class(entry["class"]): int(entry["segmentation_class_id"])
-            for entry in _entries(path, "exported_objects", "class", "segmentation_class_id")
-        }
+        return {plain_class(entry["class"]): int(entry["segmentation_class_id"]) for entry in entries}
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"holds an object without a class and its number: {error!r}") from error
 
