@@ -54,3 +54,18 @@ def test_crops_with_8_bit_depth_are_stored_pictures_and_bad_ones_are_named(tmp_p
     assert reasons["train/035_power_drill/kitchen_0_000001"] == "has no rgb picture"
     assert "8 bit with 1 or 3 channels" in reasons["train/025_mug/kitchen_0_000001.left.depth.png"]
     assert "none of the 21 classes" in reasons["val/teapot"]
+
+
+def test_of_two_pictures_of_a_name_the_png_is_taken_and_the_other_counted(tmp_path):
+    source = cut_crops(tmp_path / "crops")
+    whole = prepare(source, tmp_path / "whole", *CUT)
+    stem = f"val/{DRILL}/kitchen_0_000000.left"
+    cv2.imwrite(f"{source / stem}.depth.jpg", np.zeros((30, 20), np.uint8))
+    cv2.imwrite(f"{source / stem}.png", np.full((30, 20, 3), 77, np.uint8))
+    made = prepare(source, tmp_path / "out", *CUT)
+    assert (made.path / "depth.u16").read_bytes() == (whole.path / "depth.u16").read_bytes()
+    assert (made.images["rgb"][5] == 77).all()
+    assert made.index["skipped"]["first"] == [
+        [f"{stem}.depth.jpg", f"is a second picture of its name, beside {stem}.depth.png"],
+        [f"{stem}.jpg", f"is a second picture of its name, beside {stem}.png"],
+    ]

@@ -128,6 +128,20 @@ def test_counts_and_bad_files_are_reported(tmp_path, capsys):
     assert "the first: " in said
 
 
+def test_of_two_pictures_of_a_name_the_png_is_taken_and_the_other_counted(tmp_path):
+    source = crop_folders(tmp_path / "in")
+    whole = prepare(source, tmp_path / "whole")
+    for part in ("image", "depth"):
+        cv2.imwrite(str(source / "train" / part / "bed/img_0000.jpg"), np.zeros((30, 40, 3), np.uint8))
+    made = prepare(source, tmp_path / "out")
+    for name in ("rgb.u8", "depth.u8"):
+        assert (made.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert made.index["skipped"]["first"] == [
+        [f"{place}.jpg", f"is a second picture of its class and name, beside {place}.png"]
+        for place in ("train/depth/bed/img_0000", "train/image/bed/img_0000")
+    ]
+
+
 @pytest.mark.parametrize(
     ("inside", "expected"), [("cats", "{train,test}/{image,depth}"), ("train/depth", "image or images")]
 )

@@ -30,8 +30,8 @@ import numpy.typing as npt
 from mmcl_core.data.crops import CropRule
 from mmcl_core.data.fat_annotations import plain_class
 from mmcl_core.data.frames import same_size
-from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.pictures import depth_millimetres, lossless_first, read_picture, read_rgb
+from mmcl_core.data.sources import Plan, Skip, place_in, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.errors import DataError
@@ -175,11 +175,13 @@ def _list_crops(source: Path, modalities: tuple[str, ...], skips: list[Skip]) ->
                 skips.append(Skip(f"{split}/{folder.name}", f"is none of the {len(CLASSES)} classes"))
                 continue
             crops: dict[str, Crop] = {}
-            for path in sorted(folder.iterdir()):
+            for path in sorted(folder.iterdir(), key=lossless_first):
                 match = _FILE.fullmatch(path.name)
                 if match and _PARTS[match[2]] in modalities:
                     crop = crops.setdefault(match[1], Crop(f"{split}/{name}/{match[1]}", split, CLASSES.index(name)))
-                    crop.files.setdefault(_PARTS[match[2]], path.relative_to(source).as_posix())
+                    file = place_in(source, path)
+                    if (first := crop.files.setdefault(_PARTS[match[2]], file)) != file:
+                        skips.append(Skip(file, f"is a second picture of its name, beside {first}"))
             for crop in crops.values():
                 gone = [part for part in ("rgb", "depth") if part not in crop.files]
                 if gone:

@@ -41,7 +41,7 @@ import numpy.typing as npt
 from mmcl_core.data.crops import CropRule
 from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.nyud_labelled import FILE, plan_labelled
-from mmcl_core.data.pictures import read_rgb
+from mmcl_core.data.pictures import lossless_first, read_rgb
 from mmcl_core.data.rooms import CLASSES, class_of
 from mmcl_core.data.sources import Plan, Skip, given_options, show_folder
 from mmcl_core.data.writer import Sample
@@ -229,7 +229,10 @@ def _list_crops(source: Path, skips: list[Skip]) -> Iterator[Crop]:
             if folder is None:
                 where = source / split
                 raise DataError(f"{where}: expected a folder {' or '.join(names)}; found {show_folder(where)}")
-            files[part] = dict(_class_files(source, folder, skips))
+            files[part] = {}
+            for place, file in _class_files(source, folder, skips):
+                if (first := files[part].setdefault(place, file)) != file:
+                    skips.append(Skip(file, f"is a second picture of its class and name, beside {first}"))
         for split_class, name in sorted(files["rgb"].keys() | files["depth"].keys()):
             pair = {part: files[part].get((split_class, name)) for part in files}
             key = f"{split}/{split_class}/{name}"
@@ -250,6 +253,6 @@ def _class_files(source: Path, folder: Path, skips: list[Skip]) -> Iterator[tupl
         if name is None:
             skips.append(Skip(inner.relative_to(source).as_posix(), f"is none of the {len(CLASSES)} classes"))
             continue
-        for path in sorted(inner.iterdir()):
+        for path in sorted(inner.iterdir(), key=lossless_first):
             if re.fullmatch(r"\.(png|jpe?g)", path.suffix.lower()) and not path.name.startswith("."):
                 yield (name, path.stem), path.relative_to(source).as_posix()

@@ -22,6 +22,7 @@ __all__ = [
     "depth_scale",
     "is_metric_png",
     "is_picture",
+    "lossless_first",
     "probe",
     "read_mask",
     "read_picture",
@@ -187,6 +188,11 @@ def _millimetres(scale: float) -> Array:
 def is_picture(path: Path) -> bool:
     """Whether a file is a PNG or JPEG, by its ending."""
     return path.suffix.lower() in _PICTURES and path.is_file()
+
+
+def lossless_first(path: Path) -> tuple[bool, str]:
+    """A key to sort files by, so that of two pictures of a name the PNG comes first."""
+    return path.suffix.lower() != ".png", path.name
 
 
 def is_metric_png(path: Path) -> bool:
