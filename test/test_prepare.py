@@ -172,7 +172,9 @@ def test_resume_without_a_part_begins_and_a_damaged_part_is_refused(crops, tmp_p
     assert same_files(tmp_path / "whole", tmp_path / "set")
 
 
-@pytest.mark.parametrize("change", ["last gone", "first gone", "first renamed", "one more of those done", "one more"])
+@pytest.mark.parametrize(
+    "change", ["last gone", "first gone", "first renamed", "one more of those done", "one more", "cameras"]
+)
 def test_a_changed_source_does_not_go_on(crops, tmp_path, monkeypatch, capfd, change):
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
@@ -186,6 +188,8 @@ def test_a_changed_source_does_not_go_on(crops, tmp_path, monkeypatch, capfd, ch
     elif change == "first renamed":
         for path in (crops / "test" / "can").glob("0002_000006*"):
             path.rename(path.with_name(path.name.replace("0002", "0001")))
+    elif change == "cameras":  # half of the set would be without
+        (crops / "cameras.csv").write_text("key,fx,fy,cx,cy\n0002_000006,50,50,20,20\n")
     else:
         write_crop(crops / ("test/can" if change == "one more of those done" else "train/mug"), "0002_0000065")
     assert "the source or the options have changed" in failure(capfd, *words(crops, tmp_path / "set", "--resume"))

@@ -155,13 +155,13 @@ def _fill(
 ) -> None:
     """Write what the tasks give, and now and then how far it is."""
     tasks, done, saved = shard_tasks(plan, shard), 0, time.monotonic()
-    listed, keys = _Keys(plan.tasks if isinstance(plan.tasks, Sequence) else ()), _Keys()
+    listed, seen = _Seen(plan.tasks if isinstance(plan.tasks, Sequence) else ()), _Seen()
     if writer.saved:
-        done = _go_on(plan, tasks, writer, shard, listed, keys)
+        done = _go_on(plan, tasks, writer, shard, listed, seen)
     else:
         for skip in plan.skipped if shard[0] == 0 else ():
             report.note(skip, writer)
-    begun = _Begun(plan, tasks, done, keys)
+    begun = _Begun(plan, tasks, done, seen)
     results = make_samples(plan, workers, shard, begun, done)
     try:
         for key, some in results:
@@ -183,21 +183,21 @@ def _fill(
 
 
 def _go_on(
-    plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int], listed: _Keys, keys: _Keys
+    plan: Plan, tasks: Iterator[Any], writer: PreparedWriter, shard: tuple[int, int], listed: _Seen, seen: _Seen
 ) -> int:
     """Pass over the tasks that were done, and tell the plan what came of them; returns how many they were.
 
     Args:
         listed: all tasks that are known beforehand.
-        keys: takes in the tasks that are passed.
+        seen: takes in the tasks that are passed.
 
     Raises:
         DataError: the tasks are not the same any more, or they were those of another shard.
     """
     last, done, part = writer.saved["task"], writer.saved["tasks"], tuple(writer.saved["shard"])
     for task in islice(tasks, done):
-        keys.add(_key(task))
-    same = (keys.digest(), listed.digest()) == (writer.saved.get("keys"), writer.saved.get("listed"))
+        seen.add(task)
+    same = (seen.digest(), listed.digest()) == (writer.saved.get("keys"), writer.saved.get("listed"))
     if part != shard or not same:
         raise DataError(
             f"{writer.out}.partial ends at {last} of shard {part[0]}/{part[1]}, and that shard or the list of tasks is "
@@ -214,31 +214,31 @@ class _Begun:
 
     Attributes:
         places: of those that were begun and are not done, first to last: the number of tasks up to each, those that
-            were not wanted among them, and the checksum of their keys.
+            were not wanted among them, and the checksum of these.
     """
 
-    def __init__(self, plan: Plan, tasks: Iterable[Any], done: int, keys: _Keys) -> None:
-        self._wanted, self._tasks, self._done, self._keys = plan.wanted, tasks, done, keys
+    def __init__(self, plan: Plan, tasks: Iterable[Any], done: int, seen: _Seen) -> None:
+        self._wanted, self._tasks, self._done, self._seen = plan.wanted, tasks, done, seen
         self.places: deque[tuple[int, str]] = deque()
 
     def __iter__(self) -> Iterator[Any]:
         for place, task in enumerate(self._tasks, self._done + 1):
-            self._keys.add(_key(task))
+            self._seen.add(task)
             if self._wanted(task):
-                self.places.append((place, self._keys.digest()))
+                self.places.append((place, self._seen.digest()))
                 yield task
 
 
-class _Keys:
-    """A checksum of the keys of tasks, in their order."""
+class _Seen:
+    """A checksum of tasks, in their order: of all that they say, such as the split and the camera of a crop."""
 
     def __init__(self, tasks: Iterable[Any] = ()) -> None:
         self._hash = hashlib.sha256()
         for task in tasks:
-            self.add(_key(task))
+            self.add(task)
 
-    def add(self, key: str) -> None:
-        self._hash.update(key.encode("utf-8", "surrogatepass") + b"\n")
+    def add(self, task: Any) -> None:
+        self._hash.update(repr(task).encode("utf-8", "surrogatepass") + b"\n")
 
     def digest(self) -> str:
         return self._hash.hexdigest()

@@ -66,8 +66,9 @@ class Plan:
     Attributes:
         classes: names of the classes.
         modalities: that some sample has.
-        tasks: what ``make`` is called with, one after the other, such as a frame or the files of a crop; picklable. In
-            the order of the keys of their samples, so that shards merge to what one run gives. May be an iterator.
+        tasks: what ``make`` is called with, one after the other, such as a frame or the files of a crop; picklable,
+            and its ``repr`` says all of it, so that a job goes on with the same tasks alone, see ``--resume``. In the
+            order of the keys of their samples, so that shards merge to what one run gives. May be an iterator.
         make: turns a task into its samples and skips; picklable (a function of a module, or ``functools.partial`` of
             one). It may raise: the task is then skipped with the error as the reason.
         total: number of tasks, for the progress bar; ``None``: unknown.
