@@ -153,6 +153,20 @@ def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path
     assert made.index["skipped"]["samples"] == len(reasons) == 12
 
 
+def test_of_several_pictures_of_a_name_none_is_said_to_be_missing(source, tmp_path):
+    for folder in ("left", "right"):
+        (source / folder).mkdir()
+        (source / folder / "7.png").write_bytes((source / "rgb/000000.png").read_bytes())
+    write_frame(source, "rgb/8.png")
+    (source / "rgb/8.png").unlink()  # depth alone is there
+    write_json(source / "annotations.json", ["7.png", "8.png", "rgb/000000.png"])
+    made = prepare(source, tmp_path / "out")
+    assert set(made.sources) == {"rgb/000000.png"}
+    reasons = dict(made.index["skipped"]["first"])
+    assert "which picture of its name is meant, such as left/7.png, is not clear" in reasons["7.png"]
+    assert "no such picture in" in reasons["8.png"]
+
+
 def test_a_picture_outside_of_the_source_is_not_read(source, tmp_path):
     write_frame(tmp_path, "rgb/9.png")
     write_json(source / "annotations.json", ["../rgb/9.png", "rgb/000000.png"])

@@ -243,13 +243,14 @@ def _list_frames(
     """The annotated pictures that are there, in the order of their keys."""
     frames: dict[str, Frame] = {}
     numbers = {name: label for label, name in enumerate(classes)}
-    places = iter(Places(source).find([(path, one.file) for path, file in files.items() for one in file.pictures]))
+    finder = Places(source)
+    places = iter(finder.find([(path, one.file) for path, file in files.items() for one in file.pictures]))
     for path, file in files.items():
         skips += file.faults
         twice = 0
         for picture, place in zip(file.pictures, places):  # noqa: B905 - the places of the next file follow
             if not place:
-                skips.append(Skip(picture.file, f"is in {path.name}, and no such picture in {source.resolve()}"))
+                skips.append(Skip(picture.file, f"is in {path.name}, and {finder.why_lost(picture.file)}"))
                 continue
             new_one = Frame(place, splits[path], scene_of(place, pattern), picture.size, stored=file.stored)
             frame = frames.setdefault(place, new_one)

@@ -68,10 +68,20 @@ class Places:
                 return Path(place).relative_to(self._source).as_posix()
         return ""
 
+    def why_lost(self, name: str) -> str:
+        """What keeps a picture from being found, by the path that names it."""
+        same = self._of_colour(_file_name(name))
+        if not same:
+            return f"no such picture in {self._source.resolve()}"
+        return f"not there: which picture of its name is meant, such as {same[0]}, is not clear; put paths in file_name"
+
     def _by_file_name(self, name: str, taken: Collection[str]) -> str:
-        free = (place for place in self._named[name] if place not in taken)
-        same = [place for place in free if not is_metric_png(self._source / place)]
+        same = [place for place in self._of_colour(name) if place not in taken]
         return same[0] if len(same) == 1 else ""
+
+    def _of_colour(self, name: str) -> list[str]:
+        """The places of pictures of a file name that are no depth, by name."""
+        return sorted(place for place in self._named.get(name, ()) if not is_metric_png(self._source / place))
 
     def _folders(self, annotations: Path) -> Iterator[Path]:
         """Where annotation tools put pictures: beside the JSON, above it, in ``images``, in folders of the split."""
