@@ -1,5 +1,7 @@
 """Names of classes that are probably one, as each way into a set tells them."""
 
+import unicodedata
+
 import pytest
 from fake_coco import write_frame, write_json
 from small_sets import prepare, write_crop
@@ -31,3 +33,10 @@ def test_categories(tmp_path, capfd):
     write_json(tmp_path / "in" / "annotations.json", ["rgb/0.png"], categories=("Mug", "mug"))
     prepare("coco --size 36", tmp_path / "in", tmp_path / "set")
     assert capfd.readouterr().err.count(WARNING) == 1
+
+
+def test_accents_that_are_coded_in_two_ways(tmp_path, capfd):
+    write_crop(tmp_path / "in" / "train" / "Küche", "0")
+    write_crop(tmp_path / "in" / "test" / unicodedata.normalize("NFD", "Küche"), "1")
+    prepare("folder --size 20", tmp_path / "in", tmp_path / "set")
+    assert capfd.readouterr().err.count("classes of nearly the same name are kept apart") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import unicodedata
 
 import cv2
 import numpy as np
@@ -21,6 +22,15 @@ def test_pictures_are_found_where_tools_put_them(tmp_path):
         write_frame(source, place)
         write_json(source / "annotations" / f"instances_train{2017 if n == 2 else ''}.json", ["rgb/1.png"])
         assert prepare(source, tmp_path / f"out{n}").sources[0] == place
+
+
+def test_accents_of_file_names_may_be_coded_in_two_ways(tmp_path):
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        source = tmp_path / form
+        write_frame(source, f"rgb/{unicodedata.normalize(form, 'Küche_1.png')}")
+        write_json(source / "annotations.json", [f"rgb/{unicodedata.normalize(other, 'Küche_1.png')}"])
+        made = prepare(source, tmp_path / f"out {form}")
+        assert (len(made), has(made, "depth").all()) == (2, True)
 
 
 def test_pictures_found_by_name_are_no_other_entrys(tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 
 from mmcl_core.crops import UNKNOWN
@@ -13,10 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of_like_names(classes: Sequence[str]) -> None:
-    """Warn of classes whose names differ in capitals and signs alone: they may be one."""
+    """Warn of classes whose names differ in capitals, signs or the coding of accents alone: they may be one."""
     groups: dict[str, list[str]] = {}
     for name in classes:
-        groups.setdefault("".join(filter(str.isalnum, name.lower())) or name, []).append(name)
+        plain = unicodedata.normalize("NFC", name).lower()  # Macs store accents as characters of their own
+        groups.setdefault("".join(filter(str.isalnum, plain)) or name, []).append(name)
     for same in groups.values():
         if len(same) > 1:
             logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(same))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
@@ -101,13 +102,18 @@ class Places:
             for file in files:
                 path = Path(folder, file)
                 if is_picture(path):
-                    found[file].append(path.relative_to(self._source).as_posix())
+                    found[_composed(file)].append(path.relative_to(self._source).as_posix())
         return found
 
 
 def _file_name(name: str) -> str:
     _, query, place = name.partition("?d=")  # Label Studio's address of a picture in its local storage
-    return PurePosixPath((unquote(place) if query else name).replace("\\", "/")).name
+    return _composed(PurePosixPath((unquote(place) if query else name).replace("\\", "/")).name)
+
+
+def _composed(name: str) -> str:
+    """A name with its accents in one coding: Macs store them as characters of their own, unlike what writes JSON."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _uploaded_name(name: str) -> str:
