@@ -179,6 +179,20 @@ def test_edges_of_jpeg_masks(tmp_path):
     assert "JPEG mask of at most" in reason
 
 
+def test_cameras_in_folders_of_the_source_are_not_passed_over_in_silence(crops, tmp_path, capfd):
+    for place in ("train", "train/mug", "test/can"):
+        (crops / place / "cameras.csv").write_text("key,fx,fy,cx,cy\n")
+    run(crops, tmp_path / "set")
+    told = capfd.readouterr().err
+    assert told.count("cameras.csv is not read; the cameras of all crops are expected in") == 3
+    assert f"{crops}/train/mug/cameras.csv is not read" in told
+    (crops / "cameras.csv").write_text("key,fx,fy,cx,cy\n")
+    for place in ("train", "train/mug", "test/can"):
+        (crops / place / "cameras.csv").unlink()
+    run(crops, tmp_path / "other")
+    assert "is not read" not in capfd.readouterr().err
+
+
 def test_cameras_follow_the_crop(crops, tmp_path, capfd):
     rows = ["key, fx, fy, cx, cy", "train/can/0002_000001, 60, 61, 14, 9", "0001_000000, 50, 50, 10, 10"]
     (crops / "cameras.csv").write_text("\n".join(rows))

@@ -321,6 +321,10 @@ def _warn_of_shared(source: Path, crops: list[Crop], splits: int, drawn: bool) -
 
 
 def _add_cameras(path: Path, crops: list[Crop]) -> None:
+    inner = sorted({place for crop in crops for place in (Path(crop.key).parent, Path(crop.key).parent.parent)})
+    for stray in (path.parent / place / CAMERAS for place in inner if place != Path()):
+        if stray.is_file():
+            logger.warning("%s is not read; the cameras of all crops are expected in %s", stray, path)
     if not path.is_file():
         return
     try:
