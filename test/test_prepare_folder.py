@@ -179,6 +179,16 @@ def test_edges_of_jpeg_masks(tmp_path):
     assert "JPEG mask of at most" in reason
 
 
+def test_classes_may_begin_with_underscores_and_leftovers_of_programs_are_none(crops, tmp_path):
+    write_crop(crops / "train" / "__background__", "__a_1")
+    for place in ("__MACOSX/train/mug", "train/__MACOSX", "train/__pycache__", "train/.mug"):
+        write_crop(crops / place, "x_1")
+    _, prepared = run(crops, tmp_path / "set")
+    assert prepared.classes == ("__background__", "can", "mug")
+    assert "train/__background__/__a_1" in prepared.keys
+    assert not any("x_1" in key for key in prepared.keys)
+
+
 def test_cameras_in_folders_of_the_source_are_not_passed_over_in_silence(crops, tmp_path, capfd):
     for place in ("train", "train/mug", "test/can"):
         (crops / place / "cameras.csv").write_text("key,fx,fy,cx,cy\n")

@@ -148,6 +148,8 @@ def given_options(data_set: DataSet, options: argparse.Namespace, names: Iterabl
 
 #: Names that an error message lists.
 _ENTRIES = 8
+#: Folders that archives of Macs and Python leave.
+_LEFTOVERS = ("__MACOSX", "__pycache__")
 
 
 def show_folder(folder: Path) -> str:
@@ -163,7 +165,7 @@ def show_folder(folder: Path) -> str:
 
 def visible(folder: Path) -> list[Path]:
     """What lies in a folder, by name; without hidden files and the leftovers of programs."""
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+    return sorted(entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name not in _LEFTOVERS)
 
 
 def place_in(source: Path, path: Path) -> str:
