@@ -206,8 +206,15 @@ def test_files_that_are_none_are_named(recorded, tmp_path):
     with pytest.raises(CheckpointError, match="plain tensors"):
         load_authors_state(tmp_path / "code.pth")
     (tmp_path / "cut.pth").write_bytes(path().read_bytes()[:10000])
-    with pytest.raises(CheckpointError, match="cut"):
-        load_authors_state(tmp_path / "cut.pth")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    for name in ("cut.pth", "empty.pth"):
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read as a checkpoint: .*copy it again"):
+            load_authors_state(tmp_path / name)
+    for value in (torch.full((16, 3, 5, 5), torch.nan), "a word"):
+        diverged = recorded["state_dict"] | {"encoder.module.layer_list.0.conv.weight": value}
+        torch.save(diverged, tmp_path / "diverged.pth")
+        with pytest.raises(CheckpointError, match=r"diverged.pth holds weights that are no finite .*encoder.stem.0"):
+            load_authors_state(tmp_path / "diverged.pth")
     truncated = {key: value for key, value in recorded["state_dict"].items() if "layer_list.8.conv1" not in key}
     torch.save(truncated, tmp_path / "short.pth")
     with pytest.raises(CheckpointError, match=r"lacks weights.*to1.conv1"):

@@ -8,6 +8,7 @@ copied to every modality. Its encoder for 32 px is refused: it has a unit more t
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,21 +48,29 @@ def load_authors_state(path: str | Path, modalities: Sequence[str] = ("rgb", "de
         them, ``classifier. ...``.
 
     Raises:
-        CheckpointError: no such file, not readable without executing it, no weights of the authors' encoder, or those
-            of an encoder that this project has not (see :func:`convert_authors_state`).
+        CheckpointError: no such file, a damaged one, one not readable without executing it, no weights of the authors'
+            encoder, weights that are no finite numbers, or those of an encoder that this project has not (see
+            :func:`convert_authors_state`).
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-    except UNREADABLE as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} is not a checkpoint of plain tensors; save the state_dict alone") from error
+    except (OSError, *UNREADABLE) as error:
         raise CheckpointError(
-            f"{path} is not a checkpoint of plain tensors ({type(error).__name__}); save the state_dict alone"
+            f"{path} cannot be read as a checkpoint: it is damaged, incomplete, or another kind of file "
+            f"({type(error).__name__}); copy it again"
         ) from error
     state = _find_state(loaded)
     if state is None:
         raise CheckpointError(f"{path} holds no encoder of the authors' program (no key ends in {_MARK!r})")
-    return convert_authors_state(state, modalities)
+    converted = convert_authors_state(state, modalities)
+    broken = [key for key, value in converted.items() if not (isinstance(value, Tensor) and value.isfinite().all())]
+    if broken:
+        raise CheckpointError(f"{path} holds weights that are no finite numbers ({broken[0]}); take another checkpoint")
+    return converted
 
 
 def convert_authors_state(state: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
