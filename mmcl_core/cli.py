@@ -58,11 +58,28 @@ class _ProgressHandler(logging.Handler):
 SETTING = "section.key=value"
 
 
+class _Store(argparse.Action):
+    """Keeps what an option is given; of one that takes several values and comes again, those before as well."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        before = getattr(namespace, self.dest, self.default)
+        again = self.nargs == "+" and before is not self.default
+        setattr(namespace, self.dest, [*before, *values] if again else values)
+
+
 class _Parser(argparse.ArgumentParser):
     """Takes a ``~/`` for the home folder where a shell leaves it as it is, such as in ``--out=~/run``.
 
-    Where settings are given as words, it says so of an option that there is not.
+    Where settings are given as words, it says so of an option that there is not. An option that takes several values
+    may come several times. What begins with a negative number, such as a box that begins left of the picture, is no
+    option.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("action", None, _Store)
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized") and any(action.metavar == SETTING for action in self._actions):
@@ -71,7 +88,12 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_with_home(word) for word in words], namespace)
+        return super().parse_known_args([_as_value(_with_home(word)) for word in words], namespace)
+
+
+def _as_value(word: str) -> str:
+    # With a blank argparse does not take it for an option, and numbers are read past one.
+    return f" {word}" if re.match(r"-[\d.]+,", word) else word
 
 
 def _with_home(word: str) -> str:

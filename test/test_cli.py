@@ -96,6 +96,21 @@ def test_the_home_folder_is_known_where_shells_leave_it_as_it_is(tmp_path, monke
     assert parser.parse_args(["--out", "~/run"]).out == f"{tmp_path}/run"
 
 
+def test_an_option_of_several_values_may_come_again_and_a_list_of_numbers_may_begin_with_a_minus():
+    parser = command_parser("mmcl_core.nothing", "Does nothing.")
+    parser.add_argument("--of", nargs="+", type=int, default=[7])
+    parser.add_argument("--box")
+    assert parser.parse_args([]).of == [7]
+    assert parser.parse_args(["--of", "1", "2"]).of == [1, 2]
+    for words in (["--of", "1", "2", "--box", "-3,4,5", "--of", "6"], ["--of", "1", "2", "--of=6", "--box=-3,4,5"]):
+        for options in (parser.parse_args(words), parser.parse_intermixed_args(words)):
+            assert options.of == [1, 2, 6]
+            assert options.box.strip() == "-3,4,5"
+    assert parser.parse_args(["--of", "-1"]).of == [-1]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--box", "-x,3"])
+
+
 @pytest.mark.parametrize("name", ["train", "sweep"])
 def test_a_setting_given_as_an_option_is_told_how_settings_are_given(name, capsys):
     with pytest.raises(SystemExit):
