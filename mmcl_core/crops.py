@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -139,8 +139,7 @@ def check_depth(crop: Any, name: str) -> Array:
             f"{name} is {array.dtype}, that is metres, but nearly all of it is beyond {near:.0f}: probably "
             "millimetres; give them as uint16, or divide by 1000"
         )
-    millimetres = np.where(valid, metres, np.float32(0)) * 1000
-    return np.where(millimetres <= FARTHEST_MM, millimetres, np.float32(0))
+    return np.where(valid & (metres <= FARTHEST_MM / 1000), metres, np.float32(0)) * 1000
 
 
 def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:
@@ -158,6 +157,8 @@ def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:
     """
     if camera is None:
         return np.zeros((count, 4), np.float32)
+    if not isinstance(camera, Iterable):
+        raise InputError(f"camera is {camera!r}; give a list with one (fx, fy, cx, cy) a crop, or None")
     camera = list(camera)
     if len(camera) != count:
         raise InputError(f"{len(camera)} cameras for {count} crops; give one (fx, fy, cx, cy) a crop, or None")

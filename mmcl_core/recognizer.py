@@ -270,8 +270,8 @@ class Recognizer:
                 array = check_rgb(crop, name)
             else:
                 array = check_depth(crop, name)
-                depth_valid[row] = np.count_nonzero(array) / array.size
-                if depth_valid[row] == 0 or depth_valid[row] < least:
+                depth_valid[row] = share = np.count_nonzero(array) / array.size
+                if share == 0 or share < least:  # not as rounded to float32, which may lie below a share it equals
                     continue
             picture, camera = fit(array, self.input_size, cameras[row], self.crop_size)
             if picture.ndim == 2 and not picture.any():  # what readings there are lie outside of what is looked at

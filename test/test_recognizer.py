@@ -131,6 +131,8 @@ def test_fusion_and_missing_pictures(loaded):
     depth[3][:20], depth[3][20:] = 0, 900
     for least, modality in ((0.5, "rgbd"), (0.501, "rgb")):  # so many readings are enough
         assert recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=least).modality == [modality]
+    depth[3][:12], depth[3][12:20] = 0, 900  # 70 %, which float32 rounds down
+    assert recognizer.recognize(rgb[3:4], depth[3:4], min_depth_valid=np.float64(0.7)).modality == ["rgbd"]
     nothing = recognizer.recognize([None])
     assert nothing.rejected == ["no_picture"]
 
@@ -239,6 +241,7 @@ RGB, DEPTH = np.full((8, 8, 3), 9, np.uint8), np.full((8, 8), 900, np.uint16)
         ({"depth": [DEPTH[:, :0]]}, "empty"),
         ({"depth": [DEPTH], "camera": [(1, 1, 1, 1), None]}, "2 cameras for 1 crops"),
         ({"depth": [DEPTH], "camera": (500, 500, 4, 4)}, "4 cameras for 1 crops"),
+        ({"depth": [DEPTH], "camera": 500}, "camera is 500; give a list"),
         ({"depth": [DEPTH], "camera": [(500, 500, 4)]}, r"camera\[0\]"),
         ({"depth": [DEPTH], "camera": [(0, 500, 4, 4)]}, "positive"),
         ({"depth": [DEPTH], "camera": [(500, -500, 4, 4)]}, "positive"),

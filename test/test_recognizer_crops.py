@@ -60,6 +60,12 @@ def test_the_nearest_plausible_reading_in_millimetres():
     np.testing.assert_array_equal(crops.check_depth(least, "depth"), least)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_farthest_reading_in_metres_counts_as_in_millimetres(kind):
+    farthest = crops.check_depth(np.array([[65.535, 65.536, 0.9]], kind), "depth")
+    np.testing.assert_allclose(farthest, [[65535, 0, 900]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(50, 50), (40, 90), (120, 30), (20, 20)])
 def test_camera_follows_the_crop(shape):
     columns = np.broadcast_to(1000 + np.arange(shape[1], dtype=np.float32), shape)
