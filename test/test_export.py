@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from small_evaluations import write_set
-from small_models import SIDE, TRAINING, make_crops, run_walled, save_model
+from small_models import METADATA, SIDE, TRAINING, make_crops, make_model, run_walled, save_model
 
 from mmcl_core import export
 from mmcl_core.crops import fit
@@ -17,6 +17,7 @@ from mmcl_core.engine import onnx as writer
 from mmcl_core.engine.runfolder import write_config
 from mmcl_core.errors import CheckpointError, ConfigError, DataError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
+from mmcl_core.weights import save_weights
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
@@ -254,6 +255,7 @@ def test_a_compact_file_answers_like_the_run(exported, capsys):
         (["--out", "folder", "--int8"], "needs --data"),
         (["--out", "folder", "--data", "set"], "--data is for the calibration of --int8"),
         (["--out", "x.onnx", "--modality", "rgb_left"], "not rgb_left"),
+        (["--out", "x.safetensors"], "add --format safetensors"),
     ],
 )
 def test_errors_are_one_line(exported, capsys, monkeypatch, tmp_path, arguments, message):
@@ -279,6 +281,24 @@ def test_hha_is_refused(tmp_path, capsys):
     assert command(tmp_path, "--modality", "depth", "--out", tmp_path / "depth.onnx") == 2
     assert "hha" in capsys.readouterr().err
     assert not (tmp_path / "depth.onnx").exists()
+    assert command(tmp_path, "--out", tmp_path / "onnx") == 2
+    assert "run this model with PyTorch, or export --modality rgb\n" in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_a_model_that_was_never_taught_to_classify_is_refused(tmp_path, capsys):
+    model = make_model(trained=("rgb", "depth"))
+    model.forget_classifier()
+    save_weights(tmp_path / "weights.safetensors", model, METADATA)
+    for out in ("onnx", "rgb.onnx"):
+        assert command(tmp_path, "--out", tmp_path / out) == 2
+        assert "was not trained to classify any modality: nothing to export" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_modality_named_twice_is_exported_once(exported, tmp_path):
+    assert command(exported / "run", "--modality", "rgb", "rgb", "--out", tmp_path / "rgb.onnx") == 0
+    assert Recognizer.load(tmp_path / "rgb.onnx").modalities == ("rgb",)
 
 
 @pytest.mark.parametrize("side", [0, 20])

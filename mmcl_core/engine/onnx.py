@@ -49,7 +49,7 @@ def export(
 
     Raises:
         ConfigError: packages that are missing or too old, or options that do not fit together.
-        UntrainedModalityError: a modality the model does not recognise.
+        UntrainedModalityError: a modality the model does not recognise, or none that it does.
         CheckpointError, DataError: a damaged model or set.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
@@ -62,13 +62,7 @@ def export(
             "computer, or let the robot run the weights with PyTorch"
         )
     backend = TorchBackend(run, "cpu", "float32")
-    trained = backend.metadata["trained_modalities"]
-    names = list(modalities) or trained
-    for name in names:
-        if name not in trained:
-            raise UntrainedModalityError(f"the model recognises {', '.join(trained) or 'nothing'}, not {name}")
-    if out.suffix == ".onnx" and len(names) > 1:
-        raise ConfigError(f"{out} is one file for {' and '.join(names)}; give a folder, or one --modality")
+    names = _names(backend, run, out, modalities)
     if int8 and data is None:
         raise ConfigError("--int8 needs --data DIR: pictures to measure the ranges of the network's values on")
     prepared = PreparedSet.open(data) if int8 and data is not None else None
@@ -84,6 +78,25 @@ def export(
         for path, place in zip(made, places, strict=True):
             os.replace(path, place)
     return list(zip(places, notes, strict=True))
+
+
+def _names(backend: TorchBackend, run: Path, out: Path, modalities: Sequence[str]) -> list[str]:
+    """The modalities to export: those asked for, each once, or all that the model recognises; see :func:`export`."""
+    trained = backend.metadata["trained_modalities"]
+    names = list(dict.fromkeys(modalities)) or trained
+    if not trained:
+        raise UntrainedModalityError(f"the model in {run} was not trained to classify any modality: nothing to export")
+    if unknown := [name for name in names if name not in trained]:
+        raise UntrainedModalityError(f"the model recognises {', '.join(trained)}, not {unknown[0]}")
+    others = [name for name in names if not name.startswith("depth")]
+    if backend.metadata["input"]["depth_encoding"] == "hha" and others != names:
+        remedy = "run this model with PyTorch" + (f", or export --modality {' '.join(others)}" if others else "")
+        raise ConfigError(f"depth_encoding hha solves for gravity, which ONNX cannot; {remedy}")
+    if out.suffix == ".safetensors":
+        raise ConfigError(f"{out} would be a folder of ONNX files; name another, or add --format safetensors")
+    if out.suffix == ".onnx" and len(names) > 1:
+        raise ConfigError(f"{out} is one file for {' and '.join(names)}; give a folder, or one --modality")
+    return names
 
 
 def _calibration_split(run: Path, prepared: PreparedSet) -> str:
@@ -128,8 +141,6 @@ def _write(backend: TorchBackend, name: str, path: Path, prepared: PreparedSet |
 
 
 def _trace(network: Deployed, samples: Feed, path: Path) -> None:
-    if network.model.config.depth_encoding == "hha" and network.modality.startswith("depth"):
-        raise ConfigError("depth_encoding hha solves for gravity, which ONNX cannot; run this model with PyTorch")
     for chatty in ("onnxscript", "onnx_ir"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     batch = torch.export.Dim("batch")
