@@ -129,7 +129,7 @@ def _crops(
     width, height = sizes[0]
     cut = rule(images, camera, part_inside(box, height=height, width=width)) if len(sizes) == 1 else None
     if cut is None:
-        why = "the box lies outside" if len(sizes) == 1 else "for a box both have to be of one size"
+        why = "the box shows less than a pixel of them" if len(sizes) == 1 else "for a box both have to be of one size"
         logger.warning("left out: %s: %s pixels, %s", ", ".join(map(str, paths.values())), shapes, why)
         return {}, None
     return cut

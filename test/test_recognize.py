@@ -128,6 +128,9 @@ def test_what_cannot_be_used_is_named_and_the_rest_answered(model, pictures, cap
     both = ("--rgb", "a.png", "b.png", "--depth", "small.png", "b_depth.png")
     lines, _ = ask(capsys, model, *both, "--box", "60,40,9,9")
     assert [line.split()[0] for line in lines] == ["b.png"], "the box is in the one and outside of the other"
+    for box in ("60,40,0.2,0.2", "-9,-9,9,9"):
+        _, error = ask(capsys, model, "--rgb", "b.png", "--box", box, status=2)
+        assert "left out: b.png: 80 x 60 pixels, the box shows less than a pixel of them" in error
     lines, _ = ask(capsys, model, "--depth", "small.png")
     assert lines[0].endswith("no_depth")
     cv2.imwrite("metres.png", np.full((60, 80), 2, np.uint16))
