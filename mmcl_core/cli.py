@@ -93,7 +93,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _as_value(word: str) -> str:
     # With a blank argparse does not take it for an option, and numbers are read past one.
-    return f" {word}" if re.match(r"-[\d.]+,", word) else word
+    return f" {word}" if re.fullmatch(r"-[\d.]+(,[-\d.]+)+", word) else word
 
 
 def _with_home(word: str) -> str:

@@ -107,8 +107,9 @@ def test_an_option_of_several_values_may_come_again_and_a_list_of_numbers_may_be
             assert options.of == [1, 2, 6]
             assert options.box.strip() == "-3,4,5"
     assert parser.parse_args(["--of", "-1"]).of == [-1]
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--box", "-x,3"])
+    for word in ("-x,3", "-1,2.png"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--box", word])
 
 
 @pytest.mark.parametrize("name", ["train", "sweep"])
