@@ -73,6 +73,7 @@ with open(job["log"], "a") as log:
         print("error: it broke", flush=True)
         sys.exit(3)
     if job["do"] in ("SIGKILL", "SIGTERM"):
+        print("12:34:56 INFO so far so good", flush=True)
         os.kill(os.getpid(), getattr(signal, job["do"]))
     time.sleep(1.0 if job["do"] == "longer" else 0.1)
     log.write(f"-{job['name']}\\n")
@@ -103,7 +104,7 @@ def test_order_failures_and_devices(tmp_path):
     }  # fmt: skip
     assert outcomes["b"].reason == "it broke (exit status 3)"
     assert outcomes["c"].reason == outcomes["d"].reason == "the run it starts from did not finish"
-    assert "killed by SIGKILL" in outcomes["e"].reason
+    assert outcomes["e"].reason == "INFO so far so good (killed by SIGKILL)"
     assert "killed by SIGTERM" in outcomes["f"].reason, "not by this sweep, which did not ask it to stop"
     events = (tmp_path / "log").read_text().split()
     assert events.index("-a") < events.index("+late")

@@ -320,3 +320,10 @@ def test_notes_of_a_table_stand_under_its_result(write, given, shown):
     page = pages.html_page(summary, [], {})
     result = page[page.index("<h2>Result") : page.index("<h2>Tested on real")]
     assert re.findall('<p class="muted">(.*?)</p>', result) == [escape(note) for note in (*shown, "Multi: a row's")]
+
+
+def test_titles_over_several_lines_stay_in_their_cells(write, tmp_path):
+    text = TABLE.replace("title: Multi", 'title: "Multi\\n  task\\n"').replace("title: RGB", 'title: "RGB\\n"')
+    page = pages.markdown(summarise(make_plan(read_table(write(text)), [0]), tmp_path, {}))
+    assert "| Multi task | … | 94.4 | … | 86.1 |" in page
+    assert "|  | RGB | paper | depth | paper |" in page

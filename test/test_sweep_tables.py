@@ -8,7 +8,7 @@ import pytest
 import tiny
 from small_tables import TABLE, data, write
 
-from mmcl_core.engine.sweep.plan import Place, make_plan
+from mmcl_core.engine.sweep.plan import Place, locate_sets, make_plan
 from mmcl_core.engine.sweep.summary import summarise
 from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError, DataError
@@ -60,6 +60,11 @@ TABLES = sorted(path for path in (ROOT / "config/tables").glob("*.yaml") if path
         ("rgb: 92.5", "32: 92.5", "row ce has a cell in an unknown column '32'; known are rgb, depth"),
         ("rgb: 92.5", "rgb: true", r"rows\[0\]\.cells\.rgb\.paper is True; give a number"),
         ("rgb: 92.5", "rgb: {0.5: 92.5}", r"row ce, rgb: a figure at the point 0\.5; the table has none"),
+        ("rgb: 92.5", "rgb: [92.5, 0.5, 3]", r"rgb\.paper is \[92\.5, 0\.5, 3\]; give a number"),
+        ("rgb: 92.5", "rgb: []", r"rgb\.paper is \[\]; give a number"),
+        ("depth: {}", "depth: {title: RGB}", "the columns rgb and depth are both titled 'RGB'; tell them apart"),
+        ("columns:", "compare: [{rows: [multi, ce]}, {title: multi - ce, rows: [ce, multi]}]\ncolumns:", "are titled"),
+        ("columns:", "evaluate: [{name: test split, set: tiny}]\ncolumns:", "as the rows' own is in the CSV"),
         ("columns:", "points: {setting: data.label_share}\ncolumns:", "points takes a setting and its values"),
         ("columns:", "points: {values: [0.5, 1]}\ncolumns:", "points takes a setting and its values"),
         ("columns:", "points: {setting: data.label_share, values: [1, 1.0]}\ncolumns:", "each once"),
@@ -159,6 +164,7 @@ def test_seed_and_data_are_no_settings_of_a_sweep(write, name, option):
         ("title: RGB", "settings: {seed: 3}"),
         ("rgb: 94.4", "rgb: {settings: {seed: 3}}"),
         ("{train.target", "{seed: 3, train.target"),
+        ("columns:", "points: {setting: seed, values: [1, 2]}\ncolumns:"),
     ],
 )
 def test_seed_and_data_are_no_settings_in_a_table(write, old, new):
@@ -338,7 +344,9 @@ def test_sets_that_are_not_there(write, tmp_path):
 
 def test_the_home_folder_is_known_in_the_folders_of_sets(write, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert read_table(write(TABLE.replace("SET", "~/set"))).sets == {"tiny": f"{tmp_path}/set"}
+    table = read_table(write(TABLE.replace("SET", "~/set")))
+    assert table.sets == {"tiny": f"{tmp_path}/set"}
+    assert locate_sets(table, ["tiny=~/other"]) == {"tiny": tmp_path / "other"}
 
 
 ON_OTHER_DATA = [f"table{n}_rendered" for n in (1, 2, 3, 4)]

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 from mmcl_core.engine.style import STYLE
 from mmcl_core.engine.sweep.seeds import Spread
 from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Summary
-from mmcl_core.engine.sweep.table import Paper
+from mmcl_core.engine.sweep.table import OWN_TEST, Paper
 
 __all__ = ["csv_of_runs", "csv_of_table", "html_page", "markdown"]
 
-_OWN = "test split"
 #: Abbreviations that titles of rows and comparisons may have, in the paper's words.
 _ABBREVIATIONS = {
     "CE": "classification by cross-entropy",
@@ -66,7 +65,7 @@ def csv_of_table(summary: Summary) -> str:
                             "title": line.row.title,
                             "point": "" if line.point is None else line.point,
                             "column": column,
-                            "test": test or _OWN,
+                            "test": test or OWN_TEST,
                             "measure": measure,
                             "mean": f"{found.mean:.4f}" if found else "",
                             "std": f"{found.std:.4f}" if found and found.number > 1 else "",
@@ -90,7 +89,7 @@ def csv_of_runs(summary: Summary) -> str:
     for place, result in summary.results.items():
         cost = summary.costs.get(result.key, Cost())
         scores = {
-            f"{test or _OWN}: {measure}": f"{result.scores[test][measure]:.4f}"
+            f"{test or OWN_TEST}: {measure}": f"{result.scores[test][measure]:.4f}"
             if measure in result.scores.get(test, {})
             else ""
             for test, measure in columns
@@ -235,8 +234,7 @@ def _gains(summary: Summary, gains: Sequence[Gain]) -> _Grid:
             head += [f"{shown.title}, {test}"] if test else [shown.title, "paper"]
     rows: dict[str, list[str]] = {}
     for gain in gains:
-        title = gain.comparison.title or " - ".join(gain.comparison.rows)
-        title += f", {_point(summary, gain.point)}" if gain.point is not None else ""
+        title = gain.comparison.title + (f", {_point(summary, gain.point)}" if gain.point is not None else "")
         row = rows.setdefault(title, [title, *["-"] * (len(head) - 1)])
         at, mean = places[gain.test, gain.column], gain.found.spread
         row[at] = _number(mean, sign=True) + (" *" if gain.found.same_sign and mean.number > 1 else "")

@@ -143,7 +143,7 @@ def locate_sets(table: Table, given: Sequence[str]) -> dict[str, Path]:
         if name in named:
             raise ConfigError(f"--data {text}: the data set {name!r} is given twice; NAME=DIR says which is which")
         named.add(name)
-        folders[name] = Path(folder)
+        folders[name] = Path(folder).expanduser()  # after NAME= no shell but bash has done it
     return folders
 
 
@@ -166,13 +166,14 @@ def make_plan(
         dry: only to be shown: the data sets need not be there.
 
     Raises:
-        ConfigError: an unknown row or data set; a seed or data set given as a setting; the setting of the points
-            given elsewhere; a setting for all runs that there is not; a seed below 0.
+        ConfigError: an unknown row or data set; a seed or data set given as a setting, or as that of the points; the
+            setting of the points given elsewhere; a setting for all runs that there is not; a seed below 0.
         DataError: a data set that is not there, or has no such split.
     """
     given = [overrides or {}, table.settings, *(column.settings for column in table.columns.values())]
     for row in table.rows.values():
         given += [row.settings, *row.points.values(), *(cell.settings for cell in row.cells.values())]
+    given += [{table.points.setting: table.points.values}] if table.points else []
     for name, option in (("seed", "--seeds"), ("data.root", "--data")):
         if any(_gives(settings, name) for settings in given):
             raise ConfigError(f"{name} of a sweep is given by {option}, not as a setting")

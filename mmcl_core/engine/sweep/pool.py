@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import time
@@ -131,7 +132,8 @@ def last_line(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:400]
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return re.sub(r"^\d\d:\d\d:\d\d ", "", last)[:400]
 
 
 def _is_taken(folder: Path) -> bool:

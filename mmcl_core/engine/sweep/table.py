@@ -51,8 +51,13 @@ from mmcl_core.errors import ConfigError
 from mmcl_core.presets import where_presets_are
 from mmcl_core.settings import OURS, build, hint, load_yaml, yaml_problem
 
-__all__ = ["Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name", "read_table"]
+__all__ = [
+    *("OWN_TEST", "Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name"),
+    "read_table",
+]
 
+#: What a row's own test set is called where a further one stands by its name.
+OWN_TEST = "test split"
 #: The paper's figure in percent: nothing, (mean,) or (mean, std).
 Paper = tuple[float, ...]
 
@@ -204,7 +209,7 @@ def read_table(path: str | Path) -> Table:
     for name, value in file.columns.items():
         column = replace(build(Column, value or {}, str(path), f"columns.{name}."), name=str(name))
         columns[column.name] = replace(
-            column, title=column.title or column.name, modality=column.modality or column.name
+            column, title=_one_line(column.title) or column.name, modality=column.modality or column.name
         )
     rows: dict[str, Row] = {}
     for kind, items in (("pretraining", file.pretraining), ("rows", file.rows)):
@@ -215,7 +220,7 @@ def read_table(path: str | Path) -> Table:
             rows[row.name] = row
     table = Table(
         path,
-        file.title or path.stem,
+        _one_line(file.title) or path.stem,
         tuple(filter(None, file.note)),
         {name: load(path.parent / (row.base or file.base)) for name, row in rows.items()},
         {str(name): os.path.expanduser(str(folder)) for name, folder in file.sets.items()},
@@ -259,12 +264,18 @@ def _row(item: Any, columns: Mapping[str, Column], prefix: str, path: Path, show
         raise ConfigError(f"{path}: row {row.name} has no cells; name its columns, with null for no figure")
     if not shown:
         cells = cells or dict.fromkeys(columns, Cell())
-    return replace(row, title=row.title or row.name, cells=cells, shown=shown)
+    return replace(row, title=_one_line(row.title) or row.name, cells=cells, shown=shown)
+
+
+def _one_line(title: str) -> str:
+    """A title as it fits into a cell of the table: without the breaks of lines that YAML may leave in it."""
+    return " ".join(title.split())
 
 
 def _comparison(item: Any, prefix: str, path: Path) -> Comparison:
     comparison = build(Comparison, item, str(path), prefix)
-    return replace(comparison, paper={str(name): figure for name, figure in comparison.paper.items()})
+    title = _one_line(comparison.title) or " - ".join(comparison.rows)
+    return replace(comparison, title=title, paper={str(name): figure for name, figure in comparison.paper.items()})
 
 
 def _with_settings_by_point(item: Any, prefix: str, path: Path) -> Any:
@@ -290,7 +301,7 @@ def _cell(value: Any, prefix: str, path: Path) -> Cell:
     figures: Iterable[Any] = cell.paper.values() if isinstance(cell.paper, Mapping) else [cell.paper]
     for figure in figures:
         parts = figure if isinstance(figure, (list, tuple)) else [figure]
-        if figure is not None and not all(map(_is_number, parts)):
+        if figure is not None and not (0 < len(parts) <= 2 and all(map(_is_number, parts))):
             raise ConfigError(f"{path}: {prefix}paper is {figure!r}; give a number, [mean, std], or null")
     return cell
 
@@ -328,12 +339,18 @@ def _check(table: Table) -> None:
                 if name not in table.rows[source].cells:
                     raise ConfigError(f"{where}: row {row.name} starts from {source}, which has no cell in {name}")
         _no_circle(table, row.name)
-    named: dict[str, str] = {}
-    for row in table.shown:
-        if (other := named.setdefault(row.title, row.name)) != row.name:
-            raise ConfigError(
-                f"{where}: the rows {other} and {row.name} are both titled {row.title!r}; tell them apart"
-            )
+    shown = [("rows", row.name, row.title) for row in table.shown]
+    named: dict[tuple[str, str], str] = {}
+    for kind, name, title in [*shown, *(("columns", column.name, column.title) for column in table.columns.values())]:
+        if (other := named.setdefault((kind, title), name)) != name:
+            raise ConfigError(f"{where}: the {kind} {other} and {name} are both titled {title!r}; tell them apart")
+    _check_tests(table)
+    _check_comparisons(table)
+
+
+def _check_tests(table: Table) -> None:
+    """Refuse further test sets that are not there, or that the table could not tell from others."""
+    where = str(table.path)
     if twice := [name for name, count in Counter(file_name(test.name) for test in table.evaluate).items() if count > 1]:
         names = " and ".join(repr(test.name) for test in table.evaluate if file_name(test.name) == twice[0])
         raise ConfigError(f"{where}: test sets under evaluate are named {names}; their plots would be one file")
@@ -341,9 +358,19 @@ def _check(table: Table) -> None:
         _known(test.set, table.sets, f"{where}: evaluate, set")
         if not test.name:
             raise ConfigError(f"{where}: a test set under evaluate has no name")
+        if test.name == OWN_TEST:
+            raise ConfigError(
+                f"{where}: a test set under evaluate is named {OWN_TEST!r}, as the rows' own is in the CSV files; take "
+                "another name"
+            )
         tested = {column.modality: column for column in table.columns.values()}
         for name in test.modality:
             _known(name, tested, f"{where}: evaluate, {test.name}, modality")
+
+
+def _check_comparisons(table: Table) -> None:
+    """Refuse comparisons of what is not there, and two that would be one line of the table."""
+    where, titles = str(table.path), set[str]()
     for comparison in table.compare:
         if len(comparison.rows) != 2:
             raise ConfigError(f"{where}: compare {comparison.title!r} takes two rows, got {list(comparison.rows)}")
@@ -353,6 +380,9 @@ def _check(table: Table) -> None:
             _known(name, table.columns, f"{where}: compare {comparison.title!r}, paper")
             if figure is not None and not _is_number(figure):
                 raise ConfigError(f"{where}: compare {comparison.title!r}, paper: {name} is {figure!r}; give a number")
+        if comparison.title in titles:
+            raise ConfigError(f"{where}: two comparisons are titled {comparison.title!r}; tell them apart")
+        titles.add(comparison.title)
 
 
 def _known(name: str, known: Mapping[str, Any], where: str) -> None:
