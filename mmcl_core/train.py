@@ -83,7 +83,7 @@ def settings(options: argparse.Namespace) -> tuple[Config, Path]:
     """
     from mmcl_core.engine import runfolder
 
-    given = dict(map(read_override, options.overrides))
+    given = dict(runfolder.flat(dict(map(read_override, options.overrides))))  # also of a section given as a mapping
     _refuse_two_values(options, given)
     data = {"data.root": options.data} if options.data else {}
     resume = Path(options.resume) if options.resume else None

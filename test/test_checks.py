@@ -333,6 +333,8 @@ def test_an_option_and_a_setting_that_say_two_things_are_refused(data, tmp_path,
     for option, name in (("--out", "out"), ("--data", "data.root")):
         assert command.main([*begin, option, "a", f"{name}=b"]) == 2
         assert f"error: {option} a and {name}=b name two folders; give one of them" in capsys.readouterr().err
+    assert command.main([*begin, "--data", "a", "data={root: b}"]) == 2
+    assert "error: --data a and data.root=b name two folders" in capsys.readouterr().err
     assert command.main(["--config", "config.yaml", "--data", "a", "data.root=./a", "--out", "x", "out=x/"]) == 2
     assert "error: a is not a prepared set" in capsys.readouterr().err
 

@@ -204,6 +204,9 @@ def test_what_may_differ_is_as_it_was_where_nothing_else_is_said(uninterrupted, 
         parse(["--config", str(tmp_path / "tiny.yaml"), "--resume", str(run), "--data", "elsewhere", "train.threads=3"])
     )
     assert (config.data.root, config.train.threads) == ("elsewhere", 3)
+    words = ["--config", str(tmp_path / "tiny.yaml"), "--resume", str(run), "train={threads: 3}"]
+    config, _ = command.settings(parse(words))
+    assert config.train.threads == 3
 
 
 def test_a_state_saved_before_the_first_new_row_holds_the_length_of_the_log(tmp_path):
