@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from mmcl_core.atomic import write_atomically
 
-__all__ = ["save_confusion"]
+__all__ = ["save_confusion", "save_figure"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +72,28 @@ def save_confusion(
     for axis in axes[:, 0]:
         axis.set_ylabel(labels[0])
     _add_bars(figure, axes, shades, (width * grid[1], height))
+    save_figure(figure, path, bbox_inches="tight")
+
+
+def save_figure(figure: Any, path: Path, **how: Any) -> None:
+    """Write a figure of matplotlib as PNG, whole or not at all; letters that its font lacks are told once a file.
+
+    Args:
+        figure: to be written.
+        path: PNG to write.
+        how: further arguments of ``savefig``.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        how: dict[str, Any] = {"format": "png", "bbox_inches": "tight", "metadata": {"Software": None}}
+        how = {"format": "png", "metadata": {"Software": None}, **how}
         write_atomically(path, lambda file: figure.savefig(file, **how))
     if any("missing from" in str(warning.message) for warning in caught):
-        logger.warning("%s shows boxes for letters that its font lacks; the tables beside it have all names", path)
+        _tell_of_boxes(path)
+
+
+@cache
+def _tell_of_boxes(path: Path) -> None:
+    logger.warning("%s shows boxes for letters that its font lacks; the tables beside it have all names", path)
 
 
 def _draw(axis: Any, counts: np.ndarray, same: np.ndarray, title: str) -> list[Any]:

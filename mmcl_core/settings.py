@@ -41,6 +41,7 @@ def hint(key: str, known: Mapping[str, Any], prefix: str = "") -> str:
 
 
 _MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,7 +61,8 @@ class _Loader(yaml.SafeLoader):
         """A mapping as it is written: keys that ``<<`` merges into it come later, and may be its own."""
         node = super().compose_mapping_node(anchor)
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
-        names = [(key.tag, key.value) for key in keys]
+        # 0.10 is the key .1 once more
+        names = [self.construct_object(key) if key.tag in _NUMBERS else (key.tag, key.value) for key in keys]
         for place, key in enumerate(keys):
             if names[place] in names[:place]:
                 raise yaml.constructor.ConstructorError(

@@ -86,6 +86,7 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path, text, message):
         ("train:\n  epochs: 3\n lr: 4\n", r"line 3, column 2: expected <block end>, .*; check the indentation"),
         ("train:\n\tepochs: 3\n", r"line 2, column 1: found character '\\t' that cannot start any token, .*"),
         ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("b: {0.1: 1,\n  0.10: 2}", "line 2, column 3: the key '0.10' comes twice"),
         ("a: 1\nb: {lr: 1,\n  lr: 2}", "line 3, column 3: the key 'lr' comes twice"),
         ("a: 1\nb: \x07", r"line 2, column 4: the character U\+0007 is not allowed"),
         ("seed: 1\nout: 2024-06-31", "line 2, column 6: day is out of range for month"),

@@ -249,7 +249,7 @@ def test_signs_that_differ_and_points(write, tmp_path):
 def figures(monkeypatch):
     """The figures that are drawn, in place of their files."""
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
     return drawn
 
 
@@ -294,6 +294,27 @@ def test_rows_of_curves_differ_in_more_than_colour_and_do_not_hide_each_other(wr
     assert "% of the labels" in pages.markdown(summarise(plan, tmp_path, {}))
 
 
+def test_curves_go_from_left_to_right_and_titles_of_panels_stay_over_them(write, tmp_path, figures):
+    text = TABLE.replace("title: RGB", "title: colours of a camera that training has never seen at all")
+    text += "points: {setting: data.label_share, values: [1.0, 0.1, 0.5]}\n"
+    plan = make_plan(read_table(write(text)), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0)})
+    save_plots(summarise(plan, tmp_path, {}), tmp_path)
+    (curve,) = (container.lines[0] for container in figures[0].axes[0].containers)
+    assert list(curve.get_xdata()) == sorted(curve.get_xdata())
+    assert max(map(len, figures[0].axes[0].get_title(loc="left").splitlines())) < 47
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_lacks_are_told_once(write, tmp_path, caplog):
+    plan = make_plan(read_table(write(TABLE.replace("title: RGB", "title: 赤"))), [0])
+    fake_results(plan, tmp_path, {("ce", 0): (0.5, 0, 0)})
+    for _ in range(2):
+        save_plots(summarise(plan, tmp_path, {}), tmp_path)
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / 'plot.png'} shows boxes for letters that its font lacks")
+
+
 def test_abbreviations_of_titles_are_explained(write):
     text = TABLE.replace("name: ce,", "name: ce, title: CL + CE,").replace("title: Multi", "title: CERAMIC")
     found = pages.markdown(summarise(make_plan(read_table(write(text)), [0]), Path("/nowhere"), {}))
@@ -327,3 +348,10 @@ def test_titles_over_several_lines_stay_in_their_cells(write, tmp_path):
     page = pages.markdown(summarise(make_plan(read_table(write(text)), [0]), tmp_path, {}))
     assert "| Multi task | … | 94.4 | … | 86.1 |" in page
     assert "|  | RGB | paper | depth | paper |" in page
+
+
+def test_a_data_set_is_named_by_its_folder_however_that_is_given(write, data, tmp_path, monkeypatch):
+    table = read_table(write())
+    monkeypatch.chdir(data)
+    page = pages.markdown(summarise(make_plan(table, [0], data=["."]), tmp_path, {}))
+    assert "\nData: set.\n" in page

@@ -159,7 +159,7 @@ def _facts(summary: Summary) -> Iterable[str]:
     words = {"last": "those of the last epoch", "best": "chosen by the validation split, never by the test split"}
     yield f"Weights: {', '.join(words[key] for key in sorted(keep))}."
     folders = {run.config.data.root for run in plan.runs.values()}
-    yield f"Data: {', '.join(sorted(Path(folder).name for folder in folders))}."
+    yield f"Data: {', '.join(sorted({Path(folder).resolve().name for folder in folders}))}."
     shown = " ".join([row.title for row in plan.table.shown] + [one.title for one in plan.table.compare])
     known = [f"{word}: {meant}" for word, meant in _ABBREVIATIONS.items() if re.search(rf"\b{word}\b", shown)]
     if known:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.atomic import write_atomically
+from mmcl_core.confusion import save_figure
 from mmcl_core.engine.charts import colour_of
 from mmcl_core.engine.sweep.summary import Line, Summary
 from mmcl_core.engine.sweep.table import Column, Row, file_name
@@ -19,6 +19,8 @@ _COLOURS = ("#2f6db5", "#d07a1c", "#2f8f63", "#8a5bb5", "#b84a62", "#6a7480", "#
 _TEXT, _MUTED, _GRID = "#1d2023", "#666d75", "#dfe1e4"
 #: Letters in a line of a row's title; a longer one is broken, so that it does not take the room of the figures.
 _TITLE_WIDTH = 42
+#: The same over a panel, which ends where the next one begins.
+_PANEL_TITLE_WIDTH = 46
 _LEGEND_COLUMNS = 2
 #: What tells the rows of curves apart besides their colours; the diamond is the paper's.
 _MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
@@ -77,7 +79,7 @@ def _save_dots(summary: Summary, test: str, path: Path) -> None:
     _share_span(panels)
     note = "dots: seeds, bar: mean" + (", diamond: the paper's figure" if papers else "")
     figure.supxlabel(note, fontsize=8, color=_MUTED)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _ordered(columns: Mapping[str, Column]) -> list[Column]:
@@ -106,7 +108,8 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
     for panel, column in zip(panels, columns, strict=True):
         for number, row in enumerate(table.shown):
             colour, places = _COLOURS[number % len(_COLOURS)], _dodged(table.points.values, table.shown, number, log)
-            found = [(point, summary.mean(Line(row, point), column.name, test)) for point in table.points.values]
+            every = sorted(table.points.values)
+            found = [(point, summary.mean(Line(row, point), column.name, test)) for point in every]
             at = [(point, mean) for point, mean in found if mean is not None]
             if at:
                 panel.errorbar(
@@ -140,7 +143,7 @@ def _save_curves(summary: Summary, test: str, path: Path) -> None:
         figure.legend(
             named.values(), named.keys(), loc="outside lower left", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=8
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _dodged(points: Iterable[float], rows: Sequence[Row], number: int, log: bool) -> dict[float, float]:
@@ -148,11 +151,6 @@ def _dodged(points: Iterable[float], rows: Sequence[Row], number: int, log: bool
     points = list(points)
     step = _APART * (number - (len(rows) - 1) / 2)
     return {point: point * (1 + step) if log else point + step * (max(points) - min(points)) for point in points}
-
-
-def _save(figure: Any, path: Path) -> None:
-    """Whole or not at all: another sweep of the same folder may read it at any time."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
 def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
@@ -165,7 +163,7 @@ def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
 
 
 def _dress(panel: Any, title: str) -> None:
-    panel.set_title(title, fontsize=10, color=_TEXT, loc="left")
+    panel.set_title(textwrap.fill(title, _PANEL_TITLE_WIDTH), fontsize=10, color=_TEXT, loc="left")
     panel.grid(color=_GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.tick_params(colors=_MUTED, labelsize=8, length=0)

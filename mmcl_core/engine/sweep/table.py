@@ -52,9 +52,8 @@ from mmcl_core.presets import where_presets_are
 from mmcl_core.settings import OURS, build, hint, load_yaml, yaml_problem
 
 __all__ = [
-    *("OWN_TEST", "Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name"),
-    "read_table",
-]
+    "OWN_TEST", "Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name", "read_table"
+]  # fmt: skip
 
 #: What a row's own test set is called where a further one stands by its name.
 OWN_TEST = "test split"
