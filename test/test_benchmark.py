@@ -52,6 +52,16 @@ def test_training_is_measured_beside_the_plain_formulation(capsys):
     assert ratio["cpu_seconds"] == pytest.approx(ours["cpu_seconds"] / plain["cpu_seconds"], rel=0.05)
 
 
+def test_settings_of_samples_and_validation_hold_nothing_up(capsys, caplog, tmp_path):
+    """The random set has no validation split, and few samples with a label."""
+    words = ("train.keep=best", "train.probe=1", "data.label_share=0.02", "data.unlabelled=drop", "train.batch=64")
+    assert benchmark.main(["data", "--steps", "1", *TINY, *words]) == 0
+    assert json.loads(capsys.readouterr().out)["crops_per_second"] > 0
+    trainer = measure._trainer(load(None, [*TINY, *words]), tmp_path, samples=128)
+    assert (len(trainer.samples.rows), trainer.samples.validation) == (128, None)
+    assert not caplog.messages
+
+
 def test_other_methods_are_measured_alone(capsys):
     stages = ("train.epochs=1", "moddrop.alone_epochs=5")
     ours, projected, plain = lines(capsys, "train", "method=moddrop", "train.target=rgb", *stages)

@@ -295,6 +295,10 @@ def _trainer(config: Config, folder: Path, samples: int) -> Trainer:
 
     _random_set(config, folder / "set", samples)
     data = replace(config.data, root=str(folder / "set"), train_split="train", val_split="", val_fraction=0.0)
+    if data.unlabelled == "drop":  # what is left has labels, and is as many samples as are asked for
+        data = replace(data, label_share=1.0)
+    # There is no validation here, to choose or to probe by.
+    config = replace(config, train=replace(config.train, keep="last", probe=0))
     # A rate that rises is as much work as one that is there, and the warning of a training too short for it is of none.
     config = replace(config, data=data, optim=replace(config.optim, warmup_steps=0))
     device = train_device(config.train.device)
