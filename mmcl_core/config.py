@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from mmcl_core import method_config
@@ -326,10 +327,9 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         ConfigError: a missing or unreadable file, a table of runs, an unknown key, or a value of the wrong type.
     """
     values = {} if path is None else read_file(Path(path))
-    if "columns" in values and "rows" in values:
-        raise ConfigError(f"{path} is a table of runs, not settings: run python -m mmcl_core.sweep --config {path}")
-    where = "the defaults" if path is None else str(path)
-    config = from_dict(values, where)
+    if {"columns", "rows"} <= values.keys():
+        raise ConfigError(f"{path} is a table of runs: python -m mmcl_core.sweep --config {quote(str(path))} runs it")
+    config = from_dict(values, "the defaults" if path is None else str(path))
     for text in overrides:
         config = override(config, dict([read_override(text)]), "command line")
     return config

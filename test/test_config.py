@@ -9,6 +9,7 @@ import yaml
 
 from mmcl_core import sweep, train
 from mmcl_core.config import Config, DataConfig, OptimConfig, config_hash, from_dict, load, to_dict
+from mmcl_core.engine.runfolder import read_config
 from mmcl_core.engine.sweep.table import read_table
 from mmcl_core.errors import ConfigError
 from mmcl_core.settings import load_yaml
@@ -110,7 +111,7 @@ def test_settings_and_tables_that_are_taken_for_each_other_point_to_the_right_co
     settings = [*config.glob("paper_*.yaml"), *config.glob("protocols/*.yaml"), *bases]
     assert len(tables) > 10
     for path in tables:
-        with pytest.raises(ConfigError, match=rf"{path} is a table of runs.* mmcl_core\.sweep --config {path}$"):
+        with pytest.raises(ConfigError, match=rf"{path} is a table of runs.* mmcl_core\.sweep --config {path} "):
             load(path)
     for path in settings:
         with pytest.raises(ConfigError, match=rf"{path} holds settings.* mmcl_core\.train --config {path}$"):
@@ -119,6 +120,19 @@ def test_settings_and_tables_that_are_taken_for_each_other_point_to_the_right_co
     assert "python -m mmcl_core.sweep --config" in capsys.readouterr().err
     assert sweep.main(["--config", str(config / "small.yaml")]) == 2
     assert "python -m mmcl_core.train --config" in capsys.readouterr().err
+
+
+def test_commands_in_errors_name_files_as_a_shell_takes_them(tmp_path):
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    for read, text, words in (
+        (load, "columns: {}\nrows: []", rf"mmcl_core\.sweep --config '{folder}/settings\.yaml' runs it$"),
+        (read_table, "seed: 1", rf"mmcl_core\.train --config '{folder}/settings\.yaml'$"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read(write(folder, text))
+    with pytest.raises(ConfigError, match=f"start one with --config FILE --out '{folder}/run'$"):
+        read_config(folder / "run")
 
 
 def test_a_missing_file_is_named(tmp_path):

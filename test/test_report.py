@@ -3,6 +3,7 @@
 import json
 import warnings
 from html.parser import HTMLParser
+from shlex import quote
 
 import cv2
 import numpy as np
@@ -200,6 +201,8 @@ def test_the_counts_of_a_class_are_those_of_each_modality(tmp_path):
 def test_page_without_evaluation_or_training(tmp_path):
     text, _ = page_of(write_report(write_run(tmp_path / "run")))
     assert "Not evaluated yet" in text
+    text, _ = page_of(write_report(write_run(tmp_path / "a run")))
+    assert f"mmcl_core.evaluate {quote(str(tmp_path / 'a run'))} --data DIR" in text
     write_evaluation(tmp_path / "alone")
     text, _ = page_of(write_report(tmp_path / "alone", [tmp_path / "alone"]))
     assert "abc-123" in text

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -130,7 +131,7 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
     else:
         tiles = (
             '<div class="box">Not evaluated yet: '
-            f"<code>python -m mmcl_core.evaluate {escape(str(run))} --data DIR</code></div>"
+            f"<code>python -m mmcl_core.evaluate {escape(quote(str(run)))} --data DIR</code></div>"
         )
     return f'<h1>{escape(run.resolve().name)}</h1><p class="muted">{line}</p>{tiles}'
 

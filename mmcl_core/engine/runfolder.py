@@ -22,6 +22,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -88,7 +89,8 @@ def read_config(run: Path) -> Config:
     if not path.exists():
         if (run / "state.pt").exists():
             raise ConfigError(f"{run} has lost its config.yaml; give --config FILE with what it was begun with, too")
-        raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with --config FILE --out {run}")
+        start = f"--config FILE --out {quote(str(run))}"
+        raise ConfigError(f"{run} holds no run to resume (no config.yaml); start one with {start}")
     return load(path)
 
 

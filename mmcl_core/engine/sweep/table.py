@@ -42,6 +42,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -200,7 +201,8 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     values = _mapping(path)
     if not values.keys() & {"columns", "rows"} and values.keys() & {setting.name for setting in fields(Config)}:
-        raise ConfigError(f"{path} holds settings, not a table: run python -m mmcl_core.train --config {path}")
+        command = f"python -m mmcl_core.train --config {quote(str(path))}"
+        raise ConfigError(f"{path} holds settings, not a table: run {command}")
     file = build(_File, values, str(path))
     if not file.base or not file.rows or not file.columns or not file.sets:
         raise ConfigError(f"{path}: a table has base, sets, columns and rows; see mmcl_core/engine/sweep/table.py")
