@@ -45,8 +45,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
     from mmcl_core.engine.results import evaluation_folder, warn_of_another, write_results
 
     batch = _batch(options)
-    if batch < 1 or min(options.threads, options.seed) < 0:
-        raise ConfigError("--batch must be at least 1, --threads and --seed at least 0")
+    if batch < 1 or options.seed < 0 or not 0 <= options.threads <= 1024:  # as train.threads
+        raise ConfigError("--batch must be at least 1, --seed at least 0, --threads from 0 to 1024")
     if options.resamples < FEWEST_RESAMPLES:
         raise ConfigError(
             f"--resamples is {options.resamples}; at least {FEWEST_RESAMPLES} are needed for the ends of 95 % intervals"

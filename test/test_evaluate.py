@@ -249,6 +249,7 @@ def test_legacy_protocol_has_the_batch_of_the_training(run, tmp_path):
         (["--modality", "rgb_right"], "not rgb_right"),
         (["--device", "cuda:42"], "cuda:42"),
         (["--batch", "0"], "at least 1"),
+        (["--threads", "1025"], "--threads from 0 to 1024"),
         (["--resamples", "99"], "--resamples is 99; at least 100 are needed"),
         (["--seed", "-1"], "--seed at least 0"),
     ],
