@@ -76,12 +76,21 @@ def _show(plan: Plan, out: Path) -> int:
     return EXIT_FAILED if problems else 0
 
 
+def _seed(word: str) -> int:
+    """A word after ``--seeds``, which takes all up to the next option."""
+    try:
+        return int(word)
+    except ValueError:
+        before = "; settings go before --seeds" if "=" in word else ""
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number{before}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("mmcl_core.sweep", __doc__, EXAMPLES)
     add = parser.add_argument
     add("overrides", nargs="*", default=[], metavar=SETTING, help="settings of all runs, last of all")
     add("--config", required=True, metavar="FILE", help="table file (YAML)")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (default: 0 1 2)")
+    add("--seeds", nargs="+", type=_seed, default=[0, 1, 2], metavar="N", help="one run each (default: 0 1 2)")
     add("--data", nargs="+", default=[], metavar="[NAME=]DIR", help="prepared sets; DIR alone is the table's first")
     add("--out", default=Path("sweeps"), type=Path, metavar="DIR", help="shared by tables (default: sweeps)")
     add("--rows", nargs="+", default=[], metavar="NAME", help="only these rows, and what they start from")

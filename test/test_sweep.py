@@ -317,3 +317,19 @@ def test_dry_run_lists_and_starts_nothing(write, tmp_path, capsys):
         0,
     ]  # others cost nothing
     assert command.main(["--config", str(path), "--out", str(tmp_path / "out"), "--dry-run", "--rows", "x"]) == 2
+
+
+def test_settings_after_an_option_of_several_words_are_told_to_go_before(write, capsys):
+    start = ["--config", str(write()), "--dry-run"]
+    with pytest.raises(SystemExit):
+        command.main([*start, "--seeds", "0", "train.epochs=2"])
+    assert "'train.epochs=2' is no whole number; settings go before --seeds" in capsys.readouterr().err
+    assert command.main([*start, "--rows", "ce", "train.epochs=2"]) == 2
+    assert "has no row 'train.epochs=2'; known are ce, multi; settings go before --rows" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_which_data_are_not_there(write, tmp_path, capsys):
+    start = ["--config", str(write()), "--dry-run", "--seeds", "0", "--data"]
+    assert command.main([*start, str(tmp_path / "none")]) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"no prepared set in {tmp_path / 'none'}: its runs will have other names than those below") == 1

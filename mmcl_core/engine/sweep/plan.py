@@ -184,7 +184,8 @@ def make_plan(
     known = {row.name: row for row in table.shown}
     for name in rows:
         if name not in known:
-            raise ConfigError(f"--rows: {table.path} has no row {name!r}{hint(name, known)}")
+            setting = "; settings go before --rows" if "=" in name else ""
+            raise ConfigError(f"--rows: {table.path} has no row {name!r}{hint(name, known)}{setting}")
     chosen = tuple(name for name in known if not rows or name in rows)
     planner = _Planner(table, overrides or {}, locate_sets(table, data), dry)
     for seed in dict.fromkeys(seeds):
@@ -313,6 +314,7 @@ class _Planner:
                         f"no prepared set in {folder} (data set {name!r} of {self.table.path}); say where it is with "
                         f"--data {name}=DIR, or make it with mmcl_core.prepare or mmcl_core.render"
                     ) from error
+                logger.warning("no prepared set in %s: its runs will have other names than those below", folder)
                 self._contents[folder] = (f"missing {folder}", ())
         return self._contents[folder]
 
