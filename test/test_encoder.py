@@ -278,7 +278,7 @@ def test_transfer_from_a_weights_file(tmp_path):
 def test_what_is_no_checkpoint_to_start_from_is_named(tmp_path, content):
     path = tmp_path / "settings.yaml"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"settings\.yaml is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"settings\.yaml (is not|cannot be read as) a checkpoint"):
         RecognitionModel(ModelConfig(input_size=32, ndf=4, nrkhs=8, depth=1), BOTH, 3).init_from(path)
 
 
