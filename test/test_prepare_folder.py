@@ -224,6 +224,7 @@ def test_cameras_follow_the_crop(crops, tmp_path, capfd):
     (crops / "cameras.csv").write_text("\n".join([*rows, "", "0001_000000, 70, 50, 10, 10"]))
     told = failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     assert "cameras.csv, line 5: 0001_000000 has another camera" in told
+    assert "as <class>/<key>" in told
     (crops / "cameras.csv").write_text("\n".join([*rows, '"0001_000001, 50, 50, 10, 10']))
     assert "quotation mark" in failure(capfd, "folder", "--source", str(crops), "--out", str(tmp_path / "no"))
     (crops / "cameras.csv").write_text("\n".join(rows), encoding="utf-16")

@@ -7,8 +7,9 @@ file                           meaning
 ``<key>_depth.png``            depth, 16 bit, 1 channel, in the unit of ``--depth-unit``, 0 = no reading
 ``<key>_mask.(png|jpg|jpeg)``  object mask, not 0 on the object, in a JPEG 128 or more; used with ``--mask apply``
 ``<key>.(png|jpg|jpeg)``       without a suffix of these: depth where it is a 16-bit PNG of 1 channel, colour otherwise
-``cameras.csv``                in the source folder, optional: columns key, fx, fy, cx, cy in pixels of the colour file,
-                               of the depth file where there is none
+``cameras.csv``                in the source folder, optional: columns key (that of the files, or with its folders, as
+                               ``<class>/<key>``), fx, fy, cx, cy in pixels of the colour file, of the depth file where
+                               there is none
 =============================  ========================================================================================
 
 ``_color`` and ``_colour`` mean ``_rgb``; suffixes may be in capitals. Either modality may be missing for a sample.
@@ -360,5 +361,8 @@ def _cameras(path: Path, lines: list[str]) -> dict[str, Camera]:
             raise DataError(f"{path}, line {number}: finite fx, fy, cx, cy expected, fx and fy > 0; found {dict(row)}")
         camera = (fx, fy, cx, cy)
         if cameras.setdefault(row["key"], camera) != camera:
-            raise DataError(f"{path}, line {number}: {row['key']} has another camera in a line above; keep one of them")
+            raise DataError(
+                f"{path}, line {number}: {row['key']} has another camera in a line above; keep one of them, or name "
+                "crops of several folders as <class>/<key>"
+            )
     return cameras
