@@ -14,6 +14,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.logging import LoggingSeverity
 
+from mmcl_core.cli import as_plain_text
 from mmcl_core.errors import ConfigError
 from mmcl_ros.parameters import PARAMETERS
 
@@ -135,7 +136,8 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
         its range.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
-        print(f"{(about or '').strip()}\n\nParameters and topics: docs/ros.md; of a running node: ros2 param describe.")
+        print(as_plain_text((about or "").strip()))
+        print("\nParameters and topics: docs/ros.md; of a running node: ros2 param describe.")
         return 0
     with LogBridge():
         return _run(make, args)

@@ -53,6 +53,7 @@ def test_help_is_printed_and_no_node_started(node):
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "docs/ros.md" in done.stdout
+    assert "``" not in done.stdout
 
 
 @pytest.mark.parametrize("module", [recognizer_node, overlay_node])
