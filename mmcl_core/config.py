@@ -159,7 +159,7 @@ class AugmentConfig:
 
     Attributes:
         policy: ``paper`` takes the paper's RandAugment ranges and the authors' forms, ``sound`` repairs those that
-            destroy the picture, ``none`` crops and flips only.
+            destroy the picture, ``none`` leaves RandAugment out.
         flip: probability of the horizontal flip, shared by all modalities of a sample.
         scale, ratio: share of the area, and width over height, of the random resized crop, drawn per modality.
         rgb_ops, rgb_magnitude: N and M (0 to 30) of RandAugment for RGB; N = 0 switches it off.
@@ -260,7 +260,7 @@ class TrainConfig:
         log_every: updates between two rows of the log.
         save_every: updates between two saved states, in addition to those after each epoch; 0: none. Left out are those
             that come so soon that saving would take over 5 % of the time.
-        validate_every: epochs between two validations, besides the one after the last epoch of a stage; 0: never.
+        validate_every: epochs between validations, besides that after the last epoch of a stage; 0: at the end alone.
         keep: ``best`` deploys the weights with the best validation score in the last stage, ``last`` the last ones.
         probe: epochs of self-supervised stages between two probes (kNN, linear) of the validation split; 0: never.
     """

@@ -155,7 +155,7 @@ class InputDropoutConfig:
     Attributes:
         drop: ``other`` drops the modality that is not ``train.target``, with ``probability``; ``either`` drops the one,
             the other or none, a third each.
-        probability: of a sample to lose the other modality, in (0, 1].
+        probability: of a sample to lose the other modality, in [0.05, 1].
     """
 
     drop: Literal["other", "either"] = "other"
