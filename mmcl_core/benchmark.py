@@ -5,9 +5,9 @@ a process of its own, and end with the ratio, or say that the plain one needs mo
 says how long a run over as many pairs as the paper's would take and, on a GPU, what share it reaches of the speed of a
 large bfloat16 product. Peak memory: of the whole process on the CPU, of the tensors on a GPU.
 
-``prepare DATASET ...`` takes what ``mmcl_core.prepare`` takes and measures crops/s, bytes a crop, memory and the time
-from there to the first batch of training; without ``--out`` the set is made in the folder for temporary files, and
-thrown away.
+``prepare DATASET ...`` takes what ``mmcl_core.prepare`` takes, except ``--check`` and ``--resume``, and measures
+crops/s, bytes a crop, memory and the time from there to the first batch of training; without ``--out`` the set is made
+in the folder for temporary files, and thrown away.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Training crops from recorded sensor data, cut as the recognizer node cuts them; needs no running ROS.
 
 Writes ``<class>/<recording>_<stamp and number>_rgb.png`` and ``..._depth.png`` (16 bit, millimetres, 0 = no reading),
-``cameras.csv`` with the camera of each crop where it is known, and ``crops.csv`` with all crops and their recordings.
-Boxes without a label go to ``unlabelled``. Further recordings, each with a name of its own, may go to the same folder.
+``cameras.csv`` with the camera of each crop where it is known, ``crops.csv`` with all crops and their recordings, and
+``recordings.csv`` with the names of these. Boxes without a label go to ``unlabelled``. Further recordings, each with a
+name of its own, may go to the same folder.
 A second call for a recording takes the place of the first: what that one wrote and this one did not is removed when
 the new crops are there. Crops that a person has put elsewhere stay, and are named. With ``--split test`` the crops lie
 in ``test/<class>``: whole recordings in one split, so that no test crop shows what a training crop shows.

@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--modality", nargs="+", default=["auto"], choices=MODALITIES, help="one report each (default: auto)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor, as depth:1.0-2.5")
+    parser.add_argument("--drop", type=parse_drop, action="append", default=[], help="lose a sensor: depth:1.0-2.5 (s)")
     parser.add_argument("--min-score", type=float, default=0.0, help="answers below become unknown (default: 0)")
     parser.add_argument("--mirror", action="store_true", help="as the parameter of the node")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")

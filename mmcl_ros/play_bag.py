@@ -1,8 +1,8 @@
 """Play a rosbag2 recording into a running recognizer, and print the labels and the latency of what comes back.
 
 Needs rclpy and rosbags, not rosbag2: messages are published as they were recorded, byte for byte, and at the pace at
-which they were recorded, whatever their stamps say. It starts when somebody listens, so that nothing is missed, and
-ends when the answers have come.
+which they were recorded, whatever their stamps say; pauses are cut to 5 seconds. It starts when somebody listens, so
+that nothing is missed, and ends when the answers have come.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Frames of recorded sensor data as picture files, to draw boxes in with an annotation tool; needs no running ROS.
 
-Writes ``rgb/<recording>_<stamp>.png`` and ``depth/<recording>_<stamp>.png`` (16 bit, millimetres, 0 = no reading). With
-the boxes as COCO JSON in ``annotations.json`` beside them, ``python -m mmcl_core.prepare coco`` cuts the crops. Depth
-is written where it is registered to colour. Frames of further recordings, or of further cameras of this one, may go to
-the same folder, each under a ``--name`` of its own; ``--keep-groups`` of ``prepare coco`` keeps each name in one split.
-A second call for the same pictures takes the place of the first: what that one wrote and this one did not is removed.
+Writes ``rgb/<recording>_<stamp>.png`` and ``depth/<recording>_<stamp>.png`` (16 bit, millimetres, 0 = no reading), and
+notes them in ``frames.csv`` and ``recordings.csv``. With the boxes as COCO JSON in ``annotations.json`` beside them,
+``python -m mmcl_core.prepare coco`` cuts the crops. Depth is written where it is registered to colour. Frames of
+further recordings, or of further cameras of this one, may go to the same folder, each under a ``--name`` of its own;
+``--keep-groups`` of ``prepare coco`` keeps each name in one split. A second call for the same pictures takes the place
+of the first: what that one wrote and this one did not is removed.
 """
 
 from __future__ import annotations
