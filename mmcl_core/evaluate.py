@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="folder of the results (default: RUN/evaluation/<data set>-<split>, with -mirror and the like behind; of "
-        "a weights file beside it, of ycb21 in the current folder, with the model's name in front)",
+        "a weights file beside it, of ycb21 in the current folder, with its name in front but for weights.safetensors)",
     )
     parser.add_argument(
         "--batch", type=int, help=f"samples at once (default: {BATCH}, and with --legacy-protocol that of the training)"
