@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import io
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmcl_core.atomic import write_text
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
@@ -123,7 +125,7 @@ def _visible_boxes(scene: Any) -> tuple[tuple, tuple]:
 
 
 def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storage: str = "mcap") -> tuple[Path, Path]:
-    """Write views as a bag and a table of truth; where that fails or is interrupted, neither stays.
+    """Write views as a bag and a table of truth; where that fails or is interrupted, all is as it was before.
 
     Args:
         out: folder, made if need be; must not hold a ``bag`` yet.
@@ -148,13 +150,13 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
     try:
         with Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
             rows = _write(writer, views, rate)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            lines = csv.writer(file, lineterminator="\n")
-            lines.writerow((*TRUTH_COLUMNS, "id"))
-            lines.writerows(rows)
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow((*TRUTH_COLUMNS, "id"))
+        lines.writerows(rows)
+        write_text(table, text.getvalue())
     except BaseException:
         shutil.rmtree(bag, ignore_errors=True)
-        table.unlink(missing_ok=True)
         raise
     return bag, table
 

@@ -7,7 +7,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install ros
 
 from mmcl_core.errors import DataError
 from mmcl_ros.bagfile import Bag
-from mmcl_ros.record_demo import record
+from mmcl_ros.record_demo import RenderedFrame, record
 from mmcl_ros.truth import read_truth
 
 
@@ -31,6 +31,15 @@ def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
 def interrupted(views):
     yield views[0]
     raise KeyboardInterrupt
+
+
+def test_a_recording_that_fails_leaves_a_table_that_was_there(tmp_path):
+    view = RenderedFrame(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint16), (4.0, 4.0, 2.0, 2.0), (), ())
+    (tmp_path / "truth.csv").write_text("drawn by hand\n")
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path, interrupted([view]))
+    assert [one.name for one in tmp_path.iterdir()] == ["truth.csv"]
+    assert (tmp_path / "truth.csv").read_text() == "drawn by hand\n"
 
 
 @pytest.mark.slow
