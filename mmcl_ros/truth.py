@@ -47,12 +47,14 @@ def read_truth(path: Path) -> list[Truth]:
     """The pictures of a CSV file by stamp, their boxes in the order of the file.
 
     Raises:
-        DataError: a missing column or value, or a value that is no number, with its line; text that is not UTF-8.
+        DataError: a missing column or value, a value of no column, or one that is no number, with its line; text that
+            is not UTF-8.
     """
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark in front
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             missing = [name for name in TRUTH_COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(_no_columns(path, reader.fieldnames or (), missing))
@@ -60,6 +62,8 @@ def read_truth(path: Path) -> list[Truth]:
                 line = reader.line_num
                 if any(row[name] is None for name in TRUTH_COLUMNS):
                     raise DataError(f"{path}, line {line}: fewer values than columns")
+                if any(row.get(None, ())):  # empty ones are what spreadsheets put at the end
+                    raise DataError(f"{path}, line {line}: more values than columns; put text with commas into quotes")
                 try:
                     edges = [float(row[name]) for name in TRUTH_COLUMNS[1:5]]
                     size = (int(row.get("width") or 0), int(row.get("height") or 0))

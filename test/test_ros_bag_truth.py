@@ -89,7 +89,10 @@ def test_true_boxes_as_spreadsheets_and_people_write_them(tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n", encoding="utf-8-sig")
     plain = read_truth(table)
-    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n".replace(",", ", "))
+    for comma in (", ", " , "):
+        table.write_text(f"{HEAD}\n7,0,0,5,5,a mug\n".replace(",", comma))
+        assert read_truth(table) == plain
+    table.write_text(f"{HEAD}\n7,0,0,5,5,a mug,, \n")  # spreadsheets put empty values at the end
     assert read_truth(table) == plain
     assert [(truth.request.stamp, truth.labels) for truth in plain] == [(7, ("a mug",))]
 
@@ -118,6 +121,10 @@ def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_t
         (f"{HEAD}\n7,0,0,5,5,mug\n".replace(",", "\t").encode(), "parted by tabs, and commas are needed"),
         (f"{HEAD[:-6]}\n7,0,0,5,5\n".encode(), "lacks the columns label; needed are stamp_ns"),
         (f"{HEAD}\n7,0,0,5,5\n".encode(), "line 2: fewer values than columns"),
+        (
+            f"{HEAD}\n7,0,0,5,5,mug, red\n".encode(),
+            "line 2: more values than columns; put text with commas into quotes",
+        ),
         (f"{HEAD}\n".encode(), "boxes.csv holds no boxes"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n8,0,0,5,5,can\n'.encode(), "is a quotation mark left open"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n'.encode() + b"8,0,0,5,5,can\n" * 20_000, "is a quotation mark left open"),
