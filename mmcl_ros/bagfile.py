@@ -108,6 +108,10 @@ class Bag:
                 f"{path} is no recording, for it has no metadata.yaml; name the folder that has one, or have one "
                 f"written: ros2 bag reindex {path}"
             )
+        if path.is_dir() and path.suffix == ".bag":
+            raise DataError(
+                f"{path} is a folder with the name of a ROS 1 bag, which is a file; rename it, without .bag"
+            )
         try:
             self._reader = AnyReader([path], default_typestore=typestore())
             self._reader.open()

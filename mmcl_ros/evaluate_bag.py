@@ -293,7 +293,7 @@ def parse_drop(text: str) -> tuple[str, tuple[float, float]]:
         bounds = (float(start), float(end))
     except ValueError:
         bounds = (1.0, 0.0)
-    if name not in ("rgb", "depth") or not bounds[0] < bounds[1]:  # nan, too
+    if name not in ("rgb", "depth") or not bounds[0] < bounds[1] < float("inf"):  # nan, too
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form depth:1.0-2.5")
     return name, bounds
 

@@ -190,7 +190,7 @@ def test_errors_name_what_is_wrong(recording, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["depth", "depth:1", "depth:2-1", "depth:1-1", "sound:1-2", "depth:a-b", "depth:nan-2"]
+    "text", ["depth", "depth:1", "depth:2-1", "depth:1-1", "sound:1-2", "depth:a-b", "depth:nan-2", "depth:1-inf"]
 )
 def test_malformed_drops(text):
     import argparse
@@ -208,6 +208,14 @@ def test_a_recording_without_pictures_is_refused_with_the_topics_it_has(recordin
     assert "its topics: /cam/camera_info (sensor_msgs/msg/CameraInfo), /chat (std_msgs/msg/String)" in err
     with Bag(bag) as opened:
         assert list(opened.messages()) == list(opened.raw("/none")) == [], "no topics are not all topics"
+
+
+def test_a_folder_with_the_name_of_a_ros1_bag_is_told_apart_from_damage(tmp_path):
+    bag = write_bag(tmp_path / "run.bag", [("/rgb/image", "rgb", 0, 0)])
+    with pytest.raises(DataError, match=r"run\.bag is a folder .*rename it, without \.bag"):
+        Bag(bag)
+    with Bag(bag.rename(tmp_path / "run")) as opened:
+        assert opened.topics.rgb == "/rgb/image"
 
 
 def test_a_recording_that_was_cut_off_is_told_from_other_damage(recording, tmp_path):
