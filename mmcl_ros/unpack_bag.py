@@ -107,8 +107,9 @@ def unpack_bag(
 def _chosen(stamps: Sequence[int], every: float) -> list[int]:
     """The first of ascending stamps, and each that is far enough from the one before it that was chosen."""
     chosen: list[int] = []
+    least = round(every * 1e9)  # 0.067 * 1e9 is a little more than 67000000
     for stamp in dict.fromkeys(stamps):
-        if not chosen or stamp - chosen[-1] >= every * 1e9:
+        if not chosen or stamp - chosen[-1] >= least:
             chosen.append(stamp)
     return chosen
 

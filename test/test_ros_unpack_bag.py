@@ -137,6 +137,14 @@ def test_frames_are_so_far_apart_and_others_stay(tmp_path):
     assert not (tmp_path / "out" / "depth").exists()
 
 
+@pytest.mark.parametrize("milliseconds", [67, 134, 535])
+def test_frames_that_are_just_so_far_apart_are_all_written(tmp_path, milliseconds):
+    stamps = [SECOND + n * milliseconds * 1_000_000 for n in range(4)]
+    bag = write_bag(tmp_path / "bag", [("/rgb/image_raw", "rgb", stamp, stamp) for stamp in stamps])
+    command("--bag", bag, "--out", tmp_path / "out", "--every", milliseconds / 1000)
+    assert names(tmp_path / "out" / "rgb") == [f"bag_{stamp}.png" for stamp in stamps]
+
+
 def test_what_cannot_be_read_or_is_not_registered_is_left_out_and_told(tmp_path, capsys):
     written = [("/rgb/image_raw", "rgb", n * SECOND, n * SECOND) for n in range(1, 4)]
     written += [("/depth/image_raw", "depth", n * SECOND, n * SECOND) for n in range(1, 4)]
