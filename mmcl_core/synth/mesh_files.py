@@ -305,7 +305,7 @@ def _resolver(path: str | Path) -> Any:
 
 
 def _outside(path: str | Path) -> tuple[list[str], list[str]]:
-    """The pictures in other files that a .ply, .gltf or .glb file shows, and what of its pictures is shown otherwise.
+    """The pictures in other files that a mesh other than .obj shows, and what of its colours is shown otherwise.
 
     Raises:
         DataError: a picture of a kind, or numbers, that cannot be read.
