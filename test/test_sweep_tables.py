@@ -351,7 +351,7 @@ def test_the_home_folder_is_known_in_the_folders_of_sets(write, tmp_path, monkey
 
 ON_OTHER_DATA = [f"table{n}_rendered" for n in (1, 2, 3, 4)]
 ON_OTHER_DATA += ["figure3_rendered", "figure3_small", "table1_small", "table1_small_time", "table1_paper_encoder"]
-ON_OTHER_DATA += ["table2_small", "table3_small"]
+ON_OTHER_DATA += ["table2_small", "table3_small", "table4_small"]
 
 
 @pytest.mark.parametrize("name", ON_OTHER_DATA)
