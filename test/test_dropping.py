@@ -357,8 +357,7 @@ def test_it_learns_and_answers_from_one_modality(variant, data, tmp_path):
 
 
 def test_onnx_file_of_a_concatenated_network(tmp_path):
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
+    tiny.needs_onnx()
     from mmcl_core import export
 
     method, system = build("either")

@@ -19,9 +19,7 @@ from mmcl_core.errors import CheckpointError, ConfigError, DataError, UntrainedM
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import save_weights
 
-for name in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
-pytest.importorskip("torch", minversion=".".join(map(str, writer.OLDEST_TORCH)), reason="export needs a newer PyTorch")
+tiny.needs_onnx()
 
 
 def command(*arguments):

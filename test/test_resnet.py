@@ -153,9 +153,7 @@ def test_a_run_goes_on_where_the_weights_that_it_began_with_have_been_moved(refe
 
 
 def test_onnx_file_of_a_resnet(tmp_path):
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
-    pytest.importorskip("torch", minversion="2.8", reason="export needs a newer PyTorch")
+    tiny.needs_onnx()
     from small_models import make_crops
 
     from mmcl_core import export

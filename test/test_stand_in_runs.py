@@ -125,8 +125,7 @@ def test_every_stage_is_logged(finished):
 
 
 def test_onnx_file_answers_alike(finished, tmp_path):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason=f"the onnx back end needs {package}: pip install 'mmcl_ros[onnx]'")
+    tiny.needs_onnx()
     from mmcl_core import export
 
     _, result = finished

@@ -174,9 +174,7 @@ def test_streams_start_from_the_encoder_of_another_run(tmp_path):
 
 
 def test_onnx_file_of_streams(tmp_path):
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
-    pytest.importorskip("torch", minversion="2.8", reason="export needs a newer PyTorch")
+    tiny.needs_onnx()
     from mmcl_core import export
 
     weights.save_weights(tmp_path / "weights.safetensors", make("zeroed"), METADATA)

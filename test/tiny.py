@@ -20,9 +20,18 @@ import pytest
 from mmcl_core import train
 from mmcl_core.config import Config, load
 from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.engine.onnx import OLDEST_TORCH
 
 SIDE = 32
 CLASSES = ("bar", "disc", "frame")
+
+
+def needs_onnx() -> None:
+    """Skip a test, or a module of tests, where no ONNX file can be written and read."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"the onnx back end needs {name}: pip install 'mmcl_ros[onnx]'")
+    oldest = ".".join(map(str, OLDEST_TORCH))
+    pytest.importorskip("torch", minversion=oldest, reason=f"writing ONNX files needs PyTorch {oldest} or newer")
 
 
 def picture(label: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
