@@ -27,6 +27,19 @@ if __name__ == "__main__":
     time.sleep(600)
 """
 
+MEASUREMENT = """
+import sys, time
+from pathlib import Path
+from mmcl_core.engine.measure import in_fresh_process
+def measured():
+    Path(sys.argv[1]).touch()
+    time.sleep(0.5)
+    return {}
+if __name__ == "__main__":
+    in_fresh_process(measured)
+    time.sleep(600)
+"""
+
 #: A command whose workers take a second for each part.
 SLOW = """
 import sys, time
@@ -46,6 +59,11 @@ if __name__ == "__main__":
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, number):
     (tmp_path / "pool.py").write_text(POOL)
     start_and_kill([tmp_path / "pool.py", tmp_path / "ready"], (tmp_path / "ready").exists, number)
+
+
+def test_a_measurement_ends_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "measure.py").write_text(MEASUREMENT)
+    start_and_kill([tmp_path / "measure.py", tmp_path / "ready"], (tmp_path / "ready").exists, count=1)
 
 
 def test_ctrl_c_pressed_twice_ends_a_command_as_pressed_once(tmp_path):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmcl_core.config import Config
+from mmcl_core.data.workers import end_with_parent
 from mmcl_core.engine.clock import Clock
 from mmcl_core.errors import TrainingError
 from mmcl_core.metrics import FUSED
@@ -60,7 +61,8 @@ def in_fresh_process(function: Callable[..., Figures], *arguments: Any) -> Figur
 
     less = "a smaller train.batch, model.ndf or model.input_size needs less"
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        # Without end_with_parent the process would wait for work for ever where this one is killed.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
             return pool.submit(_with_memory, function, *arguments).result()
     except BrokenProcessPool as error:
         raise TrainingError(f"{function.__name__}: killed, most likely for want of memory; {less}") from error
