@@ -163,6 +163,7 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
         action: the command, its arguments already parsed; returns an exit status, ``None`` for 0.
         level: lowest level that is logged.
     """
+    _open_closed_streams()
     set_up_logging(level)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
@@ -194,6 +195,19 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
     logger.debug("the error came from here:", exc_info=cause)
     print(f"error: {message}", file=sys.stderr)
     return status
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller has closed, as with ``2>&-``, to nothing.
+
+    Otherwise files of the work would get the numbers 0 to 2, and what libraries say on standard error would go there.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)  # for the processes that it starts, as such streams are
+    os.close(opened)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process lives
 
 
 def _reader_gone() -> bool:

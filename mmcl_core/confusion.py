@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmcl_core.atomic import write_atomically
+from mmcl_core.atomic import Content, write_atomically
 
 __all__ = ["save_confusion", "save_figure"]
 
@@ -37,6 +37,7 @@ def save_confusion(
     rows: Sequence[str],
     columns: Sequence[str],
     labels: tuple[str, str] = ("true class", "answer"),
+    write: Callable[[Path, Content], object] = write_atomically,
 ) -> None:
     """Draw confusion matrices, rows normalised: right answers in blue, wrong ones in red.
 
@@ -47,6 +48,7 @@ def save_confusion(
         matrices: by title, counts [R, C] (row = true class, column = answer).
         rows, columns: R and C names; an answer is right where both are the same. More than :data:`NAMED` are left out.
         labels: names of the axes, down and across.
+        write: writes the file, now or later.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -72,23 +74,29 @@ def save_confusion(
     for axis in axes[:, 0]:
         axis.set_ylabel(labels[0])
     _add_bars(figure, axes, shades, (width * grid[1], height))
-    save_figure(figure, path, bbox_inches="tight")
+    save_figure(figure, path, write, bbox_inches="tight")
 
 
-def save_figure(figure: Any, path: Path, **how: Any) -> None:
+def save_figure(
+    figure: Any, path: Path, write: Callable[[Path, Content], object] = write_atomically, **how: Any
+) -> None:
     """Write a figure of matplotlib as PNG, whole or not at all; letters that its font lacks are told once a file.
 
     Args:
         figure: to be written.
         path: PNG to write.
+        write: writes the file, now or later.
         how: further arguments of ``savefig``.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        how = {"format": "png", "metadata": {"Software": None}, **how}
-        write_atomically(path, lambda file: figure.savefig(file, **how))
-    if any("missing from" in str(warning.message) for warning in caught):
-        _tell_of_boxes(path)
+
+    def draw(file: BinaryIO) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.savefig(file, **{"format": "png", "metadata": {"Software": None}, **how})
+        if any("missing from" in str(warning.message) for warning in caught):
+            _tell_of_boxes(path)
+
+    write(path, draw)
 
 
 @cache

@@ -131,9 +131,9 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) 
 
     content = save(tensors, {_KEY: json.dumps(metadata, sort_keys=True)})
     try:
-        write_atomically(path, lambda file: file.write(content))
+        write_atomically(path, content)
     except OSError as error:
-        raise CheckpointError(f"cannot write the weights {path}: {error}") from error
+        raise CheckpointError(f"cannot write the weights {path}: {error.strerror}") from error
 
 
 def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from mmcl_core.atomic import write_atomically
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import UNLABELLED
 from mmcl_core.errors import ConfigError, DataError
@@ -133,7 +134,7 @@ def _write(place: Path, region: RegionCrops) -> list[Path]:
     files = []
     for modality, crop in region.crops.items():
         files.append(place.with_name(f"{place.name}_{modality}.png"))
-        files[-1].write_bytes(as_png(crop))
+        write_atomically(files[-1], as_png(crop), to_disk=False)
     return files
 
 

@@ -17,7 +17,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from mmcl_core import metrics
-from mmcl_core.atomic import write_atomically, write_text
+from mmcl_core.atomic import Content, write_together
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.confusion import save_confusion
 from mmcl_core.crops import UNKNOWN
@@ -251,11 +251,7 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
     """Write the files of a run and return the content of ``metrics.json``; those of other modalities are removed."""
     out.mkdir(parents=True, exist_ok=True)
     other = [file.format(name) for name in MODALITIES if name not in found for file in FILES]
-    if past := [name for name in other if (out / name).exists()]:
-        words = "%s held %s of another evaluation, removed; give another --out to keep both"
-        logger.warning(words, out, ", ".join(past))
-        for name in past:
-            (out / name).unlink()
+    files: dict[Path, Content] = {}
     report = {**about, "modalities": {name: result.figures() for name, result in found.items()}}
     for name, result in found.items():
         table, picture = (out / file.format(name) for file in FILES)
@@ -263,16 +259,21 @@ def write(out: Path, found: dict[str, Evaluation], about: dict[str, Any]) -> dic
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(column.name for column in fields(Row))
         writer.writerows(map(astuple, result.rows))
-        write_text(table, text.getvalue())
-        draw_confusion(picture, result, name)
+        files[table] = text.getvalue().encode()
+        draw_confusion(picture, result, name, files.__setitem__)
     pictures = sheet(list(zip(*(result.shown for result in found.values()), strict=True)), list(found), LEGEND)
-    answers = cv2.imencode(".png", pictures[..., ::-1])[1].tobytes()
-    write_atomically(out / "answers.png", lambda file: file.write(answers))
-    write_text(out / "metrics.json", json.dumps(report, indent=2) + "\n")
+    files[out / "answers.png"] = cv2.imencode(".png", pictures[..., ::-1])[1].tobytes()
+    files[out / "metrics.json"] = (json.dumps(report, indent=2) + "\n").encode()
+    write_together(files)
+    if past := [name for name in other if (out / name).exists()]:
+        words = "%s held %s of another evaluation, removed; give another --out to keep both"
+        logger.warning(words, out, ", ".join(past))
+        for name in past:
+            (out / name).unlink()
     return report
 
 
-def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
+def draw_confusion(path: Path, result: Evaluation, title: str, write: Callable[[Path, Content], object]) -> None:
     """A picture of the confusion matrix: the true classes that occur against the answers, rejections last."""
     pairs = Counter((row.truth, row.label) for row in result.rows if row.truth)
     truths = {truth for truth, _ in pairs}
@@ -282,7 +283,7 @@ def draw_confusion(path: Path, result: Evaluation, title: str) -> None:
         counts[rows.index(truth), columns.index(label)] = number
     right = [int(row.correct) for row in result.counted]
     title += f": {np.mean(right):.3f} of {len(right)} right" if right else ": unknown objects alone"
-    save_confusion(path, {title: counts}, rows, columns)
+    save_confusion(path, {title: counts}, rows, columns, write=write)
 
 
 def parse_drop(text: str) -> tuple[str, tuple[float, float]]:

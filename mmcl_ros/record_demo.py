@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmcl_core.atomic import write_text
+from mmcl_core.atomic import named, write_text
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
@@ -148,7 +148,7 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
         raise DataError(f"{bag} is there already; remove it or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        with named(bag), Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
             rows = _write(writer, views, rate)
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")

@@ -14,11 +14,14 @@ file                    columns
 from __future__ import annotations
 
 import csv
+import fcntl
 import glob
 import io
 import logging
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,24 +75,27 @@ def enter(out: Path, table: str, name: str, recording: str, topics: str, planned
         DataError: another recording, or other topics of this one, have the name; frames that no call has noted would
             be written over; or a table is of something else.
     """
-    tables = {each: _read(out / each) for each in COLUMNS}
-    known, what = tables["recordings.csv"], table.removesuffix(".csv")
-    held, listed = known.get(name, (recording, topics))
-    if held != recording or listed not in ("", topics):
-        words = f"{held}, {listed}" if listed else held
-        raise DataError(
-            f"{out} holds {what} of another recording, or of other topics, named {name!r} ({words}); give --name NAME"
-        )
-    noted = tables[table]
-    if table == FRAMES and (lost := [key for key in planned if key not in noted and (out / f"{key}.png").exists()]):
-        raise DataError(
-            f"{out / lost[0]}.png is there already, and not noted in {FRAMES}: it may be of another recording; give "
-            "--name NAME, or remove the frames of that name"
-        )
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "recordings.csv", {**known, name: (recording, topics)})
-    _write(out / table, noted | dict.fromkeys(planned, _row(table, name)))
-    return Before(name in known, {key: row for key, row in noted.items() if row[0] == name})
+    with _alone(out):
+        tables = {each: _read(out / each) for each in COLUMNS}
+        known, what = tables["recordings.csv"], table.removesuffix(".csv")
+        held, listed = known.get(name, (recording, topics))
+        if held != recording or listed not in ("", topics):
+            words = f"{held}, {listed}" if listed else held
+            raise DataError(
+                f"{out} holds {what} of another recording, or of other topics, named {name!r} ({words}); give --name "
+                "NAME"
+            )
+        noted = tables[table]
+        lost = [key for key in planned if key not in noted and (out / f"{key}.png").exists()]
+        if table == FRAMES and lost:
+            raise DataError(
+                f"{out / lost[0]}.png is there already, and not noted in {FRAMES}: it may be of another recording; "
+                "give --name NAME, or remove the frames of that name"
+            )
+        _write(out / "recordings.csv", {**known, name: (recording, topics)})
+        _write(out / table, noted | dict.fromkeys(planned, _row(table, name)))
+        return Before(name in known, {key: row for key, row in noted.items() if row[0] == name})
 
 
 def replace_earlier(out: Path, table: str, name: str, written: Mapping[str, Written], before: Before) -> None:
@@ -102,26 +108,27 @@ def replace_earlier(out: Path, table: str, name: str, written: Mapping[str, Writ
         written: by key, all that this call wrote; it lies in the folder already.
         before: of :func:`enter`.
     """
-    rows = {key: row for key, row in _read(out / table).items() if row[0] != name}
-    if not written:
-        _write(out / table, rows | before.noted)
-        return
-    _write(out / table, rows | {key: _row(table, name, one) for key, one in written.items()})
-    if table == FRAMES:
-        _remove_old(out, table, name, written, before.noted, ())
-        return
-    cameras = _read(out / "cameras.csv")
-    earlier, folders = set(before.noted), set[str]()
-    if before.known and not earlier:
-        # An earlier version noted crops with a camera alone: others lie where it, or this call, has put some.
-        own = re.compile(rf"{re.escape(name)}_\d+")
-        earlier = {key for key in cameras if own.fullmatch(key.rpartition("/")[2])}
-        folders = {key.rpartition("/")[0] for key in (*earlier, *written)}
-    _remove_old(out, table, name, written, earlier, folders)
-    cameras = {key: camera for key, camera in cameras.items() if key not in earlier}
-    cameras |= {key: tuple(f"{value:.6g}" for value in one.camera) for key, one in written.items() if one.camera}
-    if cameras or (out / "cameras.csv").exists():
-        _write(out / "cameras.csv", cameras)
+    with _alone(out):
+        rows = {key: row for key, row in _read(out / table).items() if row[0] != name}
+        if not written:
+            _write(out / table, rows | before.noted)
+            return
+        _write(out / table, rows | {key: _row(table, name, one) for key, one in written.items()})
+        if table == FRAMES:
+            _remove_old(out, table, name, written, before.noted, ())
+            return
+        cameras = _read(out / "cameras.csv")
+        earlier, folders = set(before.noted), set[str]()
+        if before.known and not earlier:
+            # An earlier version noted crops with a camera alone: others lie where it, or this call, has put some.
+            own = re.compile(rf"{re.escape(name)}_\d+")
+            earlier = {key for key in cameras if own.fullmatch(key.rpartition("/")[2])}
+            folders = {key.rpartition("/")[0] for key in (*earlier, *written)}
+        _remove_old(out, table, name, written, earlier, folders)
+        cameras = {key: camera for key, camera in cameras.items() if key not in earlier}
+        cameras |= {key: tuple(f"{value:.6g}" for value in one.camera) for key, one in written.items() if one.camera}
+        if cameras or (out / "cameras.csv").exists():
+            _write(out / "cameras.csv", cameras)
 
 
 def cameras_of_frames(out: Path) -> dict[str, set[str]]:
@@ -135,6 +142,18 @@ def cameras_of_frames(out: Path) -> dict[str, set[str]]:
         name, camera = noted.get(f"rgb/{path.stem}", (path.stem.rpartition("_")[0], ""))
         found.setdefault(name, set()).add(camera)
     return found
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other calls waiting, for recordings of the same folder, that are about to change its tables."""
+    opened = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _row(table: str, name: str, one: Written | None = None) -> tuple[str, ...]:

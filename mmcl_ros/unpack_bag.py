@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcl_core.atomic import write_atomically
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_core.progress import progress_bar
@@ -98,7 +99,7 @@ def unpack_bag(
         for modality, values in pictures.items():
             (out / modality).mkdir(exist_ok=True)
             path = out / modality / f"{name}_{frame.request.stamp}.png"
-            path.write_bytes(as_png(values))
+            write_atomically(path, as_png(values), to_disk=False)
             written[f"{modality}/{path.stem}"] = Written(camera if modality == "rgb" else None, [path])
     replace_earlier(out, FRAMES, name, written, before)
     return result

@@ -1,5 +1,8 @@
 """Small prepared sets and folders of crops for the tests of the data layer, and ``prepare`` run on them."""
 
+import resource
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 import pytest
@@ -94,6 +97,17 @@ def failure(capfd, *arguments):
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     return lines[0]
+
+
+@contextmanager
+def full_disk(largest):
+    """Files take so many bytes and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def damage(source):

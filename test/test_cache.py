@@ -4,17 +4,15 @@ import hashlib
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_sets import CLASSES, files, sample, write_set
+from small_sets import CLASSES, files, full_disk, sample, write_set
 
 from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample, merge_sets
 from mmcl_core.errors import DataError
@@ -201,17 +199,6 @@ def test_an_exception_or_an_empty_set_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@contextmanager
-def full_disk(largest):
-    """Files take so many bytes and no more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def large(number):
     pixels = np.random.default_rng(number).integers(0, 255, (128, 128, 3)).astype(np.uint8)
     return Sample({"rgb": pixels}, 0, "train", f"{number:05d}")
@@ -249,6 +236,19 @@ def test_after_a_full_disk_the_saved_part_goes_on(tmp_path, count):
     write(tmp_path / "set", 1, resume=True)
     write(tmp_path / "whole", 0)
     assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
+def test_what_has_come_into_the_place_of_a_set_costs_no_work(tmp_path):
+    writer = PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb",))
+    writer.add(sample(0, modalities=("rgb",)))
+    writer.save({"task": "0"})
+    (tmp_path / "set" / "notes").mkdir(parents=True)
+    with pytest.raises(DataError, match="something has come there meanwhile"):
+        writer.__exit__(None, None, None)
+    (tmp_path / "set" / "notes").rmdir()
+    with PreparedWriter(tmp_path / "set", classes=CLASSES, size=8, modalities=("rgb",), resume=True) as writer:
+        assert (len(writer), writer.saved) == (1, {"task": "0"})
+    assert "progress.json" not in files(tmp_path / "set")
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

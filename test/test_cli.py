@@ -229,3 +229,26 @@ def test_a_command_without_standard_output_does_its_work(monkeypatch):
 def test_a_traceback_is_shown_on_request(capfd):
     run_command(raising(DataError("bad")), logging.DEBUG)
     assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_a_command_whose_streams_are_closed_works_and_its_files_do_not_take_their_places(tmp_path, closed):
+    script = """
+import os, subprocess, sys
+from mmcl_core.cli import run_command
+from mmcl_core.progress import progress_bar
+def work():
+    with open(sys.argv[1], "w") as file:
+        file.write(str(file.fileno()))
+        for _ in progress_bar([0], title="x", unit="y", in_logs=True):
+            os.write(2, b"what a library says")
+        subprocess.run([sys.executable, "-c", "import sys; sys.stderr.write('said')"], check=True)
+sys.exit(run_command(work))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "file"], check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: [os.close(number) for number in closed],
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2

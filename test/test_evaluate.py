@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from small_evaluations import CLASSES, read, run, run_command, trained, write_set
 from small_models import SIDE
+from small_sets import full_disk
 
 from mmcl_core import evaluate, metrics
 from mmcl_core.data.cache import PreparedSet, PreparedWriter
@@ -310,3 +311,12 @@ def test_a_weights_file_alone_can_be_evaluated(run, tmp_path):
         )
     )
     assert metrics.per_class(figures["confusion"])["support"].sum() == 6
+
+
+def test_a_disk_that_is_full_leaves_the_results_that_were_there(run, tmp_path):
+    data, out = write_set(tmp_path / "set", count=6), tmp_path / "results"
+    run_command(run, "--data", data, "--out", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with full_disk(len(before["predictions.csv"])):  # the pictures are larger
+        run_command(run, "--data", data, "--out", out, "--modality", "rgb", status=2)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -1,7 +1,9 @@
 """ONNX files: what onnxruntime says against what PyTorch says, and files that are none."""
 
 import json
+import os
 import shutil
+import socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -294,9 +296,14 @@ def test_a_model_that_was_never_taught_to_classify_is_refused(tmp_path, capsys):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_modality_named_twice_is_exported_once(exported, tmp_path):
+def test_a_modality_named_twice_is_exported_once_and_what_a_killed_export_left_goes(exported, tmp_path):
+    left = tmp_path / f".export-{socket.gethostname()}-left"
+    left.mkdir()
+    (left / "rgb.onnx").touch()
+    os.utime(left, (0, 0))
     assert command(exported / "run", "--modality", "rgb", "rgb", "--out", tmp_path / "rgb.onnx") == 0
     assert Recognizer.load(tmp_path / "rgb.onnx").modalities == ("rgb",)
+    assert [path.name for path in tmp_path.iterdir()] == ["rgb.onnx"]
 
 
 @pytest.mark.parametrize("side", [0, 20])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import signal
 import time
@@ -13,12 +12,14 @@ import pytest
 import tiny
 import torch
 import yaml
+from small_sets import full_disk
 from tiny import length, read, run_command
 
 from mmcl_core import train as command
-from mmcl_core.atomic import write_atomically
+from mmcl_core.atomic import write_atomically, write_together
 from mmcl_core.cli import EXIT_STOPPED
 from mmcl_core.config import to_dict
+from mmcl_core.engine import runlog
 from mmcl_core.engine.checkpoint import StateWriter, load_state, save_state
 from mmcl_core.engine.runlog import RunLog
 from mmcl_core.errors import CheckpointError
@@ -152,6 +153,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_files_that_belong_together_are_all_old_or_all_new(tmp_path):
+    table, last = tmp_path / "table", tmp_path / "last"
+    write_together({table: b"old", last: b"old"})
+    with pytest.raises(OSError, match="File too large") as caught, full_disk(4):
+        write_together({table: b"new", last: b"newer"})
+    assert caught.value.filename == str(last)
+    assert (table.read_bytes(), last.read_bytes()) == (b"old", b"old")
+    write_together({table: b"new", last: lambda file: file.write(b"newer")})
+    assert (table.read_bytes(), last.read_bytes()) == (b"new", b"newer")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_background_writer_copies_before_it_returns(tmp_path):
     writer, weights = StateWriter(tmp_path / "state.pt"), torch.ones(1000)
     writer.save({"weights": weights})
@@ -167,15 +180,16 @@ def test_background_writer_copies_before_it_returns(tmp_path):
 def test_a_full_disk_keeps_the_last_state_and_says_so(tmp_path):
     writer = StateWriter(tmp_path / "state.pt")
     writer.save({"step": 1}, wait=True)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
-    try:
-        with pytest.raises(CheckpointError, match="File too large"):
-            writer.save({"step": 2, "weights": torch.ones(1 << 16)}, wait=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(CheckpointError, match="File too large"), full_disk(1 << 16):
+        writer.save({"step": 2, "weights": torch.ones(1 << 16)}, wait=True)
     assert load_state(tmp_path / "state.pt")["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(runlog, "_tensorboard", lambda run: None)
+    with pytest.raises(OSError, match=r"metrics\.jsonl"), RunLog(tmp_path, None) as log, full_disk(8):
+        log.row({"split": "train", "step": 0, "loss": 1.0})
 
 
 def test_resume_with_other_settings_names_them(uninterrupted, tmp_path, capsys):

@@ -18,6 +18,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install ros
 
 from ros_bags import DEPTH, RGB, column, command, make_view, run, tiny_model, write_bag
 from ros_fakes import FakeRecognizer
+from small_sets import full_disk
 
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros import evaluate_bag
@@ -265,3 +266,13 @@ def assert_told_of_rosbags(folder, code):
     assert "pip install rosbags in a virtual environment" in line
     assert "/bin/python -m mmcl_ros." in line
     assert not list(folder.iterdir())
+
+
+def test_a_disk_that_is_full_leaves_the_evaluation_that_was_there(recording, tmp_path, capsys):
+    arguments = [*command(*recording, tiny_model(tmp_path / "run"), tmp_path / "out"), "--quiet", "--modality"]
+    assert main([*arguments, "rgb", "depth"]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with full_disk(len(before["predictions_depth.csv"])):  # the pictures are larger
+        assert main([*arguments, "depth"]) == 2
+    assert "confusion_depth.png: File too large" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

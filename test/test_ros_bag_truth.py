@@ -245,7 +245,7 @@ def test_the_confusion_matrix_has_true_classes_against_answers_and_rejections_la
     other = tmp_path / "other.csv"
     other.write_text(table.read_text().replace(",middle,", ",zebra,").replace(",bright,", ",,", 1))
     drawn = []
-    monkeypatch.setattr(evaluate_bag, "save_confusion", lambda path, *given: drawn.append(given))
+    monkeypatch.setattr(evaluate_bag, "save_confusion", lambda path, *given, write: drawn.append(given))
     found = run((bag, other), ["rgb"], drops={"rgb": [(0.0, 0.5)]})
     write(tmp_path / "out", found, {})
     (matrices, rows, columns), *_ = drawn

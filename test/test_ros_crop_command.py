@@ -2,18 +2,23 @@
 
 import csv
 import dataclasses
+import importlib
+import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from ros_bags import make_view, write_bag
+from small_sets import full_disk
 
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.crop_bag import crop_bag, main
 from mmcl_ros.detections import Box, Request
 from mmcl_ros.frames import FrameSettings
 from mmcl_ros.record_demo import record
+from mmcl_ros.recordings_folder import CROPS, Written, enter, replace_earlier
 from mmcl_ros.truth import TRUTH_COLUMNS, Truth, read_truth
 
 
@@ -112,3 +117,28 @@ def test_only_some_pictures_of_other_hands_are_named_and_empty_lines_of_a_table_
     assert f"7 pictures of the recording 'bag' lie where no call has put them, and stay: {listed} and 2 more\n" in (
         capsys.readouterr().err
     )
+
+
+def test_recordings_that_are_cropped_at_the_same_time_lose_none_of_each_other(tmp_path):
+    names = [f"recording_{number}" for number in range(16)]
+
+    def crop(name):
+        key = f"mug/{name}_1000"
+        before = enter(tmp_path, CROPS, name, f"/{name}", "/rgb", [key])
+        replace_earlier(tmp_path, CROPS, name, {key: Written((1.0, 1.0, 0.0, 0.0), [])}, before)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(crop, names))
+    for table in ("recordings.csv", CROPS, "cameras.csv"):
+        assert len(table_of(tmp_path / table)) == len(names)
+
+
+def test_a_full_disk_is_named_and_leaves_whole_the_crops_that_were_there(recording, tmp_path, capsys, monkeypatch):
+    bag, table = recording
+    command(bag, table, tmp_path, "--split", "test")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    monkeypatch.setattr(importlib.import_module("mmcl_ros.crop_bag"), "as_png", lambda crop: bytes(1 << 16))
+    with full_disk(1 << 15):
+        assert main(["--bag", str(bag), "--truth", str(table), "--out", str(tmp_path), "--split", "test"]) == 2
+    assert re.search(r"error: .*/test/\w+/bag_\d+_rgb\.png: File too large", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.png*")} == before

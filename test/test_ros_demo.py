@@ -5,6 +5,8 @@ import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
+from small_sets import full_disk
+
 from mmcl_core.errors import DataError
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.record_demo import RenderedFrame, record
@@ -31,6 +33,15 @@ def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
 def interrupted(views):
     yield views[0]
     raise KeyboardInterrupt
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_recording_and_leaves_nothing(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    view = RenderedFrame(picture, np.ones((64, 64), np.uint16), (4.0, 4.0, 2.0, 2.0), (), ())
+    with pytest.raises(OSError, match="File too large") as caught, full_disk(1 << 12):
+        record(tmp_path, iter([view] * 9))
+    assert caught.value.filename == str(tmp_path / "bag")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_recording_that_fails_leaves_a_table_that_was_there(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmcl_core import confusion, metrics
+from mmcl_core.atomic import write_atomically
 from mmcl_core.data import folder, workers
 from mmcl_core.data.splits import group_mask, shuffled, spread_repeats
 from mmcl_core.engine import predictions as predictions_module
@@ -106,7 +107,7 @@ def test_confusion_of_many_classes_of_a_recording_is_a_picture_of_bounded_size(t
         }
         found.rows.append(evaluate_bag.Row(**values))
         found.labels.append(0)
-    evaluate_bag.draw_confusion(tmp_path / "confusion.png", found, "rgb")
+    evaluate_bag.draw_confusion(tmp_path / "confusion.png", found, "rgb", write_atomically)
     assert max(cv2.imread(str(tmp_path / "confusion.png")).shape) < 1000
 
 

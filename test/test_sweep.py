@@ -57,10 +57,11 @@ def test_wrong_options_are_refused_before_any_run(write, tmp_path, capsys, optio
 
 
 CHILD = """
-import json, os, signal, sys, time
+import json, os, shutil, signal, sys, time
 from pathlib import Path
 job = json.loads(sys.stdin.readline())
-print("working on", job["name"], job["device"], flush=True)
+if job["do"] != "silent":
+    print("working on", job["name"], job["device"], flush=True)
 with open(job["log"], "a") as log:
     log.write(f"+{job['name']}\\n")
     log.flush()
@@ -71,6 +72,11 @@ with open(job["log"], "a") as log:
         sys.exit(75)
     if job["do"] == "fail":
         print("error: it broke", flush=True)
+        sys.exit(3)
+    if job["do"] == "silent":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job["do"] == "gone":
+        shutil.rmtree(Path(job["log"]).with_name(job["name"]))
         sys.exit(3)
     if job["do"] in ("SIGKILL", "SIGTERM"):
         print("12:34:56 INFO so far so good", flush=True)
@@ -96,15 +102,16 @@ def run_pool(tasks, slots):
 
 def test_order_failures_and_devices(tmp_path):
     specs = [("late", "", "a"), ("a", "", ""), ("b", "fail", ""), ("c", "", "b"), ("d", "", "c")]
-    specs += [("e", "SIGKILL", ""), ("f", "SIGTERM", "")]
+    specs += [("e", "SIGKILL", ""), ("f", "SIGTERM", ""), ("g", "silent", "")]
     complete, outcomes = run_pool(tasks_of(tmp_path, *specs), ["x", "y"])
     assert complete
     assert {key: outcome.state for key, outcome in outcomes.items()} == {
-        **{"late": "done", "a": "done"}, **dict.fromkeys("bcdef", "failed")
+        **{"late": "done", "a": "done"}, **dict.fromkeys("bcdefg", "failed")
     }  # fmt: skip
     assert outcomes["b"].reason == "it broke (exit status 3)"
     assert outcomes["c"].reason == outcomes["d"].reason == "the run it starts from did not finish"
     assert outcomes["e"].reason == "INFO so far so good (killed by SIGKILL)"
+    assert outcomes["g"].reason == f"it said nothing in {tmp_path / 'g' / 'sweep.log'} (killed by SIGKILL)"
     assert "killed by SIGTERM" in outcomes["f"].reason, "not by this sweep, which did not ask it to stop"
     events = (tmp_path / "log").read_text().split()
     assert events.index("-a") < events.index("+late")
@@ -114,6 +121,13 @@ def test_order_failures_and_devices(tmp_path):
     assert (cost["status"], cost["device"], cost["share"]) == (0, "x", 1)
     assert cost["seconds"] >= 0.1
     assert 0 < cost["cpu_seconds"] < cost["seconds"] + 1
+
+
+def test_a_folder_that_is_removed_while_its_run_goes_on_costs_that_run_alone(tmp_path):
+    complete, outcomes = run_pool(tasks_of(tmp_path, ("a", "gone", ""), ("b", "longer", ""), ("c", "", "")), ["x", "y"])
+    assert complete
+    assert {key: outcome.state for key, outcome in outcomes.items()} == {"a": "failed", "b": "done", "c": "done"}
+    assert outcomes["a"].reason == f"it said nothing in {tmp_path / 'a' / 'sweep.log'} (exit status 3)"
 
 
 def test_what_another_sweep_is_at_comes_last(tmp_path):

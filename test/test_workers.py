@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from small_sets import write_crop
-from tiny import start_and_kill, wait_for
+from tiny import start_and_kill, wait_for, workers_of
 
 from mmcl_core.data.workers import one_thread_each
 
@@ -25,6 +25,19 @@ if __name__ == "__main__":
     list(pool.map(abs, range(2)))
     open(sys.argv[1], "w").close()
     time.sleep(600)
+"""
+
+MEASUREMENT = """
+import sys, time
+from pathlib import Path
+from mmcl_core.cli import run_command
+from mmcl_core.engine.measure import in_fresh_process
+def measured():
+    Path(sys.argv[1]).touch()
+    time.sleep(600)
+    return {}
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: print(in_fresh_process(measured))))
 """
 
 #: A command whose workers take a second for each part.
@@ -46,6 +59,28 @@ if __name__ == "__main__":
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, number):
     (tmp_path / "pool.py").write_text(POOL)
     start_and_kill([tmp_path / "pool.py", tmp_path / "ready"], (tmp_path / "ready").exists, number)
+
+
+def test_a_measurement_ends_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "measure.py").write_text(MEASUREMENT)
+    start_and_kill([tmp_path / "measure.py", tmp_path / "ready"], (tmp_path / "ready").exists, count=1)
+
+
+def test_ctrl_c_while_a_measurement_starts_is_told_in_a_word(tmp_path):
+    """Pressed once its process is there, which still imports."""
+    (tmp_path / "measure.py").write_text(MEASUREMENT)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "measure.py", tmp_path / "ready"], stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        assert wait_for(lambda: process.poll() is not None or workers_of(process.pid))
+        os.killpg(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=60)[1].decode()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    assert (process.returncode, error.strip()) == (130, "interrupted")
 
 
 def test_ctrl_c_pressed_twice_ends_a_command_as_pressed_once(tmp_path):

@@ -179,8 +179,8 @@ def wait_for(condition, seconds=120.0):
     return condition()
 
 
-def start_and_kill(words, ready, number=signal.SIGKILL):
-    """Start a python command, kill it as soon as ``ready()``, and see that its two workers end, too."""
+def start_and_kill(words, ready, number=signal.SIGKILL, count=2):
+    """Start a python command, kill it as soon as ``ready()``, and see that its ``count`` workers end, too."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, stderr=subprocess.DEVNULL)
     workers = []
@@ -189,7 +189,7 @@ def start_and_kill(words, ready, number=signal.SIGKILL):
         workers = workers_of(process.pid)
         process.send_signal(number)
         assert process.wait(timeout=60) == -number
-        assert len(workers) == 2
+        assert len(workers) == count
         assert wait_for(lambda: not any(map(alive, workers)), 30), "workers outlive the process that was killed"
     finally:
         process.kill()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmcl_core.atomic import bring_to_disk
+from mmcl_core.atomic import bring_to_disk, named
 from mmcl_core.errors import DataError
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "partial_of",
     "publish",
     "refuse_to_write",
+    "temporary_folder",
 ]
 
 logger = logging.getLogger(__name__)
@@ -38,6 +43,7 @@ PROGRESS = "progress.json"
 #: Endings of the arrays of a set, and the other files that one may hold, finished or not.
 _ARRAYS = (".u8", ".u16", ".i64", ".f32", ".u1")
 _OTHERS = ("samples.csv", INDEX, PROGRESS, f"{PROGRESS}.new", "sheet.png")
+_NEW_S = 60.0  # seconds; a younger temporary folder may be about to be locked
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
 
 
@@ -65,20 +71,20 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append."""
-        with self._named():
+        with named(self._path):
             self._file.write(data)
         self._hash.update(data)
         self.bytes += len(data)
 
     def flush(self) -> int:
         """Hand everything to the system and return the size."""
-        with self._named():
+        with named(self._path):
             self._file.flush()
         return self.bytes
 
     def close(self) -> dict[str, Any]:
         """Bring the content to the disk and return its size and checksum."""
-        with self._named():
+        with named(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -88,15 +94,6 @@ class HashedFile:
         """Close without bringing anything to the disk."""
         with suppress(OSError):  # what is left in the buffer may find no place
             self._file.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the file in an error, such as that of a full disk."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = error.filename or str(self._path)
-            raise
 
 
 def partial_of(out: Path) -> Path:
@@ -211,6 +208,41 @@ def lock_folder(folder: Path) -> int:
         os.close(lock)  # the process that held it has moved or removed the folder meanwhile
 
 
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder for the length of a block.
+
+    Those that processes left there which were killed are removed: a folder is locked as long as its process lives.
+
+    Args:
+        parent: where it is made.
+        prefix: of its name, with that of this machine, which may be the only one to know of its locks.
+    """
+    for other in parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_if_left(other)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+        lock = lock_folder(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            os.close(lock)
+
+
+def _remove_if_left(folder: Path) -> None:
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # gone meanwhile, or of somebody else
+        return
+    try:
+        if time.time() - os.fstat(lock).st_mtime > _NEW_S:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # in use, or a file system without locks, where nobody knows
+        pass
+    finally:
+        os.close(lock)
+
+
 def claim(partial: Path, keep: bool) -> int:
     """Lock the folder to write in.
 
@@ -239,7 +271,11 @@ def claim(partial: Path, keep: bool) -> int:
 
 
 def publish(partial: Path, out: Path) -> None:
-    """Give a finished folder its name, in place of a prepared set that has it."""
+    """Give a finished folder its name, in place of a prepared set that has it.
+
+    Raises:
+        DataError: it cannot have the name: something else has come there meanwhile.
+    """
     old = _replaced(out)
     replaces = (out / INDEX).exists()
     if replaces:
@@ -248,10 +284,15 @@ def publish(partial: Path, out: Path) -> None:
         out.rename(old)
     try:
         partial.rename(out)  # onto nothing, or onto an empty folder
-    except OSError:
+    except OSError as error:
         if replaces:
             old.rename(out)
-        raise
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise DataError(
+            f"the finished set cannot be called {out} ({error.strerror}), for something has come there meanwhile; move "
+            "that away"
+        ) from error
     bring_to_disk(out.parent)
     if replaces:
         with suppress(OSError):

@@ -87,7 +87,7 @@ def contact_sheet(
     path = Path(path)
     data = cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()
     try:
-        write_atomically(path, lambda file: file.write(data))
+        write_atomically(path, data)
     except OSError as error:
         raise DataError(f"cannot write the contact sheet {path}: {error.strerror}") from error
     return path

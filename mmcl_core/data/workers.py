@@ -18,7 +18,7 @@ import cv2
 
 from mmcl_core.errors import MmclError
 
-__all__ = ["end_with_parent", "in_order", "interrupts_deferred", "one_thread_each", "start_worker"]
+__all__ = ["end_with_parent", "in_order", "interrupts_deferred", "one_thread_each", "start_alone", "start_worker"]
 
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -71,6 +71,19 @@ def start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     cv2.setNumThreads(1)
+
+
+def start_alone(*_: Any) -> None:
+    """What a worker without fellows does first: end with its parent, and heed Ctrl-C from here on.
+
+    It is started while interrupts are deferred. What its arguments are from has been imported by now, and a Ctrl-C that
+    came meanwhile ends it without a word.
+    """
+    end_with_parent()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN and hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_with_parent() -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -23,6 +24,8 @@ from mmcl_core.data.files import FORMAT, INDEX, PROGRESS, HashedFile, claim, par
 from mmcl_core.errors import DataError
 
 __all__ = ["COLUMNS", "FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 COLUMNS = ("key", "group", "split", "source")
@@ -283,8 +286,8 @@ class PreparedWriter:
             file.write(json.dumps({**index, "checksum": index_checksum(index)}, indent=1, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        (self._partial / PROGRESS).unlink(missing_ok=True)
         publish(self._partial, self._target)
+        (self._target / PROGRESS).unlink(missing_ok=True)  # after it, which may fail: there is something to go on from
         self._unlock()
 
     def _index(self, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -353,6 +356,8 @@ class PreparedWriter:
         try:
             self.close()
         except BaseException:  # such as a full disk, which is met where the last bytes are written
+            if self.saved:
+                logger.warning("what was done is kept in %s.partial; the same command with --resume goes on", self.out)
             self._leave()
             raise
 

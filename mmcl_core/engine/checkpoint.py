@@ -139,7 +139,7 @@ class StateWriter:
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise CheckpointError(f"cannot write {self.path}: {error}") from error
+            raise CheckpointError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
 
     def __enter__(self) -> StateWriter:
         return self

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmcl_core.config import Config
+from mmcl_core.data.workers import interrupts_deferred, start_alone
 from mmcl_core.engine.clock import Clock
 from mmcl_core.errors import TrainingError
 from mmcl_core.metrics import FUSED
@@ -60,8 +61,10 @@ def in_fresh_process(function: Callable[..., Figures], *arguments: Any) -> Figur
 
     less = "a smaller train.batch, model.ndf or model.input_size needs less"
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_with_memory, function, *arguments).result()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_alone, (function,)) as pool:
+            with interrupts_deferred():
+                future = pool.submit(_with_memory, function, *arguments)
+            return future.result()
     except BrokenProcessPool as error:
         raise TrainingError(f"{function.__name__}: killed, most likely for want of memory; {less}") from error
     except (RuntimeError, MemoryError) as error:

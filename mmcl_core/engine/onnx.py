@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmcl_core.atomic import named
 from mmcl_core.backend_onnx import METADATA_KEY, OnnxBackend
 from mmcl_core.backend_torch import Deployed, TorchBackend
 from mmcl_core.crops import fit
 from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.files import temporary_folder
 from mmcl_core.data.splits import TRAINING, split_named
 from mmcl_core.engine.runfolder import settings_of
 from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
@@ -72,8 +75,8 @@ def export(
         raise ConfigError(f"{taken} is a folder; name another --out")
     room = places[0].parent
     room.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=room, prefix=".export.") as folder:
-        made = [Path(folder) / f"{name}.onnx" for name in names]  # all of them, before any is where it is looked for
+    with named(out), temporary_folder(room, f".export-{socket.gethostname()}-") as folder:
+        made = [folder / f"{name}.onnx" for name in names]  # all of them, before any is where it is looked for
         notes = [_write(backend, name, path, prepared, split) for name, path in zip(names, made, strict=True)]
         for path, place in zip(made, places, strict=True):
             os.replace(path, place)

@@ -16,7 +16,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmcl_core import metrics
-from mmcl_core.atomic import write_atomically, write_text
+from mmcl_core.atomic import Content, write_together
 from mmcl_core.confusion import save_confusion
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.sheet import colourise_depth
@@ -81,15 +81,22 @@ def warn_of_another(out: Path, data: Mapping[str, Any]) -> None:
 def write_results(evaluation: Evaluation, out: Path) -> None:
     """Write all files of an evaluation; the same evaluation gives the same bytes."""
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "predictions.csv", partial(_write_table, evaluation))
-    write_text(out / "samples.json", json.dumps(_examples(evaluation)) + "\n")
+    files: dict[Path, Content] = {out / "predictions.csv": partial(_write_table, evaluation)}
+    files[out / "samples.json"] = (json.dumps(_examples(evaluation)) + "\n").encode()
     figures = evaluation.report["modalities"]
-    _save_confusion(out / "confusion.png", {n: figures[n]["confusion"] for n in figures}, evaluation.classes)
+    confusions = {name: figures[name]["confusion"] for name in figures}
+    _save_confusion(out / "confusion.png", confusions, evaluation.classes, files.__setitem__)
     # The file that the others are looked for by comes last.
-    write_text(out / "metrics.json", json.dumps(evaluation.report, indent=1) + "\n")
+    files[out / "metrics.json"] = (json.dumps(evaluation.report, indent=1) + "\n").encode()
+    write_together(files)
 
 
-def _save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Sequence[str]) -> None:
+def _save_confusion(
+    path: Path,
+    confusions: Mapping[str, ArrayLike],
+    classes: Sequence[str],
+    write: Callable[[Path, Content], object],
+) -> None:
     """The matrices [C, C] of all modalities, but for classes that have no sample and are never predicted."""
     matrices = {name: np.asarray(counts) for name, counts in confusions.items()}
     total = np.sum(list(matrices.values()), axis=0)
@@ -99,7 +106,7 @@ def _save_confusion(path: Path, confusions: Mapping[str, ArrayLike], classes: Se
         for name, counts in matrices.items()
     }
     names = [classes[place] for place in shown]
-    save_confusion(path, titled, names, names)
+    save_confusion(path, titled, names, names, write=write)
 
 
 def _write_table(evaluation: Evaluation, file: BinaryIO) -> None:

@@ -42,7 +42,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from mmcl_core.atomic import write_text
+from mmcl_core.atomic import named, write_text
 from mmcl_core.errors import CheckpointError, DataError
 
 __all__ = ["Row", "RunLog", "environment", "read_rows"]
@@ -92,9 +92,10 @@ class RunLog:
             return
         self._write("metrics.jsonl", values)
         if self._board is not None:
-            for key, value in values.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{values['split']}/{key}", value, values["step"])
+            with named(self.run / "tensorboard"):
+                for key, value in values.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(f"{values['split']}/{key}", value, values["step"])
 
     def timing(self, values: Row) -> None:
         """Write one row of ``timings.jsonl``."""
@@ -113,7 +114,8 @@ class RunLog:
         for file in self._files.values():
             file.close()
         if self._board is not None:
-            self._board.close()
+            with named(self.run / "tensorboard"):
+                self._board.close()
         if self.active:
             write_table(self.run)
 
@@ -129,8 +131,9 @@ class RunLog:
 
     def _write(self, name: str, values: Row) -> None:
         file = self._files[name]
-        file.write(json.dumps(values, allow_nan=True).encode() + b"\n")
-        file.flush()
+        with named(self.run / name):
+            file.write(json.dumps(values, allow_nan=True).encode() + b"\n")
+            file.flush()
 
 
 def read_rows(path: str | Path, split: str | None = None) -> list[dict[str, Any]]:
@@ -199,4 +202,5 @@ def _tensorboard(run: Path) -> Any:
     except ImportError:
         return None
     rows = read_rows(run)
-    return SummaryWriter(str(run / "tensorboard"), purge_step=rows[-1]["step"] + 1 if rows else 0)
+    with named(run / "tensorboard"):
+        return SummaryWriter(str(run / "tensorboard"), purge_step=rows[-1]["step"] + 1 if rows else 0)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from mmcl_core.data.files import lock_folder
+from mmcl_core.data.files import temporary_folder
 from mmcl_core.synth.mesh import Mesh
 
 __all__ = ["MeshShelf", "temporary_shelf"]
 
-#: Of its folder among the temporary files; locks may be known to this machine alone.
+#: Of its folder among the temporary files.
 _PREFIX = f"mmcl-meshes-{socket.gethostname()}-"
-_NEW_S = 60.0  # seconds; a younger folder may be about to be locked
 
 _ARRAYS = ("vertices", "faces", "uv", "normals", "shows", "gloss")
 _SHARE = 0.25  # of what is free on the disk when the shelf is made
@@ -87,33 +83,9 @@ class MeshShelf:
 
 @contextmanager
 def temporary_shelf() -> Iterator[MeshShelf]:
-    """A shelf among the temporary files for the length of a block.
-
-    Those that processes left there which were killed are removed: a shelf is locked as long as its process lives.
-    """
-    for other in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        _remove_if_left(other)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder:
-        lock = lock_folder(Path(folder))
-        try:
-            yield MeshShelf(folder)
-        finally:
-            os.close(lock)
-
-
-def _remove_if_left(folder: Path) -> None:
-    try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # gone meanwhile, or of somebody else
-        return
-    try:
-        if time.time() - os.fstat(lock).st_mtime > _NEW_S:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # in use, or a file system without locks, where nobody knows
-        pass
-    finally:
-        os.close(lock)
+    """A shelf among the temporary files for the length of a block; what killed processes left there is removed."""
+    with temporary_folder(Path(tempfile.gettempdir()), _PREFIX) as folder:
+        yield MeshShelf(folder)
 
 
 def _mapped(path: Path) -> np.ndarray:

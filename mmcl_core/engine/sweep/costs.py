@@ -87,7 +87,8 @@ def write_end(folder: Path, facts: Mapping[str, Any], status: int, seconds: floa
     if own is not None:
         cpu_seconds = max(cpu_seconds, own["cpu_seconds"])
         waited = max(0.0, seconds - own["seconds"]) if own["waiting"] else own["waited"]
-    _write(folder, facts, status, seconds - waited, waited, False, cpu_seconds)
+    with suppress(OSError):  # the folder has been removed, or the disk is full: the other runs go on
+        _write(folder, facts, status, seconds - waited, waited, False, cpu_seconds)
     return seconds - waited
 
 

@@ -27,6 +27,7 @@ __all__ = ["Outcome", "Task", "last_line", "past_failure", "run_tasks"]
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.1  # seconds between two looks
+_HEAD = "--- "  # begins the line of a log in front of what a process says
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _start(task: Task, command: Sequence[str], device: str, share: int) -> _Runn
     task.folder.mkdir(parents=True, exist_ok=True)
     facts = {"process": uuid.uuid4().hex[:12], "device": device, "share": share}
     with (task.folder / "sweep.log").open("a", encoding="utf-8") as log:
-        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, device {device}\n")
+        log.write(f"{_HEAD}{time.strftime('%Y-%m-%d %H:%M:%S')}, device {device}\n")
         log.flush()
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which passes it on as SIGTERM.
         process = subprocess.Popen(
@@ -190,6 +191,8 @@ def _look(one: _Running, asked: bool) -> Outcome | None:
 
 def _reason(folder: Path, code: int) -> str:
     said = last_line(folder / "sweep.log").removeprefix("error: ")
+    if not said or said.startswith(_HEAD):
+        said = f"it said nothing in {folder / 'sweep.log'}"
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
     return f"{said} ({how})"
 
