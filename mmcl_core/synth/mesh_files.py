@@ -97,8 +97,9 @@ def load_mesh(path: str | Path, up: str = "z") -> Mesh:
 
 def _reason(path: str | Path, error: Exception) -> str:
     """Why a file cannot be read, where trimesh says it in words that do not tell."""
-    if isinstance(error, FileNotFoundError) and error.errno is None:
-        return f"it names the file {error}, which is not there; put it there"
+    if isinstance(error, FileNotFoundError) and error.filename != str(path):  # old trimesh opens what is not there
+        missing = Path(error.filename).name if error.filename else error
+        return f"it names the file {missing}, which is not there; put it there"
     if isinstance(error, ModuleNotFoundError) and error.name == "charset_normalizer":
         return "it is damaged, or has text that is not UTF-8"
     advice = "; if it has other faces than triangles, export it with triangles alone" if _is(path, ".ply") else ""
