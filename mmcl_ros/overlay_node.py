@@ -13,7 +13,6 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from sensor_msgs.msg import Image
 from mmcl_core.errors import InputError
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.declarations import declare
-from mmcl_ros.detections import Box, BoxMap, Request, View, box_map, source_view, stamp_of
+from mmcl_ros.detections import BoxMap, Request, View, box_map, source_view, stamp_of
 from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
 from mmcl_ros.links import Links, Source, check_topics, info_topic, picture_source
@@ -183,37 +182,28 @@ class OverlayNode(Node):
             if self._sensor == "rgb" and all(frames) and frames[0] != frames[1] and not self._registered:
                 raise InputError(f"the answers are seen from {frames[0]}, the pictures from {frames[1]}: not drawn")
             values = to_colour(picture, self._sensor)
-            drawn = draw(values, self._marks(answer, picture.header, values.shape[1], values.shape[0]))
+            mapped = self._map(answer, picture.header, values.shape[1], values.shape[0])
+            drawn = draw(values, marks(answer.recognitions), mapped=mapped)
         except InputError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return
         self._out.publish(picture_message(picture.header, drawn))
 
-    def _marks(self, answer: Any, header: Any, width: int, height: int) -> list[Mark]:
-        """What to draw on a picture, in its pixels: where the recognizer has looked for boxes of another size.
+    def _map(self, answer: Any, header: Any, width: int, height: int) -> BoxMap | None:
+        """How boxes of an answer map to a picture: as the recognizer has looked for them; None: they are of its size.
 
         Raises:
-            InputError: it is not known where that is.
+            InputError: it is not known how.
         """
-        found = marks(answer.recognitions)
         if not (answer.width and answer.height):
-            return found
+            return None
         infos = {name: camera.at(stamp_of(header)) for name, camera in self._cameras.items()}
         here = View.of(header, width, height, infos.pop(self._sensor))
         boxes = Request((), answer.header.frame_id, answer.width, answer.height)
         mapped = box_map(source_view(boxes, [here], *infos.values()), here, assume_registered=True)
         if isinstance(mapped, str):
             raise InputError(f"{mapped}: not drawn")
-        return [replace(mark, roi=_moved(mark.roi, mapped, (width, height))) for mark in found]
-
-
-def _moved(roi: tuple[int, int, int, int], mapped: BoxMap, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box (x, y, width, height) in another picture of the (width, height) given, cut not far outside."""
-    x, y, across, down = roi
-    box = mapped(Box("", x, y, x + across, y + down))
-    left, right = (round(min(max(edge, -2), size[0] + 2)) for edge in (box.left, box.right))
-    top, bottom = (round(min(max(edge, -2), size[1] + 2)) for edge in (box.top, box.bottom))
-    return left, top, right - left, bottom - top
+        return mapped
 
 
 def main(args: list[str] | None = None) -> int:
