@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmcl_ros.detections import Box, BoxMap
 from mmcl_ros.images import DEPTH_ENCODINGS, RGB_ENCODINGS, decode_depth, decode_rgb, stated_encoding
 
 __all__ = ["GREEN", "GREY", "RED", "Mark", "draw", "sheet", "to_colour"]
@@ -29,24 +30,28 @@ class Mark:
     colour: tuple[int, int, int]
 
 
-def draw(picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0, 0)) -> np.ndarray:
+def draw(
+    picture: np.ndarray, marks: Iterable[Mark], size: tuple[int, int] = (0, 0), mapped: BoxMap | None = None
+) -> np.ndarray:
     """A copy of a picture with boxes and words; words stand over their box, or where nearby no others do.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
         marks: what to draw.
         size: (width, height) of the picture the boxes are in pixels of, where it is another one; zeros: this one.
+        mapped: how boxes map to this picture, where that is known; None: by the size alone.
     """
     drawn = picture.copy()
     height, width = drawn.shape[:2]
-    sx, sy = (width / size[0], height / size[1]) if all(size) else (1.0, 1.0)
+    to_here = mapped or BoxMap((width / size[0], height / size[1]) if all(size) else (1.0, 1.0))
     scale = max(0.4, height / 1000)
     boxes = []
     for mark in marks:
         x, y, across, down = mark.roi
+        box = to_here(Box("", x, y, x + across, y + down))
         # Edges far outside, as a message may have them, are more than OpenCV can count.
-        left, right = (min(round(edge * sx), width + 2) for edge in (x, x + across))
-        top, bottom = (min(round(edge * sy), height + 2) for edge in (y, y + down))
+        left, right = (round(min(max(edge, -2), width + 2)) for edge in (box.left, box.right))
+        top, bottom = (round(min(max(edge, -2), height + 2)) for edge in (box.top, box.bottom))
         boxes.append((mark, (left, top), (right, bottom)))
     for _, start, end in boxes:
         cv2.rectangle(drawn, start, end, DARK, 4)

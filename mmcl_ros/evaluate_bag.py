@@ -140,7 +140,7 @@ class Evaluation:
         if sensor in pictures:
             marks = [_mark(answer, label) for answer, label in zip(found.answers, truth.labels, strict=True)]
             with contextlib.suppress(InputError):  # a picture that cannot be decoded; its answers say so
-                self.shown[-1] = draw(to_colour(pictures[sensor], sensor), marks, found.size)
+                self.shown[-1] = draw(to_colour(pictures[sensor], sensor), marks, found.size, found.maps.get(sensor))
 
     @property
     def counted(self) -> list[Row]:

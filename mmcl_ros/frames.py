@@ -98,6 +98,7 @@ class FrameAnswer:
 
     Attributes:
         size: (width, height) in pixels of the picture that ``roi`` refers to; zeros: not known.
+        maps: per modality that can be looked at, how boxes map to its picture.
         problems: per modality, what was wrong with its picture as a whole, and which kind of wrong.
         remarks: per modality, what makes answers that were given worse than they could be.
         notes: by kind, what else went wrong on the way.
@@ -107,6 +108,7 @@ class FrameAnswer:
     answers: list[Answer]
     modality: str = ""
     size: tuple[int, int] = (0, 0)
+    maps: dict[str, BoxMap] = field(default_factory=dict)
     problems: dict[str, tuple[Result, str]] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -193,6 +195,7 @@ class FrameCropper:
         source = source_view(request, seen, None if "rgb" in self._views else (infos or {}).get("rgb"))
         result.size = (source.width, source.height)
         self._register(source, found, result.problems)
+        result.maps = {name: picture.to_here for name, picture in found.items()}
         result.answers = [Answer(box.id, reason=missing) for box in request.boxes]
         result.seconds = {"decode": time.perf_counter() - started, "crop": 0.0}
         return self._cut(request, found, result), result

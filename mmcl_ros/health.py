@@ -130,7 +130,8 @@ class Health:
     def state(self, now: float) -> tuple[State, str]:
         """The state to report, and in words what is wrong."""
         flow = self.flow(now)
-        if flow in (State.SILENT, State.STALE) and self.link[0] is not State.ALIVE:
+        lost = flow in (State.SILENT, State.STALE) or self.link[1]  # by a clock that stands still nothing grows stale
+        if lost and self.link[0] is not State.ALIVE:
             return self.link
         if flow is State.SILENT:
             return flow, "a publisher is there but has sent no picture yet"

@@ -133,13 +133,13 @@ class Intake:
             health.forget()
 
     def picture(self, modality: str, message: Any, now: float, ros_now: int) -> None:
-        """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds."""
+        """Take in an image message received at ``now``; ``ros_now`` is ROS time in nanoseconds, 0: none yet."""
         stamp = stamp_of(message.header)
         self._heard = now if self._heard is None else self._heard
         self.silent = now - self._heard
         health = self.health[modality]
         health.encoding = stated_encoding(message)
-        health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp else None)
+        health.observe(self.clock(), (ros_now - stamp) / 1e9 if stamp and ros_now else None)
         # Without a stamp the time of receipt is the best guess there is.
         self._add(modality, Item(stamp or ros_now, message, now, len(message.data)), stamp == 0)
 

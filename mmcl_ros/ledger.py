@@ -115,7 +115,8 @@ def find_problems(
         health = intake.health[modality]
         state, cause = health.state(now)
         if state is not State.ALIVE:
-            others = [name for name in intake.wanted if name != modality and intake.health[name].received]
+            there = {name for name, other in intake.health.items() if other.link[0] is not State.NO_PUBLISHER}
+            others = [name for name in there - {modality} if intake.health[name].received]
             if state is State.NO_PUBLISHER and intake.modality == "auto" and others:
                 cause += f"; without that sensor set modality to {others[0]}"
             problems[f"{modality} {state.name.lower().replace('_', ' ')}"] = f"{modality}: {cause}"

@@ -17,7 +17,7 @@ from mmcl_ros.interfaces import message_class
 from mmcl_ros.message_types import COMPRESSED_TYPE, IMAGE_TYPE, IMAGE_TYPES
 from mmcl_ros.qos import Link, decide, info_beside, offers_of, pictures_elsewhere, profile, published_pictures
 
-__all__ = ["Links", "Source", "check_topics", "info_topic", "picture_source"]
+__all__ = ["Links", "Source", "check_topics", "clock_problems", "info_topic", "picture_source"]
 
 SETTLED_S = 0.5
 
@@ -40,6 +40,18 @@ def check_topics(node: Any, values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"rgb_topic and depth_topic are both {rgb}; name that of one sensor, and the other's or modality"
         )
+
+
+def clock_problems(node: Any) -> dict[str, str]:
+    """That a node goes by a simulated time that nobody tells: words by kind."""
+    if not node.get_parameter("use_sim_time").value:
+        return {}
+    topic = node.resolve_topic_name("/clock")
+    if not node.count_publishers(topic):
+        return {"no clock": f"use_sim_time is set, but nobody publishes {topic}"}
+    if node.get_clock().now().nanoseconds == 0:
+        return {"no clock": f"use_sim_time is set, and {topic} has told no time above 0 yet: is the simulation paused?"}
+    return {}
 
 
 def picture_source(node: Any, values: Mapping[str, Any], sensor: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ A node and a process of its own, so that drawing never delays recognition. It li
 
 It takes the recognizer's own parameters, those that say where pictures come from and which of them an answer is of, and
 so the same parameter file where its section reaches both nodes (``/**``): it draws on depth where the modality is
-depth, else on colour. Topics: those pictures and ``recognitions`` in, ``~/image`` out.
+depth, else on colour. Topics: those pictures, ``recognitions`` and both camera infos in, ``~/image`` out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,13 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from mmcl_core.errors import InputError
+from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.declarations import declare
-from mmcl_ros.detections import stamp_of
+from mmcl_ros.detections import BoxMap, Request, View, box_map, source_view, stamp_of
 from mmcl_ros.drawing import GREEN, GREY, Mark, draw, to_colour
 from mmcl_ros.health import State
-from mmcl_ros.links import Links, Source, check_topics, picture_source
-from mmcl_ros.message_types import RECOGNITIONS_TYPE
+from mmcl_ros.links import Links, Source, check_topics, info_topic, picture_source
+from mmcl_ros.message_types import INFO_TYPE, RECOGNITIONS_TYPE
 from mmcl_ros.pairing import nearest
 from mmcl_ros.parameters import OVERLAY_PARAMETERS, PARAMETERS, check
 from mmcl_ros.process import run_node
@@ -72,10 +73,14 @@ class OverlayNode(Node):
         self.add_on_set_parameters_callback(self._refuse)
         self._sensor = sensor = "depth" if values["modality"] == "depth" else "rgb"
         self._window_ns, self._registered = values["pair_window"] * 1e9, values["assume_registered"]
-        self._sources = {
-            "image": (*picture_source(self, values, sensor), self._on_image),
-            "recognitions": ("recognitions", RECOGNITIONS_TYPE, self._on_recognitions),
+        self._cameras = {name: CameraTrack() for name in ("rgb", "depth")}  # boxes of another size lie by both
+        self._sources: dict[str, tuple[str, str, Callable[[Any], None], str]] = {
+            "image": (*picture_source(self, values, sensor), self._on_image, ""),
+            "recognitions": ("recognitions", RECOGNITIONS_TYPE, self._on_recognitions, ""),
         }
+        for name, camera in self._cameras.items():
+            pictures, _ = picture_source(self, values, name)
+            self._sources[f"{name} info"] = (info_topic(self, values, name), INFO_TYPE, camera.add, pictures)
         self._links: Links | None = None
         self._pictures: OrderedDict[int, Any] = OrderedDict()
         self._held = 0  # bytes of these
@@ -99,7 +104,8 @@ class OverlayNode(Node):
     def _watch(self) -> None:
         looked_at = self._out.get_subscription_count() > 0
         if looked_at and self._links is None:
-            sources = {name: Source(topic, [kind], take, 5) for name, (topic, kind, take) in self._sources.items()}
+            listed = self._sources.items()
+            sources = {name: Source(topic, [kind], take, 5, of) for name, (topic, kind, take, of) in listed}
             self._links = Links(self, sources, "auto")
         elif not looked_at and self._links is not None:
             self._rest(self._links)
@@ -172,15 +178,32 @@ class OverlayNode(Node):
     def _publish(self, picture: Any, answer: Any) -> None:
         self._undrawn, self._waiting = 0, None
         try:
-            size = (answer.width, answer.height)
             frames = (answer.header.frame_id, picture.header.frame_id)
             if self._sensor == "rgb" and all(frames) and frames[0] != frames[1] and not self._registered:
                 raise InputError(f"the answers are seen from {frames[0]}, the pictures from {frames[1]}: not drawn")
-            drawn = draw(to_colour(picture, self._sensor), marks(answer.recognitions), size)
+            values = to_colour(picture, self._sensor)
+            mapped = self._map(answer, picture.header, values.shape[1], values.shape[0])
+            drawn = draw(values, marks(answer.recognitions), mapped=mapped)
         except InputError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return
         self._out.publish(picture_message(picture.header, drawn))
+
+    def _map(self, answer: Any, header: Any, width: int, height: int) -> BoxMap | None:
+        """How boxes of an answer map to a picture: as the recognizer has looked for them; None: they are of its size.
+
+        Raises:
+            InputError: it is not known how.
+        """
+        if not (answer.width and answer.height):
+            return None
+        infos = {name: camera.at(stamp_of(header)) for name, camera in self._cameras.items()}
+        here = View.of(header, width, height, infos.pop(self._sensor))
+        boxes = Request((), answer.header.frame_id, answer.width, answer.height)
+        mapped = box_map(source_view(boxes, [here], *infos.values()), here, assume_registered=True)
+        if isinstance(mapped, str):
+            raise InputError(f"{mapped}: not drawn")
+        return mapped
 
 
 def main(args: list[str] | None = None) -> int:

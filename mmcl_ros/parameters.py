@@ -213,7 +213,7 @@ PARAMETERS: dict[str, Parameter] = {row.name: row for row in TABLE}
 #: Those that the overlay goes by, too: they say where its pictures come from, and which of them an answer is of.
 OVERLAY_PARAMETERS = (
     *("modality", "rgb_topic", "rgb_transport", "depth_topic", "depth_transport"),
-    *("pair_window", "assume_registered"),
+    *("rgb_info_topic", "depth_info_topic", "pair_window", "assume_registered"),
 )
 
 

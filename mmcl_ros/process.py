@@ -14,7 +14,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.logging import LoggingSeverity
 
-from mmcl_core.cli import as_plain_text
+from mmcl_core.cli import EXIT_INTERRUPTED, as_plain_text
 from mmcl_core.errors import ConfigError
 from mmcl_ros.parameters import PARAMETERS
 
@@ -132,8 +132,8 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None, about: str 
     refuses whatever is asked of it; that is no fault of the node.
 
     Returns:
-        The exit status: 0, or 2 for arguments that cannot be read and for a parameter of the wrong type or out of
-        its range.
+        The exit status: 0, 2 for arguments that cannot be read and for a parameter of the wrong type or out of its
+        range, or 130 where a second SIGINT has cut the end short.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
         print(as_plain_text((about or "").strip()))
@@ -162,7 +162,10 @@ def _run(make: Callable[[], Any], args: list[str] | None) -> int:
             raise
         logger.debug("ended while starting", exc_info=True)
     finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
+        except KeyboardInterrupt:  # told once more: what is still worked on is not waited for
+            status = EXIT_INTERRUPTED
     return status

@@ -134,8 +134,13 @@ def pictures_elsewhere(published: Mapping[str, Sequence[str]], used: Collection[
 
 def published_pictures(node: Any) -> dict[str, list[str]]:
     """Types by topic, of all topics on which somebody publishes pictures, as a node sees it."""
-    listed = node.get_topic_names_and_types()
-    return {name: types for name, types in listed if {*types} & {*IMAGE_TYPES} and node.count_publishers(name)}
+    found = {}
+    for name, types in node.get_topic_names_and_types():
+        if len(types) > 1 and node.resolve_topic_name(name) == name:  # those that others ask for are among them
+            types = [offer.type for offer in offers_of(node, name)]
+        if {*types} & {*IMAGE_TYPES} and node.count_publishers(name):
+            found[name] = types
+    return found
 
 
 def offers_of(node: Any, topic: str) -> list[Offer]:

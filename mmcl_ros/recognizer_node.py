@@ -34,7 +34,7 @@ from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
 from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
-from mmcl_ros.links import Links, Source, check_topics, info_topic, picture_source
+from mmcl_ros.links import Links, Source, check_topics, clock_problems, info_topic, picture_source
 from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE
 from mmcl_ros.pairing import Pairer
 from mmcl_ros.parameters import TABLE, check, check_change
@@ -353,9 +353,7 @@ class RecognizerNode(GuardedNode):
         if self._worker.failure:
             words = f"the thread that recognises has ended: {self._worker.failure}; deactivate and activate the node"
             return {"thread ended": words}
-        found = {}
-        if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
-            found["no clock"] = "use_sim_time is set, but nobody publishes /clock"
+        found = clock_problems(self)
         dropped = self.dropped - self._reported if self.values["policy"] == "every" else 0
         return found | find_problems(self.intake, self._links.sources, dropped, self._worker.busy, self._worker.full)
 

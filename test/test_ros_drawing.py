@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-from ros_fakes import CLASSES, FakeRecognizer, image, regions
+from ros_fakes import CLASSES, FakeRecognizer, camera_info, image, regions
 
 from mmcl_ros import evaluate_bag
 from mmcl_ros.bagfile import Frame
@@ -130,7 +130,7 @@ def test_answers_are_written_on_colour_and_on_depth_where_there_is_no_colour(mon
     request = read_request(regions([(2, 30, 30, 28), (44, 30, 30, 28), (200, 30, 30, 28)]))
     shown, words = Evaluation(list(CLASSES)), []
 
-    def draw_marks(picture, marks, size):
+    def draw_marks(picture, marks, *_):
         words.append([mark.words for mark in marks])
         return picture
 
@@ -141,6 +141,19 @@ def test_answers_are_written_on_colour_and_on_depth_where_there_is_no_colour(mon
     np.testing.assert_array_equal(shown.shown[0], flat(value=20))
     np.testing.assert_array_equal(shown.shown[1], to_colour(depth, "depth"))
     assert words == 2 * [["dark 0.87", "dark 0.87 (bright)", "rejected (dark)"]]
+
+
+def test_answers_from_depth_of_another_shape_than_colour_are_drawn_where_they_were_looked_for():
+    """Colour of 160 x 128, depth of 80 x 60: half its size, without eight lines at the top."""
+    infos = {"rgb": camera_info(160, 128, 100, 79.5, 63.5), "depth": camera_info(80, 60, 50, 39.5, 23.5)}
+    depth = image(np.full((60, 80), 1500, np.uint16), "16UC1")
+    request = read_request(regions([(40, 56, 60, 40)], size=(160, 128)))
+    found = FrameRecognizer(FakeRecognizer(), FrameSettings(box_scale=0.0))(request, {"depth": depth}, infos)
+    assert found.size == (160, 128)
+    shown = Evaluation(list(CLASSES))
+    shown.show(Truth(request, ("middle",)), {"depth": depth}, found)
+    lines, columns = np.nonzero((shown.shown[0] == GREEN).all(axis=2))
+    np.testing.assert_allclose([lines.max(), columns.min()], [40, 20], atol=1)
 
 
 def test_a_folder_of_results_holds_those_of_one_evaluation(tmp_path, caplog):

@@ -63,6 +63,9 @@ def test_reported_state_names_the_cause():
     assert "2.0 s" in cause
     health.link = (State.NO_PUBLISHER, "nobody publishes /x")
     assert health.state(3.0) == (State.NO_PUBLISHER, "nobody publishes /x"), "which is why there is no picture"
+    health.observe(3.0)
+    assert health.state(3.0) == (State.NO_PUBLISHER, "nobody publishes /x"), "and 3.0 is all a dead clock ever says"
+    assert health.flow(3.0) is State.RECOVERING
 
 
 def test_modality_is_chosen_among_the_alive():

@@ -115,6 +115,11 @@ def test_who_asked_for_both_sensors_is_not_told_to_do_without_one(modality):
     robot.run(1, "rgb")
     words = find_problems(robot.intake, {})["depth no publisher"]
     assert ("without that sensor set modality to rgb" in words) == (modality == "auto")
+    robot.intake.health["rgb"].link = (State.NO_PUBLISHER, "nobody publishes /rgb")
+    assert set(find_problems(robot.intake, {}).values()) == {
+        "rgb: nobody publishes /rgb",
+        "depth: nobody publishes /depth",
+    }, "where both are gone neither is to be done without"
 
 
 def test_a_detector_that_cannot_be_heard_is_said_and_that_there_is_none_is_not():

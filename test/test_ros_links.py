@@ -98,6 +98,17 @@ def test_of_a_publisher_that_has_changed_nothing_is_heard_twice():
     assert heard == ["a picture"]
 
 
+def test_a_topic_of_another_type_is_no_place_of_pictures_though_somebody_asks_for_some_there():
+    """As the node itself does, where the camera was replaced by something else."""
+    node, links, _ = listening("/rgb")
+    node.others = {"/rgb": 1}
+    node.get_topic_names_and_types = lambda: [("/rgb", [IMAGE_TYPE, "std_msgs/msg/String"])]
+    node.offer("/rgb", "std_msgs/msg/String")
+    links.update()
+    expected = f"/rgb carries std_msgs/msg/String by /camera; {IMAGE_TYPE} is needed"
+    assert links.sources["rgb"].link.cause == expected
+
+
 @pytest.mark.parametrize("latched", [True, False])
 def test_what_was_published_before_is_asked_for_where_it_is_kept(latched):
     """A camera info that is sent once, before the node comes, is had all the same."""

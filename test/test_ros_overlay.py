@@ -13,8 +13,8 @@ pytest.importorskip("mmcl_ros.msg", reason="the messages are not built: pip inst
 from mmcl_ros.msg import Recognition, RecognitionArray
 from rcl_interfaces.msg import Log
 from rclpy.parameter import Parameter
-from ros_bench import rgb_message, stamped
-from sensor_msgs.msg import Image
+from ros_bench import depth_message, rgb_message, stamped
+from sensor_msgs.msg import CameraInfo, Image
 
 from mmcl_core.errors import ConfigError
 from mmcl_ros import overlay_node
@@ -195,6 +195,33 @@ def test_answers_of_another_frame_are_drawn_where_depth_is_taken_for_registered(
     camera.publish(rgb_message(0))
     answers.publish(answer)
     bench.wait(lambda: found, "the picture")
+
+
+def test_boxes_of_colour_of_another_shape_are_drawn_where_the_recognizer_looks_for_them_in_depth(bench):
+    """Colour of 160 x 128, depth of 80 x 60: half its size, without eight lines at the top."""
+    given = [Parameter("modality", value="depth")]
+    overlay = bench.add(overlay_node.OverlayNode(context=bench.context, parameter_overrides=given))
+    found, log = bench.collect(Image, "/overlay/image"), bench.collect(Log, "/rosout")
+    answers, depth = bench.publisher(RecognitionArray, "/recognitions"), bench.publisher(Image, "/depth/image")
+    bench.wait(lambda: overlay.working and depth.get_subscription_count() and answers.get_subscription_count(), "both")
+    answer = RecognitionArray(header=stamped(0), width=160, height=128)
+    one = Recognition()
+    one.roi.x_offset, one.roi.y_offset, one.roi.width, one.roi.height = 40, 56, 60, 40
+    answer.recognitions.append(one)
+    depth.publish(depth_message(0))
+    answers.publish(answer)
+    bench.wait(lambda: any("boxes are of a 160 x 128 picture" in line.msg for line in log), "that this tells not where")
+    for name, width, height, f, cx, cy in (("rgb", 160, 128, 100.0, 79.5, 63.5), ("depth", 80, 60, 50.0, 39.5, 23.5)):
+        info = CameraInfo(header=stamped(0), width=width, height=height)
+        info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
+        bench.publisher(CameraInfo, f"/{name}/camera_info").publish(info)
+    bench.wait(lambda: all(camera.at(0) for camera in overlay._cameras.values()), "the camera infos")
+    assert not found
+    answers.publish(answer)
+    bench.wait(lambda: found, "the picture")
+    picture = np.frombuffer(found[0].data, np.uint8).reshape(60, 80, 3)
+    lines, columns = np.nonzero((picture == overlay_node.GREEN).all(2))
+    assert (lines.max(), columns.min(), columns.max()) == pytest.approx((40, 20, 50), abs=1)
 
 
 def test_one_topic_for_both_sensors_is_told_at_the_start(bench):

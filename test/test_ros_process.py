@@ -289,6 +289,18 @@ def test_process_that_is_told_to_end_in_the_midst_of_an_answer_ends_quietly(benc
     assert "Traceback" not in errors
 
 
+def test_a_node_told_once_more_to_end_does_so_at_once_and_without_a_traceback(monkeypatch):
+    """The second Ctrl-C comes while the first is seen to: an answer that takes long is waited for then."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    node = SimpleNamespace(destroy_node=interrupted, get_logger=lambda: None)
+    monkeypatch.setattr(process, "start", lambda _: None)
+    monkeypatch.setattr(process.rclpy, "ok", lambda: False)
+    assert process.run_node(lambda: node, []) == 130
+
+
 @pytest.mark.parametrize(("given", "taken"), [(None, "TRUE"), ("FALSE", "FALSE")])
 def test_under_a_discovery_server_the_graph_is_seen(monkeypatch, given, taken):
     from mmcl_ros import process

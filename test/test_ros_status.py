@@ -157,3 +157,24 @@ def test_a_sensor_is_not_lost_while_the_clock_stands_still(bench, simulated):
     clock.publish(Clock(clock=stamped(1).stamp))
     bench.wait(lambda: modality(statuses[-1], "rgb").state == ModalityHealth.STALE, "the loss by that clock")
     assert modality(statuses[-1], "rgb").age == pytest.approx(0.1)
+
+
+def test_that_a_simulation_has_not_begun_or_is_gone_is_said(bench):
+    """Its clock stands still with it, by which no sensor ever grows stale."""
+    settings = {"modality": "rgb", "roi_source": "center", "recover_after": 0.0}
+    bench.recognizer(FakeRecognizer(), use_sim_time=True, **settings)
+    statuses = status_of(bench)
+    clock, rgb = bench.publisher(Clock, "/clock"), bench.publisher(Image, "/rgb/image")
+    bench.wait(lambda: statuses, "the status")
+    rgb.publish(rgb_message(0))
+    words = "/clock has told no time above 0 yet"
+    bench.wait(lambda: words in statuses[-1].cause and modality(statuses[-1], "rgb").received, "the cause at first")
+    assert modality(statuses[-1], "rgb").delay == -1, "by no clock it is not known"
+    clock.publish(Clock(clock=stamped(1).stamp))
+    bench.wait(lambda: "/clock" not in statuses[-1].cause, "the clock to be heard")
+    rgb.publish(rgb_message(1))
+    bench.wait(lambda: not statuses[-1].cause, "all to be well")
+    for publisher in (clock, rgb):
+        bench.inside(bench.client.destroy_publisher, publisher)
+    gone = ("use_sim_time is set, but nobody publishes /clock", ModalityHealth.NO_PUBLISHER)
+    bench.wait(lambda: (statuses[-1].cause, modality(statuses[-1], "rgb").state) == gone, "the end to be said")
