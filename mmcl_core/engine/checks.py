@@ -81,6 +81,12 @@ def _warn_of_idle_settings(config: Config) -> None:
         names = [field.name for field in dataclasses.fields(given)]
         changed = [f"{name}.{key}" for key in names if getattr(given, key) != getattr(usual, key)]
         logger.warning("%s: settings of method %s, ignored as method is %s", ", ".join(changed), name, config.method)
+    # The others of that loss are in presets, which serve all methods.
+    own = ("contrastive_weight", "drop_same_class")
+    changed = [f"loss.{key}" for key in own if getattr(config.loss, key) != getattr(default.loss, key)]
+    if changed and not method_class(config.method).contrasts:
+        words = "%s: settings of the loss between feature maps, which method %s does not have, ignored"
+        logger.warning(words, ", ".join(changed), config.method)
 
 
 def check_modalities(config: Config, prepared: PreparedSet) -> None:
