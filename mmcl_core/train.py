@@ -52,11 +52,13 @@ def _train(options: argparse.Namespace) -> None:
             if key.startswith("accuracy/"):
                 print(f"validation accuracy, {key.split('/')[1]}: {value:.4f}  ({result.selection})")
         print(f"weights: {run / 'weights.safetensors'}")
-        if read_metadata(run)["trained_modalities"]:
+        metadata, without = read_metadata(run), "trained without labels, it recognises nothing"
+        if metadata["trained_modalities"]:
             print(f"next: python -m mmcl_core.evaluate {quote(str(run))} --data {_test_set(config)}")
-        else:
-            start = quote(f"model.init_from={run}")
-            print(f"trained without labels, it recognises nothing yet; next: train with labels and {start}")
+        elif metadata.get("network", {}).get("kind", "recognition") == "recognition":
+            print(f"{without} yet; next: train with labels and {quote(f'model.init_from={run}')}")
+        else:  # streams
+            print(f"{without}, and no training can start from it; train with labels, or take method=mmcl without any")
         if options.overwrite:
             warn_of_exports(run)
 

@@ -117,6 +117,16 @@ def test_settings_of_another_method_are_told(caplog):
     assert record.getMessage() == told + "admd"
 
 
+@pytest.mark.parametrize(
+    ("method", "told"), [("cmc", 1), ("supervised", 1), ("mmcl", 0), ("amdim", 0), ("two_step", 0)]
+)
+def test_settings_of_the_contrastive_loss_are_told_where_there_is_none(caplog, method, told):
+    words = (f"method={method}", "loss.drop_same_class=true", "loss.level_pairs=[1-5]")
+    check_settings(tiny.settings("unused", *words), 1)
+    expected = f"loss.drop_same_class: settings of the loss between feature maps, which method {method} does not have"
+    assert [expected in record.getMessage() for record in caplog.records] == [True] * told
+
+
 def test_a_method_is_told_whether_the_set_has_labels(tmp_path):
     data = tiny.make_set(tmp_path / "set", unlabelled=40)  # all that is trained on
     with pytest.raises(ConfigError, match="no sample of the split 'train'"):

@@ -12,7 +12,7 @@ from mmcl_core.engine.distributed import World
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.samples import Samples
 from mmcl_core.engine.trainer import train
-from mmcl_core.errors import ConfigError, UntrainedModalityError
+from mmcl_core.errors import CheckpointError, ConfigError, UntrainedModalityError
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import load_weights
 
@@ -70,7 +70,20 @@ def test_what_was_trained_without_labels_answers_nothing(data, tmp_path, capsys)
     with pytest.raises(UntrainedModalityError, match="not trained to classify"):
         Recognizer.load(run)
     assert command.main(["--resume", str(run), "--quiet"]) == 0
-    assert "model.init_from" in capsys.readouterr().out
+    assert "next: train with labels and model.init_from=" in capsys.readouterr().out
+    assert "Not evaluated yet" not in (run / "report" / "index.html").read_text()  # that would be refused
+
+
+def test_nobody_is_sent_to_start_from_streams(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ("method=cmc", "data.label_share=0", "train.epochs=1", "cmc.width=8")
+    train(tiny.settings(data, *words), run)
+    with pytest.raises(CheckpointError, match="hold no complete encoder"):
+        train(tiny.settings(data, *words, f"model.init_from={run}"), tmp_path / "next")
+    assert command.main(["--resume", str(run), "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert "no training can start from it" in told
+    assert "model.init_from=" not in told
 
 
 @pytest.mark.parametrize("method", ["supervised", "mmcl"])

@@ -132,7 +132,7 @@ def test_page_of_a_run(tmp_path):
         assert expected in text, expected
     assert page.tags.count("img") == 2 * 3 * 2
     assert page.tags.count("h2") == 5
-    assert sum(tag == "polyline" for tag in page.tags) == 5  # loss, two terms, validation, learning rate
+    assert sum(tag == "polyline" for tag in page.tags) == 2 * 4 + 1  # loss, two terms, rate; validation
     different = text.index("Different from the defaults")
     assert different < text.index("optim.lr") < text.index("Defaults", different) < text.index("optim.eps")
 
@@ -308,6 +308,17 @@ def test_line_chart():
     assert "title &lt;x&gt;" in chart
     assert chart.count("<circle") == 1
     assert line_chart("empty", [Series("a", [(1, float("nan"))], 0)]) == ""
+
+
+def test_lines_end_where_a_stage_does():
+    """What a stage does not have is not drawn across it, and nothing is averaged over two stages."""
+    points = [(1, 2.0), (2, 1.0), (7, 6.0), (8, 5.0)]
+    chart = line_chart("t", [Series("both", points, 0), Series("first", points[:2], 1)], marks=[7])
+    assert [line.split('"')[0].count(",") for line in chart.split('points="')[1:]] == [2, 2, 2]
+    assert "<b>5</b>" in chart
+    long = line_chart("t", [Series("a", [(x, float(x >= 450)) for x in range(900)], 0)], marks=[450])
+    heights = [{at.split(",")[1] for at in line.split('"')[0].split()} for line in long.split('points="')[1:]]
+    assert [len(some) for some in heights] == [1, 1]
 
 
 def test_heat_table_leaves_unused_classes_out():

@@ -66,6 +66,17 @@ def test_methods_that_need_pairs_refuse_a_set_without(tmp_path, method):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("method", "told"), [("hallucination", True), ("mmcl", True), ("supervised", False)])
+def test_few_pairs_are_told_where_a_method_learns_from_them(tmp_path, method, told, caplog):
+    """Most samples have each sensor, and three have both: of a batch none or one."""
+    data = make_set(tmp_path / "set", lambda n, name: n in (5, 21, 33) or (n % 2 == 0) == (name == "rgb"))
+    words = (f"method={method}", "train.target=rgb", "data.val_fraction=0", "data.val_split=")
+    words += tuple(f"hallucination.{name}_epochs=1" for name in ("alone", "together", "finetune"))
+    train(tiny.settings(data, *SHORT, *words), tmp_path / "run")
+    sentence = "3 of 40 training samples have two of rgb, depth, on average 0.3 of the 4 that are worked off together"
+    assert (sentence in caplog.text) == told
+
+
 def test_methods_that_need_no_pairs_take_such_a_set(tmp_path, caplog):
     data = make_set(tmp_path / "set", lambda n, name: (n % 2 == 0) == (name == "rgb"))
     assert "accuracy/depth" in train(tiny.settings(data, *SHORT, "method=supervised"), tmp_path / "a").scores

@@ -247,6 +247,14 @@ def test_out_of_memory_suggests_settings(data):
         torch.zeros(2) + torch.zeros(3)  # any other error stays what it is
 
 
+def test_a_compiler_that_is_missing_is_said_to_be():
+    from torch._dynamo.exc import TorchDynamoException
+
+    told = r"torch.compile failed \(InvalidCxxCompiler: No working C\+\+ compiler found\); .* train.compile=off"
+    with pytest.raises(TrainingError, match=told), translate_errors(TrainConfig(), 1):
+        raise TorchDynamoException("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+
 class Adversary(MultimodalContrastive):
     """A recogniser and a critic that tells depth from RGB embeddings, with optimisers of their own and a memory."""
 

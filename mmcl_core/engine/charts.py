@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -80,25 +81,24 @@ def line_chart(
         series: the lines; values that are not finite are left out.
         x_label: under the axis.
         y_limits: of the axis; ``None``: what the lines need.
-        marks: x of vertical lines, such as the beginnings of stages.
+        marks: x of vertical lines, ascending, such as the beginnings of stages: each line ends there and begins anew.
         last: whether the legend gives the last value of each line.
 
     Returns:
         HTML; empty where there is nothing to draw.
     """
-    lines = [Series(s.name, _thinned([p for p in s.points if math.isfinite(p[1])]), s.colour) for s in series]
-    lines = [line for line in lines if line.points]
+    lines = [(s, _thinned([p for p in s.points if math.isfinite(p[1])], marks)) for s in series]
+    lines = [(s, pieces) for s, pieces in lines if pieces]
     if not lines:
         return ""
-    xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
+    xs, ys = zip(*(point for _, pieces in lines for points in pieces for point in points), strict=True)
     axes = _Axes((min(xs), max(xs)), y_limits or (min(ys), max(ys)))
     parts = [axes.frame(x_label)]
     for mark in marks:
         u, _ = axes.at(mark, 0)
         parts.append(f'<line class="mark" x1="{u:.1f}" x2="{u:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
-    for line in lines:
-        places = [axes.at(x, y) for x, y in line.points]
+    for line, points in ((line, points) for line, pieces in lines for points in pieces):
+        places = [axes.at(x, y) for x, y in points]
         path = " ".join(f"{u:.1f},{v:.1f}" for u, v in places)
         parts.append(
             f'<polyline class="line s{line.colour}" points="{path}"><title>{escape(line.name)}</title></polyline>'
@@ -107,8 +107,8 @@ def line_chart(
             parts.append(f'<circle class="dot s{line.colour}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
     legend = "".join(
         f'<span><i class="s{line.colour}"></i>{escape(line.name)}'
-        + (f" <b>{line.points[-1][1]:.4g}</b></span>" if last else "</span>")
-        for line in lines
+        + (f" <b>{pieces[-1][-1][1]:.4g}</b></span>" if last else "</span>")
+        for line, pieces in lines
     )
     return _figure(title, "".join(parts), f'<div class="legend">{legend}</div>')
 
@@ -214,10 +214,12 @@ def _widened(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
 
 
-def _thinned(points: Points) -> Points:
-    run = -(-len(points) // _POINTS)
-    pieces = [points[at : at + run] for at in range(0, len(points), run)] if points else []
-    return [(piece[-1][0], sum(y for _, y in piece) / len(piece)) for piece in pieces]
+def _thinned(points: Points, marks: Sequence[float]) -> list[Points]:
+    """The pieces of a line between marks, each of at least a point, with no more points than there is room for."""
+    run, bounds = -(-len(points) // _POINTS), (-math.inf, *marks, math.inf)
+    between = [[p for p in points if low <= p[0] < high] for low, high in itertools.pairwise(bounds)]
+    runs = [[piece[at : at + run] for at in range(0, len(piece), run)] for piece in between if piece]
+    return [[(some[-1][0], sum(y for _, y in some) / len(some)) for some in piece] for piece in runs]
 
 
 def _number(value: float) -> str:

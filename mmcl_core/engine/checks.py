@@ -81,6 +81,12 @@ def _warn_of_idle_settings(config: Config) -> None:
         names = [field.name for field in dataclasses.fields(given)]
         changed = [f"{name}.{key}" for key in names if getattr(given, key) != getattr(usual, key)]
         logger.warning("%s: settings of method %s, ignored as method is %s", ", ".join(changed), name, config.method)
+    # The others of that loss are in presets, which serve all methods.
+    own = ("contrastive_weight", "drop_same_class")
+    changed = [f"loss.{key}" for key in own if getattr(config.loss, key) != getattr(default.loss, key)]
+    if changed and not method_class(config.method).contrasts:
+        words = "%s: settings of the loss between feature maps, which method %s does not have, ignored"
+        logger.warning(words, ", ".join(changed), config.method)
 
 
 def check_modalities(config: Config, prepared: PreparedSet) -> None:
@@ -242,13 +248,21 @@ def _check_presence(config: Config, modalities: Sequence[str], present: npt.NDAr
             "%d of %d training samples have no %s: they take up places in the batches and teach nothing; a set without "
             "them has batches of train.batch samples that do", idle, len(present), " or ".join(modalities),
         )  # fmt: skip
+    if not pairs or len(modalities) < 2:
+        return
     both = int((present.sum(1) >= 2).sum())
-    if pairs and len(modalities) > 1 and both < 2:
+    if both < 2:
         raise DataError(
             f"{both} of {len(present)} training samples in {root} have two of {', '.join(modalities)}, and method "
             f"{config.method} learns from what belongs together; prepare such pictures as one sample, or take "
             "method=supervised or amdim"
         )
+    if part * both < 2 * len(present):
+        logger.warning(
+            "%d of %d training samples have two of %s, on average %.1f of the %d that are worked off together: few of "
+            "the updates of method %s learn from what belongs together; raise train.batch",
+            both, len(present), ", ".join(modalities), part * both / len(present), part, config.method,
+        )  # fmt: skip
 
 
 def _warn_of_gaps(config: Config, prepared: PreparedSet, val: npt.NDArray[np.int64], taught: set[int]) -> None:

@@ -93,7 +93,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
-    """Turn running out of memory, a lost process and what was not taught into a :class:`TrainingError` with advice."""
+    """Turn what a user can do something about into a :class:`TrainingError` with advice.
+
+    That is running out of memory, a lost process, what was not taught, and a compiler that is missing or fails.
+    """
     try:
         yield
     except UntrainedModalityError as error:
@@ -112,6 +115,12 @@ def translate_errors(train: TrainConfig, size: int) -> Iterator[None]:
                 "process(es). Raise train.accumulate (each part then has fewer negatives) or lower train.batch; "
                 "smaller models (model.ndf, model.depth, model.input_size), train.precision=bf16, a lower loss.chunk "
                 f"and data.resident=memmap need less too. [{text.splitlines()[0] if text else 'host memory'}]"
+            ) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            why = text.splitlines()[0] if text else type(error).__name__
+            raise TrainingError(
+                f"torch.compile failed ({why}); install a C++ compiler that this PyTorch works with, or start again "
+                "with train.compile=off, which is slower"
             ) from error
         lost = ("connection closed by peer", "connection reset", "timed out waiting", "nccl", "gloo")
         if size > 1 and any(words in text.lower() for words in lost):

@@ -128,6 +128,8 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
     line = " · ".join(escape(fact) for fact in facts if fact)
     if reports:
         tiles = '<div class="tiles">' + "".join(_tiles(reports[0])) + "</div>"
+    elif metadata and not metadata["trained_modalities"]:
+        tiles = '<div class="box">Trained without labels: there are no answers to evaluate</div>'
     else:
         tiles = (
             '<div class="box">Not evaluated yet: '

@@ -24,6 +24,7 @@ class UnimodalContrastive(Method):
     """
 
     name = "amdim"
+    contrasts = True
     version = 2  # 1 classified both views
     recordable = True
 

@@ -142,6 +142,7 @@ class Method(ABC):
         backbones: choices of ``model.backbone`` that it works with.
         labels_alone: whether samples without a label teach it nothing.
         pairs: whether what it does beside classification needs samples that have several of its modalities.
+        contrasts: whether it has the contrastive loss that ``loss`` is about.
         version: raised when the same settings train something else than before, so that no sweep takes an earlier run
             for one of today.
         labelled: whether any training sample has a label in this run; if not, there is no classifier to train.
@@ -156,6 +157,7 @@ class Method(ABC):
     backbones: ClassVar[tuple[str, ...]] = ("encoder",)
     labels_alone: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
+    contrasts: ClassVar[bool] = False
     version: ClassVar[int] = 1
     recordable: ClassVar[bool] = False
 

@@ -32,6 +32,7 @@ class MultimodalContrastive(Method):
 
     name = "mmcl"
     pairs = True
+    contrasts = True
     recordable = True
 
     def check(self) -> None:

@@ -30,6 +30,7 @@ class TwoStep(Method):
 
     name = "two_step"
     pairs = True
+    contrasts = True
     recordable = True
 
     def check(self) -> None:
