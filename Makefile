@@ -10,6 +10,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+# Shells other than bash leave the ~/ in DEMO=~/demo as it is, and so would the quotation marks below.
+$(foreach name,PYTHON VENV DEMO,$(if $(filter ~/%,$($(name))),\
+	$(eval override $(name) := $(patsubst ~/%,$(HOME)/%,$($(name))))))
 $(foreach name,PYTHON VENV DEMO,$(if $(strip $($(name))),,$(error $(name) is empty; leave it out, or name one)))
 $(if $(word 2,$(VENV)),$(error VENV is "$(VENV)"; make needs a path without spaces))
 # A sourced ROS 2 would mix with the one that the environment gets from wheels: other libraries, often another Python.

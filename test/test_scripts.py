@@ -134,6 +134,18 @@ def test_a_setting_of_make_that_is_empty_or_cannot_be_worked_with_is_refused(tmp
     assert "rm" not in done.stdout
 
 
+def test_a_home_folder_that_the_shell_has_left_as_a_tilde_is_that_of_the_user(tmp_path):
+    make_folder(tmp_path / "demo", "run/config.yaml", MARK)
+    make_folder(tmp_path / "venv", ".made_by_make")
+    settings = ["VENV=~/venv", "DEMO=~/demo"]
+    command = ["env", "make", "-C", str(ROOT), "--dry-run", "demo", *settings]
+    planned = start(tmp_path, command, HOME=str(tmp_path)).stdout
+    assert f'PYTHON={tmp_path}/venv/bin/python scripts/demo.sh "{tmp_path}/demo"' in planned
+    assert start(tmp_path, ["make", "clean", *settings], HOME=str(tmp_path)).returncode == 0
+    assert not (tmp_path / "venv").exists()
+    assert not (tmp_path / "demo" / "run").exists()
+
+
 def test_folders_that_scripts_are_given_are_of_the_folder_that_they_are_called_in(tmp_path):
     (tmp_path / "run").mkdir()
     assert start(tmp_path, [str(ROOT / "scripts/demo_ros.sh"), "run", "-out"], where=tmp_path).returncode == 0
