@@ -29,9 +29,12 @@ help:
 
 env: interpreter $(VENV)/.copied
 
-# Warns if PYTHON is given, but the environment that exists was built with another interpreter.
+# Ends where the interpreter that the environment was built with has gone, as after an upgrade of the system. Warns if
+# PYTHON is given, but the environment that exists was built with another one.
 WHICH := import os, sys; print(sys.version.split()[0], "in", os.path.realpath(sys.base_prefix))
 interpreter:
+	@test ! -e $(VENV)/.installed || test -x $(PY) || { echo "$(PY) leads nowhere: the Python that $(VENV) was built" \
+		"with is gone; remove $(VENV), and make it again" >&2; exit 2; }
 ifneq ($(origin PYTHON),file)
 	@has=$$($(PY) -c '$(WHICH)' 2>/dev/null); [ -z "$$has" ] || \
 		[ "$$has" = "$$($(PYTHON) -c '$(WHICH)' 2>/dev/null)" ] || \

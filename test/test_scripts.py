@@ -224,6 +224,16 @@ def test_an_interpreter_that_is_not_that_of_the_environment_is_told(tmp_path):
     assert "not used" not in make_env(tmp_path / "venv")
 
 
+def test_an_environment_whose_interpreter_has_gone_is_told(tmp_path):
+    python = environment_of(tmp_path / "venv", "3.11.7")
+    python.unlink()
+    python.symlink_to(tmp_path / "gone")
+    command = ["env", "make", "-C", str(ROOT), "env", f"VENV={tmp_path}/venv"]
+    done = start(tmp_path, command)
+    assert done.returncode == 2
+    assert f"{python} leads nowhere: the Python that {tmp_path}/venv was built with is gone; remove" in done.stderr
+
+
 def test_the_copy_in_the_environment_is_renewed_where_a_source_is_newer_and_not_else(tmp_path):
     environment_of(tmp_path / "venv", "3.11.7")
     called = tmp_path / "venv" / "called"
