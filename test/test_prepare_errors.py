@@ -243,6 +243,18 @@ def test_a_split_without_a_picture_that_can_be_read_is_named(tmp_path, capfd):
         assert out.count(f"bad: {name}") == 1
 
 
+def test_pictures_as_telephones_and_arrays_save_them_are_named(tmp_path, capfd):
+    root = tmp_path / "crops"
+    write_crop(root / "mug", "1")
+    for ending in ("HEIC", "avif", "gif", "npz", "jfif"):
+        (root / "mug" / f"2_rgb.{ending}").write_bytes(b"x")
+    assert main(["folder", "--source", str(root), "--check", "--workers", "1"]) == 2
+    out = capfd.readouterr().out
+    for ending in ("HEIC", "avif", "gif", "npz"):
+        assert f"bad: mug/2_rgb.{ending}: is neither PNG nor JPEG" in out
+    assert "bad: mug/2_rgb.jfif: is read where its name ends in .jpg: rename it" in out
+
+
 def test_names_that_are_no_utf8_are_named_and_counted(crops, tmp_path, capfd):
     whole = files(run(crops, tmp_path / "whole")[1].path)
     capfd.readouterr()

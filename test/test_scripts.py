@@ -134,6 +134,18 @@ def test_a_setting_of_make_that_is_empty_or_cannot_be_worked_with_is_refused(tmp
     assert "rm" not in done.stdout
 
 
+def test_a_home_folder_that_the_shell_has_left_as_a_tilde_is_that_of_the_user(tmp_path):
+    make_folder(tmp_path / "demo", "run/config.yaml", MARK)
+    make_folder(tmp_path / "venv", ".made_by_make")
+    settings = ["VENV=~/venv", "DEMO=~/demo"]
+    command = ["env", "make", "-C", str(ROOT), "--dry-run", "demo", *settings]
+    planned = start(tmp_path, command, HOME=str(tmp_path)).stdout
+    assert f'PYTHON={tmp_path}/venv/bin/python scripts/demo.sh "{tmp_path}/demo"' in planned
+    assert start(tmp_path, ["make", "clean", *settings], HOME=str(tmp_path)).returncode == 0
+    assert not (tmp_path / "venv").exists()
+    assert not (tmp_path / "demo" / "run").exists()
+
+
 def test_folders_that_scripts_are_given_are_of_the_folder_that_they_are_called_in(tmp_path):
     (tmp_path / "run").mkdir()
     assert start(tmp_path, [str(ROOT / "scripts/demo_ros.sh"), "run", "-out"], where=tmp_path).returncode == 0
@@ -195,7 +207,7 @@ def environment_of(folder, version):
 
 
 def make_env(folder, *settings):
-    environment = {key: value for key, value in os.environ.items() if key not in (*SETTINGS, "PYTHON")}
+    environment = {key: value for key, value in os.environ.items() if key not in (*SETTINGS, "PYTHON", "MMCL_ROS")}
     command = ["make", "-C", str(ROOT), "env", f"VENV={folder}", *settings]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -212,6 +224,16 @@ def test_an_interpreter_that_is_not_that_of_the_environment_is_told(tmp_path):
     assert "not used" not in make_env(tmp_path / "venv")
 
 
+def test_an_environment_whose_interpreter_has_gone_is_told(tmp_path):
+    python = environment_of(tmp_path / "venv", "3.11.7")
+    python.unlink()
+    python.symlink_to(tmp_path / "gone")
+    command = ["env", "make", "-C", str(ROOT), "env", f"VENV={tmp_path}/venv"]
+    done = start(tmp_path, command)
+    assert done.returncode == 2
+    assert f"{python} leads nowhere: the Python that {tmp_path}/venv was built with is gone; remove" in done.stderr
+
+
 def test_the_copy_in_the_environment_is_renewed_where_a_source_is_newer_and_not_else(tmp_path):
     environment_of(tmp_path / "venv", "3.11.7")
     called = tmp_path / "venv" / "called"
@@ -221,3 +243,19 @@ def test_the_copy_in_the_environment_is_renewed_where_a_source_is_newer_and_not_
     for number, source in enumerate(("mmcl_core/nn/model.py", "launch", "config/demo.yaml", "scripts/recognizer")):
         make_env(tmp_path / "venv", "-W", source)
         assert called.read_text() == "-I scripts/refresh_copy.py\n" * (number + 2)
+
+
+def test_messages_that_were_not_built_are_told_where_there_are_generators(tmp_path):
+    """pip shows nothing of what a build says that ends well."""
+    environment_of(tmp_path / "venv", "3.11.7")
+
+    def said(*settings):
+        (tmp_path / "venv" / ".installed").unlink()
+        return "messages of mmcl_ros were not built" in make_env(tmp_path / "venv", "PYTHON=true", *settings)
+
+    assert not said()
+    (tmp_path / "venv/share/rosidl_default_generators").mkdir(parents=True)
+    assert said()
+    assert not said("MMCL_ROS=off")
+    (tmp_path / "venv/share/mmcl_ros").mkdir()
+    assert not said()

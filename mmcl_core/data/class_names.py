@@ -21,7 +21,9 @@ def warn_of_like_names(classes: Sequence[str]) -> None:
         groups.setdefault("".join(filter(str.isalnum, plain)) or name, []).append(name)
     for same in groups.values():
         if len(same) > 1:
-            logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(same))
+            looks = {unicodedata.normalize("NFC", name).strip() for name in same}
+            shown = same if len(looks) == len(same) else map(ascii, same)  # what no reader can tell apart, by its codes
+            logger.warning("classes of nearly the same name are kept apart: %s", ", ".join(shown))
 
 
 def warn_of_unknown(classes: Sequence[str]) -> None:

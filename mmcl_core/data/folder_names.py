@@ -24,7 +24,12 @@ __all__ = [
 ]
 
 #: What a user may take for a picture that is read.
-_OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".exr", ".pgm", ".ppm", ".npy")
+_OTHER_PICTURES = (
+    *(".heic", ".heif", ".avif", ".webp", ".gif", ".bmp", ".jp2", ".tif", ".tiff", ".dng"),
+    *(".exr", ".pfm", ".pgm", ".ppm", ".npy", ".npz"),
+)
+#: JPEG files, too, by endings that are not read.
+_OTHER_JPEGS = (".jfif", ".jpe")
 _LAYOUT = "<split>/<class>/<key>_rgb.png with <key>_depth.png, or the same without <split>/"
 _COLOUR = frozenset({"rgb", "color", "colour"})
 #: Words in the name of a picture that say that it is no colour picture.
@@ -186,6 +191,8 @@ def why_unread(path: Path) -> str:
         return "is a folder in a class folder and is not looked into"
     if path.is_symlink() and not path.exists():
         return "is a link to nothing"
+    if path.suffix.lower() in _OTHER_JPEGS:
+        return "is read where its name ends in .jpg: rename it"
     return "is neither PNG nor JPEG (depth: 16-bit PNG)" if path.suffix.lower() in _OTHER_PICTURES else ""
 
 
