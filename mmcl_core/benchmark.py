@@ -83,7 +83,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _print(lines: Iterable[tuple[str, Figures]]) -> None:
     for what, figures in lines:
-        rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+        # Six digits, not decimals: the TFLOP/s of a small network are few.
+        rounded = {k: float(f"{value:.6g}") if isinstance(value, float) else value for k, value in figures.items()}
         print(json.dumps({"benchmark": what, **rounded, "machine": platform.machine()}), flush=True)
 
 

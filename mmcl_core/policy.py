@@ -5,9 +5,11 @@ identity; at magnitude M of 30 an operation gets ``low + M / 30 (high - low)``.
 
 Operations on grey levels (``Brightness`` ... ``Speckle``) are made for 8-bit pictures. On metric depth they act on the
 levels that the model's ``depth_range_m`` maps distances to, 0 the nearest and 255 the farthest, as ``replicate`` does:
-distance -> level -> operation -> distance. Levels keep their fraction, so nothing is rounded to a 255th of the range;
-a reading outside of the range comes back as its nearest or farthest distance, and at least as 1 mm. What has no reading
-keeps none and is left out of histograms, extremes and means. Sharpness works on millimetres.
+distance -> level -> operation -> distance. A level between two of the 256 comes out between their results, which are
+whole levels as in 8-bit pictures: where these are the same, as in a darker picture, so are the distances between. A
+reading outside of the range comes back as its nearest or farthest distance, and at least as 1 mm. What has no reading
+keeps none and is left out of histograms, extremes and means. Speckle cuts no fractions off; Sharpness works on
+millimetres.
 """
 
 from __future__ import annotations

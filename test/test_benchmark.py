@@ -152,6 +152,13 @@ def test_a_gpu_is_judged_by_its_product(asked, monkeypatch, capsys):
     assert ("measure_product", 1) in asked
 
 
+def test_the_figures_of_a_small_network_have_as_many_digits_as_others(monkeypatch, capsys):
+    figures = {"stage": "all", "epochs": 2, "seconds": 12345.6789, "tflops": 0.0000123456789}
+    monkeypatch.setattr(measure, "in_fresh_process", lambda *arguments: figures)
+    ours, *_ = lines(capsys, "train")
+    assert (ours["tflops"], ours["seconds"], ours["epochs"]) == (0.0000123457, 12345.7, 2)
+
+
 @pytest.fixture
 def ticks(monkeypatch):
     """A clock that has gone on by a second, and the processor's by five, whenever it is looked at."""

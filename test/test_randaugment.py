@@ -208,7 +208,7 @@ def test_single_value_operation_on_metric_depth(name):
 
 
 def test_inverting_depth_twice_gives_it_back():
-    """Levels keep their fraction: nothing is rounded to a 255th of the range."""
+    """Levels keep their fraction: of an inversion nothing is rounded to a 255th of the range."""
     depth = depth_batch().clamp(max=1999) * (depth_batch() > 500)
     policy = depth_policy(AugmentConfig(policy="paper", depth_op="Invert", depth_op_probability=1.0), SIZE, (0.5, 2.0))
     drawn = policy.draw(len(depth), torch.Generator())
