@@ -15,6 +15,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+# First, for its plain word where ROS 2, or the messages, are missing.
+from mmcl_ros import interfaces as _interfaces  # noqa: F401  # isort: skip
+
 import numpy as np
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType

@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from threading import Condition
 from typing import Any
 
+# First, for its plain word where ROS 2, or the messages, are missing.
+from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class  # isort: skip
+
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -32,7 +35,6 @@ from mmcl_ros.endings import do_all
 from mmcl_ros.frames import FrameAnswer, FrameRecognizer, FrameSettings, Result
 from mmcl_ros.health import Health, State
 from mmcl_ros.intake import REGION_STREAM, Intake, Job, wanted_modalities
-from mmcl_ros.interfaces import INSTALLED_REGION_TYPES, optional_class
 from mmcl_ros.ledger import Ledger, find_problems
 from mmcl_ros.links import Links, Source, check_topics, clock_problems, info_topic, picture_source
 from mmcl_ros.message_types import DETECTIONS_TYPE, DIAGNOSTICS_TYPE, INFO_TYPE

@@ -156,3 +156,12 @@ def test_every_test_module_can_be_read_without_ros_and_its_tools():
     found = subprocess.run([sys.executable, "-c", f"{hide}; {run}"], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout[-2000:]
     assert "test_ros_pairing.py" in found.stdout, "what needs no ROS is tested none the less"
+
+
+@pytest.mark.parametrize("name", ["recognizer_node", "overlay_node", "play_bag"])
+def test_without_ros_nodes_end_in_a_plain_word(name):
+    hidden = ("rclpy", "rcl_interfaces", "std_srvs", "sensor_msgs", "mmcl_ros.msg", "mmcl_ros.srv")
+    hide = f"import runpy, sys; sys.modules.update(dict.fromkeys({hidden!r}))"
+    run = f"runpy.run_module('mmcl_ros.{name}', run_name='__main__')"
+    found = subprocess.run([sys.executable, "-c", f"{hide}; {run}"], cwd=ROOT, capture_output=True, text=True)
+    assert found.stderr.splitlines()[-1].startswith("ImportError: the messages of mmcl_ros are not built: colcon build")
