@@ -31,7 +31,7 @@ from mmcl_core.atomic import write_text
 from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.data.files import lock_folder
 from mmcl_core.errors import CheckpointError, ConfigError
-from mmcl_core.weights import weights_file
+from mmcl_core.weights import COPY_AGAIN, load_weights, weights_file
 
 __all__ = [
     "FREE_SETTINGS",
@@ -43,6 +43,7 @@ __all__ = [
     "is_finished",
     "locked",
     "read_config",
+    "read_finished",
     "remove_leftovers",
     "settings_of",
     "start_folder",
@@ -77,6 +78,24 @@ def default_folder(config: Config, stem: str) -> Path:
 def is_finished(run: Path) -> bool:
     """Whether the run in this folder went to its end."""
     return (run / "weights.safetensors").exists()
+
+
+def read_finished(run: Path) -> dict[str, Any]:
+    """The metadata of a finished run, whose weights are all there.
+
+    Raises:
+        CheckpointError: they are damaged, or of another version.
+    """
+    try:
+        return load_weights(run)[1]
+    except CheckpointError as error:
+        told, copy, _ = str(error).partition(COPY_AGAIN)
+        if not copy:
+            raise
+        raise CheckpointError(
+            f"{told}remove the folder {run} and give the command of the sweep, or of the training, again, which makes "
+            "it anew"
+        ) from error
 
 
 def read_config(run: Path) -> Config:
