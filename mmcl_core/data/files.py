@@ -156,7 +156,9 @@ def _refuse_to_replace(out: Path, overwrite: bool) -> None:
         )
     old = _replaced(out)
     if old.exists() and not _left(old):
-        raise DataError(f"{old} is where a set is put that is replaced, and is something else; move or remove it")
+        left = (old / INDEX).exists()
+        what = "holds one, as a command leaves it that was killed meanwhile" if left else "is something else"
+        raise DataError(f"{old} is where a set is put that is replaced, and {what}; move or remove it")
 
 
 def _is_of_a_set(index: Path) -> bool:
