@@ -152,6 +152,16 @@ def test_a_run_with_damaged_weights_costs_no_other_one(evaluated):
     assert not is_complete(run, [test])
 
 
+def test_what_a_process_leaves_that_is_killed_at_the_end_goes_with_the_next(finished, config, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = {path.name for path in run.iterdir()}
+    for name in ("state.pt", "state.pt.77.part"):  # the weights were there, and the state not gone yet
+        (run / name).write_bytes(b"state")
+    train(config, run, resume=True)
+    assert {path.name for path in run.iterdir()} == before
+
+
 @pytest.mark.parametrize("damage", ["cut off", "not finite"])
 def test_damaged_weights_of_the_run_itself_are_to_be_made_anew(finished, config, tmp_path, damage):
     """There is nothing to copy them from again."""

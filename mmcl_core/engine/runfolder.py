@@ -37,13 +37,13 @@ __all__ = [
     "FREE_SETTINGS",
     "KEPT_FILES",
     "STARTING_WEIGHTS",
+    "close_finished",
     "default_folder",
     "differences",
     "flat",
     "is_finished",
     "locked",
     "read_config",
-    "read_finished",
     "remove_leftovers",
     "settings_of",
     "start_folder",
@@ -80,14 +80,14 @@ def is_finished(run: Path) -> bool:
     return (run / "weights.safetensors").exists()
 
 
-def read_finished(run: Path) -> dict[str, Any]:
-    """The metadata of a finished run, whose weights are all there.
+def close_finished(run: Path) -> dict[str, Any]:
+    """The metadata of a finished run, whose weights are all there; what a process left that was killed then is removed.
 
     Raises:
         CheckpointError: they are damaged, or of another version.
     """
     try:
-        return load_weights(run)[1]
+        metadata = load_weights(run)[1]
     except CheckpointError as error:
         told, copy, _ = str(error).partition(COPY_AGAIN)
         if not copy:
@@ -96,6 +96,9 @@ def read_finished(run: Path) -> dict[str, Any]:
             f"{told}remove the folder {run} and give the command of the sweep, or of the training, again, which makes "
             "it anew"
         ) from error
+    (run / "state.pt").unlink(missing_ok=True)
+    remove_leftovers(run)
+    return metadata
 
 
 def read_config(run: Path) -> Config:

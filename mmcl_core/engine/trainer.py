@@ -93,7 +93,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
         with runfolder.locked(run, processes.main):
             if resume and runfolder.is_finished(run):
                 logger.info("%s is finished already", run)
-                metadata = runfolder.read_finished(run)
+                metadata = runfolder.close_finished(run)
                 return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
             devices.prepare_device(config.train, device, precision)
             state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None
