@@ -44,7 +44,7 @@ class CheckpointError(MmclError, ValueError):
 
 
 class TrainingError(MmclError, RuntimeError):
-    """Training cannot go on: non-finite loss, out of memory, or a process that was lost."""
+    """Training, or an evaluation, cannot go on: non-finite loss, out of memory, or a process that was lost."""
 
 
 class RunInterruptedError(TrainingError):

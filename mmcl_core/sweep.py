@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from mmcl_core.cli import EXIT_FAILED, EXIT_STOPPED, SETTING, add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError
+from mmcl_core.words import counted
 
 if TYPE_CHECKING:
     from mmcl_core.engine.sweep.plan import Plan
@@ -72,7 +73,7 @@ def _show(plan: Plan, out: Path) -> int:
     problems = {place: problem for place, problem in plan.problems.items() if place.row in plan.rows}
     for place, problem in problems.items():
         print(f"cannot run {place.row}, {place.column}, seed {place.seed}: {problem}", file=sys.stderr)
-    print(f"{len(plan.wanted)} runs")
+    print(counted(len(plan.wanted), "run"))
     return EXIT_FAILED if problems else 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from small_evaluations import CLASSES, read, run_command, write_set
 from small_models import SIDE, save_model
 
@@ -141,6 +143,28 @@ def test_depth_of_another_kind_and_a_split_without_labels_are_named(tmp_path, ca
         run_command(model, "--data", data, status=2)
         assert message in capsys.readouterr().err
     run_command(run, "--data", sets["hha"], "--modality", "rgb")
+
+
+def test_a_lack_of_memory_is_told_with_what_to_do(tmp_path, monkeypatch, capsys):
+    save_model(tmp_path / "weights.safetensors")
+    data = write_set(tmp_path / "set", count=4)
+    for error, said in (
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+            "[CUDA out of memory. Tried",
+        ),
+        (MemoryError(), "[host memory]"),
+    ):
+        monkeypatch.setattr(RecognitionModel, "forward", Mock(side_effect=error))
+        run_command(tmp_path, "--data", data, status=1)
+        told = capsys.readouterr().err
+        assert "error: out of memory with 4 sample(s) at once: evaluate with a lower --batch" in told
+        assert said in told
+        assert "more" not in told
+    monkeypatch.setattr(RecognitionModel, "forward", Mock(side_effect=RuntimeError("size of tensor")))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        run_command(tmp_path, "--data", data)
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_results_on_another_set_of_the_name_are_replaced_with_a_word(tmp_path, capfd):

@@ -4,6 +4,7 @@ all where the set is damaged."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -20,7 +21,7 @@ from mmcl_core.engine.results import write_results
 from mmcl_core.engine.sweep.worker import is_complete
 from mmcl_core.engine.trainer import train
 from mmcl_core.engine.validation import Outputs, collect, fit_temperatures
-from mmcl_core.errors import DataError
+from mmcl_core.errors import CheckpointError, DataError
 from mmcl_core.weights import build_model, model_id
 
 CPU = torch.device("cpu")
@@ -149,6 +150,31 @@ def test_a_run_with_damaged_weights_costs_no_other_one(evaluated):
     run, test = evaluated
     (run / "weights.safetensors").write_bytes(b"damaged")
     assert not is_complete(run, [test])
+
+
+def test_what_a_process_leaves_that_is_killed_at_the_end_goes_with_the_next(finished, config, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = {path.name for path in run.iterdir()}
+    for name in ("state.pt", "state.pt.77.part"):  # the weights were there, and the state not gone yet
+        (run / name).write_bytes(b"state")
+    train(config, run, resume=True)
+    assert {path.name for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["cut off", "not finite"])
+def test_damaged_weights_of_the_run_itself_are_to_be_made_anew(finished, config, tmp_path, damage):
+    """There is nothing to copy them from again."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    path = run / "weights.safetensors"
+    assert train(config, run, resume=True).scores
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] if damage == "cut off" else content[:-64] + b"\xff" * 64)
+    told = f"{re.escape(str(path))} .*; remove the folder {re.escape(str(run))} and give the command of the sweep, or"
+    with pytest.raises(CheckpointError, match=told) as caught:
+        train(config, run, resume=True)
+    assert "copy it again" not in str(caught.value)
 
 
 def test_a_run_that_has_not_ended_is_not_complete(evaluated):

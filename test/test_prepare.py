@@ -155,6 +155,9 @@ def test_an_interrupted_job_goes_on_to_the_same_set(damaged_crops, tmp_path, mon
     assert main(words(damaged_crops, tmp_path / "set", "--resume", "--workers", "2")) == 0
     assert same_files(tmp_path / "whole", tmp_path / "set")
     assert not partial.exists()
+    capfd.readouterr()  # a command that is killed while it draws the sheet has finished the set
+    told = f"is finished, and nothing is left to go on with: `python -m mmcl_core.prepare show {tmp_path / 'set'}`"
+    assert told in failure(capfd, *words(damaged_crops, tmp_path / "set", "--resume"))
 
 
 def test_resume_without_a_part_begins_and_a_damaged_part_is_refused(crops, tmp_path, monkeypatch, capfd):

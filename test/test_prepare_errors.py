@@ -32,9 +32,20 @@ def test_what_lies_where_a_replaced_set_goes_stays(crops, tmp_path, capfd, file)
     assert run(crops, tmp_path / "out")[0] == 0
     made = files(tmp_path / "out")
     options = ("folder", "--source", str(crops), "--out", str(tmp_path / "out"), "--overwrite")
-    assert "out.replaced is where a set is put that is replaced" in failure(capfd, *options)
+    told = "out.replaced is where a set is put that is replaced, and is something else"
+    assert told in failure(capfd, *options)
     assert own.read_text() == "my own"
     assert files(tmp_path / "out") == made
+
+
+def test_a_set_that_a_killed_command_was_replacing_stays_and_is_called_that(crops, tmp_path, capfd):
+    assert run(crops, tmp_path / "out")[0] == 0
+    (tmp_path / "out").rename(tmp_path / "out.replaced")
+    old = files(tmp_path / "out.replaced")
+    assert run(crops, tmp_path / "out", "--overwrite")[0] == 0
+    options = ("folder", "--source", str(crops), "--out", str(tmp_path / "out"), "--overwrite")
+    assert "holds one, as a command leaves it that was killed meanwhile; move or remove it" in failure(capfd, *options)
+    assert files(tmp_path / "out.replaced") == old
 
 
 def test_overwrite_replaces_nothing_but_a_prepared_set(crops, tmp_path, capfd):

@@ -126,7 +126,7 @@ def test_page_of_a_run(tmp_path):
         "0.003", "2.9", "Stages: train, heads", "<b>pen",
         "Top-1: share", "top-5: of samples", "Macro-F1: F1", "95 % interval", "Group mean: accuracy",
         "ECE: expected calibration error",
-        "5 samples of kite, which the model has no name for", "3 samples do not have rgb", "class rgb",
+        "5 samples of kite, which the model has no name for", "rgb: missing in 3 samples", "class rgb",
         "Calibration, depth", "Wrong answers, the surest of each class first",
     ):  # fmt: skip
         assert expected in text, expected

@@ -63,10 +63,22 @@ def test_missing_cameras_are_told_of_a_model_that_goes_by_them(uses_camera, with
 def test_what_became_of_depth_without_a_reading_is_told():
     said = lines(rgb=figures(missing=2), depth=figures(without_reading=3), rgbd=figures(without_reading=1))
     assert said[-3:] == [
-        "rgb: 2 samples do not have it",
+        "rgb: missing in 2 samples",
         "depth: the depth of 3 samples has no reading; counted as a guess",
-        "rgbd: the depth of 1 samples has no reading; answered by colour",
+        "rgbd: the depth of 1 sample has no reading; answered by colour",
     ]
+
+
+def test_a_single_sample_or_class_is_named_in_the_singular():
+    said = lines(
+        data={"samples": 1, "without_camera": 1}, uses_camera=True, rgb=figures(missing=1),
+        depth=figures(restricted={"classes": 1, "top1": 0.5}),
+    )  # fmt: skip
+    assert said[:2] == [
+        "set, split test: 1 sample, model m",
+        "without a camera: 1 sample; depth is worth less to this model without",
+    ]
+    assert said[-2:] == ["rgb: missing in 1 sample", "depth: top-1 among the 1 class of the split alone: 0.500"]
 
 
 def test_accuracy_among_the_classes_of_the_split_is_told_where_they_are_fewer():

@@ -90,6 +90,7 @@ def test_far_things_are_doubted_where_the_unit_was_given_by_hand(tmp_path, made_
         one.images["depth"][:] = 9000
         writer.add(one)
     said = summary.summary(PreparedSet.open(tmp_path / "set"))
+    assert f"{tmp_path / 'set'}: 1 sample of 3 classes, depth, 8 px" in said
     assert "depth: the crops are 9.00 m away" in said
     assert ("is --depth-unit right?" in said) == doubted
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 from mmcl_core.atomic import bring_to_disk, named
@@ -112,10 +113,15 @@ def refuse_to_write(out: Path, overwrite: bool, resume: bool) -> None:
     Raises:
         DataError: ``out`` is a file, a mount point, the current folder, or holds something that is not to be replaced;
             the place beside it where a set goes that is replaced is taken; there is a part, and it is neither to be
-            replaced nor gone on with.
+            replaced nor gone on with; what is to be gone on with is finished.
     """
-    _refuse_to_replace(out, overwrite)
     partial = partial_of(out)
+    if resume and not overwrite and not partial.exists() and (out / INDEX).is_file() and _is_of_a_set(out / INDEX):
+        raise DataError(
+            f"{out} is finished, and nothing is left to go on with: `python -m mmcl_core.prepare show "
+            f"{quote(str(out))}` checks it and draws its sheet; --overwrite makes it anew"
+        )
+    _refuse_to_replace(out, overwrite)
     if (partial / PROGRESS).is_file() and not (overwrite or resume):
         raise DataError(
             f"{partial} holds what an interrupted command made; go on with --resume, or begin anew with --overwrite"
@@ -150,7 +156,9 @@ def _refuse_to_replace(out: Path, overwrite: bool) -> None:
         )
     old = _replaced(out)
     if old.exists() and not _left(old):
-        raise DataError(f"{old} is where a set is put that is replaced, and is something else; move or remove it")
+        left = (old / INDEX).exists()
+        what = "holds one, as a command leaves it that was killed meanwhile" if left else "is something else"
+        raise DataError(f"{old} is where a set is put that is replaced, and {what}; move or remove it")
 
 
 def _is_of_a_set(index: Path) -> bool:

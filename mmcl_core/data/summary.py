@@ -18,6 +18,7 @@ from mmcl_core.data.sources import Plan
 from mmcl_core.data.splits import TRAINING, VALIDATION, split_named
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import preset_file
+from mmcl_core.words import counted
 
 __all__ = ["check_summary", "next_command", "preset", "summary"]
 
@@ -109,9 +110,9 @@ def _distances(prepared: PreparedSet) -> Iterator[str]:
 def summary(prepared: PreparedSet) -> str:
     """Samples by split and class, missing modalities, what was skipped, and the command to go on with."""
     size = sum(entry["bytes"] for entry in prepared.index["files"].values())
-    pictures, noun = " + ".join(prepared.modalities), "class" if len(prepared.classes) == 1 else "classes"
+    pictures, samples = " + ".join(prepared.modalities), counted(len(prepared), "sample")
     lines = [
-        f"{prepared.path}: {len(prepared)} samples of {len(prepared.classes)} {noun}, {pictures}, {prepared.size} px, "
+        f"{prepared.path}: {samples} of {counted(len(prepared.classes), 'class')}, {pictures}, {prepared.size} px, "
         f"{size / 1e6:.1f} MB"
     ]
     splits = prepared.index["splits"]

@@ -19,6 +19,7 @@ __all__ = [
     "out_of_memory",
     "pick_precision",
     "prepare_device",
+    "tell_of_memory",
     "train_device",
     "translate_errors",
     "uncompiled",
@@ -89,6 +90,25 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was not enough memory, of the machine or of a GPU."""
     short = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in short)
+
+
+@contextlib.contextmanager
+def tell_of_memory(batch: int) -> Iterator[None]:
+    """Turn running out of memory in an evaluation, of so many samples at once, into an error with advice.
+
+    Raises:
+        TrainingError: there was not enough.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, TrainingError) or not out_of_memory(error):
+            raise
+        text = str(error)
+        raise TrainingError(
+            f"out of memory with {batch} sample(s) at once: evaluate with a lower --batch, end what else uses the "
+            f"memory of that device, or take another --device [{text.splitlines()[0] if text else 'host memory'}]"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from mmcl_core.crops import CROP_SIZE, UNKNOWN, all_resized, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
 from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.engine.blank import guesses, is_blank
+from mmcl_core.engine.device import tell_of_memory
 from mmcl_core.engine.open_set import min_score_figures
 from mmcl_core.engine.predictions import Predictions, fused
 from mmcl_core.engine.runfolder import warn_of_seen
@@ -105,7 +106,13 @@ def evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluatio
     Raises:
         CheckpointError, DataError: a damaged model or set; a split or modality the set does not have; no usable sample.
         UntrainedModalityError: a modality the model was not trained to classify.
+        TrainingError: not enough memory.
     """
+    with tell_of_memory(settings.batch):
+        return _evaluate(run, data, settings)
+
+
+def _evaluate(run: str | Path, data: str | Path, settings: Settings) -> Evaluation:
     device = pick_device(settings.device)
     set_float32(settings.precision)
     model, metadata = build_model(run, device)

@@ -25,6 +25,7 @@ from mmcl_core.errors import CheckpointError, DataError
 from mmcl_core.metrics import FUSED, titles
 from mmcl_core.settings import yaml_problem
 from mmcl_core.weights import read_metadata
+from mmcl_core.words import counted
 
 __all__ = ["try_report", "write_report"]
 
@@ -117,7 +118,7 @@ def _header(run: Path, reports: Sequence[Mapping[str, Any]]) -> str:
         facts = [
             f"method {metadata['method']}" if metadata.get("method") else "",
             f"seed {metadata['seed']}" if metadata.get("seed") is not None else "",
-            f"{len(metadata['classes'])} classes",
+            counted(len(metadata["classes"]), "class"),
             f"recognises {', '.join(metadata['trained_modalities']) or 'nothing (no classifier trained)'}",
             f"{model['input_size']} px, {_network(model)}",
             f"depth as {model['depth_encoding']}" + (" with metric size" if model["metric_size"] else ""),
@@ -150,7 +151,7 @@ def _tiles(report: Mapping[str, Any]) -> Iterable[str]:
         yield (
             f'<div class="tile s{colour_of(name, {})}"><span class="sub">{escape(name)}, top-1 on '
             f"{escape(_what(report))}</span><b>{_percent(figures['top1']['value'])} %</b>"
-            f'<span class="sub">{_interval(figures)}, {figures["samples"]} samples</span></div>'
+            f'<span class="sub">{_interval(figures)}, {counted(figures["samples"], "sample")}</span></div>'
         )
 
 
@@ -238,18 +239,18 @@ def _min_score(name: str, found: Mapping[str, Any]) -> str:
 def _notes(report: Mapping[str, Any]) -> Iterable[str]:
     left = report["data"]["left_out"]
     if left["unlabelled"]:
-        yield f"{left['unlabelled']} samples without a label are left out."
+        yield f"Left out: {counted(left['unlabelled'], 'sample')} without a label."
     if dropped := left.get("incomplete_batch"):  # an older evaluation does not have it
-        yield f"{dropped} samples of the last, incomplete batch are left out."
+        yield f"Left out: {counted(dropped, 'sample')} of the last, incomplete batch."
     for name, count in left["unknown_classes"].items():
-        how = "are left out" if report["settings"]["legacy"] else "count for min_score alone"
-        yield f"{count} samples of {name}, which the model has no name for, {how}."
+        how = "Left out" if report["settings"]["legacy"] else "For min_score alone"
+        yield f"{how}: {counted(count, 'sample')} of {name}, which the model has no name for."
     for name, figures in report["modalities"].items():
         if figures["missing"]:
-            yield f"{figures['missing']} samples do not have {name}."
+            yield f"{name}: missing in {counted(figures['missing'], 'sample')}."
         if figures.get("without_reading"):
             how = "answered by colour alone" if name == FUSED else "counted as a guess among all classes"
-            yield f"{name}: the depth of {figures['without_reading']} samples has no reading; {how}."
+            yield f"{name}: the depth of {counted(figures['without_reading'], 'sample')} has no reading; {how}."
         if "restricted" in figures:
             only = figures["restricted"]
             yield (

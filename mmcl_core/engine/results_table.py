@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcl_core.metrics import FUSED, titles
+from mmcl_core.words import counted
 
 __all__ = ["table"]
 
@@ -16,13 +17,15 @@ SHOWN_SCORES = (0.0, 0.5, 0.7, 0.8, 0.9)
 def table(report: Mapping[str, Any]) -> str:
     """The figures of a ``metrics.json`` as text, with their 95 % intervals."""
     data = report["data"]
-    lines = [f"{data['name']}, split {data['split']}: {data['samples']} samples, model {report['model']['model_id']}"]
+    samples, model = counted(data["samples"], "sample"), report["model"]["model_id"]
+    lines = [f"{data['name']}, split {data['split']}: {samples}, model {model}"]
     if report["settings"]["legacy"]:
         lines.append(f"!! {report['protocol']}")
     if report["settings"]["mirror"]:
         lines.append("mirrored: every answer is the mean of the sample's and of its mirror image's")
     if data["without_camera"] and report["model"]["uses_camera"]:
-        lines.append(f"without a camera: {data['without_camera']} samples; depth is worth less to this model without")
+        samples = counted(data["without_camera"], "sample")
+        lines.append(f"without a camera: {samples}; depth is worth less to this model without")
     left = data["left_out"]
     if left["unlabelled"] or left["unknown_classes"]:
         others = sum(left["unknown_classes"].values())
@@ -36,13 +39,15 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append("".join([f"{name:10}{figures['samples']:>8}", *(f"{cell:>24}" for cell in cells)]))
     for name, figures in report["modalities"].items():
         if figures["missing"]:
-            lines.append(f"{name}: {figures['missing']} samples do not have it")
+            lines.append(f"{name}: missing in {counted(figures['missing'], 'sample')}")
         if figures["without_reading"]:
             how = "answered by colour" if name == FUSED else "counted as a guess"
-            lines.append(f"{name}: the depth of {figures['without_reading']} samples has no reading; {how}")
+            samples = counted(figures["without_reading"], "sample")
+            lines.append(f"{name}: the depth of {samples} has no reading; {how}")
         if "restricted" in figures:
             only = figures["restricted"]
-            lines.append(f"{name}: top-1 among the {only['classes']} classes of the split alone: {only['top1']:.3f}")
+            classes = counted(only["classes"], "class")
+            lines.append(f"{name}: top-1 among the {classes} of the split alone: {only['top1']:.3f}")
     return "\n".join(lines + _min_scores(report["modalities"]))
 
 

@@ -31,12 +31,13 @@ from mmcl_core.atomic import write_text
 from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.data.files import lock_folder
 from mmcl_core.errors import CheckpointError, ConfigError
-from mmcl_core.weights import weights_file
+from mmcl_core.weights import COPY_AGAIN, load_weights, weights_file
 
 __all__ = [
     "FREE_SETTINGS",
     "KEPT_FILES",
     "STARTING_WEIGHTS",
+    "close_finished",
     "default_folder",
     "differences",
     "flat",
@@ -77,6 +78,27 @@ def default_folder(config: Config, stem: str) -> Path:
 def is_finished(run: Path) -> bool:
     """Whether the run in this folder went to its end."""
     return (run / "weights.safetensors").exists()
+
+
+def close_finished(run: Path) -> dict[str, Any]:
+    """The metadata of a finished run, whose weights are all there; what a process left that was killed then is removed.
+
+    Raises:
+        CheckpointError: they are damaged, or of another version.
+    """
+    try:
+        metadata = load_weights(run)[1]
+    except CheckpointError as error:
+        told, copy, _ = str(error).partition(COPY_AGAIN)
+        if not copy:
+            raise
+        raise CheckpointError(
+            f"{told}remove the folder {run} and give the command of the sweep, or of the training, again, which makes "
+            "it anew"
+        ) from error
+    (run / "state.pt").unlink(missing_ok=True)
+    remove_leftovers(run)
+    return metadata
 
 
 def read_config(run: Path) -> Config:

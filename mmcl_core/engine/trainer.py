@@ -45,7 +45,7 @@ from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import RunInterruptedError, TrainingError
 from mmcl_core.methods.base import Update, ViewBatch, parts_of_one_step
 from mmcl_core.progress import progress_bar
-from mmcl_core.weights import read_metadata, save_weights
+from mmcl_core.weights import save_weights
 
 __all__ = ["RunResult", "Trainer", "train"]
 
@@ -93,7 +93,7 @@ def train(config: Config, run: Path, resume: bool = False, overwrite: bool = Fal
         with runfolder.locked(run, processes.main):
             if resume and runfolder.is_finished(run):
                 logger.info("%s is finished already", run)
-                metadata = read_metadata(run)
+                metadata = runfolder.close_finished(run)
                 return RunResult(run, metadata.get("validation", {}), metadata.get("selection", ""))
             devices.prepare_device(config.train, device, precision)
             state = load_state(run / "state.pt") if resume and (run / "state.pt").exists() else None

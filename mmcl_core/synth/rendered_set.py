@@ -30,6 +30,7 @@ from mmcl_core.synth.crops import Crop, CropMaker
 from mmcl_core.synth.scene import VERSION
 from mmcl_core.synth.shelf import temporary_shelf
 from mmcl_core.synth.stock import FolderStock, HouseholdStock, make_stock
+from mmcl_core.words import counted
 
 __all__ = ["render"]
 
@@ -169,7 +170,8 @@ def _summary(out: Path, shares: Mapping[str, float], rate: float, step: int) -> 
     if step == 1 and (empty := [name for name, number in made.items() if not number]):
         logger.warning("--split: %s got no crop at all; a greater --count gives some to each", " and ".join(empty))
     splits = ", ".join(f"{name} {number}" for name, number in made.items())
-    head = f"{len(prepared)} crops of {len(prepared.classes)} classes in {out} ({splits}); {rate:.0f} crops/s"
+    what = f"{counted(len(prepared), 'crop')} of {counted(len(prepared.classes), 'class')}"
+    head = f"{what} in {out} ({splits}); {rate:.0f} crops/s"
     following = (
         f"python -m mmcl_core.prepare merge --source SHARD ... --out DIR   (all {step} shards)"
         if step > 1 else next_command(prepared)

@@ -34,6 +34,7 @@ from mmcl_core.engine.sweep.pool import Outcome, Task, run_tasks
 from mmcl_core.engine.sweep.summary import Summary, summarise
 from mmcl_core.engine.sweep.worker import is_complete
 from mmcl_core.progress import progress_bar
+from mmcl_core.words import counted
 
 __all__ = ["Session", "publish", "slots_for"]
 
@@ -90,8 +91,8 @@ class Session:
         runs = self.plan.wanted
         done = [run for run in runs if is_complete(self.out / "runs" / run.key, _tests(run))]
         tasks = [self._task(run) for run in runs if run not in done]
-        title = self.plan.table.title
-        logger.info("%s: %d runs, %d of them done, %d at a time", title, len(runs), len(done), len(self.slots))
+        title, number = self.plan.table.title, counted(len(runs), "run")
+        logger.info("%s: %s, %d of them done, %d at a time", title, number, len(done), len(self.slots))
         for place, problem in self.plan.problems.items():
             if place.row in self.plan.rows:
                 logger.error("%s, %s, seed %d cannot run: %s", place.row, place.column, place.seed, problem)
