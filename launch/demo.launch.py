@@ -65,6 +65,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("python", default_value="", description="interpreter, for PyTorch in an environment"),
         *(DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in USUAL.items()),
     ]
+    # Fast DDS reads one name or the other; given both, a newer one reads the file twice, and calls that an error.
+    fast = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
     dds = PathJoinSubstitution([share, "config", "fastdds.xml"])
     recognizer = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "recognizer.launch.py"])),
@@ -75,8 +77,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *arguments,
-            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", dds),
-            SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", dds),
+            SetEnvironmentVariable(f"{fast}_DEFAULT_PROFILES_FILE", dds),
             recognizer,
             OpaqueFunction(function=make_player),
         ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import yaml
@@ -100,8 +101,16 @@ def path_of(context: LaunchContext, name: str) -> str:
 
 
 def interpreter(context: LaunchContext) -> str | None:
-    """What to start a node with, for the shell; None: nothing, and launch's own ``launch-prefix`` holds."""
+    """What to start a node with, for the shell; None: nothing, and launch's own ``launch-prefix`` holds.
+
+    Raises:
+        ValueError: there is no such program; launch would show it as a traceback of its own.
+    """
     path = path_of(context, "python")
+    if path and shutil.which(path) is None:
+        raise ValueError(
+            f"python is {path}, where there is no program; name an interpreter, such as ~/mmcl_venv/bin/python"
+        )
     return shlex.quote(path) if path else None
 
 
@@ -181,7 +190,7 @@ def usual_values() -> dict[str, object]:
     file = Path(__file__).resolve().parents[1] / "config" / "recognizer.yaml"
     values = {"use_sim_time": False}  # a parameter of every node
     try:
-        return values | yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
+        return values | yaml.safe_load(file.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
         return values
 

@@ -96,8 +96,12 @@ def open_bag(options: argparse.Namespace) -> Bag:
     """The recording, to be closed.
 
     Raises:
+        ConfigError: what is to be written would lie among the files of a recording.
         DataError: there is none, or a named topic is not in it.
     """
+    out = getattr(options, "out", None)
+    if out and (out / "metadata.yaml").exists():
+        raise ConfigError(f"--out {out} is a recording (it has a metadata.yaml); name another folder")
     given = {name: topic for name in ("rgb", "depth") if (topic := getattr(options, f"{name}_info_topic"))}
     regions = getattr(options, "detections_topic", "")
     return Bag(options.bag, Topics(options.rgb_topic, options.depth_topic, regions, given))

@@ -294,6 +294,8 @@ def _run(options: argparse.Namespace) -> None:
 
     if not options.rate > 0:
         raise ConfigError(f"--rate is {options.rate:g}; give a number above 0, such as 0.5 for half the speed")
+    if not options.patience >= 0:
+        raise ConfigError(f"--patience is {options.patience:g}; give a number of seconds, 0 or more")
     truths = read_truth(options.truth) if options.truth else []
     node = rclpy.create_node("play_bag")
     listener = Listener(None if options.summary else print)

@@ -18,7 +18,7 @@ from mmcl_ros.parameters import OVERLAY_PARAMETERS
 
 __all__ = ["misplaced", "reaches"]
 
-PARTS = {"**": r"(/\w+)*", "*": r"/\w+"}
+PARTS = {"**": "(/[^/]+)*", "*": "/[^/]+"}
 
 
 def reaches(section: str, node: str) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import dataclasses
+import importlib
 import itertools
 import json
 import subprocess
@@ -114,6 +115,17 @@ def test_an_out_that_is_a_file_is_refused_before_the_work(recording, tmp_path, m
     bag, table = recording
     assert main(command(bag, table, tiny_model(tmp_path / "run"), table)) == 2
     assert f"error: {table}: File exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["evaluate_bag", "crop_bag", "unpack_bag"])
+def test_a_recording_is_no_place_for_what_is_made_of_it(recording, capsys, module):
+    bag, table = recording
+    before = sorted(bag.iterdir())
+    more = {"evaluate_bag": ["--truth", str(table), "--model", "ycb21"], "crop_bag": ["--truth", str(table)]}
+    command_of = importlib.import_module(f"mmcl_ros.{module}").main
+    assert command_of(["--bag", str(bag), "--out", str(bag), *more.get(module, [])]) == 2
+    assert f"error: --out {bag} is a recording" in capsys.readouterr().err
+    assert sorted(bag.iterdir()) == before
 
 
 def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """What is given to the launch file of the recognizer: names, numbers and paths, by the functions of the file."""
 
+import locale
+
 import pytest
 from ros_launch_files import DEMO, RECOGNIZER, declared, launch_file, needs_launch
 
@@ -16,6 +18,11 @@ def context_of(**given):
     usual = {"params_file": "", "overlay": "false", "log_level": "info", "respawn": "false"}
     context.launch_configurations.update({**dict.fromkeys(declared(RECOGNIZER), ""), **usual, **given})
     return context
+
+
+def make_program(path):
+    path.parent.mkdir(parents=True)
+    path.touch(0o755)
 
 
 def test_every_parameter_of_the_node_is_an_argument():
@@ -70,6 +77,7 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
     """Shells leave a ~ after := as it is."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "my.yaml").write_text("recognizer:\n  ros__parameters: {top_k: 2}\n")
+    make_program(tmp_path / "venv/bin/python")
     context = context_of(params_file="~/my.yaml", model="~/run", python="~/venv/bin/python")
     module, demo, made = launch_file(RECOGNIZER), launch_file(DEMO), []
     assert module.node_parameters(context) == [f"{tmp_path}/my.yaml", {"model": f"{tmp_path}/run"}]
@@ -81,9 +89,11 @@ def test_the_home_folder_is_known_in_paths(tmp_path, monkeypatch):
     assert [one["prefix"] for one in made] == [f"{tmp_path}/venv/bin/python"] * 3
 
 
-@pytest.mark.parametrize(("python", "prefix"), [("", None), ("/opt/my env/bin/python", "'/opt/my env/bin/python'")])
-def test_an_interpreter_is_one_word_and_none_leaves_the_prefix_to_launch(python, prefix):
+@pytest.mark.parametrize(("python", "prefix"), [("", None), ("my env/bin/python", "'my env/bin/python'")])
+def test_an_interpreter_is_one_word_and_none_leaves_the_prefix_to_launch(python, prefix, tmp_path, monkeypatch):
     """An empty prefix would override the one that ``ros2 launch --launch-prefix`` sets."""
+    monkeypatch.chdir(tmp_path)
+    make_program(tmp_path / "my env/bin/python")
     module, demo, made = launch_file(RECOGNIZER), launch_file(DEMO), []
     module.Node = demo.Node = lambda **given: made.append(given)
     context = context_of(python=python, truth="", bag="recorded")
@@ -91,6 +101,32 @@ def test_an_interpreter_is_one_word_and_none_leaves_the_prefix_to_launch(python,
     module.make_overlay(context)
     demo.make_player(context)
     assert [one["prefix"] for one in made] == [prefix] * 3
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", "no-such-python", "venv"])
+def test_an_interpreter_that_is_not_there_is_named(python, tmp_path, monkeypatch):
+    """Launch would show it as a traceback of its own; so it would the folder of an environment."""
+    monkeypatch.chdir(tmp_path)
+    make_program(tmp_path / "venv/bin/python")
+    module = launch_file(RECOGNIZER)
+    for make in (module.make_recognizer, module.make_overlay):
+        with pytest.raises(ValueError, match=f"^python is {python}, where there is no program; name an interpreter"):
+            make(context_of(python=python))
+
+
+def test_the_usual_values_are_read_as_utf_8_whatever_the_locale(tmp_path):
+    for folder in ("launch", "config"):
+        (tmp_path / folder).mkdir()
+    copy = tmp_path / "launch" / RECOGNIZER.name
+    copy.write_bytes(RECOGNIZER.read_bytes())
+    file = tmp_path / "config" / "recognizer.yaml"
+    file.write_text("/**:\n  ros__parameters: {rgb_topic: /kämera}\n", encoding="utf-8")
+    module, kept = launch_file(copy), locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, "C")
+        assert module.usual_values()["rgb_topic"] == "/kämera"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, kept)
 
 
 @pytest.mark.parametrize("given", [{}, {"policy": "latest", "overlay": "false", "rgb_topic": "/my", "namespace": "a"}])
@@ -109,6 +145,21 @@ def test_the_demonstration_hands_on_what_it_is_given(given):
     assert handed["roi_source"] == "detections"
     assert {name: handed[name] for name in given} == given
     assert (usual["policy"], usual["overlay"], usual["rgb_topic"]) == ("every", "true", "/camera/color/image_raw")
+
+
+@pytest.mark.parametrize(
+    ("distribution", "prefix"), [("humble", "FASTRTPS"), ("jazzy", "FASTRTPS"), ("kilted", "FASTDDS"), ("", "FASTDDS")]
+)
+def test_the_demonstration_names_its_profile_to_fast_dds_once(distribution, prefix, monkeypatch):
+    """Under both names the newer ones read it twice, and call that an error."""
+    from launch.actions import SetEnvironmentVariable
+
+    from launch import LaunchContext
+
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    entities = launch_file(DEMO).generate_launch_description().entities
+    (named,) = (one.name for one in entities if isinstance(one, SetEnvironmentVariable))
+    assert "".join(part.perform(LaunchContext()) for part in named) == f"{prefix}_DEFAULT_PROFILES_FILE"
 
 
 @pytest.mark.parametrize("given", [{}, {"respawn": "true"}, {"respawn": "false"}])

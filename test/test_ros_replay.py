@@ -270,6 +270,12 @@ def test_a_rate_that_is_none_is_refused(tmp_path, capsys):
     assert "--rate is 0; give a number above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("patience", ["-1", "nan"])
+def test_a_patience_that_is_none_is_refused(tmp_path, capsys, patience):
+    assert play_bag.main(["--bag", str(tmp_path), f"--patience={patience}"]) == 2
+    assert f"--patience is {patience}; give a number of seconds" in capsys.readouterr().err
+
+
 def test_true_boxes_that_cannot_be_read_are_told_before_anything_is_started(tmp_path, monkeypatch, capsys):
     """A thread that spins would be left behind, and write a traceback of its own below the error."""
     monkeypatch.setattr("rclpy.create_node", lambda *_: pytest.fail("a node was made"))

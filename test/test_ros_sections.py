@@ -27,6 +27,13 @@ def test_a_section_reaches_the_nodes_of_its_name(section):
     assert tuple(node for node in NODES if reaches(section, node)) == SECTIONS[section]
 
 
+def test_a_section_for_all_nodes_reaches_one_of_a_name_that_ros_refuses(tmp_path):
+    """The word about the name is to come, and none that blames the parameter file."""
+    file = tmp_path / "all.yaml"
+    file.write_text("/**:\n  ros__parameters: {top_k: 2}\n")
+    assert misplaced(file, "/front camera/recognizer", "/front-camera/overlay") == []
+
+
 @pytest.mark.ros
 @pytest.mark.parametrize("section", SECTIONS)
 def test_rcl_gives_a_section_to_the_same_nodes(section, tmp_path):
