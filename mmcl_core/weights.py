@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from mmcl_core.nn.network import Network
 
 __all__ = [
-    "COPY_AGAIN",
     "FORMAT_VERSION",
     "NETWORKS",
     "UNREADABLE",
@@ -68,8 +67,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "weights.safetensors"
-#: What to do about a damaged file, unless it is the run's own.
-COPY_AGAIN = "copy it again from the run"
+_REMEDY = "copy it again from the run; if it is the run's own, remove that folder and train anew"
 #: What ``torch.load`` raises where a file is damaged or none of its own; it takes any bytes for instructions.
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -160,7 +158,7 @@ def load_weights(path: str | Path, feature_heads: bool = True) -> tuple[dict[str
         state = {name: reader.get_tensor(name) for name in wanted}
         state |= {name: value.float() for name, value in state.items() if value.is_floating_point()}
     if broken := [name for name, value in state.items() if not value.isfinite().all()]:
-        raise CheckpointError(f"{file} holds weights that are no finite numbers ({broken[0]}); {COPY_AGAIN}")
+        raise CheckpointError(f"{file} holds weights that are no finite numbers ({broken[0]}); {_REMEDY}")
     if not feature_heads:
         metadata["feature_heads"] = []
     return state, metadata
@@ -297,7 +295,7 @@ def _opened(file: Path) -> Any:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} cannot be read as a weights file: it is damaged, incomplete, or not safetensors ({error}); "
-            f"{COPY_AGAIN}"
+            f"{_REMEDY}"
         ) from error
 
 

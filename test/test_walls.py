@@ -20,7 +20,7 @@ FLOORS = {
     "data": 2, "weights": 2, "viewpoint": 2, "method_config": 2, "metrics": 2, "crops": 2, "plain": 2, "cli": 2,
     "confusion": 2, "backend_torch": 2, "backend_onnx": 2,
     "atomic": 1, "errors": 1, "models": 1, "presets": 1, "progress": 1, "settings": 1, "modality": 1, "depth": 1,
-    "metadata": 1,
+    "metadata": 1, "words": 1,
 }  # fmt: skip
 
 

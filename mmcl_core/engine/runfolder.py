@@ -31,7 +31,7 @@ from mmcl_core.atomic import write_text
 from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.data.files import lock_folder
 from mmcl_core.errors import CheckpointError, ConfigError
-from mmcl_core.weights import COPY_AGAIN, load_weights, weights_file
+from mmcl_core.weights import load_weights, weights_file
 
 __all__ = [
     "FREE_SETTINGS",
@@ -86,16 +86,7 @@ def close_finished(run: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: they are damaged, or of another version.
     """
-    try:
-        metadata = load_weights(run)[1]
-    except CheckpointError as error:
-        told, copy, _ = str(error).partition(COPY_AGAIN)
-        if not copy:
-            raise
-        raise CheckpointError(
-            f"{told}remove the folder {run} and give the command of the sweep, or of the training, again, which makes "
-            "it anew"
-        ) from error
+    metadata = load_weights(run)[1]
     (run / "state.pt").unlink(missing_ok=True)
     remove_leftovers(run)
     return metadata
