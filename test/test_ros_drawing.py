@@ -153,7 +153,7 @@ def test_answers_from_depth_of_another_shape_than_colour_are_drawn_where_they_we
     shown = Evaluation(list(CLASSES))
     shown.show(Truth(request, ("middle",)), {"depth": depth}, found)
     lines, columns = np.nonzero((shown.shown[0] == GREEN).all(axis=2))
-    np.testing.assert_allclose([lines.max(), columns.min()], [40, 20], atol=1)
+    np.testing.assert_allclose([lines.max(), columns[lines > 25].min()], [40, 20], atol=1)
 
 
 def test_a_folder_of_results_holds_those_of_one_evaluation(tmp_path, caplog):
