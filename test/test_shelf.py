@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -166,7 +167,7 @@ def test_what_a_killed_command_left_is_removed_by_the_next_and_what_another_uses
     finally:
         process.kill()
         process.wait()
-    others = [temporary / f"{shelf._PREFIX}{name}" for name in ("file", "link", "new")]
+    others = [temporary / f"{shelf._PREFIX}{socket.gethostname()}-{name}" for name in ("file", "link", "new")]
     others.append(temporary / "mmcl-meshes-of_another_machine")
     others[0].touch()
     others[1].symlink_to(tmp_path / "one")

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -224,8 +225,9 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
     Args:
         parent: where it is made.
-        prefix: of its name, with that of this machine, which may be the only one to know of its locks.
+        prefix: of its name; that of this machine follows, which may be the only one to know of its locks.
     """
+    prefix = f"{prefix}{socket.gethostname()}-"
     for other in parent.glob(f"{glob.escape(prefix)}*"):
         _remove_if_left(other)
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:

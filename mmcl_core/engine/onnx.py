@@ -6,7 +6,6 @@ import importlib.util
 import json
 import logging
 import os
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -75,7 +74,7 @@ def export(
         raise ConfigError(f"{taken} is a folder; name another --out")
     room = places[0].parent
     room.mkdir(parents=True, exist_ok=True)
-    with named(out), temporary_folder(room, f".export-{socket.gethostname()}-") as folder:
+    with named(out), temporary_folder(room, ".export-") as folder:
         made = [folder / f"{name}.onnx" for name in names]  # all of them, before any is where it is looked for
         notes = [_write(backend, name, path, prepared, split) for name, path in zip(names, made, strict=True)]
         for path, place in zip(made, places, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from mmcl_core.synth.mesh import Mesh
 __all__ = ["MeshShelf", "temporary_shelf"]
 
 #: Of its folder among the temporary files.
-_PREFIX = f"mmcl-meshes-{socket.gethostname()}-"
+_PREFIX = "mmcl-meshes-"
 
 _ARRAYS = ("vertices", "faces", "uv", "normals", "shows", "gloss")
 _SHARE = 0.25  # of what is free on the disk when the shelf is made
