@@ -79,9 +79,9 @@ class RecognizerNode(GuardedNode):
         self._diagnostics = self.create_publisher(diagnostics, "/diagnostics", profile(10)) if diagnostics else None
         self._labels = self.create_publisher(msg.LabelInfo, "~/labels", profile(1, latched=True))
         self.create_service(SetBool, "~/enable", self._on_enable)
-        # In a group of its own: while its coroutine waits for a picture, pictures have to be let in.
-        apart = ReentrantCallbackGroup()
-        self.create_service(RecognizeOnce, "~/recognize_once", self._on_once, callback_group=apart)
+        apart = ReentrantCallbackGroup()  # while the coroutine waits for a picture, pictures have to be let in
+        kind, queue = RecognizeOnce, profile(100)  # the usual ten would lose the others of a burst without a word
+        self.create_service(kind, "~/recognize_once", self._on_once, qos_profile=queue, callback_group=apart)
         self.create_timer(WATCH_S, self._watch, clock=self._steady)
         self._reporter = self.create_timer(self.values["status_period"], self.report, clock=self._steady)
         if self.values["autostart"]:

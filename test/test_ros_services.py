@@ -14,6 +14,8 @@ from ros_bench import change, rgb_message, status_of, wait_cause
 from ros_fakes import FakeRecognizer
 from sensor_msgs.msg import Image
 
+from mmcl_ros.qos import profile
+
 pytestmark = pytest.mark.ros
 
 COLOUR = {"modality": "rgb", "roi_source": "full_image"}
@@ -46,3 +48,17 @@ def test_a_thread_that_has_ended_is_told_and_comes_back_with_the_next_activation
     rgb = bench.publisher(Image, "/rgb/image")
     rgb.publish(rgb_message(0))
     bench.wait(lambda: found, "the answer")
+
+
+def test_many_questions_at_once_are_all_answered(bench):
+    """The queue of a service holds ten unless told otherwise, and what does not fit is lost without a word."""
+    bench.recognizer(FakeRecognizer(), **COLOUR, stale_after=60.0)
+    rgb = bench.publisher(Image, "/rgb/image")
+    kind, name = RecognizeOnce, "/recognizer/recognize_once"
+    clients = [bench.client.create_client(kind, name, qos_profile=profile(60)) for _ in range(2)]
+    assert all(client.wait_for_service(10) for client in clients)
+    rgb.publish(rgb_message(0))
+    requests = [(client, kind.Request(timeout=30.0)) for client in clients for _ in range(30)]
+    asked = bench.inside(lambda: [client.call_async(request) for client, request in requests])
+    bench.wait(lambda: all(one.done() for one in asked), "the answers", 30)
+    assert all(one.result().success for one in asked)
