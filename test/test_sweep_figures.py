@@ -273,8 +273,9 @@ def test_a_modality_has_its_colour_and_the_diamond_is_explained_where_there_is_o
         save_plots(summarise(plan, tmp_path / str(len(figures)), {}), tmp_path)
     with_paper, without = figures
     assert {line.get_color() for line in without.axes[0].lines} == {"#d07a1c"}
-    assert "diamond: the paper's figure" in with_paper.get_supxlabel()
-    assert "diamond" not in without.get_supxlabel()
+    below_with, below_without = ("".join(text.get_text() for text in one.texts) for one in (with_paper, without))
+    assert "diamond: the paper's figure" in below_with
+    assert "diamond" not in below_without
 
 
 def test_rows_of_curves_differ_in_more_than_colour_and_do_not_hide_each_other(write, tmp_path, figures):
