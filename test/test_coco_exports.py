@@ -46,7 +46,7 @@ def test_pictures_found_by_name_are_no_other_entrys(tmp_path, capfd):
     assert {key.rpartition("/")[0] for key in made.keys} == {"kitchen/0001.png", "pictures/0003.png"}
     assert len(made) == 4
     assert set(skipped(made)) == {"office/0001.png", "a/0002.png", "b/0002.png"}
-    assert "1 pictures are not where they are said to be" in capfd.readouterr().err
+    assert "1 picture is not where it is said to be" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,10 @@ def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
     change(source / "annotations.json", lambda content: content["annotations"][1].update(iscrowd=0))
     capfd.readouterr()
     assert len(prepare(source, tmp_path / "some")) == 1
-    assert "7 boxes mark crowds" in capfd.readouterr().err
+    assert "7 boxes mark crowds (iscrowd) and are left out" in capfd.readouterr().err
+    change(source / "annotations.json", lambda content: [one.update(iscrowd=0) for one in content["annotations"][:-1]])
+    prepare(source, tmp_path / "most")
+    assert "1 box marks a crowd (iscrowd) and is left out" in capfd.readouterr().err
 
 
 def test_objects_painted_in_cvat_count_beside_boxes_drawn_there(source, tmp_path):

@@ -54,6 +54,7 @@ from mmcl_core.data.sources import Plan, Skip, given_options
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["DATA_SET", "Coco", "Frame"]
 
@@ -263,7 +264,8 @@ def _list_frames(
             twice += len(boxes) - len(new)
             frame.boxes += new
         if twice:
-            logger.warning("%s: %d boxes are there twice, or in a file before; one of each is taken", path, twice)
+            number = counted(twice, "box", "is", "are")
+            logger.warning("%s: %s there twice, or in a file before; one of each is taken", path, number)
     return sorted(frames.values(), key=lambda frame: f"{frame.key}/")
 
 
@@ -304,8 +306,8 @@ def _draw_splits(
     warn_of_torn(members, len(shares))
     if scenes and len(shares) > 1 and (len(units) < len(shares) or len(units) > 0.9 * len(frames) > 9):
         logger.warning(
-            "--keep-groups: %d pictures are %d scenes, such as %r; if that is wrong, --group-pattern tells them apart",
-            len(frames), len(units), frames[0].scene or ".",
+            "--keep-groups: %s %s, such as %r; if that is wrong, --group-pattern tells them apart",
+            counted(len(frames), "picture", "is", "are"), counted(len(units), "scene"), frames[0].scene or ".",
         )  # fmt: skip
 
 

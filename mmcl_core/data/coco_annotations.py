@@ -13,6 +13,7 @@ from typing import Any
 
 from mmcl_core.data.sources import Skip, place_in, show_folder, visible
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["Annotations", "Box", "Picture", "find_annotations", "read_annotations"]
 
@@ -155,9 +156,9 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
                 faults.append(Skip(path.name, f"{kind}[{row}] is left out: {error}"))
     if crowds:
         logger.warning(
-            "%s: %d boxes mark crowds (iscrowd) and are left out; set it to 0 for those of a single object",
+            "%s: %s left out; set it to 0 for those of a single object",
             path,
-            crowds,
+            counted(crowds, "box", "marks a crowd (iscrowd) and is", "mark crowds (iscrowd) and are"),
         )
     about = content.get("info")
     stored = isinstance(about, dict) and about.get("contributor") == "Label Studio"

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from mmcl_core.data.pictures import is_metric_png, is_picture
 from mmcl_core.errors import ConfigError
+from mmcl_core.words import counted
 
 __all__ = ["NO_DEPTH", "SCENE", "Places", "find_depth", "scene_of"]
 
@@ -59,7 +60,8 @@ class Places:
             left = [name for name in lost if not found.get(name) and rivals[short(name)] == 1]
             found |= {name: self._by_file_name(short(name), taken) for name in left}
         if named := [f"{name} in {place}" for name, place in found.items() if place]:
-            logger.warning("%d pictures are not where they are said to be, and found by name: %s", len(named), named[0])
+            number = counted(len(named), "picture", "is not where it is", "are not where they are")
+            logger.warning("%s said to be, and found by name: %s", number, named[0])
         return [place or found.get(name, "") for (_, name), place in zip(wanted, places, strict=True)]
 
     def _by_path(self, annotations: Path, name: str) -> str:

@@ -26,6 +26,7 @@ from mmcl_core.data.workers import in_order, start_worker
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 from mmcl_core.progress import progress_bar
+from mmcl_core.words import counted
 
 __all__ = ["SAVE_EVERY_S", "Findings", "check_plan", "make_samples", "write_plan"]
 
@@ -205,7 +206,7 @@ def _go_on(
         )
     for key, split, label in writer.rows():
         plan.keep(Sample({}, label, split, key))
-    logger.info("going on after %d tasks with %d samples", done, len(writer))
+    logger.info("going on after %s with %s", counted(int(done), "task"), counted(len(writer), "sample"))
     return int(done)
 
 
