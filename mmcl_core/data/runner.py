@@ -158,6 +158,11 @@ def _fill(
     tasks, done, saved = shard_tasks(plan, shard), 0, time.monotonic()
     listed, seen = _Seen(plan.tasks if isinstance(plan.tasks, Sequence) else ()), _Seen()
     if writer.saved:
+        if limit is not None and len(writer) > limit:
+            raise DataError(
+                f"{writer.out}.partial holds {counted(len(writer), 'sample')} already, and --limit is {limit}; give a "
+                "greater one, or none, to go on, or --overwrite to begin anew"
+            )
         done = _go_on(plan, tasks, writer, shard, listed, seen)
     else:
         for skip in plan.skipped if shard[0] == 0 else ():
