@@ -69,6 +69,55 @@ def test_pictures_are_found_as_tools_name_them(tmp_path, monkeypatch, file, plac
     assert prepare(".", tmp_path / "out", "--annotations", file).sources[0] == place
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("rgb/kitchen one.png", "rgb/kitchen%20one.png"),
+        ("rgb/k\u00fcche.png", "https://bucket.s3.amazonaws.com/frames/k%C3%BCche.png?X-Amz-Expires=3600&sig=a/b"),
+        ("rgb/1a2b3c4d-k\u00fcche.png", "/data/upload/1/1a2b3c4d-k%C3%BCche.png"),
+        ("rgb/k\u00fcche.png", "/data/upload/1/1a2b3c4d-k%C3%BCche.png"),
+        ("rgb/100%25.png", "rgb/100%25.png"),
+    ],
+)
+def test_pictures_are_found_by_their_addresses(tmp_path, place, name):
+    write_frame(tmp_path / "in", place)
+    write_json(tmp_path / "in" / "a.json", [name])
+    made = prepare(tmp_path / "in", tmp_path / "out")
+    assert set(made.sources) == {place}
+    assert has(made, "depth").all()
+
+
+def test_names_of_one_address_in_two_folders_are_told_apart_by_their_paths(tmp_path):
+    for place in ("rgb/a b.png", "more/rgb/a b.png"):
+        write_frame(tmp_path / "in", place)
+    write_json(tmp_path / "in" / "a.json", ["rgb/a%20b.png", "more/rgb/a%20b.png"])
+    assert set(prepare(tmp_path / "in", tmp_path / "out").sources) == {"rgb/a b.png", "more/rgb/a b.png"}
+
+
+def test_numbers_that_are_texts(source, tmp_path):
+    """As tools without types write them: ids in one list and not in the other, sizes, boxes and marks of a crowd."""
+
+    def edit(content):
+        for entry in (*content["images"], *content["categories"]):
+            entry["id"] = str(entry["id"])
+        content["images"][0].update(width=f"{WIDTH}.0", height=str(HEIGHT))
+        for n, entry in enumerate(content["annotations"]):
+            entry.update(bbox=[str(edge) for edge in entry["bbox"]], iscrowd=str(int(n > 5)))
+
+    plain = prepare(source, tmp_path / "plain")
+    change(source / "annotations.json", edit)
+    made = prepare(source, tmp_path / "out")
+    assert list(made.keys) == list(plain.keys[:6])
+    assert made.labels.tolist() == plain.labels[:6].tolist()
+
+
+@pytest.mark.parametrize("size", [(WIDTH, None), (-1, -1), (0, 0)])
+def test_sizes_that_are_not_known(source, tmp_path, size):
+    stated = {"width": size[0], "height": size[1]}
+    change(source / "annotations.json", lambda content: [one.update(stated) for one in content["images"]])
+    assert len(prepare(source, tmp_path / "out")) == 8
+
+
 def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
     def edit(content):
         for entry in content["annotations"]:
