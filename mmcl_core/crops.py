@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_core.errors import InputError
+from mmcl_core.words import counted
 
 __all__ = [
     "CROP_SIZE",
@@ -161,7 +162,8 @@ def check_cameras(camera: Any, count: int) -> NDArray[np.float32]:
         raise InputError(f"camera is {camera!r}; give a list with one (fx, fy, cx, cy) a crop, or None")
     camera = list(camera)
     if len(camera) != count:
-        raise InputError(f"{len(camera)} cameras for {count} crops; give one (fx, fy, cx, cy) a crop, or None")
+        numbers = f"{counted(len(camera), 'camera')} for {counted(count, 'crop')}"
+        raise InputError(f"{numbers}; give one (fx, fy, cx, cy) a crop, or None")
     rows = np.zeros((count, 4), np.float32)
     for index, one in enumerate(camera):
         if one is None:

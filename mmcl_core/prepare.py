@@ -22,6 +22,7 @@ from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import DataSet, Plan, data_sets
 from mmcl_core.data.summary import check_summary, summary
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.words import counted
 
 __all__ = ["main", "parse", "plan_of"]
 
@@ -135,7 +136,7 @@ def _check(plan: Plan, options: argparse.Namespace, work: dict[str, Any]) -> Non
     print(text)
     if problems:
         raise DataError(f"{options.source}: {'; '.join(problems)}")
-    print(f"{options.source}: nothing wrong in {found.samples.total()} samples")
+    print(f"{options.source}: nothing wrong in {counted(found.samples.total(), 'sample')}")
 
 
 def _finish(prepared: PreparedSet, sheet: Path | None = None) -> None:

@@ -22,6 +22,7 @@ from mmcl_core.data.crops import Camera, CropRule, parse_box, parse_camera, part
 from mmcl_core.data.pictures import FARTHEST_USUAL_M, alike, depth_millimetres, depth_scale, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.recognizer import Recognizer
+from mmcl_core.words import counted
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def _recognize(options: argparse.Namespace) -> None:
         raise ConfigError("no pictures: name colour files with --rgb, depth files with --depth")
     if len({len(paths) for paths in files.values()}) > 1:
         raise ConfigError(
-            f"{len(options.rgb)} files with --rgb and {len(options.depth)} with --depth: they go in pairs"
+            f"{counted(len(options.rgb), 'file')} with --rgb and {len(options.depth)} with --depth: they go in pairs"
         )
     if options.top_k < 1:
         raise ConfigError(f"--top-k is {options.top_k}; 1 or more is expected")

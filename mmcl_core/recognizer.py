@@ -26,6 +26,7 @@ from mmcl_core import models
 from mmcl_core.crops import UNKNOWN, check_cameras, check_depth, check_rgb, fit, mirrored, uses_camera
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.metrics import FUSED, fuse, top_k
+from mmcl_core.words import counted
 
 __all__ = ["UNKNOWN", "Recognition", "Recognizer"]
 
@@ -245,7 +246,8 @@ class Recognizer:
                 )
         counts = {kind: len(crops) for kind, crops in given.items()}
         if len(set(counts.values())) > 1:
-            raise InputError(f"{counts['rgb']} rgb crops, {counts['depth']} depth crops; give None for a missing one")
+            rgb, depth = (counted(counts[kind], f"{kind} crop") for kind in ("rgb", "depth"))
+            raise InputError(f"{rgb}, {depth}; give None for a missing one")
         count = next(iter(counts.values()))
         if not count:
             raise InputError("the list of crops is empty; ask only when there is something to recognise")

@@ -46,6 +46,7 @@ from mmcl_core.config import from_dict
 from mmcl_core.errors import CheckpointError
 from mmcl_core.metadata import check_metadata
 from mmcl_core.modality import modality
+from mmcl_core.words import counted
 
 if TYPE_CHECKING:
     from mmcl_core.nn.network import Network
@@ -262,7 +263,9 @@ def model_id(path: str | Path) -> str:
 def _describe(model: Network, metadata: Mapping[str, Any]) -> dict[str, Any]:
     classes = list(metadata["classes"])
     if len(classes) != model.classes or len(set(classes)) != len(classes):
-        raise CheckpointError(f"the network has {model.classes} classes, the metadata names {len(set(classes))}")
+        raise CheckpointError(
+            f"the network has {counted(model.classes, 'class')}, the metadata names {len(set(classes))}"
+        )
     trained = list(model.trained_modalities())
     temperature = {name: 1.0 for name in trained} | dict(metadata.get("temperature", {}))
     return {

@@ -308,9 +308,9 @@ class Bag:
             if one.msgcount and one.topic not in found | self._lost:
                 self._lost.add(one.topic)
                 logger.warning(
-                    "%s: none of the %d messages on %s that its metadata.yaml tells of can be read; if quality of "
+                    "%s: none of the messages on %s that its metadata.yaml tells of, %d, can be read; if quality of "
                     "service was edited there, it is no more that of the storage: ros2 bag reindex %s",
-                    self.path, one.msgcount, one.topic, self.path,
+                    self.path, one.topic, one.msgcount, self.path,
                 )  # fmt: skip
 
     def _require_definition(self, topic: str) -> None:

@@ -25,6 +25,7 @@ from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import UNLABELLED
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
+from mmcl_core.words import counted
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes, used_topics
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.frames import FrameCropper, FrameSettings, RegionCrops
@@ -173,16 +174,17 @@ def _run(options: argparse.Namespace) -> None:
     _warn(found)
     crops = sum(found.classes.values())
     if not crops:
-        raise DataError(f"none of {found.boxes} boxes has a picture; the reasons stand above")
+        raise DataError(f"none of {counted(found.boxes, 'box')} has a picture; the reasons stand above")
     pictures = ", ".join(f"{count} {name}" for name, count in sorted(found.pictures.items()))
-    print(f"{crops} of {found.boxes} boxes of {len(found.classes)} classes cropped ({pictures}): {options.out}")
+    boxes = f"{crops} of {counted(found.boxes, 'box')} of {counted(len(found.classes), 'class')}"
+    print(f"{boxes} cropped ({pictures}): {options.out}")
 
 
 def _warn(found: Cropped) -> None:
     for reason, count in found.reasons.most_common(5):
-        logger.warning("%d of %d boxes have no crop: %s", count, found.boxes, reason)
+        logger.warning("%d of %s no crop: %s", count, counted(found.boxes, "box", "has", "have"), reason)
     for problem, count in found.problems.most_common(3):
-        logger.warning("in %d pictures, %s", count, problem)
+        logger.warning("in %s, %s", counted(count, "picture"), problem)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.confusion import save_confusion
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError
+from mmcl_core.words import counted
 from mmcl_ros.bag_options import add_bag_options, cropping, open_bag, remember_colour, true_boxes, used_topics
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.drawing import GREEN, GREY, RED, Mark, draw, sheet, to_colour
@@ -346,12 +347,12 @@ def _run(options: argparse.Namespace) -> None:
     print(f"topics:   {', '.join(topics.values())}")
     for name, figures in report["modalities"].items():
         rejected = sum(not _accepted(row) for row in found[name].counted)
-        counted = figures["boxes"] - figures["unlabelled"] - figures["unknown"]
-        more = f", {figures['unlabelled']} more have no label" if figures["unlabelled"] else ""
+        known = figures["boxes"] - figures["unlabelled"] - figures["unknown"]
+        more = f", {figures['unlabelled']} more without a label" if figures["unlabelled"] else ""
         if figures["unknown"]:
-            more += f", {figures['unknown_answered']} of {figures['unknown']} unknown objects answered"
-        accuracy = f"accuracy {figures['accuracy']:.3f}" if counted else "no accuracy"
-        print(f"{name:6} {accuracy} of {counted} boxes{more}, {rejected} rejected")
+            more += f", {figures['unknown_answered']} of {counted(figures['unknown'], 'unknown object')} answered"
+        accuracy = f"accuracy {figures['accuracy']:.3f}" if known else "no accuracy"
+        print(f"{name:6} {accuracy} of {counted(known, 'box')}{more}, {rejected} rejected")
     print(f"figures:  {options.out / 'metrics.json'}\npictures: {options.out / 'answers.png'}")
 
 
@@ -367,8 +368,8 @@ def _refuse_unanswered(found: Mapping[str, Evaluation]) -> None:
     ((reason, result), count), *_ = Counter((row.reason or row.result, row.result) for row in rows).most_common(1)
     hint = "; stamps are expected in nanoseconds, as in the recording, and boxes in pixels of its pictures"
     raise DataError(
-        f"none of the {len(next(iter(found.values())).rows)} true boxes was answered, {count} of {len(rows)} times as: "
-        f"{reason}{hint if result in ('no_picture', 'bad_region') else ''}"
+        f"none of the {counted(len(next(iter(found.values())).rows), 'true box')} was answered, {count} of "
+        f"{counted(len(rows), 'time')} as: {reason}{hint if result in ('no_picture', 'bad_region') else ''}"
     )
 
 
@@ -376,20 +377,19 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
     """Say what makes the figures other than they seem."""
     for name, result in found.items():
         if result.unpaired:
-            words = "%s: %d of %d true pictures have none in the recording within %g s of their stamp"
-            logger.warning(words, name, result.unpaired, result.frames, window)
+            words = "%s: %d of %s none in the recording within %g s of the stamp"
+            logger.warning(words, name, result.unpaired, counted(result.frames, "true picture", "has", "have"), window)
         reasons = [row.reason for row in result.rows if row.result == "bad_region"]
         if reasons:
-            logger.warning(
-                "%s: %d of %d boxes are no regions, such as: %s", name, len(reasons), len(result.rows), reasons[0]
-            )
+            boxes = counted(len(result.rows), "box", "is no region", "are no regions")
+            logger.warning("%s: %d of %s, such as: %s", name, len(reasons), boxes, reasons[0])
         for problem, count in result.problems.most_common(3):
-            logger.warning("%s: in %d of %d pictures, %s", name, count, result.frames, problem)
+            logger.warning("%s: in %d of %s, %s", name, count, counted(result.frames, "picture"), problem)
     result = next(iter(found.values()))
     if unknown := result.unknown:
         names = sorted({row.truth for row in unknown})
-        words = "%d boxes are of no class that the model names (%s); they are left out of accuracy"
-        logger.warning(words, len(unknown), ", ".join(names[:10]))
+        words = "%s of no class that the model names (%s), and left out of accuracy"
+        logger.warning(words, counted(len(unknown), "box", "is", "are"), ", ".join(names[:10]))
     if not result.counted:
         logger.warning(
             "no box is of a class of the model: there is no accuracy; it names %s", ", ".join(result.classes)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmcl_core.errors import ConfigError
+from mmcl_core.words import counted
 from mmcl_ros.cameras import CameraTrack
 from mmcl_ros.detections import Request, read_request, stamp_of
 from mmcl_ros.health import Health, State, choose
@@ -180,8 +181,8 @@ class Intake:
             groups += self.pairer.ready(now)
         if any(group.hurried for group in groups):
             self.events["no time to wait"] = (
-                f"{self.pairer.counters.hurried} requests so far could not wait for what belongs to them: of the "
-                f"pictures {self.pairer.most}; send fewer or smaller pictures, or see why the others do not come"
+                f"{counted(self.pairer.counters.hurried, 'request')} so far could not wait for what belongs to them: "
+                f"of the pictures {self.pairer.most}; send fewer or smaller pictures, or see why the others do not come"
             )
         return [self._job(group) for group in groups]
 

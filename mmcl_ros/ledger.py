@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmcl_core.words import counted
 from mmcl_ros.frames import NAME_IT, FrameAnswer, Result
 from mmcl_ros.health import Health, Latencies, Rate, State
 from mmcl_ros.intake import REGION_STREAM, Intake
@@ -131,7 +132,7 @@ def find_problems(
         )
     if dropped:
         problems["queue full"] = (
-            f"{dropped} requests dropped since the last report: {full}, recognition is slower than the data"
+            f"{counted(dropped, 'request')} dropped since the last report: {full}, recognition is slower than the data"
         )
     return problems
 

@@ -25,6 +25,7 @@ import numpy as np
 from mmcl_core.cli import add_logging_options, command_parser, run_command, set_up_logging
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.errors import ConfigError, DataError, InputError, MmclError
+from mmcl_core.words import counted
 from mmcl_ros.bag_options import add_topic_options
 from mmcl_ros.bagfile import Bag, Topics
 from mmcl_ros.detections import Box, View, intersection, overlap, stamp_of
@@ -86,9 +87,9 @@ class Listener:
 
     def summary(self, truths: Sequence[Truth] = ()) -> str:
         """The latency, and with the truth the accuracy, in words; unknown objects as in ``evaluate_bag``."""
-        words = f"{len(self.answers)} answers"
+        words = counted(len(self.answers), "answer")
         missing = sum(truth.request.stamp not in self.answers for truth in truths)
-        words += f", none to {missing} of the {len(truths)} pictures with true boxes" if missing else ""
+        words += f", none to {missing} of the {counted(len(truths), 'picture')} with true boxes" if missing else ""
         if self.latencies:
             p50, p99 = np.percentile(list(self.latencies.values()), [50, 99]) * 1e3
             words += f"; from the last message sent to the answer received: median {p50:.1f} ms, 99 % {p99:.1f} ms"
@@ -101,8 +102,8 @@ class Listener:
                     unknown.append(said not in ("", UNKNOWN))
                 elif label:
                     right.append(said == label)
-        words += f"; {sum(right)} of {len(right)} labels right" if right else ""
-        return words + (f"; {sum(unknown)} of {len(unknown)} unknown objects answered" if unknown else "")
+        words += f"; {sum(right)} of {counted(len(right), 'label')} right" if right else ""
+        return words + (f"; {sum(unknown)} of {counted(len(unknown), 'unknown object')} answered" if unknown else "")
 
 
 def _said(answer: Any, box: Box) -> str:
@@ -314,7 +315,7 @@ def _run(options: argparse.Namespace) -> None:
             play(node, bag, requests=requests, sent=listener.sent, **offer)
         _wait_until_quiet(listener.answers, listener.sent, [truth.request.stamp for truth in truths])
     except KeyboardInterrupt:
-        print(f"stopped after the messages of {len(listener.sent)} stamps: {listener.summary()}", flush=True)
+        print(f"stopped after the messages of {counted(len(listener.sent), 'stamp')}: {listener.summary()}", flush=True)
         raise
     finally:
         executor.shutdown()

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from mmcl_core.atomic import write_text
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["CROPS", "FRAMES", "Before", "Written", "cameras_of_frames", "enter", "replace_earlier"]
 
@@ -195,11 +196,14 @@ def _remove_old(
         else:
             moved.append(place.as_posix())
     if removed:
-        logger.info("%d pictures of an earlier call for the recording %r in %s are removed", removed, name, out)
+        logger.info(
+            "%s of an earlier call for the recording %r removed from %s", counted(removed, "picture"), name, out
+        )
     if moved:
         more = f" and {len(moved) - NAMED} more" if len(moved) > NAMED else ""
-        words = "%d pictures of the recording %r lie where no call has put them, and stay: %s%s"
-        logger.warning(words, len(moved), name, ", ".join(moved[:NAMED]), more)
+        one, many = "lies where no call has put it, and stays", "lie where no call has put them, and stay"
+        pictures, lie = counted(len(moved), "picture"), one if len(moved) == 1 else many
+        logger.warning("%s of the recording %r %s: %s%s", pictures, name, lie, ", ".join(moved[:NAMED]), more)
 
 
 def _read(path: Path) -> dict[str, tuple[str, ...]]:

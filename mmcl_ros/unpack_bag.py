@@ -26,6 +26,7 @@ from mmcl_core.atomic import write_atomically
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.errors import ConfigError, DataError, InputError
 from mmcl_core.progress import progress_bar
+from mmcl_core.words import counted
 from mmcl_ros.bag_options import add_recording_options, check_window, open_bag, used_topics
 from mmcl_ros.bagfile import Bag, Frame
 from mmcl_ros.detections import Box, Request, View, box_map, camera_of
@@ -181,7 +182,7 @@ def _run(options: argparse.Namespace) -> None:
         logger.warning("left out in %d of the frames: %s", count, problem)
     if not found.frames:
         raise DataError("no frame could be read; the reasons stand above")
-    print(f"{found.frames} frames, {found.depth} with depth: {options.out}")
+    print(f"{counted(found.frames, 'frame')}, {found.depth} with depth: {options.out}")
     held = cameras_of_frames(options.out)
     cameras, several = set().union(*held.values()), len(held) > 1
     known = f" --camera {camera}" if len(cameras) == 1 and (camera := next(iter(cameras))) else ""

@@ -251,6 +251,16 @@ def test_what_has_come_into_the_place_of_a_set_costs_no_work(tmp_path):
     assert "progress.json" not in files(tmp_path / "set")
 
 
+def test_a_set_that_is_being_written_is_not_called_interrupted(tmp_path):
+    options = {"classes": CLASSES, "size": 8, "modalities": ("rgb", "depth")}
+    with PreparedWriter(tmp_path / "set", **options) as writer:
+        writer.add(sample(7))
+        writer.save({})
+        with pytest.raises(DataError, match="being written by another process"):
+            PreparedWriter(tmp_path / "set", **options)
+    assert len(PreparedSet.open(tmp_path / "set")) == 1
+
+
 def test_nothing_is_overwritten_unasked(tmp_path):
     write_set(tmp_path / "set", range(3))
     options = {"classes": CLASSES, "size": 8, "modalities": ("rgb", "depth")}

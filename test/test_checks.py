@@ -144,6 +144,14 @@ def test_no_best_weights_without_a_label_to_judge_by(tmp_path):
         check(config, prepared, ("rgb",), prepared.select("train"), prepared.select("test"), 64)
 
 
+def test_a_single_sample_is_no_set_to_train_on(tmp_path):
+    """A batch of one, which it would fill, is refused."""
+    prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
+    train, test = prepared.select("train"), prepared.select("test")
+    with pytest.raises(ConfigError, match="the training split has 1 sample; a batch takes 2 at least"):
+        check(tiny.settings(prepared.path), prepared, ("rgb",), train[:1], test, 1)
+
+
 def test_warm_up_is_measured_by_the_updates_that_there_are(tmp_path, caplog):
     prepared = PreparedSet.open(tiny.make_set(tmp_path / "set"))
     train, test = prepared.select("train"), prepared.select("test")

@@ -71,6 +71,7 @@ def test_depth_of_another_size_and_of_other_proportions(tmp_path):
         ("rgb/s_1.png", "depth", "rgb", ()),
         ("x/color_1.png", "depth", "color", ()),
         ("images/1.jpg", "depth", "images", ()),
+        ("color/1_color.png", "depth", "color", ()),
         ("1.png", "1_depth", "1", ()),
         ("rgb/rgb_1.png", "aligned", "rgb/rgb", ("--depth", "rgb/rgb=aligned")),
         ("frames/1.png", "1-z", "1", ("--depth", "=-z")),
@@ -127,7 +128,9 @@ def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path
         more = ({"bbox": [200, 200, 9, 9]}, {"category_id": 7}, {"image_id": 99}, {"bbox": [1, 2, 3]})
         content["annotations"] += [{**boxes[7], **one} for one in more] + [{"image_id": 0, "category_id": 1}]
         content["categories"].append({"id": 9})
-        content["images"].append({"id": 0, "file_name": "rgb/twice.png"})
+        content["images"].append({"id": 0, "file_name": "rgb/000000.png"})
+        content["images"].append({"id": 8, "file_name": "rgb/000008.webp"})
+        boxes.append({**boxes[7], "image_id": 8})
 
     change(source / "annotations.json", edit)
     (source / "broken.json").write_text("{")
@@ -138,6 +141,7 @@ def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path
     for words in (
         "broken.json is no JSON",
         "rgb/gone.png is in annotations.json, and no such picture in",
+        "rgb/000008.webp is in annotations.json, and is neither PNG nor JPEG",
         "rgb/000002.png is 80 x 60, and was annotated as 1280 x 60",
         "annotations[0] is left out: bbox is '10 20 30 20'",
         "annotations[6] is left out: bbox is [nan, 0, 5, 5]",
@@ -150,7 +154,7 @@ def test_what_cannot_be_used_is_named_once_and_the_rest_goes_on(source, tmp_path
         "images[4] is left out: an image of its id was there before",
     ):
         assert sum(words in reason for reason in reasons) == 1, words
-    assert made.index["skipped"]["samples"] == len(reasons) == 12
+    assert made.index["skipped"]["samples"] == len(reasons) == 13
 
 
 def test_of_several_pictures_of_a_name_none_is_said_to_be_missing(source, tmp_path):
@@ -216,6 +220,44 @@ def test_boxes_that_are_there_twice_give_one_crop(source, tmp_path, capfd):
     said = capfd.readouterr().err
     assert "annotations.json: 2 boxes are there twice" in said
     assert "person_keypoints.json: 10 boxes are there twice" in said
+
+
+def test_ids_that_are_of_several_images_or_categories_are_nobodys(source, tmp_path, capfd):
+    """As where two exports were put into one; boxes of the one picture were cut from the other, and of its classes."""
+
+    def edit(content):
+        content["images"][1]["id"] = 0
+        for entry in content["annotations"][2:4]:
+            entry["image_id"] = 0
+        content["categories"] += [{"id": 3, "name": "pan"}, {"id": 3, "name": "pot"}, {"id": 2, "name": "mug"}]
+        content["annotations"][4]["category_id"] = 3
+
+    change(source / "annotations.json", edit)
+    made = prepare(source, tmp_path / "out")
+    assert list(made.keys) == ["rgb/000002.png/000-mug", "rgb/000003.png/000-cup", "rgb/000003.png/001-mug"]
+    said = capfd.readouterr().err
+    assert "images[1] is left out: its id 0 is that of another image, too" in said
+    assert "categories[3] is left out: its id 3 is that of another category, too" in said
+    assert "annotations[0] is left out: its image_id 0 is listed several times; which is meant is not clear" in said
+    assert "annotations[4] is left out: its category_id 3 is listed several times" in said
+
+
+def test_boxes_of_another_size_of_the_picture_are_left_out(source, tmp_path):
+    """As where annotations from before the pictures were made smaller are still there; the first may not state it."""
+    small = [(1, [0, 0, 20, 20])]
+    write_json(source / "before.json", ["rgb/000000.png", "rgb/000001.png"], boxes=small)
+    change(source / "before.json", lambda content: [one.update(width=4 * WIDTH) for one in content["images"]])
+    change(source / "annotations.json", lambda content: content["images"][1].update(width=0))
+    write_json(source / "more.json", ["rgb/000002.png"], boxes=small)
+    made = prepare(source, tmp_path / "out")
+    assert [key.partition("/")[2] for key in made.keys if "rgb/000003" not in key] == [
+        "000000.png/000-cup", "000000.png/001-mug",
+        "000002.png/000-cup", "000002.png/001-mug", "000002.png/002-cup",
+    ]  # fmt: skip
+    told = "was annotated as 80 x 60 and as 320 x 60; the second, in before.json, is left out"
+    reasons = skipped(made)
+    assert reasons["rgb/000000.png"] == told
+    assert "is 80 x 60, and was annotated as 320 x 60: was it resized?" in reasons["rgb/000001.png"]
 
 
 def test_boxes_are_cut_at_the_border_of_the_picture(source, tmp_path):

@@ -46,7 +46,7 @@ def test_pictures_found_by_name_are_no_other_entrys(tmp_path, capfd):
     assert {key.rpartition("/")[0] for key in made.keys} == {"kitchen/0001.png", "pictures/0003.png"}
     assert len(made) == 4
     assert set(skipped(made)) == {"office/0001.png", "a/0002.png", "b/0002.png"}
-    assert "1 pictures are not where they are said to be" in capfd.readouterr().err
+    assert "1 picture is not where it is said to be" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,55 @@ def test_pictures_are_found_as_tools_name_them(tmp_path, monkeypatch, file, plac
     assert prepare(".", tmp_path / "out", "--annotations", file).sources[0] == place
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("rgb/kitchen one.png", "rgb/kitchen%20one.png"),
+        ("rgb/k\u00fcche.png", "https://bucket.s3.amazonaws.com/frames/k%C3%BCche.png?X-Amz-Expires=3600&sig=a/b"),
+        ("rgb/1a2b3c4d-k\u00fcche.png", "/data/upload/1/1a2b3c4d-k%C3%BCche.png"),
+        ("rgb/k\u00fcche.png", "/data/upload/1/1a2b3c4d-k%C3%BCche.png"),
+        ("rgb/100%25.png", "rgb/100%25.png"),
+    ],
+)
+def test_pictures_are_found_by_their_addresses(tmp_path, place, name):
+    write_frame(tmp_path / "in", place)
+    write_json(tmp_path / "in" / "a.json", [name])
+    made = prepare(tmp_path / "in", tmp_path / "out")
+    assert set(made.sources) == {place}
+    assert has(made, "depth").all()
+
+
+def test_names_of_one_address_in_two_folders_are_told_apart_by_their_paths(tmp_path):
+    for place in ("rgb/a b.png", "more/rgb/a b.png"):
+        write_frame(tmp_path / "in", place)
+    write_json(tmp_path / "in" / "a.json", ["rgb/a%20b.png", "more/rgb/a%20b.png"])
+    assert set(prepare(tmp_path / "in", tmp_path / "out").sources) == {"rgb/a b.png", "more/rgb/a b.png"}
+
+
+def test_numbers_that_are_texts(source, tmp_path):
+    """As tools without types write them: ids in one list and not in the other, sizes, boxes and marks of a crowd."""
+
+    def edit(content):
+        for entry in (*content["images"], *content["categories"]):
+            entry["id"] = str(entry["id"])
+        content["images"][0].update(width=f"{WIDTH}.0", height=str(HEIGHT))
+        for n, entry in enumerate(content["annotations"]):
+            entry.update(bbox=[str(edge) for edge in entry["bbox"]], iscrowd=str(int(n > 5)))
+
+    plain = prepare(source, tmp_path / "plain")
+    change(source / "annotations.json", edit)
+    made = prepare(source, tmp_path / "out")
+    assert list(made.keys) == list(plain.keys[:6])
+    assert made.labels.tolist() == plain.labels[:6].tolist()
+
+
+@pytest.mark.parametrize("size", [(WIDTH, None), (-1, -1), (0, 0)])
+def test_sizes_that_are_not_known(source, tmp_path, size):
+    stated = {"width": size[0], "height": size[1]}
+    change(source / "annotations.json", lambda content: [one.update(stated) for one in content["images"]])
+    assert len(prepare(source, tmp_path / "out")) == 8
+
+
 def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
     def edit(content):
         for entry in content["annotations"]:
@@ -79,7 +128,10 @@ def test_what_cvat_calls_a_crowd(source, tmp_path, capfd):
     change(source / "annotations.json", lambda content: content["annotations"][1].update(iscrowd=0))
     capfd.readouterr()
     assert len(prepare(source, tmp_path / "some")) == 1
-    assert "7 boxes mark crowds" in capfd.readouterr().err
+    assert "7 boxes mark crowds (iscrowd) and are left out" in capfd.readouterr().err
+    change(source / "annotations.json", lambda content: [one.update(iscrowd=0) for one in content["annotations"][:-1]])
+    prepare(source, tmp_path / "most")
+    assert "1 box marks a crowd (iscrowd) and is left out" in capfd.readouterr().err
 
 
 def test_objects_painted_in_cvat_count_beside_boxes_drawn_there(source, tmp_path):

@@ -139,7 +139,7 @@ def test_pictures_of_a_number_alone_are_one_scene_of_their_folder_which_is_said(
     split = ("--split", "train=0.5,test=0.5")
     made = prepare(tmp_path / "in", tmp_path / "out", *split, "--keep-groups")
     assert set(made.splits) == {"train"}
-    assert f"4 pictures are 1 scenes, such as {scene!r}; if that is wrong, --group-pattern" in capfd.readouterr().err
+    assert f"4 pictures are 1 scene, such as {scene!r}; if that is wrong, --group-pattern" in capfd.readouterr().err
     made = prepare(tmp_path / "in", tmp_path / "frames", *split)
     assert set(made.splits) == {"train", "test"}
     assert f"(such as those of {scene})" in capfd.readouterr().err

@@ -304,7 +304,7 @@ def test_points_without_a_place_in_their_picture_are_told_and_seen(library, plac
     text = "mtllib m.mtl\n" + quads(("A", ((0, 0), (1, 1))), ("A", ((0, 0), (place, 1))))
     (library / "a.obj").write_text(text)
     mesh = load_mesh(library / "a.obj")
-    assert mesh.remarks == ("2 points of A have no place in its picture (uv): they show its middle",)
+    assert mesh.remarks == ("A has no place in its picture (uv) for 2 points: its middle is shown",)
     assert {RED, BLUE} <= plain_colours(mesh)
 
 

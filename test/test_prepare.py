@@ -197,3 +197,12 @@ def test_a_changed_source_does_not_go_on(crops, tmp_path, monkeypatch, capfd, ch
         write_crop(crops / ("test/can" if change == "one more of those done" else "train/mug"), "0002_0000065")
     assert "the source or the options have changed" in failure(capfd, *words(crops, tmp_path / "set", "--resume"))
     assert not (tmp_path / "set").exists()
+
+
+def test_no_more_samples_than_were_asked_for_on_going_on(crops, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        assert main(words(crops, tmp_path / "set")) == 130
+    told = "set.partial holds 4 samples already, and --limit is 2; give a greater one, or none, to go on"
+    assert told in failure(capfd, *words(crops, tmp_path / "set", "--resume", "--limit", "2"))
+    assert len(run(crops, tmp_path / "set", "--resume", "--limit", "5")[1]) == 5

@@ -183,9 +183,8 @@ def test_pictures_that_look_like_another_of_a_sample_are_told_and_are_faults(tmp
     (tmp_path / "crops" / "label" / "label_3.png").write_bytes(own)
     assert len(run(tmp_path / "crops", tmp_path / "set")[1]) == 10
     warning = (
-        "4 pictures without a suffix that is known are read as the colour of samples of their own and seem to be no "
-        "such thing: mug/0_depth_vis.png is read as the colour of a sample of its own, and by its name it belongs to "
-        "mug/0; move"
+        "4 pictures are read as colour for want of a suffix that is known, and likely no such thing: "
+        "mug/0_depth_vis.png is read as the colour of a sample of its own, and by its name it belongs to mug/0; move"
     )
     assert warning in capfd.readouterr().err
     assert main(["folder", "--source", str(tmp_path / "crops"), "--check", "--workers", "1"]) == 2

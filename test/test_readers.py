@@ -133,7 +133,7 @@ def test_a_whole_set_passes_its_check_and_loses_what_is_damaged(kind, tmp_path, 
     assert capfd.readouterr().err.count(f"skipped {kind[0].damage}: ") == 1
     assert command(kind, source, "--check", "--workers", "1") == 2
     error = capfd.readouterr().err
-    assert f"1 bad files or samples, the first: {kind[0].damage}" in error
+    assert f"1 bad file or sample, the first: {kind[0].damage}" in error
 
 
 def test_any_number_of_workers_gives_the_same_files(kind, tmp_path):

@@ -143,7 +143,7 @@ def test_the_command_says_what_makes_figures_other_than_they_seem(recording, tmp
         writer.writerows(rows)
     assert main([*command(bag, shifted, model, tmp_path / "out"), "--modality", "rgb"]) == 0
     told = [line.partition(" WARNING ")[2] for line in capsys.readouterr().err.splitlines()]
-    assert "rgb: 15 of 20 true pictures have none in the recording within 0.02 s of their stamp" in told
+    assert "rgb: 15 of 20 true pictures have none in the recording within 0.02 s of the stamp" in told
     (problem,) = [line for line in told if line.startswith("rgb: in 4 of 20 pictures, rgb: boxes are of a 200 x 100")]
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["rgb"]
     assert figures["problems"] == {problem.removeprefix("rgb: in 4 of 20 pictures, "): 4}

@@ -197,7 +197,7 @@ def test_a_recording_of_unknown_objects_alone_has_no_accuracy(recording, tmp_pat
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["rgb"]
     assert (figures["accuracy"], figures["unknown"], figures["unknown_answered"]) == (None, 40, 40)
     told = capsys.readouterr()
-    assert "(my bright, my dark, my middle); they are left out of accuracy" in told.err
+    assert "(my bright, my dark, my middle), and left out of accuracy" in told.err
     assert "there is no accuracy; it names dark, middle, bright" in told.err
     assert "no accuracy of 0 boxes, 40 of 40 unknown objects answered" in told.out
 
@@ -209,7 +209,7 @@ def test_the_command_names_unknown_objects_and_how_many_were_answered(recording,
     assert main([*command(bag, other, tiny_model(tmp_path / "run"), tmp_path / "out"), "--modality", "rgb"]) == 0
     told = capsys.readouterr()
     count = sum(make_view(n).labels.count("dark") for n in range(20))
-    assert f"{count} boxes are of no class that the model names (gloomy); they are left out" in told.err
+    assert f"{count} boxes are of no class that the model names (gloomy), and left out" in told.err
     assert f"of {40 - count} boxes, {count} of {count} unknown objects answered, 0 rejected" in told.out
     arguments = command(bag, other, tmp_path / "run", tmp_path / "out")
     assert main([*arguments, "--modality", "rgb", "--min-score", "1"]) == 0
@@ -229,9 +229,9 @@ def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path, 
     write(tmp_path / "out", run((bag, blank), ["rgb"]), {})
     arguments = command(bag, blank, tiny_model(tmp_path / "run"), tmp_path / "out")
     assert main([*arguments, "--modality", "rgb"]) == 0
-    assert f"of {40 - count} boxes, {count} more have no label, 0 rejected" in capsys.readouterr().out
+    assert f"of {40 - count} boxes, {count} more without a label, 0 rejected" in capsys.readouterr().out
     assert main([*arguments, "--modality", "rgb", "--min-score", "1"]) == 0
-    words = f"of {40 - count} boxes, {count} more have no label, {40 - count} rejected"
+    words = f"of {40 - count} boxes, {count} more without a label, {40 - count} rejected"
     assert words in capsys.readouterr().out, "rejected are those that accuracy is of"
     for label in ("middle", "bright"):
         blank.write_text(blank.read_text().replace(f",{label},", ",,"))

@@ -61,7 +61,7 @@ def test_a_wider_window_takes_pictures_of_other_stamps_and_a_split_may_be_a_year
     (tmp_path / "late.csv").write_text("\n".join(lines), encoding="utf-8")
     command(bag, tmp_path / "late.csv", tmp_path / "out", "--window", "0.04", "--split", "2021")
     assert len(list(tmp_path.glob("out/2021/*/*_rgb.png"))) == 38
-    assert "in 1 pictures, rgb: boxes are of a 200 x 100 picture" in capsys.readouterr().err
+    assert "in 1 picture, rgb: boxes are of a 200 x 100 picture" in capsys.readouterr().err
 
 
 def test_crops_of_an_unknown_camera_have_none(tmp_path):

@@ -323,7 +323,8 @@ def test_pictures_of_other_hands_stay_where_no_call_was_before(recording, tmp_pa
     for _ in range(2):
         command(bag, table, tmp_path / "own")
         assert own.read_bytes() == b"mine"
-        assert "and stay: dark/bag_000_rgb.png" in capsys.readouterr().err
+        words = "1 picture of the recording 'bag' lies where no call has put it, and stays: dark/bag_000_rgb.png"
+        assert words in capsys.readouterr().err
 
 
 def test_what_a_stopped_call_has_written_is_replaced(recording, tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ def test_why_requests_were_dropped_is_said():
     assert (len(worker._jobs), worker._overtaken) == (3, 1)
     words = find_problems(robot.intake, {}, 1, full=worker.full)["queue full"]
     assert words == (
-        "1 requests dropped since the last report: the queue holds 0.75 GB of pictures, the most there may be, "
+        "1 request dropped since the last report: the queue holds 0.75 GB of pictures, the most there may be, "
         "recognition is slower than the data"
     )
 
@@ -271,7 +271,7 @@ def test_regions_that_wait_are_answered_before_their_picture_is_let_go_of():
     assert found == [("rgb",)]
     assert robot.jobs[0].header.stamp.sec == 100
     words = robot.intake.events["no time to wait"]
-    assert words.startswith("1 requests so far could not wait for what belongs to them: of the pictures no more than")
+    assert words.startswith("1 request so far could not wait for what belongs to them: of the pictures no more than")
     robot.detect()
     robot.send("depth")
     robot.send("rgb")

@@ -82,9 +82,9 @@ def test_unknown_objects_count_apart_from_the_labels_that_are_right(tmp_path):
         for (x, y, w, h), label in zip(BOXES, ("unknown", "bright"), strict=True)
     ]
     listener.answers[truths[0].request.stamp] = SimpleNamespace(recognitions=said, width=160, height=120)
-    assert listener.summary(truths).endswith("; 0 of 1 labels right; 0 of 1 unknown objects answered")
+    assert listener.summary(truths).endswith("; 0 of 1 label right; 0 of 1 unknown object answered")
     listener.learn(SimpleNamespace(labels=list(CLASSES)))
-    assert listener.summary(truths).endswith("1 answers; 1 of 2 unknown objects answered")
+    assert listener.summary(truths).endswith("1 answer; 1 of 2 unknown objects answered")
 
 
 def test_a_last_answer_that_was_waited_for_is_heard():
@@ -116,7 +116,7 @@ def test_pictures_that_were_not_answered_are_counted(tmp_path):
     truths = read_truth(make_recording(tmp_path)[1])
     listener = Listener()
     listener.answers[truths[0].request.stamp] = SimpleNamespace(recognitions=[], width=160, height=120)
-    words = "1 answers, none to 19 of the 20 pictures with true boxes; 0 of 40 labels right"
+    words = "1 answer, none to 19 of the 20 pictures with true boxes; 0 of 40 labels right"
     assert listener.summary(truths) == words
 
 

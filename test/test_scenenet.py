@@ -109,7 +109,7 @@ def test_trajectories_are_read_one_by_one(source, monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda data: data[:-7], "after 1 trajectories: it ends 7 bytes too early"),
+        (lambda data: data[:-7], "after 1 trajectory: it ends 7 bytes too early"),
         (lambda data: data + b"\x12\x00", "after 2 trajectories: the byte 12"),
         (lambda data: data + b"\x0a\x80", "after 2 trajectories: it ends in the midst of a length"),
         (lambda data: data + b"\x0a\x02\x12\x09", "after 2 trajectories"),
@@ -206,7 +206,7 @@ def test_bad_files_are_named_skipped_and_counted(source, tmp_path, capsys):
     assert "no such folder" in reasons["train/0/6"]
     assert "2 bytes too early" in reasons["scenenet_rgbd_val.pb"]
     captured = capsys.readouterr()
-    assert "train/2 is not there, with 1 trajectories" in captured.err
+    assert "train/2 is not there; trajectories of it in the protobuf files: 1\n" in captured.err
     check = ["scenenet", "--source", str(source), "--check", "--workers", "1", "--every-frame", "1"]
     assert main(check) == 2
     assert "6 bad files or samples, the first: train/0/6" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from torch import Tensor
 from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.splits import shuffled, spread_repeats
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["Batch", "BatchSource", "ReadAhead"]
 
@@ -119,7 +120,9 @@ class BatchSource:
         self._epoch = np.repeat(np.arange(len(self._indices)), 1 if times is None else times)
         self.steps_per_epoch = len(self._epoch) // batch if drop_last else math.ceil(len(self._epoch) / batch)
         if drop_last and not self.steps_per_epoch:
-            raise DataError(f"{len(self._epoch)} samples of {prepared.path} do not fill one batch of {batch}")
+            raise DataError(
+                f"{counted(len(self._epoch), 'sample')} of {prepared.path} do not fill one batch of {batch}"
+            )
         columns = [prepared.modalities.index(name) for name in self.modalities]
         self._host: dict[str, npt.NDArray[Any]] = {
             "labels": own,

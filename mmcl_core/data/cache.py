@@ -37,6 +37,7 @@ from mmcl_core.crops import UNKNOWN
 from mmcl_core.data.class_names import warn_of_like_names
 from mmcl_core.data.writer import COLUMNS, FORMAT_VERSION, INDEX, PreparedWriter, Sample, index_checksum
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["FORMAT_VERSION", "INDEX", "PreparedSet", "PreparedWriter", "Sample", "merge_sets"]
 
@@ -337,5 +338,5 @@ def _read_samples(path: Path, samples: int) -> npt.NDArray[np.object_]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     if not rows or tuple(rows[0]) != COLUMNS or len(rows) != samples + 1:
-        raise DataError(f"{path}: {samples} rows of {', '.join(COLUMNS)} expected, found {len(rows) - 1}")
+        raise DataError(f"{path}: {counted(samples, 'row')} of {', '.join(COLUMNS)} expected, found {len(rows) - 1}")
     return np.array(rows[1:], dtype=object)

@@ -17,11 +17,12 @@ name alone. JSON files are splits if they are named so, by their folder (``train
 (``annotations/instances_train.json``); ``valid`` means ``val``. Where all name the same split, ``--split`` overrules.
 
 ``--depth OLD=NEW`` tells where depth lies: at the path of the colour picture with OLD, where it comes last (or before,
-if there is nothing), replaced by NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out. Without the option,
-the one of ``rgb=depth``, ``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and ``=_depth`` is taken
-that finds depth for most frames. A frame without depth gives crops of colour alone. Label Studio puts eight hex digits
-before the names of uploaded pictures, Roboflow ``.rf.`` and more behind them; pictures and depth that still have their
-names from before are found, too. (Have Roboflow export pictures as they are: depth is not resized or cut with them.)
+or everywhere, if there is nothing), replaced by NEW, ending in .png; ``=NEW`` appends; ``none`` leaves depth out.
+Without the option, the one of ``rgb=depth``, ``color=depth``, ``colour=depth``, ``images=depth``, ``image=depth`` and
+``=_depth`` is taken that finds depth for most frames. A frame without depth gives crops of colour alone. Label Studio
+puts eight hex digits before the names of uploaded pictures, Roboflow ``.rf.`` and more behind them; pictures and depth
+that still have their names from before are found, too. (Have Roboflow export pictures as they are: depth is not resized
+or cut with them.)
 
 Crops are cut as the recognizer node cuts them: a square of 1.2 times the longer side of what the picture shows of the
 box, filled with the surroundings. The category ``unlabelled`` holds boxes without a label. The group of a crop is its
@@ -54,6 +55,7 @@ from mmcl_core.data.sources import Plan, Skip, given_options
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["DATA_SET", "Coco", "Frame"]
 
@@ -197,7 +199,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
         images = {"rgb": read_rgb(reader.source / frame.key)}
         size = images["rgb"].shape[1::-1]
         turned = size == frame.size[::-1]
-        if any(frame.size) and size != frame.size and not (turned and frame.stored):
+        if min(frame.size) > 0 and size != frame.size and not (turned and frame.stored):
             wide, high = frame.size
             doubt = "does its EXIF orientation turn it? Then save it upright" if turned else "was it resized?"
             raise DataError(f"is {size[0]} x {size[1]}, and was annotated as {wide} x {high}: {doubt}")
@@ -257,14 +259,27 @@ def _list_frames(
             if frame.split != splits[path]:
                 skips.append(Skip(place, f"is in the splits {frame.split} and {splits[path]}; the second is left out"))
                 continue
+            if min(frame.size) <= 0:
+                frame.size, frame.stored = new_one.size, new_one.stored
+            if not _of_one_size(frame, new_one):
+                both = " and as ".join(f"{wide} x {high}" for wide, high in (frame.size, new_one.size))
+                skips.append(Skip(place, f"was annotated as {both}; the second, in {path.name}, is left out"))
+                continue
             boxes = [(numbers.get(name, -1), box) for name, box in picture.boxes]
             known = set(frame.boxes)
             new = [box for box in dict.fromkeys(boxes) if box not in known]
             twice += len(boxes) - len(new)
             frame.boxes += new
         if twice:
-            logger.warning("%s: %d boxes are there twice, or in a file before; one of each is taken", path, twice)
+            number = counted(twice, "box", "is", "are")
+            logger.warning("%s: %s there twice, or in a file before; one of each is taken", path, number)
     return sorted(frames.values(), key=lambda frame: f"{frame.key}/")
+
+
+def _of_one_size(one: Frame, other: Frame) -> bool:
+    """Whether two entries for a picture may hold boxes of the same pixels, as far as they state its size."""
+    turned = (one.stored or other.stored) and one.size == other.size[::-1]
+    return one.size == other.size or turned or min(other.size) <= 0
 
 
 def _named_splits(source: Path, paths: Sequence[Path]) -> dict[Path, str]:
@@ -304,8 +319,8 @@ def _draw_splits(
     warn_of_torn(members, len(shares))
     if scenes and len(shares) > 1 and (len(units) < len(shares) or len(units) > 0.9 * len(frames) > 9):
         logger.warning(
-            "--keep-groups: %d pictures are %d scenes, such as %r; if that is wrong, --group-pattern tells them apart",
-            len(frames), len(units), frames[0].scene or ".",
+            "--keep-groups: %s %s, such as %r; if that is wrong, --group-pattern tells them apart",
+            counted(len(frames), "picture", "is", "are"), counted(len(units), "scene"), frames[0].scene or ".",
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from mmcl_core.data.sources import Skip, place_in, show_folder, visible
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["Annotations", "Box", "Picture", "find_annotations", "read_annotations"]
 
@@ -120,30 +122,40 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
         raise DataError(f"{path} is no COCO JSON: lists {', '.join(kinds)} are expected in it")
     pictures: dict[Any, Picture] = {}
     names: dict[Any, str] = {}
+    several: dict[str, set[Any]] = {"image_id": set(), "category_id": set()}  # ids that name several things
     faults: list[Skip] = []
     crowds, crowd = 0, _crowds_to_skip(content["annotations"])
 
     def add_category(entry: Any) -> None:
-        names[entry["id"]] = _text(entry["name"])
+        name = _text(entry["name"])
+        if names.setdefault(_number(entry["id"]), name) != name:
+            several["category_id"].add(_number(entry["id"]))
+            raise ValueError(f"its id {entry['id']!r} is that of another category, too")
 
     def add_image(entry: Any) -> None:
-        if entry["id"] in pictures:
+        size = (int(float(entry.get("width") or 0)), int(float(entry.get("height") or 0)))
+        picture = Picture(_text(entry["file_name"]), size)
+        if (first := pictures.setdefault(_number(entry["id"]), picture)) is not picture:
+            if first.file != picture.file:
+                several["image_id"].add(_number(entry["id"]))
+                raise ValueError(f"its id {entry['id']!r} is that of another image, too")
             raise ValueError("an image of its id was there before")
-        size = (int(entry.get("width") or 0), int(entry.get("height") or 0))
-        pictures[entry["id"]] = Picture(_text(entry["file_name"]), size)
 
     def add_box(entry: Any) -> None:
-        for key, known in (("image_id", pictures), ("category_id", names)):
-            if entry[key] not in known:
+        image, category = _number(entry["image_id"]), _number(entry["category_id"])
+        for key, value, known in (("image_id", image, pictures), ("category_id", category, names)):
+            if value not in known:
                 raise ValueError(f"its {key} {entry[key]!r} is not listed")
-        if crowd and entry.get("iscrowd") and not _by_cvat(entry.get("attributes")):
+            if value in several[key]:
+                raise ValueError(f"its {key} {entry[key]!r} is listed several times; which is meant is not clear")
+        if crowd and _marked(entry) and not _by_cvat(entry.get("attributes")):
             nonlocal crowds
             crowds += 1
             return
         box = _box(entry["bbox"])
         if not entry.get("segmentation"):  # else it is around a mask, turned as it is: CVAT's ellipses
             box = _turned(box, entry.get("attributes"))
-        pictures[entry["image_id"]].boxes.append((names[entry["category_id"]], box))
+        pictures[image].boxes.append((names[category], box))
 
     for kind, add in (("categories", add_category), ("images", add_image), ("annotations", add_box)):
         for row, entry in enumerate(content[kind]):
@@ -155,9 +167,9 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
                 faults.append(Skip(path.name, f"{kind}[{row}] is left out: {error}"))
     if crowds:
         logger.warning(
-            "%s: %d boxes mark crowds (iscrowd) and are left out; set it to 0 for those of a single object",
+            "%s: %s left out; set it to 0 for those of a single object",
             path,
-            crowds,
+            counted(crowds, "box", "marks a crowd (iscrowd) and is", "mark crowds (iscrowd) and are"),
         )
     about = content.get("info")
     stored = isinstance(about, dict) and about.get("contributor") == "Label Studio"
@@ -166,12 +178,22 @@ def _parse(path: Path, content: Any, checksum: str) -> Annotations:
 
 def _crowds_to_skip(entries: list[Any]) -> bool:
     """Whether ``iscrowd`` means what COCO means by it: not where all entries have it."""
-    return any(isinstance(entry, dict) and not entry.get("iscrowd") for entry in entries)
+    return any(isinstance(entry, dict) and not _marked(entry) for entry in entries)
+
+
+def _marked(entry: Any) -> bool:
+    """Whether an entry is marked as a crowd; some tools write numbers as texts."""
+    return bool(_number(entry.get("iscrowd")))
 
 
 def _by_cvat(attributes: Any) -> bool:
     """Whether an entry is one of CVAT, which sets ``iscrowd`` for every object that was painted with a brush."""
     return isinstance(attributes, dict) and "occluded" in attributes and not attributes.get("is_crowd")
+
+
+def _number(value: Any) -> Any:
+    """An id, as a number where it is the text of one: tools differ in it, and some lists of a file from others."""
+    return int(value) if isinstance(value, str) and re.fullmatch("0|[1-9][0-9]{0,17}", value) else value
 
 
 def _text(value: Any) -> str:

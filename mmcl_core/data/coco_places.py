@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -12,8 +13,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from mmcl_core.data.folder_names import why_unread
 from mmcl_core.data.pictures import is_metric_png, is_picture
 from mmcl_core.errors import ConfigError
+from mmcl_core.words import counted
 
 __all__ = ["NO_DEPTH", "SCENE", "Places", "find_depth", "scene_of"]
 
@@ -54,17 +57,19 @@ class Places:
         places = [self._by_path(annotations, name) for annotations, name in wanted]
         lost = {name for (_, name), place in zip(wanted, places, strict=True) if not place}
         found: dict[str, str] = {}
-        for short in (_file_name, _uploaded_name):
+        for short in (_file_name, _uploaded_name, _addressed_name, _addressed_upload):
             taken, rivals = {*places, *found.values()}, Counter(map(short, lost))
             left = [name for name in lost if not found.get(name) and rivals[short(name)] == 1]
             found |= {name: self._by_file_name(short(name), taken) for name in left}
         if named := [f"{name} in {place}" for name, place in found.items() if place]:
-            logger.warning("%d pictures are not where they are said to be, and found by name: %s", len(named), named[0])
+            number = counted(len(named), "picture", "is not where it is", "are not where they are")
+            logger.warning("%s said to be, and found by name: %s", number, named[0])
         return [place or found.get(name, "") for (_, name), place in zip(wanted, places, strict=True)]
 
     def _by_path(self, annotations: Path, name: str) -> str:
-        for folder in self._folders(annotations):
-            place = os.path.normpath(folder / name.replace("\\", "/"))
+        names = dict.fromkeys((name, unquote(name)))  # some tools write paths as addresses
+        for folder, one in itertools.product(self._folders(annotations), names):
+            place = os.path.normpath(folder / one.replace("\\", "/"))
             if Path(place).is_relative_to(self._source) and is_picture(Path(place)):
                 return Path(place).relative_to(self._source).as_posix()
         return ""
@@ -73,7 +78,8 @@ class Places:
         """What keeps a picture from being found, by the path that names it."""
         same = self._of_colour(_file_name(name))
         if not same:
-            return f"no such picture in {self._source.resolve()}"
+            other = why_unread(self._source / _addressed_name(name))  # it may be there
+            return other or f"no such picture in {self._source.resolve()}"
         return f"not there: which picture of its name is meant, such as {same[0]}, is not clear; put paths in file_name"
 
     def _by_file_name(self, name: str, taken: Collection[str]) -> str:
@@ -119,6 +125,15 @@ def _composed(name: str) -> str:
 def _uploaded_name(name: str) -> str:
     """The name of the file that was uploaded to Label Studio or Roboflow."""
     return _uploaded(_file_name(name))
+
+
+def _addressed_name(name: str) -> str:
+    """The name of a file of which there is the address."""
+    return _file_name(unquote(name.partition("?")[0]))
+
+
+def _addressed_upload(name: str) -> str:
+    return _uploaded(_addressed_name(name))
 
 
 def _uploaded(place: str) -> str:
@@ -186,11 +201,13 @@ def _existing(source: Path, places: Sequence[str]) -> str:
 
 
 def _depth_places(place: str, rule: str) -> list[str]:
-    """Where the depth of a colour file may lie: OLD replaced where it comes last, then where it comes before that."""
+    """Where the depth of a colour file may lie: OLD replaced where it comes last, then before that, then everywhere."""
     old, _, new = rule.partition("=")
     stem = place.removesuffix(PurePosixPath(place).suffix)
     cuts = [match.start() for match in re.finditer(re.escape(old), stem)][::-1] if old else [len(stem)]
-    return [depth for cut in cuts if (depth := f"{stem[:cut]}{new}{stem[cut + len(old) :]}.png") != place]
+    stems = [f"{stem[:cut]}{new}{stem[cut + len(old) :]}" for cut in cuts]
+    stems += [stem.replace(old, new)] if len(cuts) > 1 else []
+    return [depth for one in stems if (depth := f"{one}.png") != place]
 
 
 def _why(place: str, rule: str) -> str:

@@ -63,6 +63,7 @@ from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.words import counted
 
 __all__ = ["CLASSES", "DATA_SET", "FallingThings", "Frame", "split_scenes"]
 
@@ -265,7 +266,9 @@ def split_scenes(scenes: Iterable[str], val: str, test: str, seed: int) -> dict[
                 raise ConfigError(f"--{split}-scenes {asked!r}: {name!r} {state}")
             splits[name] = split
     if "train" not in splits.values():
-        raise ConfigError(f"--val-scenes {val} and --test-scenes {test} leave none of {len(splits)} scenes to train on")
+        raise ConfigError(
+            f"--val-scenes {val} and --test-scenes {test} leave none of {counted(len(splits), 'scene')} to train on"
+        )
     return splits
 
 

@@ -114,7 +114,7 @@ def refuse_to_write(out: Path, overwrite: bool, resume: bool) -> None:
     Raises:
         DataError: ``out`` is a file, a mount point, the current folder, or holds something that is not to be replaced;
             the place beside it where a set goes that is replaced is taken; there is a part, and it is neither to be
-            replaced nor gone on with; what is to be gone on with is finished.
+            replaced nor gone on with, or another process is writing it; what is to be gone on with is finished.
     """
     partial = partial_of(out)
     if resume and not overwrite and not partial.exists() and (out / INDEX).is_file() and _is_of_a_set(out / INDEX):
@@ -124,6 +124,7 @@ def refuse_to_write(out: Path, overwrite: bool, resume: bool) -> None:
         )
     _refuse_to_replace(out, overwrite)
     if (partial / PROGRESS).is_file() and not (overwrite or resume):
+        os.close(lock_folder(partial))  # a command that is at work is not taken for one that was interrupted
         raise DataError(
             f"{partial} holds what an interrupted command made; go on with --resume, or begin anew with --overwrite"
         )

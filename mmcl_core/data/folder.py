@@ -61,6 +61,7 @@ from mmcl_core.data.splits import shuffled
 from mmcl_core.data.twins import warn_of_twins
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["DATA_SET", "UNLABELLED_NAMES", "Folder"]
 
@@ -340,7 +341,8 @@ def _add_cameras(path: Path, crops: list[Crop]) -> None:
         crop.camera = cameras.get(name)
         used.add(name)
     if unused := [name for name in cameras if name not in used]:
-        logger.warning("%s: %d of %d keys name no crop, such as %s", path, len(unused), len(cameras), unused[0])
+        keys = counted(len(cameras), "key", "names", "name")
+        logger.warning("%s: %d of %s no crop, such as %s", path, len(unused), keys, unused[0])
 
 
 def _cameras(path: Path, lines: list[str]) -> dict[str, Camera]:

@@ -12,6 +12,7 @@ from mmcl_core.data.class_names import warn_of_like_names, warn_of_unknown
 from mmcl_core.data.pictures import is_picture
 from mmcl_core.data.sources import Skip, place_in, show_folder, visible
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.words import counted
 
 __all__ = [
     "check_folder_names",
@@ -135,9 +136,9 @@ def warn_of_strays(samples: Mapping[str, Mapping[str, str]]) -> list[Skip]:
             sure += strays[-1:] if beside else []  # a name alone may mean something else
     if strays:
         logger.warning(
-            "%d pictures without a suffix that is known are read as the colour of samples of their own and seem to be "
-            "no such thing: %s %s; move them away, or name them <key>_rgb, <key>_depth or <key>_mask",
-            len(strays), strays[0].name, strays[0].reason,
+            "%s read as colour for want of a suffix that is known, and likely no such thing: %s %s; move such away, or "
+            "name them <key>_rgb, <key>_depth or <key>_mask",
+            counted(len(strays), "picture", "is", "are"), strays[0].name, strays[0].reason,
         )  # fmt: skip
     return sure
 

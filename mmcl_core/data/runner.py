@@ -26,6 +26,7 @@ from mmcl_core.data.workers import in_order, start_worker
 from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 from mmcl_core.progress import progress_bar
+from mmcl_core.words import counted
 
 __all__ = ["SAVE_EVERY_S", "Findings", "check_plan", "make_samples", "write_plan"]
 
@@ -157,6 +158,11 @@ def _fill(
     tasks, done, saved = shard_tasks(plan, shard), 0, time.monotonic()
     listed, seen = _Seen(plan.tasks if isinstance(plan.tasks, Sequence) else ()), _Seen()
     if writer.saved:
+        if limit is not None and len(writer) > limit:
+            raise DataError(
+                f"{writer.out}.partial holds {counted(len(writer), 'sample')} already, and --limit is {limit}; give a "
+                "greater one, or none, to go on, or --overwrite to begin anew"
+            )
         done = _go_on(plan, tasks, writer, shard, listed, seen)
     else:
         for skip in plan.skipped if shard[0] == 0 else ():
@@ -205,7 +211,7 @@ def _go_on(
         )
     for key, split, label in writer.rows():
         plan.keep(Sample({}, label, split, key))
-    logger.info("going on after %d tasks with %d samples", done, len(writer))
+    logger.info("going on after %s with %s", counted(int(done), "task"), counted(len(writer), "sample"))
     return int(done)
 
 

@@ -328,7 +328,7 @@ def _find_trajectories(
         except DataError as error:
             skips.append(Skip(file.name, str(error)))
     for top, count in sorted(gone.items()):
-        logger.warning("%s/%s is not there, with %d trajectories of the protobuf files", split, top, count)
+        logger.warning("%s/%s is not there; trajectories of it in the protobuf files: %d", split, top, count)
     published[f"trajectories of {split}"] = (there, len(named))
     return [found[key] for key in sorted(found)]
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mmcl_core.data.rooms import CLASSES as ROOM_CLASSES
 from mmcl_core.data.sources import optional_import
 from mmcl_core.errors import DataError
+from mmcl_core.words import counted
 
 __all__ = ["CLASSES", "WNIDS", "Trajectory", "messages", "read_trajectories"]
 
@@ -141,7 +142,9 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
     except (DataError, error_type) as error:
-        raise DataError(f"is damaged after {count} trajectories: {error}") from error
+        raise DataError(
+            f"is damaged after {count} {'trajectory' if count == 1 else 'trajectories'}: {error}"
+        ) from error
 
 
 def _next_field(file: BinaryIO) -> bytes | None:
@@ -161,5 +164,5 @@ def _next_field(file: BinaryIO) -> bytes | None:
             break
     data = file.read(length)
     if len(data) < length:
-        raise DataError(f"it ends {length - len(data)} bytes too early")
+        raise DataError(f"it ends {counted(length - len(data), 'byte')} too early")
     return data

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcl_core.errors import ConfigError
+from mmcl_core.words import counted
 
 __all__ = ["deal", "draw_test_groups", "group_pattern", "parse_shard", "parse_shares", "warn_of_empty", "warn_of_torn"]
 
@@ -148,8 +149,8 @@ def warn_of_empty(
             continue
         fewest = min(empty, key=lambda label: has[label])
         logger.warning(
-            "--split: %s gets nothing of %d of %d classes, such as %s: too few %s (%d)",
-            split, len(empty), len(classes), classes[fewest], few, has[fewest],
+            "--split: %s gets nothing of %d of %s, such as %s: too few %s (%d)",
+            split, len(empty), counted(len(classes), "class"), classes[fewest], few, has[fewest],
         )  # fmt: skip
 
 

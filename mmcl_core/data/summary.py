@@ -131,10 +131,14 @@ def summary(prepared: PreparedSet) -> str:
     skipped = prepared.index["skipped"]
     if skipped["samples"]:
         name, reason = skipped["first"][0]
-        number = f"skipped: {skipped['samples']} files or samples"
+        number = f"skipped: {_files_or_samples(skipped['samples'])}"
         lines.append(f"{number}, the first: {name}: {reason} (more in {prepared.path}/index.json)")
     lines.append(f"next: {next_command(prepared)}")
     return "\n".join(lines)
+
+
+def _files_or_samples(number: int, kind: str = "") -> str:
+    return f"{counted(number, f'{kind}file')} or sample{'' if number == 1 else 's'}"
 
 
 def check_summary(plan: Plan, found: Findings, whole: bool) -> tuple[str, list[str]]:
@@ -156,13 +160,13 @@ def check_summary(plan: Plan, found: Findings, whole: bool) -> tuple[str, list[s
     lines += [f"bad: {skip.name}: {skip.reason}" for skip in named]
     if len(found.bad) > len(named):
         lines.append(f"bad: {len(found.bad) - len(named)} more")
-    problems = [f"{len(found.bad)} bad files or samples, the first: {found.bad[0].name}"] if found.bad else []
+    problems = [f"{_files_or_samples(len(found.bad), 'bad ')}, the first: {found.bad[0].name}"] if found.bad else []
     for what, (count, published) in plan.published.items():
         lines.append(f"{what}: {count} found, {published} published")
         problems += [f"{what}: {count} found, the published set has {published}"] if count != published else []
     for split, expected in (plan.expected or {}).items() if whole else ():
         if (there := totals.get(split, 0)) != expected:
-            problems.append(f"{split}: {expected} samples expected, found {there}")
+            problems.append(f"{split}: {counted(expected, 'sample')} expected, found {there}")
     if not totals:
         problems.append("nothing usable")
     return "\n".join(lines), problems

@@ -52,6 +52,7 @@ from mmcl_core.data.shares import draw_test_groups
 from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.words import counted
 
 __all__ = ["DATA_SET", "Frame", "SunRgbd", "read_depth", "read_objects"]
 
@@ -287,10 +288,12 @@ def _list_frames(source: Path, given: Path | None) -> tuple[list[Frame], str]:
         known = _read_splits(path)
         splits, how = [known.get(_tail(folder.resolve().parts), "") for folder in folders], "official (allsplit.mat)"
         if not any(splits):
-            raise DataError(f"{path} names none of the {len(folders)} frames, such as {folders[0]}")
+            raise DataError(f"{path} names none of the {counted(len(folders), 'frame')}, such as {folders[0]}")
         if "" in splits:
             logger.warning(
-                "%d frames are in no split and left out, such as %s", splits.count(""), folders[splits.index("")]
+                "%s in no split and left out, such as %s",
+                counted(splits.count(""), "frame", "is", "are"),
+                folders[splits.index("")],
             )
     frames = [
         Frame(folder.relative_to(root).as_posix(), folder.relative_to(source).as_posix(), group, split)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from mmcl_core.words import counted
+
 __all__ = ["warn_of_twins"]
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,6 @@ def warn_of_twins(source: Path, files: Iterable[tuple[str, str]]) -> None:
             first.setdefault(split, name)
     if found:
         logger.warning(
-            "%d pictures are byte for byte one of another split, such as %s and %s: figures of the test will be too "
-            "good; keep each in one split", len(found), *found[0],
+            "%s byte for byte one of another split, such as %s and %s: figures of the test will be too "
+            "good; keep each in one split", counted(len(found), "picture", "is", "are"), *found[0],
         )  # fmt: skip

@@ -16,6 +16,7 @@ from mmcl_core.engine import measure
 from mmcl_core.engine.device import train_device
 from mmcl_core.engine.measure import Figures
 from mmcl_core.errors import TrainingError
+from mmcl_core.words import counted
 
 __all__ = ["data", "infer", "loss", "prepare", "train"]
 
@@ -39,7 +40,8 @@ def train(config: Config, steps: int) -> Iterator[Line]:
         best = float(measure.in_fresh_process(measure.measure_product, config, steps)["tflops"])
         share = {"product_tflops": best, "share_of_product": float(ours["tflops"]) / best}
     yield "train", {"formulation": "ours", "batch": config.train.batch, **ours, **share}
-    yield "train", {"projected": f"stage {ours['stage']}: {epochs} epochs of {pairs} samples", "hours": hours}
+    work = f"{counted(epochs, 'epoch')} of {counted(pairs, 'sample')}"
+    yield "train", {"projected": f"stage {ours['stage']}: {work}", "hours": hours}
     if config.method == "mmcl" and config.model.backbone == "encoder":
         yield from _beside("train", config.train.batch, ours, measure.measure_train, config, True, steps)
     else:

@@ -10,6 +10,7 @@ from html import escape
 from typing import NamedTuple
 
 from mmcl_core.metrics import FUSED
+from mmcl_core.words import counted
 
 __all__ = ["Series", "colour_of", "heat_table", "line_chart", "reliability_chart"]
 
@@ -130,7 +131,7 @@ def reliability_chart(
             continue
         (u, v), (end, base) = axes.at(low, right), axes.at(high, 0)
         v = min(v, base - _STUB)
-        hint = f"confidence {sure:.3f}, accuracy {right:.3f}, {count} samples"
+        hint = f"confidence {sure:.3f}, accuracy {right:.3f}, {counted(count, 'sample')}"
         parts.append(
             f'<rect class="bar s{colour}" x="{u + 1:.1f}" y="{v:.1f}" width="{end - u - 2:.1f}" '
             f'height="{base - v:.1f}">'
@@ -191,7 +192,8 @@ def _most_confused(
         for n, row, column in found
     )
     head = "<tr><th>true class</th><th>answer</th><th>samples</th><th>share of the class</th></tr>"
-    note = f"The {len(found)} most frequent confusions of {len(classes)} classes; metrics.json has all."
+    shown = counted(len(found), "most frequent confusion")
+    note = f"The {shown} of {counted(len(classes), 'class')}; metrics.json has all."
     return f'<p class="muted">{note}</p><div class="scroll"><table class="plain">{head}{rows}</table></div>'
 
 

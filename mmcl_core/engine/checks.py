@@ -20,6 +20,7 @@ from mmcl_core.methods.base import Stage, Update
 from mmcl_core.modality import InputSpec, modality
 from mmcl_core.nn.encoder import SIZES
 from mmcl_core.nn.losses import LEVEL_PAIRS
+from mmcl_core.words import counted
 
 __all__ = ["check_data", "check_modalities", "check_settings", "check_taught"]
 
@@ -138,9 +139,9 @@ def check_data(
     if len(train) == 0:
         raise DataError(f"{config.data.root} has no samples in the split {config.data.train_split!r}")
     if config.train.batch > len(train):
+        remedy = f"give train.batch={len(train)} or less" if len(train) > 1 else "a batch takes 2 at least; add some"
         raise ConfigError(
-            f"train.batch is {config.train.batch}, but the training split has {len(train)} samples; give "
-            f"train.batch={len(train)} or less"
+            f"train.batch is {config.train.batch}, but the training split has {counted(len(train), 'sample')}; {remedy}"
         )
     present = prepared.present[:, [prepared.modalities.index(name) for name in modalities]]
     _check_presence(config, modalities, present[train], pairs)

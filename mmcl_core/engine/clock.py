@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+from mmcl_core.words import counted
+
 __all__ = ["Clock", "Neighbours", "Reading", "Usage", "processor_usage"]
 
 logger = logging.getLogger(__name__)
@@ -115,10 +117,10 @@ class Neighbours:
         if self._row == IN_A_ROW:
             self._last = None  # said once
             logger.warning(
-                "other programs take %.1f of %d processor cores while training uses %d threads, which wait for one "
+                "other programs take %.1f of %s while training uses %d threads, which wait for one "
                 "another; train.threads=%d may be much faster",
                 others,
-                self._cores,
+                counted(self._cores, "processor core"),
                 self._threads,
                 fewer,
             )

@@ -32,6 +32,7 @@ from mmcl_core.modality import modality
 from mmcl_core.nn.network import Network
 from mmcl_core.progress import progress_bar
 from mmcl_core.weights import build_model, model_id
+from mmcl_core.words import counted
 
 __all__ = ["LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
 
@@ -219,9 +220,9 @@ def _usable(
     if unknown:
         logger.log(
             logging.INFO if {UNKNOWN} == unknown.keys() else logging.WARNING,  # those are meant to be unknown
-            "%d samples of things that the model has no name for %s: %s",
-            unknown.total(),
-            "are left out" if settings.legacy else "count for min_score alone",
+            "%s of things that the model has no name for, %s: %s",
+            counted(unknown.total(), "sample"),
+            "left out" if settings.legacy else "counted for min_score alone",
             ", ".join(f"{name} ({count})" for name, count in unknown.items()),
         )
     left_out = {"unlabelled": int((theirs < 0).sum()), "unknown_classes": dict(unknown)}

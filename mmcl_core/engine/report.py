@@ -226,7 +226,7 @@ def _min_score(name: str, found: Mapping[str, Any]) -> str:
     title = f"min_score, {name}"
     if found["unknown"]:
         lines["unknown_answered"] = "unknown objects answered"
-        title += f": {found['unknown']} unknown objects"
+        title += f": {counted(found['unknown'], 'unknown object')}"
     if found["auroc"] is not None:
         title += f", AUROC {found['auroc']:.3f}"
     series = [
@@ -254,7 +254,7 @@ def _notes(report: Mapping[str, Any]) -> Iterable[str]:
         if "restricted" in figures:
             only = figures["restricted"]
             yield (
-                f"{name}: all {len(report['model']['classes'])} classes of the model compete; among the "
+                f"{name}: the model's {counted(len(report['model']['classes']), 'class')} compete; among the "
                 f"{only['classes']} of this split alone, top-1 is {100 * only['top1']:.1f} %."
             )
     yield (

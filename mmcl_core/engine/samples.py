@@ -28,6 +28,7 @@ from mmcl_core.errors import CheckpointError
 from mmcl_core.methods import method_class
 from mmcl_core.methods.base import Stage, ViewBatch
 from mmcl_core.randaugment import sent
+from mmcl_core.words import counted
 
 __all__ = ["Parts", "Samples", "check_state"]
 
@@ -123,8 +124,8 @@ class Samples:
             return given
         repeats = max(1, min(round(others / max(labelled, 1)), most))
         logger.info(
-            "data.label_repeats=0: the %d labelled of %d samples come %d times in an epoch",
-            labelled, len(self.labels), repeats,
+            "data.label_repeats=0: the %d labelled of %d samples come %s in an epoch",
+            labelled, len(self.labels), counted(repeats, "time"),
         )  # fmt: skip
         return repeats
 

@@ -23,6 +23,7 @@ from mmcl_core.synth.gltf_files import pictures_of_gltf
 from mmcl_core.synth.mesh import Mesh
 from mmcl_core.synth.obj_files import materials_of, obj_text, plain_text, without_options
 from mmcl_core.synth.shade import painted, srgb
+from mmcl_core.words import counted
 
 __all__ = ["check_textures", "load_mesh"]
 
@@ -153,7 +154,9 @@ def _coloured(shape: Any, name: str, linear: bool) -> _Part:
         lost = ~(np.abs(uv) <= _FARTHEST_UV).all(axis=1)  # not a number, too
         if lost.any():
             uv[lost] = 0.5
-            part.remark = f"{lost.sum()} points of {name} have no place in its picture (uv): they show its middle"
+            part.remark = (
+                f"{name} has no place in its picture (uv) for {counted(int(lost.sum()), 'point')}: its middle is shown"
+            )
         if of_vertices is not None and "color" in visual.vertex_attributes and _bytes(of_vertices).min() < 255:
             part.remark = f"{name} has colours of vertices that are to multiply its picture: the picture alone is shown"
         return part

@@ -22,6 +22,7 @@ from mmcl_core.synth.mesh import MESH_SUFFIXES, Mesh, object_files
 from mmcl_core.synth.mesh_files import check_textures, load_mesh
 from mmcl_core.synth.placing import Item
 from mmcl_core.synth.shelf import MeshShelf
+from mmcl_core.words import counted
 
 __all__ = ["WINDOW", "FolderStock", "HouseholdStock", "make_stock"]
 
@@ -80,7 +81,7 @@ class FolderStock:
         """
         meshes = {name: [k for k, file in enumerate(self._files) if file[0] == name] for name in self.classes}
         if few := [f"{name} has {len(own)}" for name, own in meshes.items() if len(own) < len(shares)]:
-            more = f" and {len(few) - 5} classes more" if len(few) > 5 else ""
+            more = f" and {counted(len(few) - 5, 'class')} more" if len(few) > 5 else ""
             raise DataError(
                 f"--keep-instances: {len(shares)} splits need {len(shares)} meshes of each class; "
                 f"{', '.join(few[:5])}{more}: add meshes, ask for fewer splits (--split), or name other --classes"

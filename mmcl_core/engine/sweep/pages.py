@@ -17,6 +17,7 @@ from mmcl_core.engine.style import STYLE
 from mmcl_core.engine.sweep.seeds import Spread
 from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Summary
 from mmcl_core.engine.sweep.table import OWN_TEST, Paper
+from mmcl_core.words import counted
 
 __all__ = ["csv_of_runs", "csv_of_table", "html_page", "markdown"]
 
@@ -152,8 +153,8 @@ def _facts(summary: Summary) -> Iterable[str]:
     plan = summary.plan
     done = sum(result.state == "done" for result in summary.results.values())
     yield (
-        f"{done} of {len(summary.results)} cells done, seeds {', '.join(map(str, plan.seeds))}. Top-1 in percent, mean "
-        "± sample standard deviation (n - 1) over the seeds that are done, every test sample once."
+        f"{done} of {counted(len(summary.results), 'cell')} done, seeds {', '.join(map(str, plan.seeds))}. Top-1 in "
+        "percent, mean ± sample standard deviation (n - 1) over the seeds that are done, every test sample once."
     )
     keep = {run.config.train.keep for run in plan.runs.values() if run.places}
     words = {"last": "those of the last epoch", "best": "chosen by the validation split, never by the test split"}

@@ -187,8 +187,8 @@ def _environment(plan: Plan, out: Path, folder: Path, arguments: Sequence[str]) 
         try:
             facts = json.loads((out / "runs" / key / "environment.json").read_text(encoding="utf-8"))
             name = (
-                f"{facts['gpu'] or 'CPU'}, torch {facts['torch']}, {facts['precision']}, {facts['threads']} threads of "
-                f"{facts['cpus']} cores"
+                f"{facts['gpu'] or 'CPU'}, torch {facts['torch']}, {facts['precision']}, "
+                f"{counted(facts['threads'], 'thread')} of {counted(facts['cpus'], 'core')}"
             )
         except (OSError, ValueError, LookupError, TypeError):  # not there yet, or edited
             continue
