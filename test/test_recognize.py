@@ -1,5 +1,7 @@
 """``python -m mmcl_core.recognize``: picture files against the recogniser's own answers."""
 
+from unittest.mock import Mock
+
 import cv2
 import numpy as np
 import pytest
@@ -149,6 +151,14 @@ def test_many_pictures_are_answered_some_at_a_time(model, pictures, capsys, monk
     monkeypatch.setattr("mmcl_core.recognize.AT_ONCE", 2)
     assert ask(capsys, model, *words)[0] == whole
     assert len(whole) == 4
+
+
+def test_a_lack_of_memory_is_told_with_what_to_do(model, pictures, capsys, monkeypatch):
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr("mmcl_core.backend_torch.Deployed.forward", Mock(side_effect=error))
+    lines, told = ask(capsys, model, "--rgb", "a.png", status=1)
+    assert not lines
+    assert told.splitlines()[-1].startswith("error: out of memory: end what else uses it")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError, DataError, out_of_memory
 
 __all__ = [
     "FARTHEST_USUAL_M",
@@ -87,6 +87,8 @@ def read_picture(path: Path) -> Array:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:  # what the head of the file says is impossible, or beyond what OpenCV reads
+        if out_of_memory(error):
+            raise DataError(f"takes more memory than there is: {' '.join(error.err.split())}") from error
         raise DataError(f"is not a readable picture ({len(data)} bytes): {' '.join(error.err.split())}") from error
     if image is None:
         raise DataError(f"is not a readable picture ({len(data)} bytes)")
