@@ -1,9 +1,9 @@
 """What all commands share: logging beside progress bars, errors as one line, exit statuses.
 
-Exit status: 0 done; 1 the work failed, such as a training whose loss is not finite, or a row of a sweep; 2 wrong
-arguments, settings or data, also where ``prepare --check`` found faults; 75 stopped by a signal, with the state saved:
-the same command goes on; 130 stopped by Ctrl-C. Each error is one line ``error: ...`` on standard error. A traceback is
-a fault of the program.
+Exit status: 0 done; 1 the work failed, such as a training whose loss is not finite, a row of a sweep, or what there is
+not enough memory for; 2 wrong arguments, settings or data, also where ``prepare --check`` found faults; 75 stopped by a
+signal, with the state saved: the same command goes on; 130 stopped by Ctrl-C. Each error is one line ``error: ...`` on
+standard error. A traceback is a fault of the program.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from mmcl_core.errors import MmclError, RunInterruptedError, TrainingError
+from mmcl_core.errors import MmclError, RunInterruptedError, TrainingError, out_of_memory
 from mmcl_core.progress import show_progress
 
 __all__ = [
@@ -40,6 +40,8 @@ EXIT_FAILED = 1
 EXIT_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: try again later
 EXIT_INTERRUPTED = 130
+#: What helps where memory is short.
+_LESS = "end what else uses it, take another device, or ask for less at once, such as fewer or smaller pictures"
 
 
 class _ProgressHandler(logging.Handler):
@@ -192,6 +194,11 @@ def run_command(action: Callable[[], int | None], level: int = logging.INFO) -> 
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:  # those of ONNX Runtime and OpenCV are of classes of their own
+        if not out_of_memory(error):
+            raise
+        why = (str(error).splitlines() or ["host memory"])[0]
+        message, cause, status = f"out of memory: {_LESS} [{why}]", error, EXIT_FAILED
     logger.debug("the error came from here:", exc_info=cause)
     print(f"error: {message}", file=sys.stderr)
     return status

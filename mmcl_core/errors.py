@@ -16,7 +16,14 @@ __all__ = [
     "RunInterruptedError",
     "TrainingError",
     "UntrainedModalityError",
+    "out_of_memory",
 ]
+
+#: What PyTorch on a GPU and on the host, what lies below them, ONNX Runtime and OpenCV say where memory is short.
+_SHORT = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "insufficient memory"),
+    *("alloc_failed", "failed to allocate memory", "is smaller than requested bytes"),
+)
 
 
 class MmclError(Exception):
@@ -49,3 +56,10 @@ class TrainingError(MmclError, RuntimeError):
 
 class RunInterruptedError(TrainingError):
     """The run was asked to stop, saved its state, and can be resumed."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, of the machine or of a GPU, whatever raised it."""
+    if isinstance(error, MmclError):
+        return False
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _SHORT)

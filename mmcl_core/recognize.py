@@ -19,15 +19,15 @@ import numpy as np
 from mmcl_core.cli import add_logging_options, command_parser, run_command
 from mmcl_core.crops import CROP_SIZE, LEAST_PLAUSIBLE_MM
 from mmcl_core.data.crops import Camera, CropRule, parse_box, parse_camera, part_inside
-from mmcl_core.data.pictures import FARTHEST_USUAL_M, alike, depth_millimetres, depth_scale, read_rgb
+from mmcl_core.data.pictures import FARTHEST_USUAL_M, alike, depth_millimetres, depth_scale, in_parts, read_rgb
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.words import counted
 
 __all__ = ["main"]
 
-#: Pictures that are read before their answers are printed.
-AT_ONCE = 64
+#: Pictures that are read before their answers are printed, and about the most bytes of them; one alone may have more.
+AT_ONCE, AT_ONCE_BYTES = 64, 1 << 26
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +81,9 @@ def _recognize(options: argparse.Namespace) -> None:
     pictures = [dict(zip(files, paths, strict=True)) for paths in zip(*files.values(), strict=True)]
     width = max(len(str(next(iter(paths.values())))) for paths in pictures)
     answered = 0
-    for start in range(0, len(pictures), AT_ONCE):
-        part = [(paths, *_crops(paths, recognizer, scale, box, camera)) for paths in pictures[start : start + AT_ONCE]]
-        part = [(paths, crops, moved) for paths, crops, moved in part if crops]
-        if not part:
-            continue
+    objects = ((paths, *_crops(paths, recognizer, scale, box, camera)) for paths in pictures)
+    usable = (one for one in objects if one[1])
+    for part in in_parts(usable, lambda one: sum(crop.nbytes for crop in one[1].values()), AT_ONCE, AT_ONCE_BYTES):
         rgb, depth = ([crops.get(kind) for _, crops, _ in part] if kind in files else None for kind in ("rgb", "depth"))
         found = recognizer.recognize(rgb, depth, [moved for *_, moved in part], top_k=options.top_k)
         answered += len(part)

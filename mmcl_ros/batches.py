@@ -6,25 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from mmcl_core.errors import MmclError
+from mmcl_core.errors import out_of_memory
 
-__all__ = ["AGAIN_S", "Batches", "out_of_memory"]
+__all__ = ["AGAIN_S", "Batches"]
 
 AGAIN_S = 300.0  # after so long as many as there are are tried again: what took the memory may have ended
-# PyTorch of a GPU, of the host, and what lies below them; ONNX Runtime.
-WORDS = (
-    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
-    *("alloc_failed", "failed to allocate memory", "is smaller than requested bytes"),
-)
 
 Crop = TypeVar("Crop")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was not enough memory, of the machine or of a GPU, whatever raised it."""
-    if isinstance(error, MmclError):
-        return False
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in WORDS)
 
 
 class Batches:

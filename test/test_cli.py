@@ -173,6 +173,22 @@ def test_exit_statuses(capfd):
     assert "error" not in error
 
 
+def test_a_lack_of_memory_is_one_line_that_says_what_to_do(capfd):
+    library = type("Fail", (Exception,), {})  # as ONNX Runtime raises it
+    for error, why in (
+        (MemoryError(), "host memory"),
+        (RuntimeError("the allocator can't allocate memory\nmore"), "the allocator can't allocate memory"),
+        (library("Failed to allocate memory for requested buffer"), "Failed to allocate memory for requested buffer"),
+    ):
+        assert run_command(raising(error)) == 1
+        told = capfd.readouterr().err
+        assert told.startswith("error: out of memory: ")
+        assert "fewer or smaller pictures" in told
+        assert told.endswith(f" [{why}]\n")
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        run_command(raising(RuntimeError("size of tensor")))
+
+
 def test_a_file_in_the_place_of_a_folder_is_told_from_other_errors(tmp_path, capfd):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "inside"):

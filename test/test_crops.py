@@ -1,6 +1,7 @@
 """The crop rule against slow loops, the camera against projected points, depth units, and faults of picture files."""
 
 import zlib
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -196,6 +197,16 @@ def test_a_picture_that_says_to_be_of_a_billion_pixels_is_named(tmp_path):
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
     with pytest.raises(DataError, match="not a readable picture"):
+        read_picture(path)
+
+
+def test_a_picture_that_there_is_no_memory_for_is_not_said_to_be_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    error = cv2.error("OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 75000000 bytes\n")
+    error.err = "Failed to allocate 75000000 bytes"
+    monkeypatch.setattr(cv2, "imdecode", Mock(side_effect=error))
+    with pytest.raises(DataError, match="takes more memory than there is: Failed to allocate 75000000 bytes"):
         read_picture(path)
 
 

@@ -1,5 +1,7 @@
 """``python -m mmcl_core.recognize``: picture files against the recogniser's own answers."""
 
+from unittest.mock import Mock
+
 import cv2
 import numpy as np
 import pytest
@@ -149,6 +151,31 @@ def test_many_pictures_are_answered_some_at_a_time(model, pictures, capsys, monk
     monkeypatch.setattr("mmcl_core.recognize.AT_ONCE", 2)
     assert ask(capsys, model, *words)[0] == whole
     assert len(whole) == 4
+
+
+@pytest.mark.parametrize(("bytes_at_once", "sizes"), [(1, [1, 1, 1, 1]), (80 * 60 * 3 + 1, [2, 2]), (1 << 26, [4])])
+def test_large_pictures_are_answered_fewer_at_a_time(model, pictures, capsys, monkeypatch, bytes_at_once, sizes):
+    """Sixty-four photographs of a telephone would take gigabytes."""
+    words = ("--rgb", "a.png", "b.png", "gone.png", "a.png", "b.png")
+    whole, _ = ask(capsys, model, *words)
+    monkeypatch.setattr("mmcl_core.recognize.AT_ONCE_BYTES", bytes_at_once)
+    seen, recognize = [], Recognizer.recognize
+
+    def counted(recognizer, rgb, *rest, **more):
+        seen.append(len(rgb))
+        return recognize(recognizer, rgb, *rest, **more)
+
+    monkeypatch.setattr(Recognizer, "recognize", counted)
+    assert ask(capsys, model, *words)[0] == whole
+    assert seen == sizes
+
+
+def test_a_lack_of_memory_is_told_with_what_to_do(model, pictures, capsys, monkeypatch):
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr("mmcl_core.backend_torch.Deployed.forward", Mock(side_effect=error))
+    lines, told = ask(capsys, model, "--rgb", "a.png", status=1)
+    assert not lines
+    assert told.splitlines()[-1].startswith("error: out of memory: end what else uses it")
 
 
 @pytest.mark.parametrize(

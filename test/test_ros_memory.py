@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from ros_fakes import LEFT, RIGHT, FakeRecognizer, Robot, ask, colour, depth, exact, item, labels, regions
 
-from mmcl_core.errors import InputError
+from mmcl_core.errors import InputError, out_of_memory
 from mmcl_ros import batches
 from mmcl_ros.backlog import Backlog
-from mmcl_ros.batches import Batches, out_of_memory
+from mmcl_ros.batches import Batches
 from mmcl_ros.detections import read_request
 from mmcl_ros.frames import FrameRecognizer, Result
 from mmcl_ros.intake import Job
@@ -47,10 +47,11 @@ def errors():
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
+        RuntimeError("OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 75000000 bytes"),
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("most", [1, 2, 4])
 def test_crops_that_are_too_many_at_once_are_recognised_by_halves(number, most):
     model = Small(most, errors()[number])

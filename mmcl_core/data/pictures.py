@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmcl_core.errors import ConfigError, DataError
+from mmcl_core.errors import ConfigError, DataError, out_of_memory
 
 __all__ = [
     "FARTHEST_USUAL_M",
@@ -20,6 +20,7 @@ __all__ = [
     "alike",
     "depth_millimetres",
     "depth_scale",
+    "in_parts",
     "is_metric_png",
     "is_picture",
     "lossless_first",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 #: The depth unit of pictures that are no metric depth (HHA).
 STORED = "stored"
@@ -87,6 +89,8 @@ def read_picture(path: Path) -> Array:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:  # what the head of the file says is impossible, or beyond what OpenCV reads
+        if out_of_memory(error):
+            raise DataError(f"takes more memory than there is: {' '.join(error.err.split())}") from error
         raise DataError(f"is not a readable picture ({len(data)} bytes): {' '.join(error.err.split())}") from error
     if image is None:
         raise DataError(f"is not a readable picture ({len(data)} bytes)")
@@ -183,6 +187,19 @@ def _millimetres(scale: float) -> Array:
     """uint16 [65536] in mm of every stored number; looked up several times faster than computed for each pixel."""
     millimetres = np.floor(np.arange(65536) * scale + 0.5)
     return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+
+
+def in_parts(objects: Iterable[T], size_of: Callable[[T], int], number: int, size: int) -> Iterator[list[T]]:
+    """Lists of so many of the objects, in their order, or fewer whose sizes add up to ``size`` or more; none empty."""
+    part, held = list[T](), 0
+    for one in objects:
+        part.append(one)
+        held += size_of(one)
+        if len(part) >= number or held >= size:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
 
 
 def is_picture(path: Path) -> bool:

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from mmcl_core.atomic import write_atomically
-from mmcl_core.engine.device import out_of_memory
-from mmcl_core.errors import CheckpointError, MmclError
+from mmcl_core.errors import CheckpointError, MmclError, out_of_memory
 from mmcl_core.weights import UNREADABLE
 
 __all__ = ["StateWriter", "load_state", "restoring", "save_state", "snapshot"]

@@ -11,12 +11,11 @@ import torch
 
 from mmcl_core.backend_torch import pick_device, set_float32
 from mmcl_core.config import TrainConfig
-from mmcl_core.errors import ConfigError, TrainingError, UntrainedModalityError
+from mmcl_core.errors import ConfigError, TrainingError, UntrainedModalityError, out_of_memory
 
 __all__ = [
     "compiles",
     "multiplies_bf16",
-    "out_of_memory",
     "pick_precision",
     "prepare_device",
     "tell_of_memory",
@@ -86,12 +85,6 @@ def prepare_device(train: TrainConfig, device: torch.device, precision: str) -> 
         set_float32(precision)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was not enough memory, of the machine or of a GPU."""
-    short = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in short)
-
-
 @contextlib.contextmanager
 def tell_of_memory(batch: int) -> Iterator[None]:
     """Turn running out of memory in an evaluation, of so many samples at once, into an error with advice.
@@ -102,7 +95,7 @@ def tell_of_memory(batch: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, TrainingError) or not out_of_memory(error):
+        if not out_of_memory(error):
             raise
         text = str(error)
         raise TrainingError(

@@ -25,7 +25,7 @@ from torch import Tensor
 from mmcl_core.config import Config
 from mmcl_core.data.workers import interrupts_deferred, start_alone
 from mmcl_core.engine.clock import Clock
-from mmcl_core.errors import TrainingError
+from mmcl_core.errors import TrainingError, out_of_memory
 from mmcl_core.metrics import FUSED
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ def in_fresh_process(function: Callable[..., Figures], *arguments: Any) -> Figur
     Raises:
         TrainingError: it needs more memory than there is, or its process was killed (as Linux does where memory ends).
     """
-    from mmcl_core.engine.device import out_of_memory
-
     less = "a smaller train.batch, model.ndf or model.input_size needs less"
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_alone, (function,)) as pool:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from mmcl_core.augment import Picture
 from mmcl_core.config import Config
-from mmcl_core.engine.device import out_of_memory
-from mmcl_core.errors import TrainingError
+from mmcl_core.errors import TrainingError, out_of_memory
 from mmcl_core.methods.base import Method, Stage, ViewBatch
 
 __all__ = ["RecordedPass", "batch_tensors", "can_record"]
