@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,10 @@ class _Look:
     size: tuple[int, int] | None = None
 
 
-def listing(kinds: Mapping[str, str]) -> str:
-    """Topics with their types, in words."""
-    return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(kinds.items())) or "none"
+def listing(kinds: Mapping[str, str], empty: Collection[str] = ()) -> str:
+    """Topics with their types, in words; of those that are ``empty``, that they have no messages."""
+    words = {topic: f"{kind}, no messages" if topic in empty else kind for topic, kind in kinds.items()}
+    return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(words.items())) or "none"
 
 
 class Chooser:
@@ -168,6 +169,8 @@ class Chooser:
                 raise DataError(f"{self._path}: {topic} carries {self._kinds[topic]}; {' or '.join(types)} is needed")
         for name, topic in pictures.items():
             encoding = self._look(topic).encoding.partition(";")[0].strip() if topic else ""
+            if topic and self._look(topic) == _Look():
+                raise DataError(f"{self._path}: there are no pictures on {topic} that can be read; leave it out")
             own, other = (RGB_ENCODINGS, DEPTH_ENCODINGS)[:: 1 if name == "rgb" else -1]
             if encoding in other and encoding not in own:
                 raise DataError(f"{self._path}: {topic} was named for {name}, but its pictures are {encoding}")

@@ -211,6 +211,12 @@ class Bag:
         stamps: dict[str, list[int]] = {name: [] for name in names}
         for name, topic in names.items():
             stamps[name] = self.stamps(topic)
+            if again := len(stamps[name]) - len(set(stamps[name])):
+                logger.warning(
+                    "%s: %d pictures on %s have the stamp of one before them, as after a clock that was set back; the "
+                    "first of each stamp is used, and the boxes of the others are taken for its own",
+                    self.path, again, topic,
+                )  # fmt: skip
         first = min((listed[0] for listed in stamps.values() if listed), default=0)
         for name, stretches in drops.items():
             kept = [
@@ -263,7 +269,7 @@ class Bag:
 
     def listing(self) -> str:
         """The topics with their types, in words."""
-        return listing(self.kinds)
+        return listing(self.kinds, self.kinds.keys() - {one.topic for one in self._reader.connections if one.msgcount})
 
     def sources_of_truth(self) -> list[str]:
         """Topics to look for boxes with classes in, see :class:`mmcl_ros.bag_topics.Chooser`."""

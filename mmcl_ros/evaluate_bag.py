@@ -388,12 +388,12 @@ def _warn(found: dict[str, Evaluation], window: float) -> None:
     result = next(iter(found.values()))
     if unknown := result.unknown:
         names = sorted({row.truth for row in unknown})
+        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         words = "%s of no class that the model names (%s), and left out of accuracy"
-        logger.warning(words, counted(len(unknown), "box", "is", "are"), ", ".join(names[:10]))
+        logger.warning(words, counted(len(unknown), "box", "is", "are"), listed)
     if not result.counted:
-        logger.warning(
-            "no box is of a class of the model: there is no accuracy; it names %s", ", ".join(result.classes)
-        )
+        words = "no box is of a class of the model: there is no accuracy; it names %s"
+        logger.warning(words, ", ".join(result.classes))
 
 
 if __name__ == "__main__":

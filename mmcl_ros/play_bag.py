@@ -314,6 +314,7 @@ def _run(options: argparse.Namespace) -> None:
             offer = {"rate": options.rate, "reliable": not options.best_effort, "patience": options.patience}
             play(node, bag, requests=requests, sent=listener.sent, **offer)
         _wait_until_quiet(listener.answers, listener.sent, [truth.request.stamp for truth in truths])
+        _warn_if_alone(node, [topic for topic in (bag.topics.rgb, bag.topics.depth) if topic])
     except KeyboardInterrupt:
         print(f"stopped after the messages of {counted(len(listener.sent), 'stamp')}: {listener.summary()}", flush=True)
         raise
@@ -324,6 +325,16 @@ def _run(options: argparse.Namespace) -> None:
     print(listener.summary(truths))
     if not listener.answers:
         raise MmclError("no answers came; see the log of the recognizer, or its topic recognizer/status")
+
+
+def _warn_if_alone(node: Any, pictures: Sequence[str]) -> None:
+    """Say so where nobody listens to the pictures any more: the answers are then not those to all of the recording."""
+    names = [node.resolve_topic_name(topic) for topic in pictures]
+    if not any(map(node.count_subscribers, names)):
+        words = (
+            "nobody listens to %s any more: the recognizer has ended, or was deactivated, before the recording ended"
+        )
+        logger.warning(words, " or ".join(names))
 
 
 def _sends_regions(bag: Bag) -> bool:

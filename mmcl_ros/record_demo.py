@@ -137,7 +137,7 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
         The bag and the table.
 
     Raises:
-        ConfigError: rosbags is not installed.
+        ConfigError: rosbags is not installed, or the package is without its messages.
         DataError: there is such a bag already.
     """
     require_rosbags()
@@ -146,6 +146,11 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
     bag, table = out / "bag", out / "truth.csv"
     if bag.exists():
         raise DataError(f"{bag} is there already; remove it or choose another folder")
+    if REGIONS_TYPE not in typestore().fielddefs:
+        raise ConfigError(
+            "a recording needs the definitions of the messages of mmcl_ros, and this copy was installed without them: "
+            "run the command in a clone of the repository, or install with ROS 2 present (docs/ros.md, Installing)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     try:
         with named(bag), Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:

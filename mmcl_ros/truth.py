@@ -8,7 +8,7 @@ names the box, optional ``width, height`` state the size of the picture it was d
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -66,9 +66,9 @@ def read_truth(path: Path) -> list[Truth]:
                     raise DataError(f"{path}, line {line}: more values than columns; put text with commas into quotes")
                 try:
                     edges = [float(row[name]) for name in TRUTH_COLUMNS[1:5]]
-                    size = (int(row.get("width") or 0), int(row.get("height") or 0))
-                    rows.append((int(row["stamp_ns"]), row.get("id") or "", edges, size, row["label"].strip()))
-                except (TypeError, ValueError) as error:
+                    size = (_side(row, "width"), _side(row, "height"))
+                    rows.append((_stamp(row), row.get("id") or "", edges, size, row["label"].strip()))
+                except ValueError as error:
                     raise DataError(f"{path}, line {line}: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read the true boxes {path}: {error.strerror}") from error
@@ -92,6 +92,26 @@ def read_truth(path: Path) -> list[Truth]:
     return truths
 
 
+def _stamp(row: Mapping[str, str]) -> int:
+    """The stamp of a line, nanoseconds."""
+    try:
+        return int(row["stamp_ns"])
+    except ValueError as error:
+        raise ValueError(
+            f"stamp_ns is {row['stamp_ns']!r}; a whole number of nanoseconds with all its digits is needed "
+            "(spreadsheets round such numbers unless the column is of text)"
+        ) from error
+
+
+def _side(row: Mapping[str, str], name: str) -> int:
+    """The width or height that a line states, 0 where it states none; spreadsheets may write 640 as 640.0."""
+    text = (row.get(name) or "").strip() or "0"
+    side = float(text)
+    if not 0 <= side < 2**32 or side != int(side):
+        raise ValueError(f"{name} is {text}; give the pixels of the picture as a whole number, or nothing")
+    return int(side)
+
+
 def _no_columns(path: Path, names: Sequence[str], missing: Sequence[str]) -> str:
     """What is wrong with a table without some columns: most of all that others than commas part them."""
     for sign, called in ((";", "semicolons"), ("\t", "tabs")):
@@ -107,22 +127,24 @@ def read_topic(bag: Bag) -> list[Truth]:
     from then on it is that of ``bag.topics``.
 
     Raises:
-        DataError: there is no such topic, or its messages carry no classes.
+        DataError: there is no such topic, it has no boxes, or they carry no classes.
     """
-    candidates = bag.sources_of_truth()
+    candidates, boxes = bag.sources_of_truth(), False
     for topic in candidates:
         if bag.kinds[topic] == REGIONS_TYPE:
+            boxes = True
             continue
         truths = []
         for _, message in bag.messages(topic):
             truths.append(Truth(read_request(message), tuple(_best_class(one) for one in message.detections)))
+        boxes = boxes or any(truth.labels for truth in truths)
         if any(label for truth in truths for label in truth.labels):
             bag.use_detections(topic)
             return sorted(truths, key=lambda truth: truth.request.stamp)
-    raise DataError(_no_classes(bag, candidates))
+    raise DataError(_no_classes(bag, candidates, boxes))
 
 
-def _no_classes(bag: Bag, candidates: Sequence[str]) -> str:
+def _no_classes(bag: Bag, candidates: Sequence[str], boxes: bool) -> str:
     """Where classes were looked for in vain, and where else they may be."""
     if not candidates:
         kinds = " or ".join(kind for kind in REGION_TYPES if kind != REGIONS_TYPE)
@@ -130,7 +152,8 @@ def _no_classes(bag: Bag, candidates: Sequence[str]) -> str:
     seen = ", ".join(f"{topic} ({bag.kinds[topic]})" for topic in candidates)
     others = ", ".join(f"{one} ({bag.kinds[one]})" for one in bag.region_topics() if one not in candidates)
     named = f"name another topic (--detections-topic), such as {others}, or " if others else ""
-    return f"{bag.path}: the boxes of {seen} carry no classes; {named}give the true boxes as a CSV file (--truth)"
+    what = f"the boxes of {seen} carry no classes" if boxes else f"there are no boxes on {seen}"
+    return f"{bag.path}: {what}; {named}give the true boxes as a CSV file (--truth)"
 
 
 def _best_class(detection: Any) -> str:

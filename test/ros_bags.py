@@ -70,7 +70,7 @@ def found_message(types, header, boxes, labels):
 
 
 def write_bag(path, written, frame="", frames=None, side=4):
-    """A bag of small messages, each (topic, kind, stamp, time of recording).
+    """A bag of small messages, each (topic, kind, stamp, time of recording); None for that time: the topic alone.
 
     Kinds are rgb, grey, depth, odd, info and words, and small, which is depth of half the ``side`` that others have;
     regions are a RegionArray of no box, and found:LABEL is a detection of all the picture, found: one without a class.
@@ -109,7 +109,8 @@ def write_bag(path, written, frame="", frames=None, side=4):
                 message = types[name](head, own, own, encoding, 0, own * size, octets)
             if topic not in channels:
                 channels[topic] = writer.add_connection(topic, name, typestore=store)
-            writer.write(channels[topic], recorded, store.serialize_cdr(message, name))
+            if recorded is not None:
+                writer.write(channels[topic], recorded, store.serialize_cdr(message, name))
     return path
 
 

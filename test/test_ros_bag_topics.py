@@ -13,6 +13,7 @@ from mmcl_ros.bagfile import Bag, Topics
 from mmcl_ros.crop_bag import main as crop
 from mmcl_ros.evaluate_bag import main as evaluate
 from mmcl_ros.truth import read_topic
+from mmcl_ros.unpack_bag import main as unpack
 
 COLOUR, DEPTH = "color/image_raw", "aligned_depth_to_color/image_raw"
 SECOND = 10**9
@@ -210,3 +211,19 @@ def test_commands_name_the_topic_of_the_boxes_where_they_name_those_of_the_pictu
         assert f"topics:   {', '.join(listed)}\n" in capsys.readouterr().out
         topics = json.loads((tmp_path / "out" / "metrics.json").read_text())["topics"]
         assert topics == dict(zip(("rgb", "detections"), listed, strict=False))
+
+
+def test_a_topic_without_messages_is_told_from_one_that_has_some(tmp_path, capsys):
+    """As of a driver that was started and sent nothing."""
+    written = [("/rgb/image", "rgb", 0, None), ("/found", "found:dark", 0, None)]
+    path = write_bag(tmp_path / "bag", [*written, ("/depth/image", "depth", SECOND, SECOND)])
+    with pytest.raises(DataError, match="there are no pictures on /rgb/image that can be read; leave it out"):
+        Bag(path, Topics(rgb="/rgb/image"))
+    with Bag(path) as bag:
+        assert (bag.topics.rgb, bag.topics.depth) == ("", "/depth/image")
+        with pytest.raises(DataError, match=r"bag: there are no boxes on /found \(vision_msgs.*; give the true boxes"):
+            read_topic(bag)
+    assert unpack(["--bag", str(path), "--out", str(tmp_path / "frames")]) == 2
+    said = capsys.readouterr().err
+    assert "/depth/image (sensor_msgs/msg/Image), " in said
+    assert "/rgb/image (sensor_msgs/msg/Image, no messages)" in said

@@ -102,7 +102,7 @@ def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_t
     rows = [
         "9,0,0,5,5,cup ,,80,60",
         "7,1,2,3.5,4,mug,left,,",
-        "9,2,2,8,8,,,80,60",
+        "9,2,2,8,8,,,80.0,60.0",
         "7,0,0,9,9,cup,,80,",
     ]  # a width alone is no size
     table.write_text("\n".join([f"{HEAD},id,width,height", *rows, ""]))
@@ -125,6 +125,10 @@ def test_rows_in_any_order_become_pictures_by_stamp_with_boxes_in_the_order_of_t
             f"{HEAD}\n7,0,0,5,5,mug, red\n".encode(),
             "line 2: more values than columns; put text with commas into quotes",
         ),
+        (f"{HEAD}\n1.7e18,0,0,5,5,mug\n".encode(), "line 2: stamp_ns is '1.7e18'; a whole number of nanoseconds with"),
+        (f"{HEAD},width,height\n7,0,0,5,5,mug,-1,-1\n".encode(), "line 2: width is -1; give the pixels of the picture"),
+        (f"{HEAD},width,height\n7,0,0,5,5,mug,80,60.5\n".encode(), "line 2: height is 60.5; give the pixels"),
+        (f"{HEAD},width,height\n7,0,0,5,5,mug,1e12,10\n".encode(), "line 2: width is 1e12; give the pixels"),
         (f"{HEAD}\n".encode(), "boxes.csv holds no boxes"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n8,0,0,5,5,can\n'.encode(), "is a quotation mark left open"),
         (f'{HEAD}\n7,0,0,5,5,"mug\n'.encode() + b"8,0,0,5,5,can\n" * 20_000, "is a quotation mark left open"),
@@ -215,6 +219,16 @@ def test_the_command_names_unknown_objects_and_how_many_were_answered(recording,
     assert main([*arguments, "--modality", "rgb", "--min-score", "1"]) == 0
     words = f"of {40 - count} boxes, 0 of {count} unknown objects answered, {40 - count} rejected"
     assert words in capsys.readouterr().out, "rejected are those that accuracy is of"
+
+
+def test_of_many_unknown_classes_it_is_told_that_there_are_more(recording, tmp_path, capsys):
+    bag, table = recording
+    head, *rows = table.read_text().splitlines()
+    rows = [",".join([*row.split(",")[:5], f"thing{n % 12:02}", *row.split(",")[6:]]) for n, row in enumerate(rows)]
+    (tmp_path / "other.csv").write_text("\n".join([head, *rows, ""]))
+    model = tiny_model(tmp_path / "run")
+    assert main([*command(bag, tmp_path / "other.csv", model, tmp_path / "out"), "--modality", "rgb"]) == 0
+    assert "thing08, thing09 and 2 more); they are left out" in capsys.readouterr().err
 
 
 def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path, capsys):

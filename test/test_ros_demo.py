@@ -7,7 +7,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install ros
 
 from small_sets import full_disk
 
-from mmcl_core.errors import DataError
+from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.record_demo import RenderedFrame, record
 from mmcl_ros.truth import read_truth
@@ -42,6 +42,14 @@ def test_a_full_disk_is_told_with_the_name_of_the_recording_and_leaves_nothing(t
         record(tmp_path, iter([view] * 9))
     assert caught.value.filename == str(tmp_path / "bag")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_without_messages_says_so_and_writes_nothing(tmp_path, monkeypatch):
+    """As installed with MMCL_ROS=off."""
+    monkeypatch.setattr("mmcl_ros.bagfile.shared", lambda package, name: None)
+    with pytest.raises(ConfigError, match="the definitions of the messages of mmcl_ros, and this copy was installed"):
+        record(tmp_path / "out", iter(()))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recording_that_fails_leaves_a_table_that_was_there(tmp_path):

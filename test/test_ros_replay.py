@@ -292,6 +292,17 @@ def test_a_recording_without_pictures_is_not_played(tmp_path, capsys, truth):
     assert "its topics: /chat (std_msgs/msg/String)" in capsys.readouterr().err
 
 
+def test_a_recognizer_that_has_ended_before_the_recording_is_told_of(bench, caplog):
+    pictures = ["/left/image", "/right/image"]
+    play_bag._warn_if_alone(bench.client, pictures)
+    assert "nobody listens to /left/image or /right/image any more: the recognizer has ended" in caplog.text
+    caplog.clear()
+    bench.collect(Image, "/right/image")
+    bench.wait(lambda: bench.client.count_subscribers("/right/image"), "the listener")
+    play_bag._warn_if_alone(bench.client, pictures)
+    assert not caplog.text
+
+
 def test_recorded_regions_that_come_after_all_pictures_find_the_first(bench):
     """Regions may come late by more than ``history``: under the policy every no picture is forgotten so soon."""
     bench.recognizer(FakeRecognizer(), modality="rgb", roi_source="detections", policy="every", history=0.5)

@@ -145,6 +145,18 @@ def test_frames_that_are_just_so_far_apart_are_all_written(tmp_path, millisecond
     assert names(tmp_path / "out" / "rgb") == [f"bag_{stamp}.png" for stamp in stamps]
 
 
+def test_pictures_that_repeat_a_stamp_are_told_of(tmp_path, caplog):
+    """As in a simulation that was started anew while it was recorded."""
+    stamps = [SECOND, 2 * SECOND]
+    for name, times in (("once", stamps), ("again", stamps * 2)):
+        written = [("/rgb/image_raw", "rgb", stamp, 100 * SECOND + n) for n, stamp in enumerate(times)]
+        with Bag(write_bag(tmp_path / name, written)) as opened:
+            assert unpack_bag(opened, tmp_path / "out", every=0).frames == 2
+        words = "again: 2 pictures on /rgb/image_raw have the stamp of one before them"
+        assert (words in caplog.text) is (name == "again")
+        assert "have the stamp of" not in caplog.text or name == "again"
+
+
 def test_what_cannot_be_read_or_is_not_registered_is_left_out_and_told(tmp_path, capsys):
     written = [("/rgb/image_raw", "rgb", n * SECOND, n * SECOND) for n in range(1, 4)]
     written += [("/depth/image_raw", "depth", n * SECOND, n * SECOND) for n in range(1, 4)]
