@@ -87,6 +87,8 @@ def test_bad_files_are_named_skipped_and_counted(tmp_path, capsys):
     (folder / "lime_1_1_11_loc.txt").write_text("somewhere")
     cv2.imwrite(str(folder / "lime_1_1_16_depthcrop.png"), np.ones((5, 5), np.uint16))
     (source / "rgbd-dataset" / "unicorn").mkdir()
+    (source / "rgbd-dataset" / "__MACOSX").mkdir()
+    (folder / "._lime_1_1_21_crop.png").write_bytes(b"")  # as Macs leave beside what they copy
     write_crop(f"{folder}/lime_2_1_1", 700, (0, 200, 0))
     made = prepare(source, tmp_path / "out", "--trial", "0")
     assert [key.rpartition("_")[2] for key in made.keys] == ["11", "21"]
@@ -98,6 +100,7 @@ def test_bad_files_are_named_skipped_and_counted(tmp_path, capsys):
     assert "5 x 5, the colour picture 16 x 24" in skipped[place + "16_depthcrop.png"]
     assert "x,y" in skipped[place + "11_loc.txt"]
     assert "none of the 51 classes" in skipped["unicorn"]
+    assert not any("._" in place or "__MACOSX" in place for place in skipped)
     assert skipped["rgbd-dataset/lime/lime_1/lime_2_1_1_crop.png"] == "lies in the folder of another instance, lime_1"
     capsys.readouterr()
     assert main(["washington", "--source", str(source), "--trial", "0", "--check", "--workers", "1"]) == 2

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ import numpy.typing as npt
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.frames import mask_out, same_size
 from mmcl_core.data.pictures import depth_millimetres, read_mask, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import Plan, Skip, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -231,15 +230,15 @@ def _find_trials(source: Path, given: Path | None) -> Path:
 
 def _list_crops(source: Path, every: int, held_out: frozenset[str], skips: list[Skip]) -> Iterator[Crop]:
     root = _root(source)
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in (path for path in visible(root) if path.is_dir()):
         if folder.name not in CLASSES:
             skips.append(Skip(folder.name, f"is none of the {len(CLASSES)} classes"))
             continue
         label = CLASSES.index(folder.name)
-        for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for inner in (path for path in visible(folder) if path.is_dir()):
             place = inner.relative_to(source).as_posix()
             split = "test" if inner.name in held_out else "train"
-            for name in sorted(os.listdir(inner)):
+            for name in (path.name for path in visible(inner)):
                 match = _NAME.fullmatch(name)
                 if match and match[1] != inner.name:
                     skips.append(Skip(f"{place}/{name}", f"lies in the folder of another instance, {inner.name}"))

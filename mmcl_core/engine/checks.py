@@ -214,8 +214,8 @@ def _warn_of_warm_up(steps_per_epoch: int, stages: Sequence[Stage]) -> None:
         if warm_up > steps / 2:
             place, epochs = ("all", "train.epochs") if len(stages) == 1 else (f"stage {stage.name}", "its epochs")
             logger.warning(
-                "optim.warmup_steps is %d of %d updates in %s, so that the rate is low most of the time; lower it, or "
-                "raise %s", warm_up, steps, place, epochs,
+                "optim.warmup_steps is %d of %s in %s, so that the rate is low most of the time; lower it, or "
+                "raise %s", warm_up, counted(steps, "update"), place, epochs,
             )  # fmt: skip
 
 
