@@ -23,7 +23,6 @@ near-duplicates: the group of a crop is its video and object. Needs scipy.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -50,8 +49,6 @@ from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["CLASSES", "DATA_SET", "Frame", "YcbVideo"]
-
-logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 #: Number, visible pixels (where known) and box (x0, y0, x1, y1) of an object in a frame.
