@@ -36,7 +36,6 @@ def save_confusion(
     matrices: Mapping[str, ArrayLike],
     rows: Sequence[str],
     columns: Sequence[str],
-    labels: tuple[str, str] = ("true class", "answer"),
     write: Callable[[Path, Content], object] = write_atomically,
 ) -> None:
     """Draw confusion matrices, rows normalised: right answers in blue, wrong ones in red.
@@ -47,7 +46,6 @@ def save_confusion(
         path: PNG to write.
         matrices: by title, counts [R, C] (row = true class, column = answer).
         rows, columns: R and C names; an answer is right where both are the same. More than :data:`NAMED` are left out.
-        labels: names of the axes, down and across.
         write: writes the file, now or later.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -70,9 +68,9 @@ def save_confusion(
         if named:
             axis.set_xticks(range(len(across)), across, rotation=90, fontsize=8)
             axis.set_yticks(range(len(down)), down, fontsize=8)
-        axis.set_xlabel(labels[1])
+        axis.set_xlabel("answer")
     for axis in axes[:, 0]:
-        axis.set_ylabel(labels[0])
+        axis.set_ylabel("true class")
     _add_bars(figure, axes, shades, (width * grid[1], height))
     save_figure(figure, path, write, bbox_inches="tight")
 

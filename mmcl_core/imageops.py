@@ -106,16 +106,16 @@ def solarize_table(threshold: Tensor) -> Tensor:
     return torch.where(levels < _column(threshold), levels, 255 - levels).to(torch.uint8)
 
 
-def solarize_add_table(amount: Tensor, threshold: int = 128) -> Tensor:
-    """Add ``amount`` [n], cut to an integer, to the levels below ``threshold``: the published form."""
+def solarize_add_table(amount: Tensor) -> Tensor:
+    """Add ``amount`` [n], cut to an integer, to the levels below 128: the published form."""
     levels = _levels(amount)
-    return _to_uint8(torch.where(levels < threshold, levels + _column(amount).trunc(), levels))
+    return _to_uint8(torch.where(levels < 128, levels + _column(amount).trunc(), levels))
 
 
-def add_then_solarize_table(amount: Tensor, threshold: int = 128) -> Tensor:
-    """Add ``amount`` [n], in levels, to all levels, clip, and invert those from ``threshold`` on: the authors' form."""
+def add_then_solarize_table(amount: Tensor) -> Tensor:
+    """Add ``amount`` [n], in levels, to all levels, clip, and invert those from 128 on: the authors' form."""
     added = (_levels(amount) + _column(amount)).clamp_(0, 255).trunc()
-    return torch.where(added < threshold, added, 255 - added).to(torch.uint8)
+    return torch.where(added < 128, added, 255 - added).to(torch.uint8)
 
 
 def brightness_table(factor: Tensor) -> Tensor:

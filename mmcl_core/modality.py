@@ -59,10 +59,10 @@ class Modality:
 
 
 def modality(name: str) -> Modality:
-    """The modality of a name: ``rgb*`` is of kind rgb, ``depth*`` of kind depth.
+    """The modality of a name: ``rgb`` and ``rgb_...`` are of kind rgb, ``depth`` and ``depth_...`` of kind depth.
 
     Raises:
-        ConfigError: a name that begins with neither.
+        ConfigError: any other name.
     """
     for kind in ("rgb", "depth"):
         if name == kind or name.startswith(kind + "_"):

@@ -81,7 +81,7 @@ class RandAugment:
             raise ConfigError(f"RandAugment has magnitude {magnitude}; it lies in 0..{MAX_MAGNITUDE}")
         if not 0 <= probability <= 1:
             raise ConfigError(f"an operation is applied with probability {probability}; it lies in 0..1")
-        self.ops, self.magnitude, self.size, self.fill = ops, magnitude, size, fill
+        self.ops, self.size, self.fill = ops, size, fill
         self.range_mm, self.probability = (1000 * range_m[0], 1000 * range_m[1]), probability
         self.count = count if ops else 0
         names = [op.name for op in ops]

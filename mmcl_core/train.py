@@ -10,7 +10,6 @@ or command line; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C with the state saved: 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,6 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.settings import read_override
 
 __all__ = ["main"]
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES = """  python -m mmcl_core.train --config config/demo.yaml --data demo/household --out demo/run
   python -m mmcl_core.train --config config/paper_falling_things.yaml --data data_sets/falling_things seed=1

@@ -93,9 +93,8 @@ def start(args: list[str] | None = None, **options: Any) -> None:
     try:
         rclpy.init(args=args, **options)
     except RuntimeError as error:  # rclpy's own are of a private module
-        words = re.sub(
-            r" ?,? at /[^ ,]*:\d+", "", " ".join(str(error).split())
-        )  # where in the sources of ROS it came up
+        words = " ".join(str(error).split())
+        words = re.sub(r" ?,? at /[^ ,]*:\d+", "", words)  # the place in the sources of ROS where it came up
         advice = "correct the arguments after --ros-args, or the file they name"
         if "initialize logging" in words:  # HOME is not set, or may not be written
             advice = "set ROS_LOG_DIR to a folder that may be written"

@@ -55,10 +55,10 @@ import numpy.typing as npt
 
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.fat_annotations import Object, read_cameras, read_class_numbers, read_objects
-from mmcl_core.data.fat_crops import FAT_FARTHEST_MM, has_crops, plan_crops
+from mmcl_core.data.fat_crops import has_crops, plan_crops, read_distances
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule, mask_out, same_size, visible_box
-from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, given_options, show_folder
+from mmcl_core.data.pictures import read_picture, read_rgb
+from mmcl_core.data.sources import Plan, Skip, given_options, place_in, show_folder
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
@@ -209,7 +209,7 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
             part = f"left.{frame.colour}"
             images["rgb"] = read_rgb(reader.source / f"{stem}.{part}")
             part = "left.depth.png"
-            images["depth"] = _read_depth(reader.source / f"{stem}.{part}")
+            images["depth"] = read_distances(reader.source / f"{stem}.{part}")
             same_size(images["depth"], images["rgb"])
             part = f"left.{frame.colour}"
             camera_fits(frame.folder.cameras.get("left"), images["rgb"])
@@ -326,7 +326,7 @@ def _list_frames(key: str, folder: Path, shared: Folder, split: str, every: int,
 
 def _read_settings(reader: Reader, folder: Path, skips: list[Skip]) -> Folder | None:
     """What the frames of a folder share; None where ``seg.png`` is needed and nothing tells its numbers."""
-    place = folder.relative_to(reader.source).as_posix()
+    place = place_in(reader.source, folder)
     cameras: dict[str, Camera] = {}
     numbers: dict[str, int] = {}
     try:
@@ -340,12 +340,6 @@ def _read_settings(reader: Reader, folder: Path, skips: list[Skip]) -> Folder | 
             skips.append(Skip(f"{place}/_object_settings.json", f"{error}; its frames are left out"))
             return None
     return Folder(place, folder.name, cameras, numbers)
-
-
-def _read_depth(path: Path) -> Array:
-    depth = depth_millimetres(path, 0.1)
-    depth[depth > FAT_FARTHEST_MM] = 0
-    return depth
 
 
 def _read_numbers(path: Path, rgb: Array) -> Array:

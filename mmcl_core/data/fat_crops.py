@@ -36,7 +36,7 @@ from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.errors import DataError
 
-__all__ = ["EXPECTED", "FAT_FARTHEST_MM", "Crop", "has_crops", "plan_crops"]
+__all__ = ["EXPECTED", "Crop", "has_crops", "plan_crops", "read_distances"]
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +44,7 @@ Array = npt.NDArray[Any]
 EXPECTED = {"train": 18_640, "val": 6_267}
 SPLITS = ("train", "val", "test")
 #: A depth file of 16 bit in 0.1 mm cannot say more; its largest number means farther.
-FAT_FARTHEST_MM = 6553
+_FARTHEST_MM = 6553
 _FILE = re.compile(r"([^.]+)\.(left|right|left\.depth)\.(jpg|png)")
 _PARTS = {"left": "rgb", "left.depth": "depth", "right": "rgb_right"}
 _LAYOUT = "{train,val}/<class>/<stem>.left.jpg with <stem>.left.depth.png"
@@ -141,11 +141,20 @@ def make_samples(reader: Reader, crop: Crop) -> Iterator[Sample | Skip]:
     yield Sample(shown, crop.label, crop.split, crop.key, source=crop.files["rgb"])
 
 
+def read_distances(path: Path) -> Array:
+    """A depth file of 16 bit in 0.1 mm as uint16 [H, W] in mm; 0: no reading, or too far for the file.
+
+    Raises:
+        DataError: as of :func:`mmcl_core.data.pictures.depth_millimetres`.
+    """
+    depth = depth_millimetres(path, 0.1)
+    depth[depth > _FARTHEST_MM] = 0
+    return depth
+
+
 def _read_depth(path: Path, metric: bool) -> Array:
     if metric:
-        depth = depth_millimetres(path, 0.1)
-        depth[depth > FAT_FARTHEST_MM] = 0
-        return depth
+        return read_distances(path)
     image = read_picture(path)
     if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2] == 3):
         raise DataError(

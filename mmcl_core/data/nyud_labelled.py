@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmcl_core.data.crops import CropRule
 from mmcl_core.data.frames import visible_box
@@ -48,8 +47,6 @@ from mmcl_core.errors import ConfigError, DataError
 __all__ = ["CAMERA", "FILE", "LabelledFrame", "plan_labelled"]
 
 logger = logging.getLogger(__name__)
-
-Array = npt.NDArray[Any]
 
 FILE = "nyu_depth_v2_labeled.mat"
 CAMERA = (518.857901, 519.469611, 325.582449, 253.736166)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from mmcl_core.data.cache import PreparedSet
 from mmcl_core.errors import DataError
 
 __all__ = ["colourise_depth", "contact_sheet"]
-
-logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 

@@ -52,11 +52,11 @@ class SkipLog:
             logger.warning("skipped %d more; the index lists the first by name", self.count - self._shown)
 
 
-def examples(skips: Sequence[Skip], most: int = SKIPS_SHOWN) -> list[Skip]:
-    """At most so many: the first for each reason, then the second for each, and so on."""
+def examples(skips: Sequence[Skip]) -> list[Skip]:
+    """At most :data:`SKIPS_SHOWN`: the first for each reason, then the second for each, and so on."""
     before: Counter[str] = Counter()
     ranked = []
     for skip in skips:
         ranked.append((before[skip.reason], skip))
         before[skip.reason] += 1
-    return [skip for _, skip in sorted(ranked, key=lambda item: item[0])[:most]]
+    return [skip for _, skip in sorted(ranked, key=lambda item: item[0])[:SKIPS_SHOWN]]

@@ -49,7 +49,7 @@ from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.pictures import is_picture, read_picture, read_rgb
 from mmcl_core.data.rooms import CLASSES, plain_name
 from mmcl_core.data.shares import draw_test_groups
-from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder, visible
+from mmcl_core.data.sources import Plan, Skip, optional_import, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.words import counted
@@ -296,7 +296,7 @@ def _list_frames(source: Path, given: Path | None) -> tuple[list[Frame], str]:
                 folders[splits.index("")],
             )
     frames = [
-        Frame(folder.relative_to(root).as_posix(), folder.relative_to(source).as_posix(), group, split)
+        Frame(folder.relative_to(root).as_posix(), place_in(source, folder), group, split)
         for folder, group, split in zip(folders, groups, splits, strict=True)
         if split
     ]

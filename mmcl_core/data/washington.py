@@ -39,7 +39,7 @@ import numpy.typing as npt
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.frames import mask_out, same_size
 from mmcl_core.data.pictures import depth_millimetres, read_mask, read_rgb
-from mmcl_core.data.sources import Plan, Skip, show_folder, visible
+from mmcl_core.data.sources import Plan, Skip, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -236,7 +236,7 @@ def _list_crops(source: Path, every: int, held_out: frozenset[str], skips: list[
             continue
         label = CLASSES.index(folder.name)
         for inner in (path for path in visible(folder) if path.is_dir()):
-            place = inner.relative_to(source).as_posix()
+            place = place_in(source, inner)
             split = "test" if inner.name in held_out else "train"
             for name in (path.name for path in visible(inner)):
                 match = _NAME.fullmatch(name)

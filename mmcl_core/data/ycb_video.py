@@ -23,7 +23,6 @@ near-duplicates: the group of a crop is its video and object. Needs scipy.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -45,13 +44,11 @@ from mmcl_core.data.frames import (
     visible_box,
 )
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, optional_import, show_folder
+from mmcl_core.data.sources import Plan, Skip, optional_import, place_in, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["CLASSES", "DATA_SET", "Frame", "YcbVideo"]
-
-logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 #: Number, visible pixels (where known) and box (x0, y0, x1, y1) of an object in a frame.
@@ -233,7 +230,7 @@ def _list_frames(source: Path, split: str) -> Iterator[Frame]:
                 held_out = video.isdecimal() and int(video) in TEST_VIDEOS
                 which = ("test" if held_out else "train") if split == "official" else split
                 frame = frames.setdefault(match[1], Frame(f"{video}/{match[1]}", video, which))
-                frame.files.setdefault(match[2].partition(".")[0], path.relative_to(source).as_posix())
+                frame.files.setdefault(match[2].partition(".")[0], place_in(source, path))
         count += len(frames)
         yield from frames.values()
     if not count:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from mmcl_core.errors import TrainingError
 
-__all__ = ["World", "average_gradients", "sum_over_processes", "world"]
+__all__ = ["World", "average_gradients", "world"]
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,3 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter], size: int) -> No
         flat /= size
         pieces = flat.split([gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [p.view(g.shape) for p, g in zip(pieces, gradients, strict=True)])
-
-
-def sum_over_processes(values: torch.Tensor, size: int) -> torch.Tensor:
-    """Sum of ``values`` (any shape, same on all) over the processes, in place."""
-    if size > 1:
-        dist.all_reduce(values)
-    return values

@@ -34,7 +34,7 @@ from mmcl_core.progress import progress_bar
 from mmcl_core.weights import build_model, model_id
 from mmcl_core.words import counted
 
-__all__ = ["LEGACY_BATCHES", "Evaluation", "Predictions", "Settings", "evaluate"]
+__all__ = ["LEGACY_BATCHES", "Evaluation", "Settings", "evaluate"]
 
 logger = logging.getLogger(__name__)
 

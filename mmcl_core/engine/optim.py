@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -86,9 +85,5 @@ class MovingAverage:
         """Take in the weights after update ``step`` of the stage."""
         share = 1.0 - average_decay(step, self.decay)
         torch._foreach_lerp_(list(self.system.parameters()), [p.detach() for p in system.parameters()], share)
-        for mine, theirs in _buffers(self.system, system):
+        for mine, theirs in zip(self.system.buffers(), system.buffers(), strict=True):
             mine.copy_(theirs)
-
-
-def _buffers(first: nn.Module, second: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    yield from zip(first.buffers(), second.buffers(), strict=True)

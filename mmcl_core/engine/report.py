@@ -18,9 +18,9 @@ import yaml
 
 from mmcl_core.atomic import write_text
 from mmcl_core.engine.charts import Series, colour_of, heat_table, line_chart, reliability_chart
+from mmcl_core.engine.page import html_document, table_of_values
 from mmcl_core.engine.runfolder import flat
 from mmcl_core.engine.runlog import read_rows
-from mmcl_core.engine.style import STYLE
 from mmcl_core.errors import CheckpointError, DataError
 from mmcl_core.metrics import FUSED, titles
 from mmcl_core.settings import yaml_problem
@@ -63,11 +63,7 @@ def write_report(run: str | Path, evaluations: Sequence[str | Path] = ()) -> Pat
     sections.insert(0, _header(run, reports))  # of evaluations that can be shown
     for name, show in (("metrics.jsonl", _curves), ("config.yaml", _settings), ("environment.json", _environment)):
         sections.append(_shown(run / name, show, run))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>{escape(run.resolve().name)}</title>'
-        f"<style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    page = html_document(run.resolve().name, "".join(sections))
     path = run / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page.encode("utf-8", "backslashreplace").decode())  # names of files need not be UTF-8
@@ -162,8 +158,7 @@ def _interval(figures: Mapping[str, Any]) -> str:
         return f"95 % interval {_percent(top1['low'])} to {_percent(top1['high'])}"
     same = _percent(mean["value"]) == _percent(top1["value"])
     what = "" if same else f"group mean {_percent(mean['value'])} %, "
-    noun = "group" if groups == 1 else "groups"
-    return f"{what}95 % interval {_percent(mean['low'])} to {_percent(mean['high'])} over {groups} {noun}"
+    return f"{what}95 % interval {_percent(mean['low'])} to {_percent(mean['high'])} over {counted(groups, 'group')}"
 
 
 def _percent(share: float) -> str:
@@ -197,7 +192,7 @@ def _evaluation(report: Mapping[str, Any], folder: Path) -> str:
                 parts.append(f'<h3>{title}</h3>{note}<div class="gallery">{cards}</div>')
                 note = ""
     provenance = {"path": data["path"], "index.json, SHA-256": data["index_sha256"], **data["description"]}
-    parts.append(f"<details><summary>Where the data come from</summary>{_pairs(provenance)}</details>")
+    parts.append(f"<details><summary>Where the data come from</summary>{table_of_values(provenance)}</details>")
     return "".join(parts)
 
 
@@ -378,20 +373,11 @@ def _settings(run: Path) -> str:
     changed = {key: value for key, value in values.items() if usual.get(key) != value}
     rest = {key: value for key, value in values.items() if key not in changed}
     return (
-        f"<h2>Settings</h2><h3>Different from the defaults</h3>{_pairs(changed)}"
-        f"<details><summary>Defaults</summary>{_pairs(rest)}</details>"
+        f"<h2>Settings</h2><h3>Different from the defaults</h3>{table_of_values(changed)}"
+        f"<details><summary>Defaults</summary>{table_of_values(rest)}</details>"
     )
 
 
 def _environment(run: Path) -> str:
     path = run / "environment.json"
-    return f"<h2>Environment</h2>{_pairs(_read(path))}" if path.exists() else ""
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(str(key))}</th>"
-        f"<td><code>{escape(value if isinstance(value, str) else json.dumps(value))}</code></td></tr>"
-        for key, value in values.items()
-    )
-    return f'<div class="scroll"><table class="plain">{rows}</table></div>'
+    return f"<h2>Environment</h2>{table_of_values(_read(path))}" if path.exists() else ""

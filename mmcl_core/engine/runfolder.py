@@ -31,7 +31,7 @@ from mmcl_core.atomic import write_text
 from mmcl_core.config import Config, config_hash, load, to_dict
 from mmcl_core.data.files import lock_folder
 from mmcl_core.errors import CheckpointError, ConfigError
-from mmcl_core.weights import load_weights, weights_file
+from mmcl_core.weights import WEIGHTS_NAME, load_weights, weights_file
 
 __all__ = [
     "FREE_SETTINGS",
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 OWN_FILES: tuple[str, ...] = (
     *("config.yaml", "environment.json", "labelled.txt", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
-    *("state.pt", "weights.safetensors", "tensorboard", "report", "evaluation"),
+    *("state.pt", WEIGHTS_NAME, "tensorboard", "report", "evaluation"),
 )
 #: Beside these a run may begin in the folder, and they stay.
 KEPT_FILES: tuple[str, ...] = ("sweep.log", "sweep.jsonl")
@@ -77,7 +77,7 @@ def default_folder(config: Config, stem: str) -> Path:
 
 def is_finished(run: Path) -> bool:
     """Whether the run in this folder went to its end."""
-    return (run / "weights.safetensors").exists()
+    return (run / WEIGHTS_NAME).exists()
 
 
 def close_finished(run: Path) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def start_folder(run: Path, config: Config, overwrite: bool = False) -> None:
         ConfigError: the folder holds a run already, be it without its settings, and ``overwrite`` is not set, or it
             holds something else: also what a run names alike, such as ``report/``, is replaced with a run alone.
     """
-    replaces = any((run / name).exists() for name in ("config.yaml", "state.pt", "weights.safetensors"))
+    replaces = any((run / name).exists() for name in ("config.yaml", "state.pt", WEIGHTS_NAME))
     if replaces:
         if not overwrite:
             state = "a finished run" if is_finished(run) else "an unfinished run (--resume continues it)"

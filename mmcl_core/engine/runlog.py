@@ -30,7 +30,6 @@ import contextlib
 import csv
 import io
 import json
-import logging
 import os
 import platform
 import sys
@@ -46,8 +45,6 @@ from mmcl_core.atomic import named, write_text
 from mmcl_core.errors import CheckpointError, DataError
 
 __all__ = ["Row", "RunLog", "environment", "read_rows"]
-
-logger = logging.getLogger(__name__)
 
 Row = Mapping[str, "str | int | float"]
 

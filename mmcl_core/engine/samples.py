@@ -17,7 +17,7 @@ from torch import Tensor
 from mmcl_core.augment import Augmenter, Draws, Picture
 from mmcl_core.config import Config, to_dict
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead
-from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.cache import INDEX, PreparedSet
 from mmcl_core.data.splits import shuffled, split_indices
 from mmcl_core.engine.checks import check_data, check_modalities
 from mmcl_core.engine.distributed import World
@@ -70,7 +70,7 @@ class Samples:
     def __init__(self, config: Config, world: World, device: torch.device) -> None:
         self.config, self.device = config, device
         self.prepared = PreparedSet.open(config.data.root, verify=world.main)
-        index = Path(config.data.root) / "index.json"
+        index = Path(config.data.root) / INDEX
         self.rows, val_rows, self.labels = split_indices(self.prepared, config.data, config.seed)
         drawn = b"".join(hashlib.sha256(part.tobytes()).digest() for part in (self.rows, val_rows, self.labels))
         self.fingerprint = "-".join(hashlib.sha256(content).hexdigest() for content in (index.read_bytes(), drawn))
@@ -101,12 +101,9 @@ class Samples:
         ordered["resident"] = "memmap"  # training has these pictures on the device already
         known = self.labels[few] if self.labelled else None
         self.probing = BatchSource(self.prepared, self.rows[few], labels=known, **ordered)
-        columns = [list(self.prepared.modalities).index(name) for name in modalities]
-        present = self.prepared.present[self.rows]
+        present = dict(zip(self.prepared.modalities, self.prepared.present[self.rows].T, strict=True))
+        self.incomplete = {name for name in modalities if not present[name].all()}
         self._stream: torch.cuda.Stream | None = None
-        self.incomplete = {
-            name for name, column in zip(modalities, columns, strict=True) if not present[:, column].all()
-        }
 
     def _label_repeats(self) -> int:
         """``data.label_repeats``, or what it stands for where it is 0."""

@@ -45,7 +45,7 @@ from mmcl_core.engine.window import TermWindow, first_not_finite
 from mmcl_core.errors import RunInterruptedError, TrainingError
 from mmcl_core.methods.base import Update, ViewBatch, parts_of_one_step
 from mmcl_core.progress import progress_bar
-from mmcl_core.weights import save_weights
+from mmcl_core.weights import WEIGHTS_NAME, save_weights
 
 __all__ = ["RunResult", "Trainer", "train"]
 
@@ -131,7 +131,7 @@ class Trainer:
         self.index, self.step = 0, 0  # stage, and updates done in it
         self.average: MovingAverage | None = None
         self.best: dict[str, Any] | None = None
-        self.window, self.writer = TermWindow(world.size, device), StateWriter(run / "state.pt")
+        self.window, self.writer = TermWindow(device), StateWriter(run / "state.pt")
         self.signals, self.stopping = StopSignals(), False  # whether to stop is agreed on by all processes
         self.clock, self.seen = Clock(device), 0  # of the window: time, samples
         self.neighbours = Neighbours(torch.get_num_threads())
@@ -169,7 +169,7 @@ class Trainer:
         self.augmenter = self.method.augmenter(self.stage)
         if state is None:
             self.step, self.best = 0, None
-            self.window = TermWindow(self.world.size, self.device)
+            self.window = TermWindow(self.device)
             torch.manual_seed(step_seed(self.config.seed, "stage", index))
             self.method.start_stage(self.system, self.stage)
         self.optimizers = [make_optimizer(self.system, update, self.device) for update in self.stage.updates]
@@ -297,7 +297,7 @@ class Trainer:
             }
             if not taught:
                 model.forget_classifier()
-            save_weights(self.run / "weights.safetensors", model, metadata)
+            save_weights(self.run / WEIGHTS_NAME, model, metadata)
             (self.run / "state.pt").unlink(missing_ok=True)  # larger than all the rest, and of no more use
         return result
 

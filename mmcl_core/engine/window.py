@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_core.engine.distributed import sum_over_processes
+from mmcl_core.nn.gather import processes, total
 
 __all__ = ["TermWindow", "first_not_finite"]
 
@@ -19,12 +19,11 @@ class TermWindow:
     The request to stop travels with them, so that all processes hear of it at the same update.
 
     Args:
-        size: number of processes.
         device: where the terms are.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.size, self.device = size, device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
 
@@ -37,7 +36,7 @@ class TermWindow:
         self.names = tuple(terms)
         flag = torch.full((), float(stop), device=self.device)
         row = torch.stack([*(value.float() for value in terms.values()), flag])
-        self._rows.append(sum_over_processes(row, self.size) / self.size)
+        self._rows.append(total(row) / processes())
 
     def values(self) -> Tensor:
         """The terms in host memory, float32 [updates, terms + 1]; the last column is the request. Waits."""

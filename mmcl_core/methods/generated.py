@@ -30,7 +30,7 @@ class GeneratedPictures:
         self, rows: Sequence[int] | NDArray[np.int64], samples: int, copies: int, size: int, device: torch.device
     ) -> None:
         known = torch.as_tensor(np.asarray(rows, dtype=np.int64), device=device)
-        self._copies, self._left = copies, copies * len(known)
+        self._left = copies * len(known)
         self._first = torch.full((samples,), -1, device=device)
         self._first[known] = copies * torch.arange(len(known), device=device)
         self._made = torch.zeros(self._left, dtype=torch.bool, device=device)

@@ -27,7 +27,7 @@ class TexturePool:
         count: textures of each kind.
     """
 
-    def __init__(self, seed: int, count: int = 40) -> None:
+    def __init__(self, seed: int, count: int) -> None:
         self.seed, self.count = seed, count
         self._made: dict[tuple[str, int], Pyramid] = {}
 

@@ -19,8 +19,8 @@ from mmcl_core.synth.raycast import Camera, Hits, Panel, Placed, blocked, dot
 __all__ = ["SRGB_TO_LINEAR", "Lamp", "Lighting", "MeshSkin", "Pyramid", "Surface", "lit", "painted", "srgb", "surface"]
 
 _x = np.arange(256) / 255.0
-_ROW = 32000  # most columns of a picture that OpenCV's remap takes
 SRGB_TO_LINEAR = np.where(_x <= 0.04045, _x / 12.92, ((_x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_ROW = 32000  # most columns of a picture that OpenCV's remap takes
 _AO_REACH = 0.12  # metres within which something takes ambient light away
 
 

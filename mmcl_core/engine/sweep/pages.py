@@ -6,14 +6,13 @@ import base64
 import csv
 import io
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmcl_core.engine.style import STYLE
+from mmcl_core.engine.page import html_document, table_of_values
 from mmcl_core.engine.sweep.seeds import Spread
 from mmcl_core.engine.sweep.summary import MEASURES, Cost, Gain, Line, Summary
 from mmcl_core.engine.sweep.table import OWN_TEST, Paper
@@ -115,8 +114,8 @@ def csv_of_runs(summary: Summary) -> str:
 
 def html_page(summary: Summary, plots: Sequence[Path], environment: Mapping[str, Any]) -> str:
     """The page: tables, plots as embedded pictures, environment."""
-    title = escape(summary.plan.table.title)
-    parts = [f"<h1>{title}</h1>", *(f'<p class="muted">{escape(line)}</p>' for line in _facts(summary))]
+    title = summary.plan.table.title
+    parts = [f"<h1>{escape(title)}</h1>", *(f'<p class="muted">{escape(line)}</p>' for line in _facts(summary))]
     grids = _grids(summary)
     parts += [_html_grid(grids[0])]
     pictures = "".join(
@@ -126,17 +125,8 @@ def html_page(summary: Summary, plots: Sequence[Path], environment: Mapping[str,
     )
     parts.append(f'<div class="drawn">{pictures}</div>' if pictures else "")
     parts += [_html_grid(grid) for grid in grids[1:]]
-    rows = "".join(
-        f"<tr><th>{escape(str(key))}</th>"
-        f"<td><code>{escape(value if isinstance(value, str) else json.dumps(value))}</code></td></tr>"
-        for key, value in environment.items()
-    )
-    parts.append(f'<h2>Environment</h2><div class="scroll"><table class="plain">{rows}</table></div>')
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    parts.append(f"<h2>Environment</h2>{table_of_values(environment)}")
+    return html_document(title, "".join(parts))
 
 
 def _html_grid(grid: _Grid) -> str:

@@ -14,7 +14,7 @@ from mmcl_core.engine.sweep.table import Column, Row, file_name
 
 __all__ = ["save_plots"]
 
-#: The light colours of :mod:`mmcl_core.engine.style`.
+#: The light colours of :mod:`mmcl_core.engine.page`.
 _COLOURS = ("#2f6db5", "#d07a1c", "#2f8f63", "#8a5bb5", "#b84a62", "#6a7480", "#1f9aa6", "#a3852b")
 _TEXT, _MUTED, _GRID = "#1d2023", "#666d75", "#dfe1e4"
 #: Letters in a line of a row's title; a longer one is broken, so that it does not take the room of the figures.

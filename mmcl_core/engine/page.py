@@ -1,8 +1,35 @@
-"""The style sheet of the report page."""
+"""What the pages of a run and of a table have in common: one file of HTML that needs no other, light or dark."""
 
-__all__ = ["STYLE"]
+from __future__ import annotations
 
-STYLE = """
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+__all__ = ["html_document", "table_of_values"]
+
+
+def html_document(title: str, content: str) -> str:
+    """A page: its title as plain text, its content as HTML."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><main>{content}</main></body></html>\n"
+    )
+
+
+def table_of_values(values: Mapping[str, Any]) -> str:
+    """Names and values, one pair a row, as HTML; what is no text is shown as JSON."""
+    rows = "".join(
+        f"<tr><th>{escape(str(key))}</th>"
+        f"<td><code>{escape(value if isinstance(value, str) else json.dumps(value))}</code></td></tr>"
+        for key, value in values.items()
+    )
+    return f'<div class="scroll"><table class="plain">{rows}</table></div>'
+
+
+_STYLE = """
 :root { color-scheme: light dark;
   --page: #f6f6f4; --card: #ffffff; --text: #1d2023; --muted: #666d75; --line: #dfe1e4; --accent: #2a66a8;
   --good: #2e7d4f; --bad: #b3372f; --bad-soft: #fbe9e7;
