@@ -320,25 +320,26 @@ def _compile(trainer: Trainer) -> None:
 
 def _random_set(config: Config, root: Path, samples: int) -> None:
     from mmcl_core.data.cache import PreparedWriter, Sample
+    from mmcl_core.modality import modality
 
     side = config.model.input_size
     generator = np.random.default_rng(0)
-    stored = config.model.depth_encoding == "stored"
+    names = config.train.modalities
+    stored = [name for name in names if modality(name).kind == "depth" and config.model.depth_encoding == "stored"]
     writer = PreparedWriter(
         root,
         classes=[f"class_{n}" for n in range(21)],
         size=side,
-        modalities=config.train.modalities,
-        stored=[name for name in config.train.modalities if stored and not name.startswith("rgb")],
+        modalities=names,
+        stored=stored,
     )
     with writer:
         for number in range(samples):
             images = {}
-            for modality in config.train.modalities:
-                picture = modality.startswith("rgb") or stored
-                images[modality] = (
+            for name in names:
+                images[name] = (
                     generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
-                    if picture
+                    if modality(name).kind == "rgb" or name in stored
                     else generator.integers(500, 1500, (side, side), dtype=np.uint16)
                 )
             writer.add(Sample(images=images, label=number % 21, split="train", key=f"{number:06d}"))

@@ -67,13 +67,14 @@ def measure_first_batch(root: Path, batch: int) -> Figures:
     from mmcl_core.engine.device import train_device
     from mmcl_core.engine.distributed import World
     from mmcl_core.engine.samples import Samples
+    from mmcl_core.modality import modality
 
     began = time.perf_counter()
     prepared = PreparedSet.open(root)
     opened = time.perf_counter()
     split, entry = max(prepared.index["splits"].items(), key=lambda item: item[1]["samples"])
     batch = min(batch, entry["samples"])
-    stored = any(image.dtype == np.uint8 for name, image in prepared.images.items() if name.startswith("depth"))
+    stored = any(image.dtype == np.uint8 for name, image in prepared.images.items() if modality(name).kind == "depth")
     settings: dict[str, Any] = {
         "data": {"root": str(root), "train_split": split, "val_split": ""},
         "train": {"batch": batch, "modalities": prepared.modalities, "target": "both"},
