@@ -228,7 +228,7 @@ def test_of_many_unknown_classes_it_is_told_that_there_are_more(recording, tmp_p
     (tmp_path / "other.csv").write_text("\n".join([head, *rows, ""]))
     model = tiny_model(tmp_path / "run")
     assert main([*command(bag, tmp_path / "other.csv", model, tmp_path / "out"), "--modality", "rgb"]) == 0
-    assert "thing08, thing09 and 2 more); they are left out" in capsys.readouterr().err
+    assert "thing08, thing09 and 2 more), and left out" in capsys.readouterr().err
 
 
 def test_boxes_without_a_label_are_neither_right_nor_wrong(recording, tmp_path, capsys):
