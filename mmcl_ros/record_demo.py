@@ -151,10 +151,13 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
             "a recording needs the definitions of the messages of mmcl_ros, and this copy was installed without them: "
             "run the command in a clone of the repository, or install with ROS 2 present (docs/ros.md, Installing)"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    part = out / "bag.partial"
+    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+    part.mkdir(parents=True)
     try:
-        with named(bag), Writer(bag, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        with named(bag), Writer(part / "bag", version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
             rows = _write(writer, views, rate)
+        (part / "bag").rename(bag)
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow((*TRUTH_COLUMNS, "id"))
@@ -163,6 +166,8 @@ def record(out: Path, views: Iterator[RenderedFrame], rate: float = 10.0, storag
     except BaseException:
         shutil.rmtree(bag, ignore_errors=True)
         raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return bag, table
 
 

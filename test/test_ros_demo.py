@@ -1,5 +1,10 @@
 """Recordings of rendered scenes, as ``python -m mmcl_ros.record_demo`` makes them."""
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +16,8 @@ from mmcl_core.errors import ConfigError, DataError
 from mmcl_ros.bagfile import Bag
 from mmcl_ros.record_demo import RenderedFrame, record
 from mmcl_ros.truth import read_truth
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_demo_recordings_look_at_their_meshes_first(tmp_path, capfd):
@@ -50,6 +57,26 @@ def test_a_copy_without_messages_says_so_and_writes_nothing(tmp_path, monkeypatc
     with pytest.raises(ConfigError, match="the definitions of the messages of mmcl_ros, and this copy was installed"):
         record(tmp_path / "out", iter(()))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_that_is_killed_stands_in_the_way_of_none(tmp_path):
+    """As by SIGTERM: nothing can be removed then."""
+    code = f"""if True:
+        import os, pathlib, signal
+        import numpy as np
+        from mmcl_ros.record_demo import RenderedFrame, record
+        def views():
+            yield RenderedFrame(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint16), (4.0,) * 4, (), ())
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield None
+        record(pathlib.Path({str(tmp_path)!r}), views())"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -signal.SIGTERM
+    assert not (tmp_path / "bag").exists()
+    view = RenderedFrame(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint16), (4.0, 4.0, 2.0, 2.0), (), ())
+    bag, _ = record(tmp_path, iter([view]))
+    with Bag(bag) as opened:
+        assert len(opened.stamps(opened.topics.rgb)) == 1
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["bag", "truth.csv"]
 
 
 def test_a_recording_that_fails_leaves_a_table_that_was_there(tmp_path):
