@@ -16,6 +16,7 @@ from typing import Any
 
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.presets import shared
+from mmcl_core.words import counted
 from mmcl_ros.bag_topics import Chooser, Topics, listing
 from mmcl_ros.cameras import CameraTrack, info_of_pictures
 from mmcl_ros.detections import Request
@@ -213,9 +214,9 @@ class Bag:
             stamps[name] = self.stamps(topic)
             if again := len(stamps[name]) - len(set(stamps[name])):
                 logger.warning(
-                    "%s: %d pictures on %s have the stamp of one before them, as after a clock that was set back; the "
-                    "first of each stamp is used, and the boxes of the others are taken for its own",
-                    self.path, again, topic,
+                    "%s: %s the stamp of one before, on %s, as after a clock that was set back; the first of each "
+                    "stamp is used, and boxes of the others are taken for its own",
+                    self.path, counted(again, "picture", "has", "have"), topic,
                 )  # fmt: skip
         first = min((listed[0] for listed in stamps.values() if listed), default=0)
         for name, stretches in drops.items():

@@ -152,7 +152,7 @@ def test_pictures_that_repeat_a_stamp_are_told_of(tmp_path, caplog):
         written = [("/rgb/image_raw", "rgb", stamp, 100 * SECOND + n) for n, stamp in enumerate(times)]
         with Bag(write_bag(tmp_path / name, written)) as opened:
             assert unpack_bag(opened, tmp_path / "out", every=0).frames == 2
-        words = "again: 2 pictures on /rgb/image_raw have the stamp of one before them"
+        words = "again: 2 pictures have the stamp of one before, on /rgb/image_raw"
         assert (words in caplog.text) is (name == "again")
         assert "have the stamp of" not in caplog.text or name == "again"
 
