@@ -17,7 +17,7 @@ import yaml
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import where_presets_are
 
-__all__ = ["OURS", "build", "hint", "load_yaml", "read_file", "read_override", "yaml_problem"]
+__all__ = ["OURS", "build", "hint", "is_number", "load_yaml", "read_file", "read_override", "yaml_problem"]
 
 T = TypeVar("T")
 
@@ -209,6 +209,11 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where}: {name} must be {wanted.__name__}, got {value!r}")
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value that YAML or JSON has read is a number; true and false, which Python counts as such, are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def read_override(text: str) -> tuple[str, Any]:

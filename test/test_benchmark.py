@@ -14,8 +14,8 @@ from small_sets import write_crop
 from mmcl_core import benchmark, weights
 from mmcl_core.config import load
 from mmcl_core.engine import benchmarks, clock, measure, measure_sets
+from mmcl_core.engine.plain import contrast
 from mmcl_core.errors import ConfigError, TrainingError
-from mmcl_core.plain import contrast
 from mmcl_core.recognizer import Recognizer
 from mmcl_core.weights import save_weights
 
@@ -195,7 +195,7 @@ def test_the_loss_is_measured_as_the_settings_have_it(ticks, monkeypatch, asked_
         labels.append(others["labels"].tolist())
         return contrast(*arguments, **others)
 
-    monkeypatch.setattr("mmcl_core.plain.contrast", note)
+    monkeypatch.setattr("mmcl_core.engine.plain.contrast", note)
     config = load(None, [*TINY, "loss.drop_same_class=true"])
     assert measure.measure_loss(config, asked_plain, 22, 1) == {"seconds": 1}
     assert labels == (2 * [[*range(21), 0]] if asked_plain else [])

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmcl_core import plain
 from mmcl_core.config import ModelConfig
+from mmcl_core.engine import plain
 from mmcl_core.engine.measure import _count_flops
 from mmcl_core.errors import CheckpointError, ConfigError, InputError, UntrainedModalityError
 from mmcl_core.nn.authors import load_authors_state

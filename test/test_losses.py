@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcl_core import plain
+from mmcl_core.engine import plain
 from mmcl_core.errors import ConfigError
 from mmcl_core.nn.encoder import Features
 from mmcl_core.nn.losses import LEVEL_PAIRS, CrossModalNCE, classification_loss, draw_cells

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from small_methods import BATCH, batch_for, build, losses
 
-from mmcl_core import plain
 from mmcl_core.augment import Picture
+from mmcl_core.engine import plain
 from mmcl_core.engine.optim import MovingAverage, make_optimizer, select, set_mode
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train

@@ -17,7 +17,7 @@ FLOORS = {
     "engine": 4, "render": 4,
     "methods": 3, "synth": 3, "prepare": 3, "recognizer": 3,
     "nn": 2, "augment": 2, "imageops": 2, "colour": 2, "policy": 2, "randaugment": 2, "resample": 2, "config": 2,
-    "data": 2, "weights": 2, "viewpoint": 2, "method_config": 2, "metrics": 2, "crops": 2, "plain": 2, "cli": 2,
+    "data": 2, "weights": 2, "viewpoint": 2, "method_config": 2, "metrics": 2, "crops": 2, "cli": 2,
     "confusion": 2, "backend_torch": 2, "backend_onnx": 2,
     "atomic": 1, "errors": 1, "models": 1, "presets": 1, "progress": 1, "settings": 1, "modality": 1, "depth": 1,
     "metadata": 1, "words": 1,

@@ -76,8 +76,8 @@ def measure_train(config: Config, plain: bool, steps: int) -> Figures:
 
     Args:
         config: the settings; ``train.batch`` samples a step.
-        plain: the plain formulation (:mod:`mmcl_core.plain`: eager float32, masks, a pool for every skip, Adam one
-            parameter after the other) in place of the trainer's step.
+        plain: the plain formulation (:mod:`mmcl_core.engine.plain`: eager float32, masks, a pool for every skip, Adam
+            one parameter after the other) in place of the trainer's step.
         steps: measured repetitions, after two for warming up. One is a step on the CPU, and on a GPU, which training
             does not wait for step by step either, :data:`GPU_STEPS` of them.
 
@@ -153,10 +153,10 @@ def measure_loss(config: Config, plain: bool, batch: int, repetitions: int) -> F
         ``seconds`` a call; the peak memory is that of the process (:func:`in_fresh_process`) or of the GPU.
     """
     from mmcl_core.engine.device import pick_precision, prepare_device, train_device
+    from mmcl_core.engine.plain import contrast
     from mmcl_core.methods.parts import make_nce
     from mmcl_core.nn.encoder import Features
     from mmcl_core.nn.losses import draw_cells
-    from mmcl_core.plain import contrast
 
     device = train_device(config.train.device)
     prepare_device(config.train, device, pick_precision(config.train, device))
@@ -354,7 +354,7 @@ def _endless(trainer: Trainer) -> Iterator[Parts]:
 
 def _plain_step(trainer: Trainer) -> Callable[[Parts], None]:
     """The same step as one would write it down first."""
-    from mmcl_core import plain
+    from mmcl_core.engine import plain
     from mmcl_core.modality import to_network_input
     from mmcl_core.nn.encoder import Encoder
     from mmcl_core.nn.model import RecognitionModel

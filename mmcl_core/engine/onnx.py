@@ -24,6 +24,7 @@ from mmcl_core.data.files import temporary_folder
 from mmcl_core.data.splits import TRAINING, split_named
 from mmcl_core.engine.runfolder import settings_of
 from mmcl_core.errors import ConfigError, DataError, UntrainedModalityError
+from mmcl_core.modality import modality
 
 __all__ = ["export"]
 
@@ -90,7 +91,7 @@ def _names(backend: TorchBackend, run: Path, out: Path, modalities: Sequence[str
         raise UntrainedModalityError(f"the model in {run} was not trained to classify any modality: nothing to export")
     if unknown := [name for name in names if name not in trained]:
         raise UntrainedModalityError(f"the model recognises {', '.join(trained)}, not {unknown[0]}")
-    others = [name for name in names if not name.startswith("depth")]
+    others = [name for name in names if modality(name).kind != "depth"]
     if backend.metadata["input"]["depth_encoding"] == "hha" and others != names:
         remedy = "run this model with PyTorch" + (f", or export --modality {' '.join(others)}" if others else "")
         raise ConfigError(f"depth_encoding hha solves for gravity, which ONNX cannot; {remedy}")
@@ -194,7 +195,7 @@ def _compared(backend: TorchBackend, exported: OnnxBackend, name: str, samples: 
 
 def _noise(backend: TorchBackend, name: str, size: int) -> Feed:
     generator = np.random.default_rng(0)
-    picture = name.startswith("rgb") or backend.metadata["input"]["depth_encoding"] == "stored"
+    picture = modality(name).kind == "rgb" or backend.metadata["input"]["depth_encoding"] == "stored"
     image = generator.integers(0, 256, (8, size, size, 3), np.uint8)
     depth = generator.uniform(500, 1500, (8, size, size)).astype(np.float32)
     camera = np.tile(np.array([size * 4, size * 4, size / 2, size / 2], np.float32), (8, 1))
@@ -208,7 +209,7 @@ def _samples(prepared: PreparedSet, name: str, size: int, side: int, stored: boo
     """
     if name not in prepared.modalities:
         raise DataError(f"{prepared.path} has no {name} to calibrate with; it has {', '.join(prepared.modalities)}")
-    if not name.startswith("rgb") and (prepared.images[name].ndim == 4) != stored:
+    if modality(name).kind == "depth" and (prepared.images[name].ndim == 4) != stored:
         here, there = ("distances", "pictures") if stored else ("pictures", "distances")
         raise DataError(f"{name} in {prepared.path} is {here}, and the model takes {there}: calibrate with another set")
     rows = prepared.select(split)

@@ -34,6 +34,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mmcl_core.settings import is_number
+
 __all__ = ["FILE", "Meter", "family_seconds", "read_costs", "write_end"]
 
 FILE = "sweep.jsonl"
@@ -188,11 +190,7 @@ def _write(
 def _is_whole(record: Mapping[str, Any]) -> bool:
     ended = "process" not in record
     return (
-        all(_is_number(record.get(name)) for name in _NUMBERS)
-        and (_is_number(record.get("status")) or (not ended and record.get("status", 0) is None))
-        and (ended or (_is_number(record.get("waited")) and isinstance(record.get("waiting"), bool)))
+        all(is_number(record.get(name)) for name in _NUMBERS)
+        and (is_number(record.get("status")) or (not ended and record.get("status", 0) is None))
+        and (ended or (is_number(record.get("waited")) and isinstance(record.get("waiting"), bool)))
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

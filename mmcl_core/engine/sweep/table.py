@@ -50,7 +50,7 @@ import yaml
 from mmcl_core.config import Config, load
 from mmcl_core.errors import ConfigError
 from mmcl_core.presets import where_presets_are
-from mmcl_core.settings import OURS, build, hint, load_yaml, yaml_problem
+from mmcl_core.settings import OURS, build, hint, is_number, load_yaml, yaml_problem
 
 __all__ = [
     "OWN_TEST", "Cell", "Column", "Comparison", "Paper", "Points", "Row", "Table", "TestSet", "file_name", "read_table"
@@ -302,7 +302,7 @@ def _cell(value: Any, prefix: str, path: Path) -> Cell:
     figures: Iterable[Any] = cell.paper.values() if isinstance(cell.paper, Mapping) else [cell.paper]
     for figure in figures:
         parts = figure if isinstance(figure, (list, tuple)) else [figure]
-        if figure is not None and not (0 < len(parts) <= 2 and all(map(_is_number, parts))):
+        if figure is not None and not (0 < len(parts) <= 2 and all(map(is_number, parts))):
             raise ConfigError(f"{path}: {prefix}paper is {figure!r}; give a number, [mean, std], or null")
     return cell
 
@@ -310,10 +310,6 @@ def _cell(value: Any, prefix: str, path: Path) -> Cell:
 def file_name(test: str) -> str:
     """What the name of a test set is in the name of its plot."""
     return "".join(letter if letter.isalnum() else "_" for letter in test)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check(table: Table) -> None:
@@ -379,7 +375,7 @@ def _check_comparisons(table: Table) -> None:
             _known(name, {row.name: row for row in table.shown}, f"{where}: compare {comparison.title!r}, rows")
         for name, figure in comparison.paper.items():
             _known(name, table.columns, f"{where}: compare {comparison.title!r}, paper")
-            if figure is not None and not _is_number(figure):
+            if figure is not None and not is_number(figure):
                 raise ConfigError(f"{where}: compare {comparison.title!r}, paper: {name} is {figure!r}; give a number")
         if comparison.title in titles:
             raise ConfigError(f"{where}: two comparisons are titled {comparison.title!r}; tell them apart")
