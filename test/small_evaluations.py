@@ -13,7 +13,7 @@ import torch
 from small_models import CONFIG, METADATA, SIDE
 
 from mmcl_core import evaluate
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.nn.model import RecognitionModel
 from mmcl_core.weights import save_weights
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.prepare import main
 
 CLASSES = ("box", "can", "mug")

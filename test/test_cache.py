@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from small_sets import CLASSES, files, full_disk, sample, write_set
 
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 
 
@@ -285,7 +286,7 @@ def test_a_killed_writer_leaves_no_half_set(tmp_path):
     script = textwrap.dedent("""
         import os, sys
         from small_sets import CLASSES, sample
-        from mmcl_core.data.cache import PreparedWriter
+        from mmcl_core.data.writer import PreparedWriter
         writer = PreparedWriter(sys.argv[1], classes=CLASSES, size=8, modalities=("rgb", "depth"))
         for number in range(50):
             writer.add(sample(number))

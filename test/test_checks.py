@@ -13,7 +13,8 @@ import yaml
 from mmcl_core import train as command
 from mmcl_core.backend_torch import set_float32
 from mmcl_core.config import load, to_dict
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine.checks import check_data, check_settings
 from mmcl_core.engine.device import train_device
 from mmcl_core.engine.distributed import World

@@ -8,7 +8,8 @@ from small_models import SIDE
 from small_sets import full_disk
 
 from mmcl_core import evaluate, metrics
-from mmcl_core.data.cache import PreparedSet, PreparedWriter
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.writer import PreparedWriter
 from mmcl_core.recognizer import Recognizer
 
 __all__ = ["run", "trained"]  # fixtures

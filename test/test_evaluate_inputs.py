@@ -12,7 +12,7 @@ from small_evaluations import CLASSES, read, run_command, write_set
 from small_models import SIDE, save_model
 
 from mmcl_core.config import load
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine import evaluation
 from mmcl_core.engine.runfolder import write_config
 from mmcl_core.nn.model import RecognitionModel

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_sets import CLASSES, files, sample, write_set
 
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample, merge_sets
+from mmcl_core.data.cache import PreparedSet, merge_sets
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 
 

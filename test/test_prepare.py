@@ -15,9 +15,10 @@ from small_sets import failure, files, run, words, write_crop
 from mmcl_core.cli import as_plain_text
 from mmcl_core.config import DataConfig
 from mmcl_core.data import runner
-from mmcl_core.data.cache import PreparedSet, PreparedWriter
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.sources import data_sets
 from mmcl_core.data.splits import split_indices
+from mmcl_core.data.writer import PreparedWriter
 from mmcl_core.errors import DataError
 from mmcl_core.prepare import main
 

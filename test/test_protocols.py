@@ -16,7 +16,8 @@ import yaml
 
 from mmcl_core import evaluate, prepare, train
 from mmcl_core.config import load
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.runfolder import read_config
 from mmcl_core.errors import ConfigError

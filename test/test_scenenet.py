@@ -14,13 +14,13 @@ import small_sets
 from fake_scenenet import INSTANCES, VIEWS, protobuf, write_source
 
 from mmcl_core.data import runner
-from mmcl_core.data.cache import PreparedSet, PreparedWriter
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.hha import hha
 from mmcl_core.data.rooms import CLASSES as ROOM_CLASSES
 from mmcl_core.data.scenenet import Quota, ray_to_z, rendered_camera
 from mmcl_core.data.scenenet_trajectories import CLASSES, WNIDS, messages, read_trajectories
 from mmcl_core.data.sources import Skip
-from mmcl_core.data.writer import Sample
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import DataError
 from mmcl_core.prepare import main
 

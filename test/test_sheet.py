@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from small_sets import run, sample, write_set
 
-from mmcl_core.data.cache import PreparedWriter
 from mmcl_core.data.sheet import colourise_depth, contact_sheet
+from mmcl_core.data.writer import PreparedWriter
 from mmcl_core.errors import DataError
 from mmcl_core.prepare import main
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train
 from mmcl_core.errors import ConfigError, DataError, TrainingError

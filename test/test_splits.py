@@ -8,8 +8,9 @@ import pytest
 from small_sets import CLASSES, prepared, write_set
 
 from mmcl_core.config import DataConfig
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.splits import TRAINING, group_mask, split_indices, split_named, stratified_mask
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import ConfigError, DataError
 
 __all__ = ["prepared"]  # a fixture

@@ -13,7 +13,7 @@ from tiny import length, read, run_command
 
 from mmcl_core.augment import Picture
 from mmcl_core.config import to_dict
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine import trainer
 from mmcl_core.engine.runlog import read_rows
 from mmcl_core.engine.trainer import train

@@ -5,9 +5,10 @@ import pytest
 from small_sets import CLASSES, sample, write_set
 
 from mmcl_core.data import summary
-from mmcl_core.data.cache import PreparedSet, PreparedWriter
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.runner import Findings
 from mmcl_core.data.sources import Plan
+from mmcl_core.data.writer import PreparedWriter
 
 
 @pytest.mark.parametrize(("size", "file"), [(64, "demo.yaml"), (128, "small.yaml")])

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from mmcl_core.data.batches import BatchSource
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine.probe import knn_accuracy, linear_accuracy, probe
 from mmcl_core.engine.validation import Outputs, collect, fit_temperature, fit_temperatures, scores
 

@@ -19,7 +19,7 @@ import pytest
 
 from mmcl_core import train
 from mmcl_core.config import Config, load
-from mmcl_core.data.cache import PreparedWriter, Sample
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.engine.onnx import OLDEST_TORCH
 
 SIDE = 32

@@ -35,11 +35,12 @@ import numpy.typing as npt
 
 from mmcl_core.crops import UNKNOWN
 from mmcl_core.data.class_names import warn_of_like_names
-from mmcl_core.data.writer import COLUMNS, FORMAT_VERSION, INDEX, PreparedWriter, Sample, index_checksum
+from mmcl_core.data.files import INDEX
+from mmcl_core.data.writer import COLUMNS, FORMAT_VERSION, PreparedWriter, Sample, index_checksum
 from mmcl_core.errors import DataError
 from mmcl_core.words import counted
 
-__all__ = ["FORMAT_VERSION", "INDEX", "PreparedSet", "PreparedWriter", "Sample", "merge_sets"]
+__all__ = ["PreparedSet", "merge_sets"]
 
 logger = logging.getLogger(__name__)
 

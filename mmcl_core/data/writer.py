@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mmcl_core.data.files import FORMAT, INDEX, PROGRESS, HashedFile, claim, partial_of, publish, refuse_to_write
 from mmcl_core.errors import DataError
 
-__all__ = ["COLUMNS", "FORMAT_VERSION", "INDEX", "PreparedWriter", "Sample", "index_checksum"]
+__all__ = ["COLUMNS", "FORMAT_VERSION", "PreparedWriter", "Sample", "index_checksum"]
 
 logger = logging.getLogger(__name__)
 

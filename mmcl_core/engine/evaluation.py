@@ -20,7 +20,8 @@ from mmcl_core.augment import Picture, eval_transform, mirrored
 from mmcl_core.backend_torch import pick_device, set_float32
 from mmcl_core.crops import CROP_SIZE, UNKNOWN, all_resized, uses_camera
 from mmcl_core.data.batches import Batch, BatchSource
-from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.files import INDEX
 from mmcl_core.engine.blank import guesses, is_blank
 from mmcl_core.engine.device import tell_of_memory
 from mmcl_core.engine.open_set import min_score_figures

@@ -319,7 +319,7 @@ def _compile(trainer: Trainer) -> None:
 
 
 def _random_set(config: Config, root: Path, samples: int) -> None:
-    from mmcl_core.data.cache import PreparedWriter, Sample
+    from mmcl_core.data.writer import PreparedWriter, Sample
     from mmcl_core.modality import modality
 
     side = config.model.input_size

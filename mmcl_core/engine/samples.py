@@ -17,7 +17,8 @@ from torch import Tensor
 from mmcl_core.augment import Augmenter, Draws, Picture
 from mmcl_core.config import Config, to_dict
 from mmcl_core.data.batches import Batch, BatchSource, ReadAhead
-from mmcl_core.data.cache import INDEX, PreparedSet
+from mmcl_core.data.cache import PreparedSet
+from mmcl_core.data.files import INDEX
 from mmcl_core.data.splits import shuffled, split_indices
 from mmcl_core.engine.checks import check_data, check_modalities
 from mmcl_core.engine.distributed import World

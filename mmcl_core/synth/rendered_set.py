@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 
-from mmcl_core.data.cache import PreparedSet, PreparedWriter, Sample
+from mmcl_core.data.cache import PreparedSet
 from mmcl_core.data.files import refuse_to_write
 from mmcl_core.data.runner import SAVE_EVERY_S
 from mmcl_core.data.shares import parse_shard, parse_shares
@@ -24,6 +24,7 @@ from mmcl_core.data.sheet import contact_sheet
 from mmcl_core.data.sources import printable
 from mmcl_core.data.summary import next_command
 from mmcl_core.data.workers import in_order, start_worker
+from mmcl_core.data.writer import PreparedWriter, Sample
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
 from mmcl_core.synth.crops import Crop, CropMaker

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl_core.config import Config, config_hash, override, to_dict
-from mmcl_core.data.cache import INDEX
+from mmcl_core.data.files import INDEX
 from mmcl_core.engine.checks import check_settings
 from mmcl_core.engine.runfolder import FREE_SETTINGS, flat
 from mmcl_core.engine.sweep.table import Row, Table
