@@ -315,6 +315,8 @@ def _find_trajectories(
     for file in files:
         try:
             for one in read_trajectories(file):
+                if one.path in named:  # the file is there twice
+                    continue
                 top, _, _ = one.path.partition("/")
                 named.add(one.path)
                 if (source / split / one.path).is_dir():
