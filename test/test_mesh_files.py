@@ -216,9 +216,10 @@ def test_triangles_without_an_area_are_refused(tmp_path):
 
 
 def test_classes_without_a_mesh_are_told(tmp_path, caplog):
-    for place in ("box", "chair", "lamp/a/b", ".cache", "box/.old"):
+    for place in ("box", "chair", "lamp/a/b", ".cache", "box/.old", "__MACOSX"):
         (tmp_path / place).mkdir(parents=True)
-    for name in ("box/box.stl", "lamp/a/b/lamp.stl", ".cache/no.stl", "box/.old/no.stl", "box/._box.stl"):
+    for name in ("box/box.stl", "lamp/a/b/lamp.stl", ".cache/no.stl", "box/.old/no.stl", "box/._box.stl",
+                 "__MACOSX/a.stl"):  # fmt: skip
         trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / name)
     (tmp_path / "chair" / "chair.fbx").touch()
     stock = FolderStock(tmp_path)

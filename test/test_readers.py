@@ -6,6 +6,7 @@ What is read from each (units, classes, cameras, splits) is tested in the files 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,29 @@ def test_any_number_of_workers_gives_the_same_files(kind, tmp_path):
     assert len(one) > 5
     prepare(kind, source, tmp_path / "three", "--workers", "3")
     assert files(tmp_path / "three") == one
+
+
+def litter(root):
+    """Put into every folder what desktops, Macs, network drives and notebooks leave, with copies of what lies there."""
+    copies = root.with_name("copies")
+    for folder in [*(path for path in root.rglob("*") if path.is_dir()), root]:
+        shutil.copytree(folder, copies)
+        for path in [*folder.iterdir()]:
+            (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        for name in ("__MACOSX", ".ipynb_checkpoints", "@eaDir"):
+            shutil.copytree(copies, folder / name)
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / name).write_bytes(b"")
+        shutil.rmtree(copies)
+
+
+def test_what_programs_leave_in_folders_is_no_part_of_a_set(kind, tmp_path):
+    source = kind[0].make(tmp_path / "in")
+    prepare(kind, source, tmp_path / "clean")
+    litter(tmp_path / "in")
+    prepare(kind, source, tmp_path / "littered")
+    assert files(tmp_path / "littered") == files(tmp_path / "clean")
+    assert command(kind, source, "--check", "--workers", "1") == 0
 
 
 def test_a_wrong_root_says_what_was_expected_and_found(kind, tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import shutil
 import sys
 from collections import Counter
 from functools import partial
@@ -216,6 +217,12 @@ def test_check_knows_no_bounds(source, capsys):
     check = ["scenenet", "--source", str(source), "--check", "--workers", "1", "--every-frame", "2"]
     assert main([*check, "--max-samples", "2"]) == 0
     assert "nothing wrong in 21 samples" in capsys.readouterr().out
+
+
+def test_a_protobuf_file_that_is_there_twice_counts_once(source, capsys):
+    shutil.copy(source / "scenenet_rgbd_val.pb", source / "train_protobufs")
+    assert main(["scenenet", "--source", str(source), "--check", "--workers", "1"]) == 0
+    assert "trajectories of val: 1 found, 1 published" in capsys.readouterr().out
 
 
 def test_workers_limit_and_shards(source, tmp_path):

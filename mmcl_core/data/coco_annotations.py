@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcl_core.data.sources import Skip, place_in, show_folder, visible
+from mmcl_core.data.sources import Skip, folders_in, place_in, show_folder, visible
 from mmcl_core.errors import DataError
 from mmcl_core.words import counted
 
@@ -77,7 +77,7 @@ def find_annotations(source: Path, given: Sequence[Path] | None) -> tuple[dict[P
         raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
     if given:
         return {path: read_annotations(path) for path in given}, []
-    folders = [source, *(entry for entry in visible(source) if entry.is_dir())]
+    folders = [source, *folders_in(source)]
     found: dict[Path, Annotations] = {}
     skips = []
     for path in (path for folder in folders for path in visible(folder) if path.suffix.lower() == ".json"):

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from mmcl_core.data.folder_names import why_unread
 from mmcl_core.data.pictures import is_metric_png, is_picture
+from mmcl_core.data.sources import is_visible
 from mmcl_core.errors import ConfigError
 from mmcl_core.words import counted
 
@@ -104,8 +105,9 @@ class Places:
     def _named(self) -> dict[str, list[str]]:
         """The places of all pictures by their file names."""
         found: dict[str, list[str]] = defaultdict(list)
-        for folder, _, files in os.walk(self._source):
-            for file in files:
+        for folder, folders, files in os.walk(self._source):
+            folders[:] = filter(is_visible, folders)
+            for file in filter(is_visible, files):
                 path = Path(folder, file)
                 if is_picture(path):
                     found[_composed(file)].append(path.relative_to(self._source).as_posix())

@@ -58,7 +58,7 @@ from mmcl_core.data.fat_annotations import Object, read_cameras, read_class_numb
 from mmcl_core.data.fat_crops import has_crops, plan_crops, read_distances
 from mmcl_core.data.frames import add_crop_arguments, camera_fits, crop_rule, mask_out, same_size, visible_box
 from mmcl_core.data.pictures import read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, given_options, place_in, show_folder
+from mmcl_core.data.sources import Plan, Skip, folders_in, given_options, place_in, show_folder
 from mmcl_core.data.splits import shuffled
 from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
@@ -289,8 +289,8 @@ def _describe(reader: Reader, options: argparse.Namespace, splits: Mapping[str, 
 
 def _list_folders(source: Path, subsets: Iterable[str]) -> list[tuple[str, Path]]:
     """Key and path of the folders of frames."""
-    inner = sorted(path for path in source.iterdir() if path.is_dir()) if source.is_dir() else []
-    root = next((path for path in (source, *inner) if any((path / name).is_dir() for name in SUBSETS)), None)
+    roots = (source, *folders_in(source))
+    root = next((path for path in roots if any((path / name).is_dir() for name in SUBSETS)), None)
     if root is None:
         found = show_folder(source)
         raise DataError(f"{source}: expected {_LAYOUT}, or crops in {{train,val}}/<class>/; found {found}")
@@ -299,8 +299,8 @@ def _list_folders(source: Path, subsets: Iterable[str]) -> list[tuple[str, Path]
         top = root / subset
         if not top.is_dir():
             raise DataError(f"{root}: expected {subset}/, found {show_folder(root)}; --subset takes another choice")
-        upper = [path for path in sorted(top.iterdir()) if path.is_dir()]
-        folders = upper if subset == "mixed" else [path for o in upper for path in sorted(o.iterdir()) if path.is_dir()]
+        upper = folders_in(top)
+        folders = upper if subset == "mixed" else [path for one in upper for path in folders_in(one)]
         if not folders:
             raise DataError(f"{top}: no scenes; expected {_LAYOUT}; found {show_folder(top)}")
         found_folders += [(folder.relative_to(root).as_posix(), folder) for folder in folders]

@@ -31,7 +31,7 @@ from mmcl_core.data.crops import CropRule
 from mmcl_core.data.fat_annotations import plain_class
 from mmcl_core.data.frames import same_size
 from mmcl_core.data.pictures import depth_millimetres, lossless_first, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, place_in, show_folder
+from mmcl_core.data.sources import Plan, Skip, folders_in, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.data.ycb_video import CLASSES
 from mmcl_core.errors import DataError
@@ -175,16 +175,13 @@ def _is_metric(source: Path, crops: Iterable[Crop]) -> bool:
 
 def _list_crops(source: Path, modalities: tuple[str, ...], skips: list[Skip]) -> Iterator[Crop]:
     for split in SPLITS:
-        folders = (
-            sorted(path for path in (source / split).iterdir() if path.is_dir()) if (source / split).is_dir() else []
-        )
-        for folder in folders:
+        for folder in folders_in(source / split):
             name = plain_class(folder.name)
             if name not in CLASSES:
                 skips.append(Skip(f"{split}/{folder.name}", f"is none of the {len(CLASSES)} classes"))
                 continue
             crops: dict[str, Crop] = {}
-            for path in sorted(folder.iterdir(), key=lossless_first):
+            for path in sorted(visible(folder), key=lossless_first):
                 match = _FILE.fullmatch(path.name)
                 if match and _PARTS[match[2]] in modalities:
                     crop = crops.setdefault(match[1], Crop(f"{split}/{name}/{match[1]}", split, CLASSES.index(name)))

@@ -25,6 +25,7 @@ from mmcl_core.errors import DataError
 __all__ = [
     "FORMAT",
     "INDEX",
+    "LITTER",
     "PROGRESS",
     "HashedFile",
     "claim",
@@ -46,7 +47,8 @@ PROGRESS = "progress.json"
 _ARRAYS = (".u8", ".u16", ".i64", ".f32", ".u1")
 _OTHERS = ("samples.csv", INDEX, PROGRESS, f"{PROGRESS}.new", "sheet.png")
 _NEW_S = 60.0  # seconds; a younger temporary folder may be about to be locked
-_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
+#: Files that desktops leave in folders.
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 class HashedFile:
@@ -183,7 +185,7 @@ def _left(old: Path) -> bool:
 
 def _foreign(folder: Path) -> list[str]:
     """Names in a folder that no writer of sets gives, nor a desktop, nor a killed process that drew the sheet."""
-    names = sorted(path.name for path in folder.iterdir() if path.name not in (*_OTHERS, *_LITTER))
+    names = sorted(path.name for path in folder.iterdir() if path.name not in (*_OTHERS, *LITTER))
     return [n for n in names if not (n.endswith(_ARRAYS) or (n.startswith("sheet.png.") and n.endswith(".part")))]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from mmcl_core.data.class_names import warn_of_like_names, warn_of_unknown
 from mmcl_core.data.pictures import is_picture
-from mmcl_core.data.sources import Skip, place_in, show_folder, visible
+from mmcl_core.data.sources import Skip, folders_in, place_in, show_folder, visible
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.words import counted
 
@@ -151,10 +151,10 @@ def class_folders(source: Path) -> tuple[list[Path], bool]:
     """
     if not source.is_dir():
         raise DataError(f"{source}: a folder expected, found {show_folder(source)}")
-    upper = _folders(source)
-    lower = [folder for parent in upper for folder in _folders(parent)]
-    flat = [folder for folder in upper if any(map(is_picture, folder.iterdir()))]
-    deep = [folder for folder in lower if any(map(is_picture, folder.iterdir()))]
+    upper = folders_in(source)
+    lower = [folder for parent in upper for folder in folders_in(parent)]
+    flat = [folder for folder in upper if any(map(is_picture, visible(folder)))]
+    deep = [folder for folder in lower if any(map(is_picture, visible(folder)))]
     if flat and deep:
         raise DataError(f"{source} mixes two layouts: pictures in {flat[0]} and in {deep[0]}; expected {_LAYOUT}")
     if not flat and not deep:
@@ -174,9 +174,9 @@ def passed_over(source: Path, folders: Sequence[Path], has_splits: bool) -> list
         source: the folder.
         folders, has_splits: as from :func:`class_folders`.
     """
-    beside = _folders(source)
+    beside = folders_in(source)
     if has_splits:  # a split without a class folder stands for itself
-        beside = [folder for split in beside for folder in _folders(split) or [split]]
+        beside = [folder for split in beside for folder in folders_in(split) or [split]]
     skips = []
     for folder in sorted(set(beside) - set(folders)):
         inner = visible(folder)
@@ -195,10 +195,6 @@ def why_unread(path: Path) -> str:
     if path.suffix.lower() in _OTHER_JPEGS:
         return "is read where its name ends in .jpg: rename it"
     return "is neither PNG nor JPEG (depth: 16-bit PNG)" if path.suffix.lower() in _OTHER_PICTURES else ""
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in visible(folder) if entry.is_dir()]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.nyud_labelled import FILE, plan_labelled
 from mmcl_core.data.pictures import lossless_first, read_rgb
 from mmcl_core.data.rooms import CLASSES, class_of
-from mmcl_core.data.sources import Plan, Skip, given_options, place_in, show_folder
+from mmcl_core.data.sources import Plan, Skip, folders_in, given_options, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -248,11 +248,11 @@ def _list_crops(source: Path, skips: list[Skip]) -> Iterator[Crop]:
 
 def _class_files(source: Path, folder: Path, skips: list[Skip]) -> Iterator[tuple[tuple[str, str], str]]:
     """(class, name without ending) and file, relative to the source."""
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for inner in folders_in(folder):
         name = class_of(inner.name)
         if name is None:
             skips.append(Skip(place_in(source, inner), f"is none of the {len(CLASSES)} classes"))
             continue
-        for path in sorted(inner.iterdir(), key=lossless_first):
-            if re.fullmatch(r"\.(png|jpe?g)", path.suffix.lower()) and not path.name.startswith("."):
+        for path in sorted(visible(inner), key=lossless_first):
+            if re.fullmatch(r"\.(png|jpe?g)", path.suffix.lower()):
                 yield (name, path.stem), place_in(source, path)

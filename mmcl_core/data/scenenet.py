@@ -51,7 +51,7 @@ from mmcl_core.data.hha import hha
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
 from mmcl_core.data.scenenet_trajectories import CLASSES, Trajectory, messages, read_trajectories
 from mmcl_core.data.shares import parse_shard
-from mmcl_core.data.sources import Plan, Skip, show_folder
+from mmcl_core.data.sources import Plan, Skip, folders_in, show_folder
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -290,7 +290,7 @@ def _find_splits(source: Path, asked: Sequence[str] | None) -> list[str]:
 def _protobufs(source: Path, split: str, given: Sequence[Path] | None, alone: bool) -> list[Path]:
     """The protobuf files of a split; where it is read alone, a single file whose name says nothing may be given."""
     start = f"scenenet_rgbd_{split}"
-    near = [source, source.resolve().parent, *sorted(path for path in source.iterdir() if path.is_dir())]
+    near = [source, source.resolve().parent, *folders_in(source)]
     files = [file for folder in near for file in sorted(folder.glob(f"{start}*.pb"))]
     if given is not None:
         files = [file for file in given if file.name.startswith(start)]
@@ -315,6 +315,8 @@ def _find_trajectories(
     for file in files:
         try:
             for one in read_trajectories(file):
+                if one.path in named:  # the file is there twice
+                    continue
                 top, _, _ = one.path.partition("/")
                 named.add(one.path)
                 if (source / split / one.path).is_dir():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmcl_core.data import DATA_SETS
+from mmcl_core.data.files import LITTER
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError
 
@@ -24,7 +25,9 @@ __all__ = [
     "Plan",
     "Skip",
     "data_sets",
+    "folders_in",
     "given_options",
+    "is_visible",
     "optional_import",
     "place_in",
     "printable",
@@ -148,8 +151,8 @@ def given_options(data_set: DataSet, options: argparse.Namespace, names: Iterabl
 
 #: Names that an error message lists.
 _ENTRIES = 8
-#: Folders that archives of Macs and Python leave.
-_LEFTOVERS = ("__MACOSX", "__pycache__")
+#: What desktops, archives of Macs, Python and network drives leave in folders.
+_LEFTOVERS = frozenset({*LITTER, "__MACOSX", "__pycache__", "@eaDir"})
 
 
 def show_folder(folder: Path) -> str:
@@ -163,9 +166,19 @@ def show_folder(folder: Path) -> str:
     return (", ".join(names[:_ENTRIES]) or "nothing") + more
 
 
+def is_visible(name: str) -> bool:
+    """Whether a name is neither that of a hidden file or folder nor that of what programs leave in folders."""
+    return name[0] != "." and name not in _LEFTOVERS
+
+
 def visible(folder: Path) -> list[Path]:
     """What lies in a folder, by name; without hidden files and the leftovers of programs."""
-    return sorted(entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name not in _LEFTOVERS)
+    return sorted(entry for entry in folder.iterdir() if is_visible(entry.name))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, of what is :func:`visible`; empty: there is no such folder."""
+    return [entry for entry in visible(folder) if entry.is_dir()] if folder.is_dir() else []
 
 
 def place_in(source: Path, path: Path) -> str:

@@ -31,7 +31,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -49,7 +48,7 @@ from mmcl_core.data.frames import add_crop_arguments, crop_rule, same_size
 from mmcl_core.data.pictures import is_picture, read_picture, read_rgb
 from mmcl_core.data.rooms import CLASSES, plain_name
 from mmcl_core.data.shares import draw_test_groups
-from mmcl_core.data.sources import Plan, Skip, optional_import, place_in, show_folder, visible
+from mmcl_core.data.sources import Plan, Skip, folders_in, optional_import, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.words import counted
@@ -312,11 +311,11 @@ def _frame_folders(root: Path) -> Iterator[Path]:
         if folder.resolve() in seen:
             continue
         seen.add(folder.resolve())
-        inner = next(os.walk(folder), ("", [], []))[1]
-        if ANNOTATION in inner:
+        inner = folders_in(folder)
+        if folder / ANNOTATION in inner:
             yield folder
             continue
-        for path in (folder / name for name in sorted(inner)):
+        for path in inner:
             (links if path.is_symlink() else waiting).append(path)
 
 

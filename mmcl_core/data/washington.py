@@ -39,7 +39,7 @@ import numpy.typing as npt
 from mmcl_core.data.crops import Camera, CropRule
 from mmcl_core.data.frames import mask_out, same_size
 from mmcl_core.data.pictures import depth_millimetres, read_mask, read_rgb
-from mmcl_core.data.sources import Plan, Skip, place_in, show_folder, visible
+from mmcl_core.data.sources import Plan, Skip, folders_in, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -230,12 +230,12 @@ def _find_trials(source: Path, given: Path | None) -> Path:
 
 def _list_crops(source: Path, every: int, held_out: frozenset[str], skips: list[Skip]) -> Iterator[Crop]:
     root = _root(source)
-    for folder in (path for path in visible(root) if path.is_dir()):
+    for folder in folders_in(root):
         if folder.name not in CLASSES:
             skips.append(Skip(folder.name, f"is none of the {len(CLASSES)} classes"))
             continue
         label = CLASSES.index(folder.name)
-        for inner in (path for path in visible(folder) if path.is_dir()):
+        for inner in folders_in(folder):
             place = place_in(source, inner)
             split = "test" if inner.name in held_out else "train"
             for name in (path.name for path in visible(inner)):

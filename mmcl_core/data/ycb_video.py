@@ -44,7 +44,7 @@ from mmcl_core.data.frames import (
     visible_box,
 )
 from mmcl_core.data.pictures import depth_millimetres, read_picture, read_rgb
-from mmcl_core.data.sources import Plan, Skip, optional_import, place_in, show_folder
+from mmcl_core.data.sources import Plan, Skip, folders_in, optional_import, place_in, show_folder, visible
 from mmcl_core.data.writer import Sample
 from mmcl_core.errors import ConfigError, DataError
 
@@ -218,13 +218,13 @@ def make_samples(reader: Reader, frame: Frame) -> Iterator[Sample | Skip]:
 
 def _list_frames(source: Path, split: str) -> Iterator[Frame]:
     root = source / "data" if (source / "data").is_dir() else source
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
-    if root.is_dir() and any(_FILE.fullmatch(path.name) for path in root.iterdir()):
+    folders = folders_in(root)
+    if root.is_dir() and any(_FILE.fullmatch(path.name) for path in visible(root)):
         folders = [root]
     count = 0
     for folder in folders:
         frames: dict[str, Frame] = {}
-        for path in sorted(folder.iterdir()):
+        for path in visible(folder):
             if match := _FILE.fullmatch(path.name):
                 video = folder.resolve().name
                 held_out = video.isdecimal() and int(video) in TEST_VIDEOS

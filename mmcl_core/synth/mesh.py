@@ -4,7 +4,7 @@ A folder of objects holds one sub-folder per class, named as the class. The mesh
 it; each is an instance of the class. Where a folder holds ``textured.*``, its other files are taken for the same object
 without texture (as in the downloads of YCB) and left out; of files that differ in their suffix only, the first by name
 is taken, and of sub-folders that are versions of one object, as YCB names them (``google_16k``, ``poisson``, ...), one.
-What has a name that begins with a dot is passed over.
+Hidden files and folders are passed over, and what programs leave, such as ``__MACOSX``.
 What is in the files: :mod:`mmcl_core.synth.mesh_files`.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcl_core.data.sources import folders_in, visible
 from mmcl_core.errors import DataError
 
 __all__ = ["MESH_SUFFIXES", "Mesh", "along_edges", "object_files", "smooth_normals"]
@@ -235,8 +236,8 @@ def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[
         raise DataError(f"there is no folder {root}; {expected}, or the word household")
     found: list[tuple[str, str, Path]] = []
     left_out: list[Path] = []
-    for place in sorted(p for p in root.iterdir() if p.is_dir() and not _hidden(p)):
-        inner = sorted(p for p in place.iterdir() if p.is_dir() and not _hidden(p) and _mesh_files(p))
+    for place in folders_in(root):
+        inner = [p for p in folders_in(place) if _mesh_files(p)]
         if _mesh_files(place):
             left_out += [path for p in inner for path in _mesh_files(p)]
         elif inner and {p.name for p in inner} <= {*_VERSIONS}:
@@ -256,10 +257,4 @@ def object_files(folder: str | Path) -> tuple[list[tuple[str, str, Path]], list[
 
 
 def _mesh_files(folder: Path) -> list[Path]:
-    files = (p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES and not _hidden(p))
-    return sorted(p for p in files if p.is_file())
-
-
-def _hidden(path: Path) -> bool:
-    """Whether a file or folder is none of the objects', such as ``.cache``, or ``._mug.obj`` of a disk of macOS."""
-    return path.name.startswith(".")
+    return [p for p in visible(folder) if p.suffix.lower() in MESH_SUFFIXES and p.is_file()]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_core.data.sources import NOT_UTF8, printable
+from mmcl_core.data.sources import NOT_UTF8, folders_in, printable
 from mmcl_core.data.workers import in_order, start_worker
 from mmcl_core.errors import ConfigError, DataError
 from mmcl_core.progress import progress_bar
@@ -62,7 +62,7 @@ class FolderStock:
         if not self._files:
             raise DataError(f"no mesh in {folder} can be used: {self._misnamed[0]} {NOT_UTF8}")
         self.classes = tuple(sorted({name for name, _, _ in self._files}))
-        named = {place.name for place in Path(folder).iterdir() if place.is_dir() and not place.name.startswith(".")}
+        named = {place.name for place in folders_in(Path(folder))}
         self._empty = sorted(named - {name for name, _, _ in files})
         self._kept: OrderedDict[int, Item] = OrderedDict()  # those used last behind
         self._bytes = 0  # of these
